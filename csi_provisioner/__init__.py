@@ -1,0 +1,1 @@
+"""A CSI external-provisioner: watches claims, asks a CSI driver for volumes, writes PersistentVolumes."""

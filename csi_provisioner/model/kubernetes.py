@@ -1,0 +1,418 @@
+"""Slim Structs of the Kubernetes objects we read and create: only the fields somebody here reads.
+
+Attribute names are the API's own. Inner Structs leave the garbage collector alone (`gc=False`): they are trees and
+many are cached. The outermost cannot, because lightkube wants its plain `Resource` class as a base. None of these may
+ever be sent back as an update of an object (fields we do not model would be lost); new objects are made from them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NewType, TypeVar
+
+import msgspec
+from lightkube.core.resource import ApiInfo, GlobalResource, NamespacedResourceG, Resource, ResourceDef
+
+R = TypeVar("R", bound=Resource)
+
+Uid = NewType("Uid", str)
+NodeName = NewType("NodeName", str)
+
+_VERBS = ["delete", "deletecollection", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
+
+
+def resource(group: str, version: str, kind: str, plural: str) -> Callable[[type[R]], type[R]]:
+    """Tells lightkube where the API serves this Struct."""
+
+    def register(cls: type[R]) -> type[R]:
+        cls._api_info = ApiInfo(resource=ResourceDef(group, version, kind), plural=plural, verbs=_VERBS)
+        return cls
+
+    return register
+
+
+class OwnerReference(msgspec.Struct, gc=False, omit_defaults=True):
+    apiVersion: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resourceVersion: str = ""
+    generateName: str | None = None
+    deletionTimestamp: str | None = None
+    annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    finalizers: list[str] | None = None
+    ownerReferences: list[OwnerReference] | None = None
+
+
+# ---- claims
+
+
+class TypedReference(msgspec.Struct, gc=False, omit_defaults=True):
+    """`dataSource` and `dataSourceRef` of a claim."""
+
+    kind: str = ""
+    name: str = ""
+    apiGroup: str | None = None
+    namespace: str | None = None
+
+
+class ResourceRequirements(msgspec.Struct, gc=False, omit_defaults=True):
+    requests: dict[str, str] | None = None
+
+
+class ClaimSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    accessModes: list[str] | None = None
+    resources: ResourceRequirements | None = None
+    storageClassName: str | None = None
+    volumeMode: str | None = None
+    volumeName: str | None = None
+    dataSource: TypedReference | None = None
+    dataSourceRef: TypedReference | None = None
+    selector: dict[str, Any] | None = None
+    volumeAttributesClassName: str | None = None
+
+
+class Phase(msgspec.Struct, gc=False, omit_defaults=True):
+    phase: str | None = None
+
+
+@resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+class PersistentVolumeClaim(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: ClaimSpec = msgspec.field(default_factory=ClaimSpec)
+    status: Phase = msgspec.field(default_factory=Phase)
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- volumes
+
+
+class ObjectReference(msgspec.Struct, gc=False, omit_defaults=True):
+    """`claimRef` of a volume, `involvedObject` of an event."""
+
+    kind: str | None = None
+    apiVersion: str | None = None
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resourceVersion: str | None = None
+
+
+class SecretReference(msgspec.Struct, gc=False, omit_defaults=True, frozen=True):
+    name: str = ""
+    namespace: str = ""
+
+
+class CSIVolumeSource(msgspec.Struct, gc=False, omit_defaults=True):
+    driver: str = ""
+    volumeHandle: str = ""
+    fsType: str = ""
+    readOnly: bool = False
+    volumeAttributes: dict[str, str] | None = None
+    controllerPublishSecretRef: SecretReference | None = None
+    nodeStageSecretRef: SecretReference | None = None
+    nodePublishSecretRef: SecretReference | None = None
+    controllerExpandSecretRef: SecretReference | None = None
+    nodeExpandSecretRef: SecretReference | None = None
+
+
+class AWSElasticBlockStore(msgspec.Struct, gc=False, omit_defaults=True):
+    volumeID: str = ""
+    fsType: str = ""
+    partition: int = 0
+    readOnly: bool = False
+
+
+class GCEPersistentDisk(msgspec.Struct, gc=False, omit_defaults=True):
+    pdName: str = ""
+    fsType: str = ""
+    partition: int = 0
+    readOnly: bool = False
+
+
+class AzureDisk(msgspec.Struct, gc=False, omit_defaults=True):
+    diskName: str = ""
+    diskURI: str = ""
+    cachingMode: str | None = None
+    fsType: str | None = None
+    readOnly: bool | None = None
+    kind: str | None = None
+
+
+class AzureFile(msgspec.Struct, gc=False, omit_defaults=True):
+    secretName: str = ""
+    shareName: str = ""
+    readOnly: bool = False
+    secretNamespace: str | None = None
+
+
+class Cinder(msgspec.Struct, gc=False, omit_defaults=True):
+    volumeID: str = ""
+    fsType: str = ""
+    readOnly: bool = False
+
+
+class VsphereVolume(msgspec.Struct, gc=False, omit_defaults=True):
+    volumePath: str = ""
+    fsType: str = ""
+    storagePolicyName: str = ""
+    storagePolicyID: str = ""
+
+
+class PortworxVolume(msgspec.Struct, gc=False, omit_defaults=True):
+    volumeID: str = ""
+    fsType: str = ""
+    readOnly: bool = False
+
+
+class NodeSelectorRequirement(msgspec.Struct, gc=False, omit_defaults=True):
+    key: str = ""
+    operator: str = ""
+    values: list[str] | None = None
+
+
+class NodeSelectorTerm(msgspec.Struct, gc=False, omit_defaults=True):
+    matchExpressions: list[NodeSelectorRequirement] | None = None
+    matchFields: list[NodeSelectorRequirement] | None = None
+
+
+class NodeSelector(msgspec.Struct, gc=False):
+    nodeSelectorTerms: list[NodeSelectorTerm] = msgspec.field(default_factory=list)
+
+
+class VolumeNodeAffinity(msgspec.Struct, gc=False, omit_defaults=True):
+    required: NodeSelector | None = None
+
+
+class VolumeSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    accessModes: list[str] | None = None
+    capacity: dict[str, str] | None = None
+    mountOptions: list[str] | None = None
+    persistentVolumeReclaimPolicy: str | None = None
+    storageClassName: str | None = None
+    volumeMode: str | None = None
+    volumeAttributesClassName: str | None = None
+    claimRef: ObjectReference | None = None
+    nodeAffinity: VolumeNodeAffinity | None = None
+    csi: CSIVolumeSource | None = None
+    awsElasticBlockStore: AWSElasticBlockStore | None = None
+    gcePersistentDisk: GCEPersistentDisk | None = None
+    azureDisk: AzureDisk | None = None
+    azureFile: AzureFile | None = None
+    cinder: Cinder | None = None
+    vsphereVolume: VsphereVolume | None = None
+    portworxVolume: PortworxVolume | None = None
+
+
+@resource("", "v1", "PersistentVolume", "persistentvolumes")
+class PersistentVolume(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
+    status: Phase | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- classes
+
+
+class LabelSelectorRequirement(msgspec.Struct, gc=False, omit_defaults=True):
+    key: str = ""
+    values: list[str] = msgspec.field(default_factory=list)
+
+
+class TopologySelectorTerm(msgspec.Struct, gc=False, omit_defaults=True):
+    matchLabelExpressions: list[LabelSelectorRequirement] | None = None
+
+
+@resource("storage.k8s.io", "v1", "StorageClass", "storageclasses")
+class StorageClass(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    provisioner: str = ""
+    parameters: dict[str, str] | None = None
+    reclaimPolicy: str | None = None
+    mountOptions: list[str] | None = None
+    volumeBindingMode: str | None = None
+    allowedTopologies: list[TopologySelectorTerm] | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+@resource("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses")
+class VolumeAttributesClass(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    driverName: str = ""
+    parameters: dict[str, str] | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- nodes and attachments
+
+
+@resource("", "v1", "Node", "nodes")
+class Node(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class CSINodeDriver(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str = ""
+    nodeID: str = ""
+    topologyKeys: list[str] | None = None
+
+
+class CSINodeSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    drivers: list[CSINodeDriver] | None = None
+
+
+@resource("storage.k8s.io", "v1", "CSINode", "csinodes")
+class CSINode(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: CSINodeSpec = msgspec.field(default_factory=CSINodeSpec)
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class VolumeAttachmentSource(msgspec.Struct, gc=False, omit_defaults=True):
+    persistentVolumeName: str | None = None
+
+
+class VolumeAttachmentSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    attacher: str = ""
+    nodeName: str = ""
+    source: VolumeAttachmentSource = msgspec.field(default_factory=VolumeAttachmentSource)
+
+
+@resource("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments")
+class VolumeAttachment(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: VolumeAttachmentSpec = msgspec.field(default_factory=VolumeAttachmentSpec)
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- snapshots
+
+
+class SnapshotStatus(msgspec.Struct, gc=False, omit_defaults=True):
+    boundVolumeSnapshotContentName: str | None = None
+    readyToUse: bool | None = None
+    restoreSize: str | None = None
+
+
+@resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshot", "volumesnapshots")
+class VolumeSnapshot(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    status: SnapshotStatus | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class SnapshotContentSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    driver: str = ""
+    sourceVolumeMode: str | None = None
+    volumeSnapshotRef: ObjectReference = msgspec.field(default_factory=ObjectReference)
+
+
+class SnapshotContentStatus(msgspec.Struct, gc=False, omit_defaults=True):
+    snapshotHandle: str | None = None
+
+
+@resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent", "volumesnapshotcontents")
+class VolumeSnapshotContent(GlobalResource, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: SnapshotContentSpec = msgspec.field(default_factory=SnapshotContentSpec)
+    status: SnapshotContentStatus | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- grants, capacity, events
+
+
+class ReferenceGrantFrom(msgspec.Struct, gc=False, omit_defaults=True):
+    group: str = ""
+    kind: str = ""
+    namespace: str = ""
+
+
+class ReferenceGrantTo(msgspec.Struct, gc=False, omit_defaults=True):
+    group: str = ""
+    kind: str = ""
+    name: str | None = None
+
+
+class ReferenceGrantSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    from_: list[ReferenceGrantFrom] | None = msgspec.field(default=None, name="from")
+    to: list[ReferenceGrantTo] | None = None
+
+
+@resource("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
+class ReferenceGrant(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):
+    matchLabels: dict[str, str] | None = None
+    matchExpressions: list[dict[str, Any]] | None = None
+
+
+@resource("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities")
+class CSIStorageCapacity(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    storageClassName: str = ""
+    nodeTopology: LabelSelector | None = None
+    capacity: str | None = None
+    maximumVolumeSize: str | None = None
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class EventSource(msgspec.Struct, gc=False, omit_defaults=True):
+    component: str = ""
+
+
+@resource("", "v1", "Event", "events")
+class Event(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    involvedObject: ObjectReference = msgspec.field(default_factory=ObjectReference)
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    source: EventSource = msgspec.field(default_factory=EventSource)
+    count: int = 1
+    firstTimestamp: str | None = None
+    lastTimestamp: str | None = None
+    reportingComponent: str = ""
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+# ---- secrets: read live, never cached; decoded values live in `model.secret.SecretData` only
+
+
+@resource("", "v1", "Secret", "secrets")
+class Secret(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    data: dict[str, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.namespace}/{self.metadata.name}, ***stripped***)"
+
+
+def key(obj: Any) -> str:
+    """`namespace/name`, or the bare name of a cluster-scoped object."""
+    meta: ObjectMeta = obj.metadata
+    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name

@@ -1,0 +1,42 @@
+"""What became of one try at one key: the only answer a reconciler gives, and the state a failed provisioning leaves.
+
+`State` is provision.md 3.2; `Outcome` is what `work/` acts on.
+"""
+
+from enum import Enum
+
+import msgspec
+
+
+class State(Enum):
+    """What is known about the volume after a failed try (provision.md 3.2)."""
+
+    FINISHED = "finished"
+    """Nothing runs in the driver for this claim."""
+    IN_BACKGROUND = "in background"
+    """The driver may still be making the volume: keep asking, even when the claim is deleted."""
+    NO_CHANGE = "no change"
+    """This try said nothing about an earlier one."""
+    RESCHEDULE = "reschedule"
+    """Finished, and the scheduler must choose another node."""
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Nothing left to do until something changes; the key's failure count is forgotten."""
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Failed: try again after the key's exponential delay. `error` is for the log, without secrets."""
+
+    error: str
+
+
+class RetryAt(msgspec.Struct, frozen=True):
+    """Try again at `due` (seconds on the clock of `trio.current_time`), without counting a failure."""
+
+    due: float
+    reason: str
+
+
+Outcome = Done | Backoff | RetryAt
+DONE = Done()
