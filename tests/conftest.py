@@ -2,6 +2,10 @@
 
 import pytest
 
+from tests.cluster.controlplane import control_plane
+
+__all__ = ["anyio_backend", "control_plane"]
+
 
 @pytest.fixture
 def anyio_backend() -> object:
