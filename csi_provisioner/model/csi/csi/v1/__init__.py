@@ -5,7 +5,6 @@
 
 __all__ = (
     "CapacityRange",
-    "ControllerBase",
     "ControllerExpandVolumeRequest",
     "ControllerExpandVolumeResponse",
     "ControllerGetCapabilitiesRequest",
@@ -38,7 +37,6 @@ __all__ = (
     "GetPluginInfoResponse",
     "GetSnapshotRequest",
     "GetSnapshotResponse",
-    "IdentityBase",
     "ListSnapshotsRequest",
     "ListSnapshotsResponse",
     "ListSnapshotsResponseEntry",
@@ -46,7 +44,6 @@ __all__ = (
     "ListVolumesResponse",
     "ListVolumesResponseEntry",
     "ListVolumesResponseVolumeStatus",
-    "NodeBase",
     "NodeGetCapabilitiesRequest",
     "NodeGetCapabilitiesResponse",
     "NodeGetInfoRequest",
@@ -81,16 +78,10 @@ __all__ = (
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import betterproto2
-import grpclib
-from betterproto2 import grpclib as betterproto2_grpclib
 
 from ...message_pool import default_message_pool
-
-if TYPE_CHECKING:
-    import grpclib.server
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -198,26 +189,16 @@ default_message_pool.register_message("csi.v1", "CapacityRange", CapacityRange)
 class ControllerExpandVolumeRequest(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    capacity_range: "CapacityRange | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    capacity_range: "CapacityRange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
-    volume_capability: "VolumeCapability | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume_capability: "VolumeCapability | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerExpandVolumeRequest", ControllerExpandVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerExpandVolumeRequest", ControllerExpandVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -227,9 +208,7 @@ class ControllerExpandVolumeResponse(betterproto2.Message):
     node_expansion_required: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerExpandVolumeResponse", ControllerExpandVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerExpandVolumeResponse", ControllerExpandVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -237,21 +216,15 @@ class ControllerGetCapabilitiesRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerGetCapabilitiesRequest", ControllerGetCapabilitiesRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerGetCapabilitiesRequest", ControllerGetCapabilitiesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ControllerGetCapabilitiesResponse(betterproto2.Message):
-    capabilities: "list[ControllerServiceCapability]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    capabilities: "list[ControllerServiceCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerGetCapabilitiesResponse", ControllerGetCapabilitiesResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerGetCapabilitiesResponse", ControllerGetCapabilitiesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -259,42 +232,30 @@ class ControllerGetVolumeRequest(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerGetVolumeRequest", ControllerGetVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerGetVolumeRequest", ControllerGetVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeResponse(betterproto2.Message):
-    volume: "Volume | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     status: "ControllerGetVolumeResponseVolumeStatus | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerGetVolumeResponse", ControllerGetVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerGetVolumeResponse", ControllerGetVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeResponseVolumeStatus(betterproto2.Message):
-    published_node_ids: "list[str]" = betterproto2.field(
-        1, betterproto2.TYPE_STRING, repeated=True
-    )
+    published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
-    volume_condition: "VolumeCondition | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume_condition: "VolumeCondition | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message(
-    "csi.v1",
-    "ControllerGetVolumeResponse.VolumeStatus",
-    ControllerGetVolumeResponseVolumeStatus,
+    "csi.v1", "ControllerGetVolumeResponse.VolumeStatus", ControllerGetVolumeResponseVolumeStatus
 )
 
 
@@ -303,25 +264,15 @@ class ControllerModifyVolumeRequest(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     mutable_parameters: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerModifyVolumeRequest", ControllerModifyVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerModifyVolumeRequest", ControllerModifyVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -329,9 +280,7 @@ class ControllerModifyVolumeResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerModifyVolumeResponse", ControllerModifyVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerModifyVolumeResponse", ControllerModifyVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -340,48 +289,30 @@ class ControllerPublishVolumeRequest(betterproto2.Message):
 
     node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
-    volume_capability: "VolumeCapability | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume_capability: "VolumeCapability | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
     readonly: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     volume_context: "dict[str, str]" = betterproto2.field(
-        6,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        6, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerPublishVolumeRequest", ControllerPublishVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerPublishVolumeRequest", ControllerPublishVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ControllerPublishVolumeResponse(betterproto2.Message):
     publish_context: "dict[str, str]" = betterproto2.field(
-        1,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerPublishVolumeResponse", ControllerPublishVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerPublishVolumeResponse", ControllerPublishVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -398,23 +329,17 @@ class ControllerServiceCapability(betterproto2.Message):
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerServiceCapability", ControllerServiceCapability
-)
+default_message_pool.register_message("csi.v1", "ControllerServiceCapability", ControllerServiceCapability)
 
 
 @dataclass(eq=False, repr=False)
 class ControllerServiceCapabilityRpc(betterproto2.Message):
     type: "ControllerServiceCapabilityRpcType" = betterproto2.field(
-        1,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: ControllerServiceCapabilityRpcType(0),
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: ControllerServiceCapabilityRpcType(0)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerServiceCapability.RPC", ControllerServiceCapabilityRpc
-)
+default_message_pool.register_message("csi.v1", "ControllerServiceCapability.RPC", ControllerServiceCapabilityRpc)
 
 
 @dataclass(eq=False, repr=False)
@@ -424,17 +349,11 @@ class ControllerUnpublishVolumeRequest(betterproto2.Message):
     node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerUnpublishVolumeRequest", ControllerUnpublishVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeRequest", ControllerUnpublishVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -442,9 +361,7 @@ class ControllerUnpublishVolumeResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "ControllerUnpublishVolumeResponse", ControllerUnpublishVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeResponse", ControllerUnpublishVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -454,65 +371,39 @@ class CreateSnapshotRequest(betterproto2.Message):
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     parameters: "dict[str, str]" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "CreateSnapshotRequest", CreateSnapshotRequest
-)
+default_message_pool.register_message("csi.v1", "CreateSnapshotRequest", CreateSnapshotRequest)
 
 
 @dataclass(eq=False, repr=False)
 class CreateSnapshotResponse(betterproto2.Message):
-    snapshot: "Snapshot | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "CreateSnapshotResponse", CreateSnapshotResponse
-)
+default_message_pool.register_message("csi.v1", "CreateSnapshotResponse", CreateSnapshotResponse)
 
 
 @dataclass(eq=False, repr=False)
 class CreateVolumeRequest(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    capacity_range: "CapacityRange | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    capacity_range: "CapacityRange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
     parameters: "dict[str, str]" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     secrets: "dict[str, str]" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     volume_content_source: "VolumeContentSource | None" = betterproto2.field(
@@ -524,29 +415,19 @@ class CreateVolumeRequest(betterproto2.Message):
     )
 
     mutable_parameters: "dict[str, str]" = betterproto2.field(
-        8,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        8, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "CreateVolumeRequest", CreateVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "CreateVolumeRequest", CreateVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
 class CreateVolumeResponse(betterproto2.Message):
-    volume: "Volume | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "CreateVolumeResponse", CreateVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "CreateVolumeResponse", CreateVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -554,17 +435,11 @@ class DeleteSnapshotRequest(betterproto2.Message):
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "DeleteSnapshotRequest", DeleteSnapshotRequest
-)
+default_message_pool.register_message("csi.v1", "DeleteSnapshotRequest", DeleteSnapshotRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -572,9 +447,7 @@ class DeleteSnapshotResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "DeleteSnapshotResponse", DeleteSnapshotResponse
-)
+default_message_pool.register_message("csi.v1", "DeleteSnapshotResponse", DeleteSnapshotResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -582,17 +455,11 @@ class DeleteVolumeRequest(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "DeleteVolumeRequest", DeleteVolumeRequest
-)
+default_message_pool.register_message("csi.v1", "DeleteVolumeRequest", DeleteVolumeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -600,33 +467,21 @@ class DeleteVolumeResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "DeleteVolumeResponse", DeleteVolumeResponse
-)
+default_message_pool.register_message("csi.v1", "DeleteVolumeResponse", DeleteVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
 class GetCapacityRequest(betterproto2.Message):
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     parameters: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
-    accessible_topology: "Topology | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    accessible_topology: "Topology | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetCapacityRequest", GetCapacityRequest
-)
+default_message_pool.register_message("csi.v1", "GetCapacityRequest", GetCapacityRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -634,23 +489,15 @@ class GetCapacityResponse(betterproto2.Message):
     available_capacity: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     maximum_volume_size: "int | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Int64Value,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Int64Value, optional=True
     )
 
     minimum_volume_size: "int | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Int64Value,
-        optional=True,
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Int64Value, optional=True
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetCapacityResponse", GetCapacityResponse
-)
+default_message_pool.register_message("csi.v1", "GetCapacityResponse", GetCapacityResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -658,21 +505,15 @@ class GetPluginCapabilitiesRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetPluginCapabilitiesRequest", GetPluginCapabilitiesRequest
-)
+default_message_pool.register_message("csi.v1", "GetPluginCapabilitiesRequest", GetPluginCapabilitiesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetPluginCapabilitiesResponse(betterproto2.Message):
-    capabilities: "list[PluginCapability]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    capabilities: "list[PluginCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetPluginCapabilitiesResponse", GetPluginCapabilitiesResponse
-)
+default_message_pool.register_message("csi.v1", "GetPluginCapabilitiesResponse", GetPluginCapabilitiesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -680,9 +521,7 @@ class GetPluginInfoRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetPluginInfoRequest", GetPluginInfoRequest
-)
+default_message_pool.register_message("csi.v1", "GetPluginInfoRequest", GetPluginInfoRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -692,17 +531,11 @@ class GetPluginInfoResponse(betterproto2.Message):
     vendor_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     manifest: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetPluginInfoResponse", GetPluginInfoResponse
-)
+default_message_pool.register_message("csi.v1", "GetPluginInfoResponse", GetPluginInfoResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -710,29 +543,19 @@ class GetSnapshotRequest(betterproto2.Message):
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetSnapshotRequest", GetSnapshotRequest
-)
+default_message_pool.register_message("csi.v1", "GetSnapshotRequest", GetSnapshotRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetSnapshotResponse(betterproto2.Message):
-    snapshot: "Snapshot | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "GetSnapshotResponse", GetSnapshotResponse
-)
+default_message_pool.register_message("csi.v1", "GetSnapshotResponse", GetSnapshotResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -746,43 +569,29 @@ class ListSnapshotsRequest(betterproto2.Message):
     snapshot_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListSnapshotsRequest", ListSnapshotsRequest
-)
+default_message_pool.register_message("csi.v1", "ListSnapshotsRequest", ListSnapshotsRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListSnapshotsResponse(betterproto2.Message):
-    entries: "list[ListSnapshotsResponseEntry]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    entries: "list[ListSnapshotsResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListSnapshotsResponse", ListSnapshotsResponse
-)
+default_message_pool.register_message("csi.v1", "ListSnapshotsResponse", ListSnapshotsResponse)
 
 
 @dataclass(eq=False, repr=False)
 class ListSnapshotsResponseEntry(betterproto2.Message):
-    snapshot: "Snapshot | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListSnapshotsResponse.Entry", ListSnapshotsResponseEntry
-)
+default_message_pool.register_message("csi.v1", "ListSnapshotsResponse.Entry", ListSnapshotsResponseEntry)
 
 
 @dataclass(eq=False, repr=False)
@@ -792,55 +601,37 @@ class ListVolumesRequest(betterproto2.Message):
     starting_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListVolumesRequest", ListVolumesRequest
-)
+default_message_pool.register_message("csi.v1", "ListVolumesRequest", ListVolumesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponse(betterproto2.Message):
-    entries: "list[ListVolumesResponseEntry]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    entries: "list[ListVolumesResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListVolumesResponse", ListVolumesResponse
-)
+default_message_pool.register_message("csi.v1", "ListVolumesResponse", ListVolumesResponse)
 
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponseEntry(betterproto2.Message):
-    volume: "Volume | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
-    status: "ListVolumesResponseVolumeStatus | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "ListVolumesResponseVolumeStatus | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListVolumesResponse.Entry", ListVolumesResponseEntry
-)
+default_message_pool.register_message("csi.v1", "ListVolumesResponse.Entry", ListVolumesResponseEntry)
 
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponseVolumeStatus(betterproto2.Message):
-    published_node_ids: "list[str]" = betterproto2.field(
-        1, betterproto2.TYPE_STRING, repeated=True
-    )
+    published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
-    volume_condition: "VolumeCondition | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    volume_condition: "VolumeCondition | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "ListVolumesResponse.VolumeStatus", ListVolumesResponseVolumeStatus
-)
+default_message_pool.register_message("csi.v1", "ListVolumesResponse.VolumeStatus", ListVolumesResponseVolumeStatus)
 
 
 @dataclass(eq=False, repr=False)
@@ -848,21 +639,15 @@ class NodeGetCapabilitiesRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeGetCapabilitiesRequest", NodeGetCapabilitiesRequest
-)
+default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesRequest", NodeGetCapabilitiesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class NodeGetCapabilitiesResponse(betterproto2.Message):
-    capabilities: "list[NodeServiceCapability]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    capabilities: "list[NodeServiceCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeGetCapabilitiesResponse", NodeGetCapabilitiesResponse
-)
+default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesResponse", NodeGetCapabilitiesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -870,9 +655,7 @@ class NodeGetInfoRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeGetInfoRequest", NodeGetInfoRequest
-)
+default_message_pool.register_message("csi.v1", "NodeGetInfoRequest", NodeGetInfoRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -881,14 +664,10 @@ class NodeGetInfoResponse(betterproto2.Message):
 
     max_volumes_per_node: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
 
-    accessible_topology: "Topology | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    accessible_topology: "Topology | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeGetInfoResponse", NodeGetInfoResponse
-)
+default_message_pool.register_message("csi.v1", "NodeGetInfoResponse", NodeGetInfoResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -905,23 +684,17 @@ class NodeServiceCapability(betterproto2.Message):
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeServiceCapability", NodeServiceCapability
-)
+default_message_pool.register_message("csi.v1", "NodeServiceCapability", NodeServiceCapability)
 
 
 @dataclass(eq=False, repr=False)
 class NodeServiceCapabilityRpc(betterproto2.Message):
     type: "NodeServiceCapabilityRpcType" = betterproto2.field(
-        1,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: NodeServiceCapabilityRpcType(0),
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: NodeServiceCapabilityRpcType(0)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "NodeServiceCapability.RPC", NodeServiceCapabilityRpc
-)
+default_message_pool.register_message("csi.v1", "NodeServiceCapability.RPC", NodeServiceCapabilityRpc)
 
 
 @dataclass(eq=False, repr=False)
@@ -948,29 +721,21 @@ default_message_pool.register_message("csi.v1", "PluginCapability", PluginCapabi
 @dataclass(eq=False, repr=False)
 class PluginCapabilityService(betterproto2.Message):
     type: "PluginCapabilityServiceType" = betterproto2.field(
-        1,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: PluginCapabilityServiceType(0),
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: PluginCapabilityServiceType(0)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "PluginCapability.Service", PluginCapabilityService
-)
+default_message_pool.register_message("csi.v1", "PluginCapability.Service", PluginCapabilityService)
 
 
 @dataclass(eq=False, repr=False)
 class PluginCapabilityVolumeExpansion(betterproto2.Message):
     type: "PluginCapabilityVolumeExpansionType" = betterproto2.field(
-        1,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: PluginCapabilityVolumeExpansionType(0),
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: PluginCapabilityVolumeExpansionType(0)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "PluginCapability.VolumeExpansion", PluginCapabilityVolumeExpansion
-)
+default_message_pool.register_message("csi.v1", "PluginCapability.VolumeExpansion", PluginCapabilityVolumeExpansion)
 
 
 @dataclass(eq=False, repr=False)
@@ -984,10 +749,7 @@ default_message_pool.register_message("csi.v1", "ProbeRequest", ProbeRequest)
 @dataclass(eq=False, repr=False)
 class ProbeResponse(betterproto2.Message):
     ready: "bool | None" = betterproto2.field(
-        1,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.BoolValue,
-        optional=True,
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.BoolValue, optional=True
     )
 
 
@@ -1003,10 +765,7 @@ class Snapshot(betterproto2.Message):
     source_volume_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
     creation_time: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
 
     ready_to_use: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
@@ -1020,11 +779,7 @@ default_message_pool.register_message("csi.v1", "Snapshot", Snapshot)
 @dataclass(eq=False, repr=False)
 class Topology(betterproto2.Message):
     segments: "dict[str, str]" = betterproto2.field(
-        1,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
@@ -1033,18 +788,12 @@ default_message_pool.register_message("csi.v1", "Topology", Topology)
 
 @dataclass(eq=False, repr=False)
 class TopologyRequirement(betterproto2.Message):
-    requisite: "list[Topology]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    requisite: "list[Topology]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
-    preferred: "list[Topology]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    preferred: "list[Topology]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "csi.v1", "TopologyRequirement", TopologyRequirement
-)
+default_message_pool.register_message("csi.v1", "TopologyRequirement", TopologyRequirement)
 
 
 @dataclass(eq=False, repr=False)
@@ -1052,51 +801,31 @@ class ValidateVolumeCapabilitiesRequest(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     volume_context: "dict[str, str]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
     parameters: "dict[str, str]" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     secrets: "dict[str, str]" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     mutable_parameters: "dict[str, str]" = betterproto2.field(
-        6,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        6, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "ValidateVolumeCapabilitiesRequest", ValidateVolumeCapabilitiesRequest
-)
+default_message_pool.register_message("csi.v1", "ValidateVolumeCapabilitiesRequest", ValidateVolumeCapabilitiesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ValidateVolumeCapabilitiesResponse(betterproto2.Message):
-    confirmed: "ValidateVolumeCapabilitiesResponseConfirmed | None" = (
-        betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    confirmed: "ValidateVolumeCapabilitiesResponseConfirmed | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1110,38 +839,22 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ValidateVolumeCapabilitiesResponseConfirmed(betterproto2.Message):
     volume_context: "dict[str, str]" = betterproto2.field(
-        1,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
     parameters: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     mutable_parameters: "dict[str, str]" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
 
 default_message_pool.register_message(
-    "csi.v1",
-    "ValidateVolumeCapabilitiesResponse.Confirmed",
-    ValidateVolumeCapabilitiesResponseConfirmed,
+    "csi.v1", "ValidateVolumeCapabilitiesResponse.Confirmed", ValidateVolumeCapabilitiesResponseConfirmed
 )
 
 
@@ -1152,20 +865,12 @@ class Volume(betterproto2.Message):
     volume_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     volume_context: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
-    content_source: "VolumeContentSource | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    content_source: "VolumeContentSource | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
-    accessible_topology: "list[Topology]" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    accessible_topology: "list[Topology]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("csi.v1", "Volume", Volume)
@@ -1188,9 +893,7 @@ class VolumeCapability(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="access_type"
     )
 
-    access_mode: "VolumeCapabilityAccessMode | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    access_mode: "VolumeCapabilityAccessMode | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message("csi.v1", "VolumeCapability", VolumeCapability)
@@ -1199,15 +902,11 @@ default_message_pool.register_message("csi.v1", "VolumeCapability", VolumeCapabi
 @dataclass(eq=False, repr=False)
 class VolumeCapabilityAccessMode(betterproto2.Message):
     mode: "VolumeCapabilityAccessModeMode" = betterproto2.field(
-        1,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: VolumeCapabilityAccessModeMode(0),
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: VolumeCapabilityAccessModeMode(0)
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeCapability.AccessMode", VolumeCapabilityAccessMode
-)
+default_message_pool.register_message("csi.v1", "VolumeCapability.AccessMode", VolumeCapabilityAccessMode)
 
 
 @dataclass(eq=False, repr=False)
@@ -1215,25 +914,19 @@ class VolumeCapabilityBlockVolume(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeCapability.BlockVolume", VolumeCapabilityBlockVolume
-)
+default_message_pool.register_message("csi.v1", "VolumeCapability.BlockVolume", VolumeCapabilityBlockVolume)
 
 
 @dataclass(eq=False, repr=False)
 class VolumeCapabilityMountVolume(betterproto2.Message):
     fs_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    mount_flags: "list[str]" = betterproto2.field(
-        2, betterproto2.TYPE_STRING, repeated=True
-    )
+    mount_flags: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
 
     volume_mount_group: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeCapability.MountVolume", VolumeCapabilityMountVolume
-)
+default_message_pool.register_message("csi.v1", "VolumeCapability.MountVolume", VolumeCapabilityMountVolume)
 
 
 @dataclass(eq=False, repr=False)
@@ -1264,9 +957,7 @@ class VolumeContentSource(betterproto2.Message):
     )
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeContentSource", VolumeContentSource
-)
+default_message_pool.register_message("csi.v1", "VolumeContentSource", VolumeContentSource)
 
 
 @dataclass(eq=False, repr=False)
@@ -1274,9 +965,7 @@ class VolumeContentSourceSnapshotSource(betterproto2.Message):
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeContentSource.SnapshotSource", VolumeContentSourceSnapshotSource
-)
+default_message_pool.register_message("csi.v1", "VolumeContentSource.SnapshotSource", VolumeContentSourceSnapshotSource)
 
 
 @dataclass(eq=False, repr=False)
@@ -1284,438 +973,7 @@ class VolumeContentSourceVolumeSource(betterproto2.Message):
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "csi.v1", "VolumeContentSource.VolumeSource", VolumeContentSourceVolumeSource
-)
+default_message_pool.register_message("csi.v1", "VolumeContentSource.VolumeSource", VolumeContentSourceVolumeSource)
 
 
 from ...google import protobuf as __google__protobuf__
-
-
-class ControllerBase(betterproto2_grpclib.ServiceBase):
-    async def create_volume(
-        self, message: "CreateVolumeRequest"
-    ) -> "CreateVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def delete_volume(
-        self, message: "DeleteVolumeRequest"
-    ) -> "DeleteVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_publish_volume(
-        self, message: "ControllerPublishVolumeRequest"
-    ) -> "ControllerPublishVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_unpublish_volume(
-        self, message: "ControllerUnpublishVolumeRequest"
-    ) -> "ControllerUnpublishVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def validate_volume_capabilities(
-        self, message: "ValidateVolumeCapabilitiesRequest"
-    ) -> "ValidateVolumeCapabilitiesResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def list_volumes(
-        self, message: "ListVolumesRequest"
-    ) -> "ListVolumesResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def get_capacity(
-        self, message: "GetCapacityRequest"
-    ) -> "GetCapacityResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_get_capabilities(
-        self, message: "ControllerGetCapabilitiesRequest"
-    ) -> "ControllerGetCapabilitiesResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def create_snapshot(
-        self, message: "CreateSnapshotRequest"
-    ) -> "CreateSnapshotResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def delete_snapshot(
-        self, message: "DeleteSnapshotRequest"
-    ) -> "DeleteSnapshotResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def list_snapshots(
-        self, message: "ListSnapshotsRequest"
-    ) -> "ListSnapshotsResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def get_snapshot(
-        self, message: "GetSnapshotRequest"
-    ) -> "GetSnapshotResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_expand_volume(
-        self, message: "ControllerExpandVolumeRequest"
-    ) -> "ControllerExpandVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_get_volume(
-        self, message: "ControllerGetVolumeRequest"
-    ) -> "ControllerGetVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def controller_modify_volume(
-        self, message: "ControllerModifyVolumeRequest"
-    ) -> "ControllerModifyVolumeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_create_volume(
-        self, stream: "grpclib.server.Stream[CreateVolumeRequest, CreateVolumeResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.create_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_delete_volume(
-        self, stream: "grpclib.server.Stream[DeleteVolumeRequest, DeleteVolumeResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.delete_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_publish_volume(
-        self,
-        stream: "grpclib.server.Stream[ControllerPublishVolumeRequest, ControllerPublishVolumeResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_publish_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_unpublish_volume(
-        self,
-        stream: "grpclib.server.Stream[ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_unpublish_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_validate_volume_capabilities(
-        self,
-        stream: "grpclib.server.Stream[ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.validate_volume_capabilities(request)
-        await stream.send_message(response)
-
-    async def __rpc_list_volumes(
-        self, stream: "grpclib.server.Stream[ListVolumesRequest, ListVolumesResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.list_volumes(request)
-        await stream.send_message(response)
-
-    async def __rpc_get_capacity(
-        self, stream: "grpclib.server.Stream[GetCapacityRequest, GetCapacityResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_capacity(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_get_capabilities(
-        self,
-        stream: "grpclib.server.Stream[ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_get_capabilities(request)
-        await stream.send_message(response)
-
-    async def __rpc_create_snapshot(
-        self,
-        stream: "grpclib.server.Stream[CreateSnapshotRequest, CreateSnapshotResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.create_snapshot(request)
-        await stream.send_message(response)
-
-    async def __rpc_delete_snapshot(
-        self,
-        stream: "grpclib.server.Stream[DeleteSnapshotRequest, DeleteSnapshotResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.delete_snapshot(request)
-        await stream.send_message(response)
-
-    async def __rpc_list_snapshots(
-        self,
-        stream: "grpclib.server.Stream[ListSnapshotsRequest, ListSnapshotsResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.list_snapshots(request)
-        await stream.send_message(response)
-
-    async def __rpc_get_snapshot(
-        self, stream: "grpclib.server.Stream[GetSnapshotRequest, GetSnapshotResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_snapshot(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_expand_volume(
-        self,
-        stream: "grpclib.server.Stream[ControllerExpandVolumeRequest, ControllerExpandVolumeResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_expand_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_get_volume(
-        self,
-        stream: "grpclib.server.Stream[ControllerGetVolumeRequest, ControllerGetVolumeResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_get_volume(request)
-        await stream.send_message(response)
-
-    async def __rpc_controller_modify_volume(
-        self,
-        stream: "grpclib.server.Stream[ControllerModifyVolumeRequest, ControllerModifyVolumeResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.controller_modify_volume(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/csi.v1.Controller/CreateVolume": grpclib.const.Handler(
-                self.__rpc_create_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                CreateVolumeRequest,
-                CreateVolumeResponse,
-            ),
-            "/csi.v1.Controller/DeleteVolume": grpclib.const.Handler(
-                self.__rpc_delete_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                DeleteVolumeRequest,
-                DeleteVolumeResponse,
-            ),
-            "/csi.v1.Controller/ControllerPublishVolume": grpclib.const.Handler(
-                self.__rpc_controller_publish_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerPublishVolumeRequest,
-                ControllerPublishVolumeResponse,
-            ),
-            "/csi.v1.Controller/ControllerUnpublishVolume": grpclib.const.Handler(
-                self.__rpc_controller_unpublish_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerUnpublishVolumeRequest,
-                ControllerUnpublishVolumeResponse,
-            ),
-            "/csi.v1.Controller/ValidateVolumeCapabilities": grpclib.const.Handler(
-                self.__rpc_validate_volume_capabilities,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ValidateVolumeCapabilitiesRequest,
-                ValidateVolumeCapabilitiesResponse,
-            ),
-            "/csi.v1.Controller/ListVolumes": grpclib.const.Handler(
-                self.__rpc_list_volumes,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ListVolumesRequest,
-                ListVolumesResponse,
-            ),
-            "/csi.v1.Controller/GetCapacity": grpclib.const.Handler(
-                self.__rpc_get_capacity,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetCapacityRequest,
-                GetCapacityResponse,
-            ),
-            "/csi.v1.Controller/ControllerGetCapabilities": grpclib.const.Handler(
-                self.__rpc_controller_get_capabilities,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerGetCapabilitiesRequest,
-                ControllerGetCapabilitiesResponse,
-            ),
-            "/csi.v1.Controller/CreateSnapshot": grpclib.const.Handler(
-                self.__rpc_create_snapshot,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                CreateSnapshotRequest,
-                CreateSnapshotResponse,
-            ),
-            "/csi.v1.Controller/DeleteSnapshot": grpclib.const.Handler(
-                self.__rpc_delete_snapshot,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                DeleteSnapshotRequest,
-                DeleteSnapshotResponse,
-            ),
-            "/csi.v1.Controller/ListSnapshots": grpclib.const.Handler(
-                self.__rpc_list_snapshots,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ListSnapshotsRequest,
-                ListSnapshotsResponse,
-            ),
-            "/csi.v1.Controller/GetSnapshot": grpclib.const.Handler(
-                self.__rpc_get_snapshot,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetSnapshotRequest,
-                GetSnapshotResponse,
-            ),
-            "/csi.v1.Controller/ControllerExpandVolume": grpclib.const.Handler(
-                self.__rpc_controller_expand_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerExpandVolumeRequest,
-                ControllerExpandVolumeResponse,
-            ),
-            "/csi.v1.Controller/ControllerGetVolume": grpclib.const.Handler(
-                self.__rpc_controller_get_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerGetVolumeRequest,
-                ControllerGetVolumeResponse,
-            ),
-            "/csi.v1.Controller/ControllerModifyVolume": grpclib.const.Handler(
-                self.__rpc_controller_modify_volume,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ControllerModifyVolumeRequest,
-                ControllerModifyVolumeResponse,
-            ),
-        }
-
-
-class IdentityBase(betterproto2_grpclib.ServiceBase):
-    async def get_plugin_info(
-        self, message: "GetPluginInfoRequest"
-    ) -> "GetPluginInfoResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def get_plugin_capabilities(
-        self, message: "GetPluginCapabilitiesRequest"
-    ) -> "GetPluginCapabilitiesResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def probe(self, message: "ProbeRequest") -> "ProbeResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_get_plugin_info(
-        self,
-        stream: "grpclib.server.Stream[GetPluginInfoRequest, GetPluginInfoResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_plugin_info(request)
-        await stream.send_message(response)
-
-    async def __rpc_get_plugin_capabilities(
-        self,
-        stream: "grpclib.server.Stream[GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_plugin_capabilities(request)
-        await stream.send_message(response)
-
-    async def __rpc_probe(
-        self, stream: "grpclib.server.Stream[ProbeRequest, ProbeResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.probe(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/csi.v1.Identity/GetPluginInfo": grpclib.const.Handler(
-                self.__rpc_get_plugin_info,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetPluginInfoRequest,
-                GetPluginInfoResponse,
-            ),
-            "/csi.v1.Identity/GetPluginCapabilities": grpclib.const.Handler(
-                self.__rpc_get_plugin_capabilities,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetPluginCapabilitiesRequest,
-                GetPluginCapabilitiesResponse,
-            ),
-            "/csi.v1.Identity/Probe": grpclib.const.Handler(
-                self.__rpc_probe,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ProbeRequest,
-                ProbeResponse,
-            ),
-        }
-
-
-class NodeBase(betterproto2_grpclib.ServiceBase):
-    async def node_get_capabilities(
-        self, message: "NodeGetCapabilitiesRequest"
-    ) -> "NodeGetCapabilitiesResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def node_get_info(
-        self, message: "NodeGetInfoRequest"
-    ) -> "NodeGetInfoResponse":
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_node_get_capabilities(
-        self,
-        stream: "grpclib.server.Stream[NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse]",
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.node_get_capabilities(request)
-        await stream.send_message(response)
-
-    async def __rpc_node_get_info(
-        self, stream: "grpclib.server.Stream[NodeGetInfoRequest, NodeGetInfoResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.node_get_info(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/csi.v1.Node/NodeGetCapabilities": grpclib.const.Handler(
-                self.__rpc_node_get_capabilities,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                NodeGetCapabilitiesRequest,
-                NodeGetCapabilitiesResponse,
-            ),
-            "/csi.v1.Node/NodeGetInfo": grpclib.const.Handler(
-                self.__rpc_node_get_info,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                NodeGetInfoRequest,
-                NodeGetInfoResponse,
-            ),
-        }
