@@ -25,7 +25,7 @@ class Done(msgspec.Struct, frozen=True):
     """Nothing left to do until something changes; the key's failure count is forgotten."""
 
 
-class Backoff(msgspec.Struct, frozen=True):
+class Retry(msgspec.Struct, frozen=True):
     """Failed: try again after the key's exponential delay. `error` is for the log, without secrets."""
 
     error: str
@@ -38,5 +38,5 @@ class RetryAt(msgspec.Struct, frozen=True):
     reason: str
 
 
-Outcome = Done | Backoff | RetryAt
+Outcome = Done | Retry | RetryAt
 DONE = Done()

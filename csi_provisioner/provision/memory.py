@@ -1,0 +1,64 @@
+"""What is known of claims beyond the caches, for as long as this process leads.
+
+Three things a cache cannot tell: a volume that the driver may still be making (its claim is kept, even deleted), a
+volume that was made or written but is not in a cache yet, and a claim the driver called infeasible. Losing this memory
+is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
+"""
+
+from dataclasses import dataclass
+
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """The driver refused the claim as it stands (provision.md 6): not again before `until`, unless the class changes."""
+
+    until: float
+    class_uid: str
+
+
+class ClaimMemory:
+    """Keyed by claim UID, but for the volumes that wait to be saved, which go by their own name."""
+
+    def __init__(self) -> None:
+        self.in_progress: dict[str, PersistentVolumeClaim] = {}
+        self.infeasible: dict[str, Infeasible] = {}
+        self.unsaved: dict[str, PersistentVolume] = {}
+        self._written: dict[str, str] = {}
+        self._unsaved_of: dict[str, str] = {}
+
+    def keep_unsaved(self, volume: PersistentVolume) -> None:
+        self.unsaved[volume.metadata.name] = volume
+        self._unsaved_of[claim_uid(volume)] = volume.metadata.name
+
+    def note_written(self, volume: PersistentVolume) -> None:
+        """The volume is in the API server: until the claim's cache shows it bound, no second one may be made."""
+        name, uid = volume.metadata.name, claim_uid(volume)
+        self.unsaved.pop(name, None)
+        self._unsaved_of.pop(uid, None)
+        self._written[uid] = name
+
+    def is_unsaved(self, uid: str) -> bool:
+        return uid in self._unsaved_of
+
+    def written(self, uid: str) -> str | None:
+        """Name of the PersistentVolume that was written for the claim and that its cache does not show yet."""
+        return self._written.get(uid)
+
+    def forget_written(self, uid: str) -> None:
+        self._written.pop(uid, None)
+
+    def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        """Handler of the claim store: what the cache shows by itself need not be remembered any longer."""
+        if new is None and old is not None:
+            self._written.pop(old.metadata.uid, None)
+            self.infeasible.pop(old.metadata.uid, None)
+        elif new is not None and new.spec.volumeName:
+            self._written.pop(new.metadata.uid, None)
+
+
+def claim_uid(volume: PersistentVolume) -> str:
+    """UID of the claim a volume was made for; the volume's own name where there is no claim (design.md 3, rule 1)."""
+    claim = volume.spec.claimRef
+    return claim.uid if claim is not None and claim.uid else volume.metadata.name

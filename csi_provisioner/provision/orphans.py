@@ -1,0 +1,49 @@
+"""Volumes that may exist and that no PersistentVolume will ever name: said once, counted, kept for the status page."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from csi_provisioner.logs import log
+
+# Enough for a person to work through; older ones stay in the log and in the counter.
+KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    driver: str
+    volume_id: str
+    """Empty where the driver never told it; the volume is then known by `name` only."""
+    name: str
+    claim: str
+    reason: str
+
+
+class OrphanCount(Protocol):
+    def suspected_orphan(self) -> None: ...
+
+
+class Orphans:
+    """The list of suspects, newest last."""
+
+    def __init__(self, driver: str, count: OrphanCount) -> None:
+        self._driver = driver
+        self._count = count
+        self.suspects: deque[Orphan] = deque(maxlen=KEPT)
+
+    def suspect(self, *, volume_id: str, name: str, claim: str, reason: str) -> None:
+        """Say it once, as a warning that names everything an administrator needs to look the volume up."""
+        orphan = Orphan(self._driver, volume_id, name, claim, reason)
+        if orphan in self.suspects:
+            return
+        self.suspects.append(orphan)
+        self._count.suspected_orphan()
+        log.warning(
+            "A volume may be left over in the storage backend; check it there and delete it by hand",
+            driver=orphan.driver,
+            volumeID=volume_id or "unknown",
+            volume=name,
+            claim=claim,
+            reason=reason,
+        )

@@ -1,0 +1,79 @@
+"""Writing the PersistentVolume until it is there (provision.md 13).
+
+One try in the claim's own task; after a failure the volume stays in memory and its name is an item of the schedule,
+tried for ever. The volume in the storage backend is never deleted because the API server would not take the object.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import PersistentVolume
+from csi_provisioner.model.outcome import DONE, Outcome, Retry
+
+from .memory import ClaimMemory
+
+# Go's queue starts here; the longest wait is much shorter than its 1000 s, so that an outage of the API server of
+# minutes is over for a claim half a minute after it is over for the cluster.
+FIRST_DELAY = 0.005
+LONGEST_DELAY = 30.0
+# Saves are single POSTs; four at once are what the reference runs, and enough to drain a backlog after an outage.
+WORKERS = 4
+
+
+class Saver:
+    """`written` is called once per volume that is in the API server, `wake` schedules a volume name for another try."""
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        volumes: Store[PersistentVolume],
+        memory: ClaimMemory,
+        *,
+        written: Callable[[PersistentVolume], None],
+        wake: Callable[[str], None],
+    ) -> None:
+        self._kube = kube
+        self._volumes = volumes
+        self._memory = memory
+        self._written = written
+        self._wake = wake
+
+    async def save(self, volume: PersistentVolume) -> None:
+        """The first try. Whatever happens here, cancellation included, the volume is in memory or in the API server."""
+        self._memory.keep_unsaved(volume)
+        error = await self._try(volume)
+        if error is not None:
+            log.warning(
+                "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",
+                PV=volume.metadata.name,
+                error=error,
+            )
+            self._wake(volume.metadata.name)
+
+    async def reconcile(self, name: str) -> Outcome:
+        """One further try at a volume that waits to be saved."""
+        volume = self._memory.unsaved.get(name)
+        if volume is None:
+            return DONE
+        error = await self._try(volume)
+        return DONE if error is None else Retry(error)
+
+    async def last_try(self) -> None:
+        """Once more for each, all at a time: the caller bounds it. What is left is made again after a restart."""
+        async with trio.open_nursery() as nursery:
+            for volume in list(self._memory.unsaved.values()):
+                nursery.start_soon(self._try, volume)
+
+    async def _try(self, volume: PersistentVolume) -> str | None:
+        try:
+            self._volumes.remember(await self._kube.create(PersistentVolume, volume))
+        except KubeError as error:
+            if not error.already_exists:
+                return str(error)
+        self._memory.note_written(volume)
+        self._written(volume)
+        return None

@@ -1,0 +1,161 @@
+"""The loop: keys that are due go through a bounded channel to one task each, and its Outcome goes back.
+
+Nothing here knows what a key names. A key that is woken while its task runs is worked on once more afterwards; a key
+whose id another loop is working on waits for that (`Exclusive`). Retries are due times in the schedule, never sleeping
+workers.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from csi_provisioner.logs import log
+from csi_provisioner.model.outcome import Done, Outcome, Retry, RetryAt
+
+from .backoff import Backoff
+from .exclusive import Exclusive
+from .schedule import Schedule
+
+
+class QueueMetrics(Protocol):
+    """What a loop counts (process.md 8.3). Times are seconds."""
+
+    def added(self) -> None: ...
+    def got(self, waited: float) -> None: ...
+    def finished(self, worked: float) -> None: ...
+    def retried(self) -> None: ...
+
+
+class Loop:
+    """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`."""
+
+    def __init__(
+        self,
+        name: str,
+        reconcile: Callable[[str], Awaitable[Outcome]],
+        *,
+        workers: int,
+        backoff: Backoff,
+        exclusive: Exclusive,
+        metrics: QueueMetrics,
+        id_of: Callable[[str], str] = lambda key: key,
+    ) -> None:
+        self.name = name
+        self.backoff = backoff
+        self.running: dict[str, float] = {}  # key -> when its task started
+        self._reconcile = reconcile
+        self._workers = workers
+        self._exclusive = exclusive
+        self._metrics = metrics
+        self._id_of = id_of
+        self._schedule = Schedule()
+        self._changed = trio.Event()
+        self._paused = False
+        self._stopping = False
+
+    @property
+    def depth(self) -> int:
+        return len(self._schedule)
+
+    def wake(self, key: str, after: float = 0.0) -> None:
+        """Have the key worked on `after` seconds from now, or earlier if it was due earlier."""
+        if self._schedule.add(key, trio.current_time() + after):
+            self._metrics.added()
+            self._changed.set()
+
+    def pause(self) -> None:
+        """Start nothing new; what runs goes on. Due times pass meanwhile."""
+        self._paused = True
+
+    def resume(self, spread: Callable[[], float]) -> None:
+        """Go on, and let everything that waits be due after `spread()` seconds (jitter against a stampede)."""
+        self._paused = False
+        now = trio.current_time()
+        for key in self._schedule.waiting():
+            self._schedule.add(key, now + spread())
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Take no new keys; `run` returns when the tasks that run have ended."""
+        self._stopping = True
+        self._changed.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
+        # No buffer: a key leaves the schedule only when a worker is free, so merging goes on until then.
+        send, receive = trio.open_memory_channel[tuple[str, str]](0)
+        free = trio.Semaphore(self._workers)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._dispatch, send, free)
+            task_status.started()
+            async with receive:
+                async for key, what in receive:
+                    nursery.start_soon(self._work, key, what, free, name=f"{self.name} {key}")
+
+    async def _dispatch(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: trio.Semaphore) -> None:
+        async with send:
+            while not self._stopping:
+                due = None if self._paused else self._schedule.next_due()
+                if due is None or due > trio.current_time():
+                    with trio.move_on_at(math.inf if due is None else due):
+                        await self._changed.wait()
+                    self._changed = trio.Event()
+                    continue
+                await free.acquire()
+                taken = None if self._stopping or self._paused else self._take()
+                if taken is None:
+                    free.release()
+                else:
+                    await send.send(taken)
+
+    def _take(self) -> tuple[str, str] | None:
+        """The key that is due, and the id it claims: fixed now, for the cache may have forgotten it when the task ends."""
+        popped = self._schedule.pop(trio.current_time())
+        if popped is None:
+            return None
+        key, due = popped
+        what = self._id_of(key)
+        if not self._exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
+            return None
+        self._metrics.got(trio.current_time() - due)
+        return key, what
+
+    async def _work(self, key: str, what: str, free: trio.Semaphore) -> None:
+        started = self.running[key] = trio.current_time()
+        try:
+            outcome = await self._contained(key)
+        finally:
+            del self.running[key]
+            self._metrics.finished(trio.current_time() - started)
+            self._exclusive.leave(what)
+            free.release()
+        self._settle(key, outcome)
+
+    async def _contained(self, key: str) -> Outcome:
+        try:
+            return await self._reconcile(key)
+        except Exception as error:  # a defect in one reconcile must not end the process or stop the other keys
+            log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
+            return Retry(f"unexpected error: {error!r}")
+
+    def _settle(self, key: str, outcome: Outcome) -> None:
+        match outcome:
+            case Done():
+                self.backoff.forget(key)
+            case RetryAt(due=due, reason=reason):
+                log.v(4, "Waits", queue=self.name, key=key, reason=reason)
+                self.wake(key, max(0.0, due - trio.current_time()))
+            case Retry(error=error):
+                delay = self.backoff.next(key)
+                log.warning(
+                    "Failed, will be tried again",
+                    queue=self.name,
+                    key=key,
+                    failures=self.backoff.failures(key),
+                    after=f"{delay:g}s",
+                    error=error,
+                )
+                self._metrics.retried()
+                self.wake(key, delay)

@@ -1,0 +1,50 @@
+"""A data structure about time: keys and when they are due. It is handed `now`, so it needs no clock of its own.
+
+The same key twice is one entry, at the earlier time (as in kube-rs and controller-runtime). Keys, never objects: what
+woke a key up is not remembered.
+"""
+
+import heapq
+
+
+class Schedule:
+    """Waiting keys, each with one due time in seconds."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, int, str]] = []
+        self._order = 0  # first come, first served among equal times
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._due
+
+    def add(self, key: str, due: float) -> bool:
+        """False if the key already waits for that time or an earlier one."""
+        known = self._due.get(key)
+        if known is not None and known <= due:
+            return False
+        self._due[key] = due
+        self._order += 1
+        heapq.heappush(self._heap, (due, self._order, key))
+        return True
+
+    def pop(self, now: float) -> tuple[str, float] | None:
+        """The key that is due longest, with its due time; it no longer waits."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, _, key = heapq.heappop(self._heap)
+        del self._due[key]
+        return key, due
+
+    def next_due(self) -> float | None:
+        # an entry that was moved to an earlier time leaves its later self behind in the heap
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def waiting(self) -> list[str]:
+        return list(self._due)

@@ -1,0 +1,249 @@
+"""The loop on virtual time: merging, limits, exclusion, backoff, pausing and stopping."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt
+from csi_provisioner.work.backoff import Backoff
+from csi_provisioner.work.exclusive import Exclusive
+from csi_provisioner.work.runner import Loop
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.adds = self.gets = self.ends = self.retries = 0
+
+    def added(self) -> None:
+        self.adds += 1
+
+    def got(self, waited: float) -> None:
+        self.gets += 1
+
+    def finished(self, worked: float) -> None:
+        self.ends += 1
+
+    def retried(self) -> None:
+        self.retries += 1
+
+
+def loop(
+    work: Callable[[str], Awaitable[Outcome]],
+    *,
+    workers: int = 10,
+    exclusive: Exclusive | None = None,
+    name: str = "claims",
+    id_of: Callable[[str], str] = lambda key: key,
+) -> Loop:
+    return Loop(
+        name,
+        work,
+        workers=workers,
+        backoff=Backoff(1.0, 8.0),
+        exclusive=exclusive or Exclusive(),
+        metrics=Counts(),
+        id_of=id_of,
+    )
+
+
+async def test_a_key_that_fails_comes_back_after_1_2_4_8_8_seconds() -> None:
+    times: list[float] = []
+
+    async def work(key: str) -> Outcome:
+        times.append(trio.current_time() - start)
+        if len(times) == 6:
+            claims.stop()
+            return DONE
+        return Retry("no")
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    await claims.run()
+    assert times == [0, 1, 3, 7, 15, 23]
+    assert claims.backoff.failures("a") == 0
+
+
+async def test_no_more_tasks_than_workers_and_every_key_gets_its_turn() -> None:
+    now, most, seen = 0, 0, set[str]()
+
+    async def work(key: str) -> Outcome:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await trio.sleep(1)
+        now -= 1
+        seen.add(key)
+        if len(seen) == 20:
+            claims.stop()
+        return DONE
+
+    claims = loop(work, workers=3)
+    for number in range(20):
+        claims.wake(str(number))
+    await claims.run()
+    assert most == 3
+    assert len(seen) == 20
+
+
+async def test_a_key_woken_while_it_is_worked_on_runs_once_more_afterwards() -> None:
+    runs: list[tuple[float, float]] = []
+
+    async def work(key: str) -> Outcome:
+        began = trio.current_time()
+        await trio.sleep(5)
+        runs.append((began, trio.current_time()))
+        if len(runs) == 2:
+            claims.stop()
+        return DONE
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(claims.run)
+        for _ in range(3):
+            await trio.sleep(1)
+            claims.wake("a")
+    assert [(a - start, b - start) for a, b in runs] == [(0, 5), (5, 10)]
+
+
+async def test_rule_1_two_loops_never_work_on_the_same_claim_at_once() -> None:
+    exclusive, busy = Exclusive(), set[str]()
+    order: list[str] = []
+
+    async def work(key: str) -> Outcome:
+        uid = key.removeprefix("pv-")
+        assert uid not in busy
+        busy.add(uid)
+        await trio.sleep(1)
+        busy.remove(uid)
+        order.append(key)
+        if len(order) == 4:
+            claims.stop()
+            volumes.stop()
+        return DONE
+
+    claims = loop(work, exclusive=exclusive)
+    volumes = loop(work, exclusive=exclusive, name="volumes", id_of=lambda key: key.removeprefix("pv-"))
+    for uid in ("1", "2"):
+        claims.wake(uid)
+        volumes.wake(f"pv-{uid}")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        nursery.start_soon(volumes.run)
+    assert sorted(order) == ["1", "2", "pv-1", "pv-2"]
+
+
+async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
+    times: list[float] = []
+
+    async def work(key: str) -> Outcome:
+        times.append(trio.current_time() - start)
+        if len(times) == 2:
+            claims.stop()
+            return DONE
+        return RetryAt(start + 300, "infeasible")
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    await claims.run()
+    assert times == [0, 300]
+
+
+async def test_an_event_brings_a_waiting_key_forward() -> None:
+    times: list[float] = []
+
+    async def work(key: str) -> Outcome:
+        times.append(trio.current_time() - start)
+        if len(times) == 2:
+            claims.stop()
+            return DONE
+        return RetryAt(start + 300, "later")
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(10)
+        claims.wake("a")
+    assert times == [0, 10]
+
+
+async def test_a_paused_loop_starts_nothing_and_resumes_with_the_given_spread() -> None:
+    times: dict[str, float] = {}
+
+    async def work(key: str) -> Outcome:
+        times[key] = trio.current_time() - start
+        if len(times) == 2:
+            claims.stop()
+        return DONE
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.pause()
+    claims.wake("a", after=100)
+    claims.wake("b", after=500)
+    spread = iter([1.0, 2.0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(50)
+        claims.resume(lambda: next(spread))
+    assert times == {"a": 51, "b": 52}
+
+
+async def test_an_unexpected_exception_is_contained_and_tried_again() -> None:
+    tries = 0
+
+    async def work(key: str) -> Outcome:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ValueError("a defect")
+        claims.stop()
+        return DONE
+
+    claims = loop(work)
+    claims.wake("a")
+    await claims.run()
+    assert tries == 2
+
+
+async def test_stop_waits_for_running_tasks_and_takes_no_new_keys() -> None:
+    done: list[str] = []
+
+    async def work(key: str) -> Outcome:
+        await trio.sleep(5)
+        done.append(key)
+        return DONE
+
+    claims = loop(work)
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(1)
+        claims.stop()
+        claims.wake("b")
+    assert done == ["a"]
+
+
+async def test_a_cancellation_ends_running_tasks_at_once() -> None:
+    async def work(key: str) -> Outcome:
+        await trio.sleep_forever()
+        return DONE
+
+    claims = loop(work)
+    claims.wake("a")
+    with trio.move_on_after(3) as scope:
+        await claims.run()
+    assert scope.cancelled_caught
+    assert claims.running == {}

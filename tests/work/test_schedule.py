@@ -1,0 +1,39 @@
+"""The schedule against a plain model: a dictionary of the earliest time per key."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csi_provisioner.work.schedule import Schedule
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from("abcde"), st.integers(0, 20)),
+        st.tuples(st.just("pop"), st.just(""), st.integers(0, 20)),
+    )
+)
+
+
+@given(operations)
+def test_the_earliest_time_of_a_key_wins_and_each_key_comes_once(steps: list[tuple[str, str, int]]) -> None:
+    schedule, model = Schedule(), dict[str, float]()
+    for operation, key, time in steps:
+        if operation == "add":
+            earlier = key not in model or time < model[key]
+            assert schedule.add(key, time) is earlier
+            model[key] = min(time, model.get(key, time))
+        else:
+            popped = schedule.pop(time)
+            if popped is None:
+                assert not model or min(model.values()) > time
+            else:
+                assert popped[1] == model.pop(popped[0]) == min([popped[1], *model.values()])
+        assert len(schedule) == len(model)
+        assert set(schedule.waiting()) == set(model)
+        assert schedule.next_due() == (min(model.values()) if model else None)
+
+
+def test_equal_times_come_in_the_order_they_were_asked_for() -> None:
+    schedule = Schedule()
+    for key in ("x", "a", "m"):
+        schedule.add(key, 1.0)
+    assert [schedule.pop(1.0), schedule.pop(1.0), schedule.pop(1.0)] == [("x", 1.0), ("a", 1.0), ("m", 1.0)]
