@@ -1,0 +1,182 @@
+"""The log: klog's text lines or JSON on stderr, on top of loguru (process.md 9.1).
+
+`log` is what every layer uses. A call below the wanted verbosity costs one comparison, so callers need no guard unless
+the arguments themselves are dear to make (`v_enabled`). Values are printed as they are given: what may not be read by
+everybody (secrets, requests) must not come here. Nothing here decides what is logged.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from csi_provisioner.settings import LogSettings
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+_LETTERS = {"INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "F"}
+# Frames between loguru and the line that logs: the public method and `_emit`.
+_DEPTH = 2
+
+
+class Log:
+    """Structured log: a message that never varies, and keys. Made once below, as `log`."""
+
+    def __init__(self) -> None:
+        self._verbosity = 0
+        self._level_of_file: Callable[[str], int] | None = None
+        self._configured = False
+
+    def configure(self, settings: LogSettings) -> None:
+        """Take over loguru's only sink. Called again it starts afresh, which tests do."""
+        self._verbosity = settings.verbosity
+        self._level_of_file = _file_levels(settings.modules) if settings.modules else None
+        self._configured = True
+        render = _json_line if settings.json else _text_line
+
+        def sink(message: "Message") -> None:
+            sys.stderr.write(render(message.record))
+
+        logger.remove()
+        # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
+        logger.add(sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)
+
+    def v_enabled(self, level: int) -> bool:
+        """Whether `v(level, …)` from the calling file prints."""
+        return level <= self._verbosity or self._raised(level)
+
+    def v(self, level: int, message: str, /, **keys: object) -> None:
+        if level <= self._verbosity or self._raised(level):
+            self._emit("INFO", message, keys, level)
+
+    def info(self, message: str, /, **keys: object) -> None:
+        self._emit("INFO", message, keys, 0)
+
+    def warning(self, message: str, /, **keys: object) -> None:
+        self._emit("WARNING", message, keys, 0)
+
+    def error(self, message: str, /, **keys: object) -> None:
+        self._emit("ERROR", message, keys)
+
+    def exception(self, message: str, /, **keys: object) -> None:
+        """An error with the traceback of the exception that is being handled: for defects, not for failures."""
+        self._emit("ERROR", message, keys, traceback=True)
+
+    def fatal(self, message: str, /, **keys: object) -> None:
+        """Severity F. It only logs: who calls it ends the process with code 255."""
+        self._emit("CRITICAL", message, keys)
+
+    def _raised(self, level: int) -> bool:
+        """Whether `--vmodule` raises the file of the caller's caller to `level`."""
+        if self._level_of_file is None:
+            return False
+        return level <= self._level_of_file(sys._getframe(_DEPTH).f_code.co_filename)
+
+    def _emit(
+        self, severity: str, message: str, keys: dict[str, object], v: int | None = None, traceback: bool = False
+    ) -> None:
+        if not self._configured:
+            self.configure(LogSettings())
+        bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=keys)
+        bound.log(severity, message)
+
+
+log = Log()
+
+
+def configure(settings: LogSettings) -> None:
+    """Set the format and verbosity for the process, and let warnings of the libraries' own logging through."""
+    log.configure(settings)
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _FromLibraries)]
+    root.addHandler(_FromLibraries(logging.WARNING))
+
+
+class _FromLibraries(logging.Handler):
+    """Warnings and errors of libraries in our format. Never lower: an HTTP client's debug log may hold credentials."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        keys: dict[str, object] = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            keys["err"] = repr(record.exc_info[1])
+        write(record.getMessage(), **keys)
+
+
+def _file_levels(modules: tuple[tuple[str, int], ...]) -> Callable[[str], int]:
+    """Level of a source file: the first pattern that fits. One with a slash is matched against the whole path."""
+
+    @cache  # one entry a source file that logs
+    def level_of(filename: str) -> int:
+        path = PurePath(filename).with_suffix("")
+        for pattern, level in modules:
+            if fnmatchcase(str(path) if "/" in pattern else path.name, pattern):
+                return level
+        return -1
+
+    return level_of
+
+
+def _text_line(record: "Record") -> str:
+    time = record["time"]
+    head = (
+        f"{_LETTERS[record['level'].name]}{time:%m%d %H:%M:%S.%f} {os.getpid():>7} "
+        f"{record['file'].name}:{record['line']}] {_quoted(record['message'])}"
+    )
+    keys = "".join(f" {name}={_text(value)}" for name, value in record["extra"]["keys"].items())
+    return f"{head}{keys}\n{_traceback(record)}"
+
+
+def _json_line(record: "Record") -> str:
+    extra = record["extra"]
+    line: dict[str, object] = {
+        "ts": round(record["time"].timestamp() * 1000, 3),
+        "caller": f"{record['file'].name}:{record['line']}",
+        "msg": record["message"],
+    }
+    if extra["v"] is not None:
+        line["v"] = extra["v"]
+    line.update(extra["keys"])
+    if trace := _traceback(record):
+        line["stacktrace"] = trace
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=_plain) + "\n"
+
+
+def _traceback(record: "Record") -> str:
+    caught = record["exception"]
+    if caught is None:
+        return ""
+    import traceback  # a defect is rare, and the module is not free
+
+    return "".join(traceback.format_exception(caught.type, caught.value, caught.traceback))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    return _quoted(_plain(value))
+
+
+def _plain(value: object) -> str:
+    """An object of the cluster is its name and nothing else: it may be a Secret."""
+    metadata = getattr(value, "metadata", None)
+    if metadata is None:
+        return str(value)
+    namespace = getattr(metadata, "namespace", None)
+    return f"{namespace}/{metadata.name}" if namespace else str(metadata.name)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

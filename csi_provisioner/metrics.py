@@ -1,0 +1,244 @@
+"""All metrics of the process: their names, labels and buckets, and the text a scrape gets (process.md 8).
+
+Names, labels and buckets are a contract with dashboards; help texts are not. Every layer counts where it happens,
+through one `Metrics` that the supervisor makes. Counting is on the way of every claim: label children are looked up
+once and kept. The text is written here, because the library's own writes `le="1.0"`, creation times and empty families.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+UNKNOWN_DRIVER = "unknown-driver"
+
+_CALL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
+_OPERATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Powers of ten as the reference writes them: two of them carry the rounding of its multiplication into the `le` label.
+_QUEUE_BUCKETS = (1e-08, 1e-07, 1e-06, 9.999999999999999e-06, 9.999999999999999e-05, 0.001, 0.01, 0.1, 1, 10)
+
+_CAPACITY_HELP = {
+    "desired_goal": "CSIStorageCapacity objects that should exist",
+    "desired_current": "CSIStorageCapacity objects that exist and should",
+    "obsolete": "CSIStorageCapacity objects that exist and should not",
+}
+
+_CALL_LABELS = ("driver_name", "grpc_status_code", "method_name")
+
+
+class QueueMetrics:
+    """One work queue's counts (process.md 8.3). Two loops may share a name: their gauges are added up."""
+
+    def __init__(self, families: "_QueueFamilies", name: str) -> None:
+        self._sources: list[tuple[Callable[[], int], Callable[[], Iterable[float]]]] = []
+        self.added: Callable[[], None] = families.adds.labels(name).inc
+        self.retried: Callable[[], None] = families.retries.labels(name).inc
+        self.got: Callable[[float], None] = families.waits.labels(name).observe
+        """An item was taken, after so many seconds of waiting."""
+        self.finished: Callable[[float], None] = families.works.labels(name).observe
+        """An item was worked on for so many seconds."""
+        families.depth.labels(name).set_function(lambda: sum(depth() for depth, _ in self._sources))
+        families.unfinished.labels(name).set_function(lambda: sum(self._ages()))
+        families.longest.labels(name).set_function(lambda: max(self._ages(), default=0.0))
+
+    @contextmanager
+    def watch(self, depth: Callable[[], int], ages: Callable[[], Iterable[float]]) -> Iterator[None]:
+        """While inside, a scrape asks: how many items wait, and for how many seconds each running one has run."""
+        source = (depth, ages)
+        self._sources.append(source)
+        try:
+            yield
+        finally:
+            self._sources.remove(source)
+
+    def _ages(self) -> list[float]:
+        return [age for _, ages in self._sources for age in ages()]
+
+
+class _QueueFamilies:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("name",)
+        self.depth = Gauge("workqueue_depth", "Items that wait", labels, registry=registry)
+        self.adds = Counter("workqueue_adds_total", "Items added", labels, registry=registry)
+        self.waits = Histogram(
+            "workqueue_queue_duration_seconds",
+            "Seconds an item waited",
+            labels,
+            buckets=_QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self.works = Histogram(
+            "workqueue_work_duration_seconds",
+            "Seconds an item was worked on",
+            labels,
+            buckets=_QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self.unfinished = Gauge(
+            "workqueue_unfinished_work_seconds", "Summed age of the items in work", labels, registry=registry
+        )
+        self.longest = Gauge(
+            "workqueue_longest_running_processor_seconds", "Age of the oldest item in work", labels, registry=registry
+        )
+        self.retries = Counter(
+            "workqueue_retries_total", "Items added again after a failure", labels, registry=registry
+        )
+
+
+class _Operations:
+    """Total, failures and durations of one kind of operation, for each set of label values."""
+
+    def __init__(self, registry: CollectorRegistry, prefix: str, what: str, labels: tuple[str, ...]) -> None:
+        self._succeeded = Counter(f"{prefix}_total", f"{what} that ended without error", labels, registry=registry)
+        self._failed = Counter(f"{prefix}_failed_total", f"{what} that failed", labels, registry=registry)
+        self._seconds = Histogram(
+            f"{prefix}_duration_seconds",
+            f"Seconds of {what.lower()} that ended without error",
+            labels,
+            buckets=_OPERATION_BUCKETS,
+            registry=registry,
+        )
+        self._kept: dict[tuple[str, ...], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def count(self, values: tuple[str, ...], seconds: float | None) -> None:
+        if seconds is None:
+            self._failed.labels(*values).inc()
+            return
+        kept = self._kept.get(values)
+        if kept is None:
+            kept = self._succeeded.labels(*values).inc, self._seconds.labels(*values).observe
+            self._kept[values] = kept
+        succeeded, observe = kept
+        succeeded()
+        observe(seconds)
+
+
+class Metrics:
+    """What the process counts. Times are seconds."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._driver = UNKNOWN_DRIVER
+        self._migratable = False
+        self._calls = self._call_histogram(_CALL_LABELS)
+        self._call_children: dict[tuple[str, str, bool | None], Callable[[float], None]] = {}
+        self._provisions = _Operations(
+            registry, "controller_persistentvolumeclaim_provision", "Provisioning operations", ("class", "source")
+        )
+        self._deletions = _Operations(
+            registry, "controller_persistentvolume_delete", "Deletions of volumes", ("class",)
+        )
+        self._queue_families = _QueueFamilies(registry)
+        self._queues: dict[str, QueueMetrics] = {}
+        self._capacity: dict[str, Gauge] = {}
+        self._orphans = Counter(
+            "csi_provisioner_suspected_orphans_total",
+            "Volumes that may exist in the storage backend without a PersistentVolume",
+            registry=registry,
+        )
+        self._leading = Gauge(
+            "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
+        )
+        self._slow_renewals = Counter(
+            "leader_election_slowpath_total",
+            "Renewals of the lease that had to read it first",
+            ("name",),
+            registry=registry,
+        )
+
+    def set_driver_name(self, name: str, *, migratable: bool = False) -> None:
+        """File calls under the driver from now on. `migratable`: it serves an in-tree name too (process.md 3.1), and
+        every series carries `migrated`; what was counted before is then not exposed."""
+        if migratable and not self._migratable:
+            self._registry.unregister(self._calls)
+            self._calls = self._call_histogram((*_CALL_LABELS, "migrated"))
+            self._migratable = True
+        self._driver = name
+        self._call_children.clear()
+
+    def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None = None) -> None:
+        """One RPC ended: `method` is the full path, `code_label` as in `model.codes.label`."""
+        key = (method, code_label, migrated)
+        observe = self._call_children.get(key)
+        if observe is None:
+            values = [self._driver, code_label, method]
+            if self._migratable:
+                values.append("true" if migrated else "false")
+            observe = self._call_children[key] = self._calls.labels(*values).observe
+        observe(seconds)
+
+    def provision(self, class_: str, source: str, seconds: float | None) -> None:
+        """A provisioning operation ended after `seconds`; None: with any error, "nothing to do" included."""
+        self._provisions.count((class_, source), seconds)
+
+    def deletion(self, class_: str, seconds: float | None) -> None:
+        """A deletion ended after `seconds`; None: it failed."""
+        self._deletions.count((class_,), seconds)
+
+    def queue(self, name: str) -> QueueMetrics:
+        """The queue of that name, whose series exist from now on."""
+        if name not in self._queues:
+            self._queues[name] = QueueMetrics(self._queue_families, name)
+        return self._queues[name]
+
+    def suspected_orphan(self) -> None:
+        self._orphans.inc()
+
+    def leading(self, leads: bool) -> None:
+        """Exposed once said, with an empty `name` as the reference has it."""
+        self._leading.labels("").set(leads)
+
+    def slow_renewal(self) -> None:
+        self._slow_renewals.labels("").inc()
+
+    def capacity(self, goal: Callable[[], int], current: Callable[[], int], obsolete: Callable[[], int]) -> None:
+        """Expose the state of the capacity objects, asked at each scrape."""
+        for suffix, value in (("desired_goal", goal), ("desired_current", current), ("obsolete", obsolete)):
+            if suffix not in self._capacity:
+                self._capacity[suffix] = Gauge(
+                    f"csistoragecapacities_{suffix}", _CAPACITY_HELP[suffix], registry=self._registry
+                )
+            self._capacity[suffix].set_function(value)
+
+    def render(self) -> bytes:
+        """The exposition of all series, in the Prometheus text format."""
+        families = sorted(self._registry.collect(), key=lambda family: family.name)
+        return "".join(line for family in families for line in _lines(family)).encode()
+
+    def _call_histogram(self, labels: tuple[str, ...]) -> Histogram:
+        return Histogram(
+            "csi_sidecar_operations_seconds",
+            "Seconds of CSI calls, by method and answer",
+            labels,
+            buckets=_CALL_BUCKETS,
+            registry=self._registry,
+        )
+
+
+def _lines(family: Metric) -> Iterator[str]:
+    samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+    if not samples:
+        return
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+    for sample in samples:
+        labels = ",".join(f'{label}="{_label_value(label, value)}"' for label, value in sample.labels.items())
+        yield (
+            f"{sample.name}{{{labels}}} {_number(sample.value)}\n"
+            if labels
+            else f"{sample.name} {_number(sample.value)}\n"
+        )
+
+
+def _label_value(label: str, value: str) -> str:
+    if label == "le" and value != "+Inf":
+        return _number(float(value))
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    """As Go writes it where dashboards can see: 1 and 2.5, not 1.0."""
+    return repr(float(value)).removesuffix(".0")
