@@ -1,0 +1,1 @@
+"""One module for each in-tree plugin; each knows only its own names and fields."""
