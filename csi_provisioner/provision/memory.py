@@ -12,7 +12,7 @@ from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeC
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """The driver refused the claim as it stands (provision.md 6): not again before `until`, unless the class changes."""
+    """The driver refused the claim as it stands (provision.md 6): not before `until`, unless the class changes."""
 
     until: float
     class_uid: str

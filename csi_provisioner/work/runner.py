@@ -7,25 +7,16 @@ workers.
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import trio
 
 from csi_provisioner.logs import log
+from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Done, Outcome, Retry, RetryAt
 
 from .backoff import Backoff
 from .exclusive import Exclusive
 from .schedule import Schedule
-
-
-class QueueMetrics(Protocol):
-    """What a loop counts (process.md 8.3). Times are seconds."""
-
-    def added(self) -> None: ...
-    def got(self, waited: float) -> None: ...
-    def finished(self, worked: float) -> None: ...
-    def retried(self) -> None: ...
 
 
 class Loop:
@@ -55,10 +46,6 @@ class Loop:
         self._paused = False
         self._stopping = False
 
-    @property
-    def depth(self) -> int:
-        return len(self._schedule)
-
     def wake(self, key: str, after: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier."""
         if self._schedule.add(key, trio.current_time() + after):
@@ -87,6 +74,16 @@ class Loop:
         # No buffer: a key leaves the schedule only when a worker is free, so merging goes on until then.
         send, receive = trio.open_memory_channel[tuple[str, str]](0)
         free = trio.Semaphore(self._workers)
+        with self._metrics.watch(lambda: len(self._schedule), self._ages):
+            await self._run(send, receive, free, task_status)
+
+    async def _run(
+        self,
+        send: "trio.MemorySendChannel[tuple[str, str]]",
+        receive: "trio.MemoryReceiveChannel[tuple[str, str]]",
+        free: trio.Semaphore,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._dispatch, send, free)
             task_status.started()
@@ -111,7 +108,7 @@ class Loop:
                     await send.send(taken)
 
     def _take(self) -> tuple[str, str] | None:
-        """The key that is due, and the id it claims: fixed now, for the cache may have forgotten it when the task ends."""
+        """The key that is due, and the id it claims, fixed now: the cache may have forgotten it when the task ends."""
         popped = self._schedule.pop(trio.current_time())
         if popped is None:
             return None
@@ -132,6 +129,10 @@ class Loop:
             self._exclusive.leave(what)
             free.release()
         self._settle(key, outcome)
+
+    def _ages(self) -> list[float]:
+        now = trio.current_time()
+        return [now - started for started in self.running.values()]
 
     async def _contained(self, key: str) -> Outcome:
         try:

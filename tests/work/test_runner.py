@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
@@ -15,23 +16,6 @@ from csi_provisioner.work.runner import Loop
 @pytest.fixture
 def anyio_backend() -> object:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
-
-
-class Counts:
-    def __init__(self) -> None:
-        self.adds = self.gets = self.ends = self.retries = 0
-
-    def added(self) -> None:
-        self.adds += 1
-
-    def got(self, waited: float) -> None:
-        self.gets += 1
-
-    def finished(self, worked: float) -> None:
-        self.ends += 1
-
-    def retried(self) -> None:
-        self.retries += 1
 
 
 def loop(
@@ -48,7 +32,7 @@ def loop(
         workers=workers,
         backoff=Backoff(1.0, 8.0),
         exclusive=exclusive or Exclusive(),
-        metrics=Counts(),
+        metrics=Metrics().queue(name),
         id_of=id_of,
     )
 
@@ -247,3 +231,28 @@ async def test_a_cancellation_ends_running_tasks_at_once() -> None:
         await claims.run()
     assert scope.cancelled_caught
     assert claims.running == {}
+
+
+async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retried() -> None:
+    metrics = Metrics()
+    scrapes: list[bytes] = []
+
+    async def work(key: str) -> Outcome:
+        await trio.sleep(2)
+        scrapes.append(metrics.render())
+        claims.stop()
+        return Retry("no")
+
+    claims = Loop(
+        "claims", work, workers=1, backoff=Backoff(1, 8), exclusive=Exclusive(), metrics=metrics.queue("claims")
+    )
+    claims.wake("a")
+    claims.wake("b")
+    await claims.run()
+    during = scrapes[0].decode()
+    assert 'workqueue_depth{name="claims"} 1' in during
+    assert 'workqueue_adds_total{name="claims"} 2' in during
+    assert 'workqueue_longest_running_processor_seconds{name="claims"} 2' in during
+    after = metrics.render().decode()
+    assert 'workqueue_retries_total{name="claims"} 1' in after
+    assert 'workqueue_work_duration_seconds_count{name="claims"} 1' in after
