@@ -1,0 +1,80 @@
+"""Node affinity of volumes: made from the driver's answer (topology.md 10), matched against one node's labels
+(node-deployment.md 9)."""
+
+from collections.abc import Iterable, Mapping
+
+from csi_provisioner.model import csi
+from csi_provisioner.model.kubernetes import (
+    NodeSelector,
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    VolumeNodeAffinity,
+)
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.refusal import Refusal
+
+
+class _Malformed(Exception):  # noqa: N818 - never leaves this module
+    """An expression that no label set can be held against."""
+
+
+def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
+    """One term for each topology with segments, in the driver's order; an answer of only empty ones gives no term."""
+    answered = list(topologies)
+    if not answered:
+        return None
+    terms = [
+        NodeSelectorTerm(
+            matchExpressions=[
+                NodeSelectorRequirement(key=key, operator="In", values=[value])
+                for key, value in sorted(topology.segments.items())
+            ]
+        )
+        for topology in answered
+        if topology.segments
+    ]
+    return VolumeNodeAffinity(required=NodeSelector(nodeSelectorTerms=terms))
+
+
+def matches(selector: NodeSelector, labels: Mapping[str, str]) -> bool:
+    """Does any term match? A malformed one is skipped, but then "none matches" is no answer and is refused."""
+    malformed = ""
+    for term in selector.nodeSelectorTerms:
+        try:
+            if _term_matches(term, labels):
+                return True
+        except _Malformed as error:
+            malformed = str(error)
+    if malformed:
+        raise Refusal(State.FINISHED, f"cannot tell whether the node affinity matches this node: {malformed}")
+    return False
+
+
+def _term_matches(term: NodeSelectorTerm, labels: Mapping[str, str]) -> bool:
+    # there is no node object to hold matchFields against: a term of fields alone matches, an empty term does not
+    if not term.matchExpressions:
+        return bool(term.matchFields)
+    # every expression is read, so that a malformed one counts wherever it stands
+    return all([_holds(expression, labels) for expression in term.matchExpressions])
+
+
+def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    key, operator, values = expression.key, expression.operator, expression.values or []
+    match operator:
+        case "In" if values:
+            return labels.get(key) in values
+        case "NotIn" if values:
+            return labels.get(key) not in values
+        case "Exists" if not values:
+            return key in labels
+        case "DoesNotExist" if not values:
+            return key not in labels
+        case "Gt" | "Lt" if len(values) == 1 and (bound := _number(values[0])) is not None:
+            label = _number(labels.get(key, ""))
+            return label is not None and (label > bound if operator == "Gt" else label < bound)
+    raise _Malformed(f"{key} {operator} {values} is no valid expression")
+
+
+def _number(text: str) -> int | None:
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    return int(text) if digits.isascii() and digits.isdigit() else None

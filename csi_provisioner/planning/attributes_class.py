@@ -1,0 +1,32 @@
+"""VolumeAttributesClass (provision.md 8.10): whether one is to be read, and its parameters for the driver."""
+
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim, VolumeAttributesClass
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.draft import Draft
+from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.settings import ProvisioningSettings
+
+
+def wanted(claim: PersistentVolumeClaim, settings: ProvisioningSettings) -> str | None:
+    """The name to read; None also when the gate is off, whatever the claim says."""
+    return (claim.spec.volumeAttributesClassName or None) if settings.volume_attributes_class else None
+
+
+def unreadable(draft: Draft, why: object) -> Refusal:
+    """The caller's GET failed, for whatever reason."""
+    return Refusal(
+        State.NO_CHANGE,
+        f"cannot read VolumeAttributesClass {draft.attributes_class} of claim {kubernetes.key(draft.claim)}: {why}",
+    )
+
+
+def mutable_parameters(draft: Draft, found: VolumeAttributesClass) -> dict[str, str]:
+    """Its parameters as they are: neither stripped nor mixed with those of the StorageClass."""
+    if found.driverName != draft.driver.name:
+        raise Refusal(
+            State.FINISHED,
+            f"VolumeAttributesClass {found.metadata.name} of claim {kubernetes.key(draft.claim)} is for driver "
+            f"{found.driverName}, not {draft.driver.name}; name another one",
+        )
+    return dict(found.parameters or {})

@@ -1,0 +1,67 @@
+"""What the driver must be able to do, and the volume capabilities to ask it for (provision.md 8.3 and 8.6)."""
+
+from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model.csi import VolumeCapabilityAccessModeMode as Mode
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
+
+BLOCK = "Block"
+_SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
+
+_MODES = {
+    "ReadWriteOnce": Mode.SINGLE_NODE_WRITER,
+    "ReadWriteOncePod": Mode.SINGLE_NODE_WRITER,
+    "ReadOnlyMany": Mode.MULTI_NODE_READER_ONLY,
+    "ReadWriteMany": Mode.MULTI_NODE_MULTI_WRITER,
+}
+_FINER_MODES = _MODES | {
+    "ReadWriteOnce": Mode.SINGLE_NODE_MULTI_WRITER,
+    "ReadWriteOncePod": Mode.SINGLE_NODE_SINGLE_WRITER,
+}
+
+
+def check_driver(
+    driver: DriverFacts, *, snapshot: bool = False, clone: bool = False, attributes_class: bool = False
+) -> None:
+    """The capabilities of 8.3 in their order; deletion needs the first two (delete.md 7 step 5)."""
+    if "CONTROLLER_SERVICE" not in driver.plugin:
+        raise _lacking(driver, "create or delete volumes", "plugin capability CONTROLLER_SERVICE")
+    needs = (
+        (True, "create or delete volumes", "CREATE_DELETE_VOLUME"),
+        (snapshot, "restore snapshots", "CREATE_DELETE_SNAPSHOT"),
+        (clone, "clone volumes", "CLONE_VOLUME"),
+        (attributes_class, "apply a VolumeAttributesClass", "MODIFY_VOLUME"),
+    )
+    for needed, deed, capability in needs:
+        if needed and capability not in driver.controller:
+            raise _lacking(driver, deed, f"controller capability {capability}")
+
+
+def of_claim(
+    claim: PersistentVolumeClaim, driver: DriverFacts, fstype: str, mount_options: list[str] | None
+) -> tuple[csi.VolumeCapability, ...]:
+    """One capability for each access mode of the claim, in its order, repeats kept."""
+    modes = _FINER_MODES if _SINGLE_NODE_MULTI_WRITER in driver.controller else _MODES
+    wanted = claim.spec.accessModes or []
+    for name in wanted:
+        if name not in modes:
+            known = ", ".join(modes)
+            raise Refusal(
+                State.FINISHED,
+                f"claim {kubernetes.key(claim)} has access mode {name!r}, which is none of {known}",
+            )
+    return tuple(_capability(modes[name], claim.spec.volumeMode == BLOCK, fstype, mount_options) for name in wanted)
+
+
+def _capability(mode: Mode, block: bool, fstype: str, mount_options: list[str] | None) -> csi.VolumeCapability:
+    access = csi.VolumeCapabilityAccessMode(mode=mode)
+    if block:
+        return csi.VolumeCapability(block=csi.VolumeCapabilityBlockVolume(), access_mode=access)
+    mount = csi.VolumeCapabilityMountVolume(fs_type=fstype, mount_flags=list(mount_options or ()))
+    return csi.VolumeCapability(mount=mount, access_mode=access)
+
+
+def _lacking(driver: DriverFacts, deed: str, capability: str) -> Refusal:
+    return Refusal(State.FINISHED, f"driver {driver.name} cannot {deed}: it does not report the {capability}")

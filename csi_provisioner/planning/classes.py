@@ -1,0 +1,60 @@
+"""A StorageClass read once: everything about it that no claim can change (provision.md 8 steps 1, 3, 9, 16 to 18).
+
+What is wrong with a class is kept as a `Problem` and raised for each claim at its own step, so that the order of the
+checks does not depend on what was read first. Callers may keep a `ClassPlan` for as long as the class's UID and
+resourceVersion stay the same.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from csi_provisioner.migration import translate
+from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.model.kubernetes import StorageClass
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import parameters, templates
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Problem
+from csi_provisioner.planning.templates import Templates
+
+
+class ClassPlan(msgspec.Struct, frozen=True):
+    """`original` is the class as it is in the cluster, `effective` its translation to CSI if it is an in-tree one."""
+
+    original: StorageClass
+    effective: StorageClass
+    migrated: bool
+    fstype: str | Problem
+    parameters: Mapping[str, str] | Problem
+    secrets: Templates
+    warnings: tuple[str, ...] = ()
+    translation: Problem | None = None
+
+
+def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
+    migrated = driver.in_tree_name is not None and storage_class.provisioner == driver.in_tree_name
+    effective, problem = storage_class, None
+    if migrated:
+        try:
+            effective = translate.storage_class(storage_class, driver.name)
+        except TranslationError as error:
+            problem = Problem(State.FINISHED, untranslatable(storage_class, driver, error))
+    given = effective.parameters or {}
+    return ClassPlan(
+        original=storage_class,
+        effective=effective,
+        migrated=migrated,
+        fstype=parameters.fstype(given),
+        parameters=parameters.for_driver(given),
+        secrets=templates.select(given),
+        warnings=parameters.warnings(storage_class.metadata.name, given),
+        translation=problem,
+    )
+
+
+def untranslatable(storage_class: StorageClass, driver: DriverFacts, error: TranslationError) -> str:
+    return (
+        f"cannot translate StorageClass {storage_class.metadata.name!r} of {storage_class.provisioner} "
+        f"for driver {driver.name}: {error}; correct its parameters"
+    )

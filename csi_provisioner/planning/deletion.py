@@ -1,0 +1,120 @@
+"""Which volumes are ours, whether they are to be deleted, and how (delete.md 3 to 7).
+
+Refusals carry a state because all do; deletion has no use for it: every failure is tried again with back-off.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from csi_provisioner.migration import translate
+from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.model import csi
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, VolumeAttachment
+from csi_provisioner.model.outcome import State
+from csi_provisioner.model.secret import SecretData
+from csi_provisioner.planning import affinity, finalizers, wellknown
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
+
+FinalizerChange = Literal["add", "remove"]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A volume in its CSI form; `migrated` says that the cluster has it in its in-tree form."""
+
+    volume: PersistentVolume
+    source: CSIVolumeSource
+    migrated: bool
+
+
+def is_responsible(volume: PersistentVolume, driver: DriverFacts) -> bool:
+    """Section 3."""
+    annotations = volume.metadata.annotations or {}
+    taken_over = driver.answers_to(annotations.get(wellknown.MIGRATED_TO))
+    if wellknown.PROVISIONED_BY in annotations:
+        return taken_over or driver.answers_to(annotations[wellknown.PROVISIONED_BY])
+    if volume.spec.csi is not None:
+        return driver.answers_to(volume.spec.csi.driver)
+    return taken_over
+
+
+def finalizer_change(volume: PersistentVolume) -> FinalizerChange | None:
+    """What section 4 asks for on a volume we are responsible for."""
+    guarded = finalizers.present(volume, VOLUME_FINALIZER)
+    if guarded:
+        return "remove" if volume.spec.persistentVolumeReclaimPolicy in ("Retain", "Recycle") else None
+    wanted = (
+        volume.spec.persistentVolumeReclaimPolicy == "Delete"
+        and not volume.metadata.deletionTimestamp
+        and _phase(volume) == "Bound"
+    )
+    return "add" if wanted else None
+
+
+def finalizer_patch(change: FinalizerChange) -> dict[str, Any]:
+    """A strategic-merge patch of our entry alone: finalizers are a merge list, so others' changes survive."""
+    if change == "add":
+        return {"metadata": {"finalizers": [VOLUME_FINALIZER]}}
+    return {"metadata": {"$deleteFromPrimitiveList/finalizers": [VOLUME_FINALIZER]}}
+
+
+def should_delete(volume: PersistentVolume) -> bool:
+    """Section 5. A volume being deleted without our finalizer has been handled before."""
+    if volume.metadata.deletionTimestamp and not finalizers.present(volume, VOLUME_FINALIZER):
+        return False
+    return _phase(volume) == "Released" and volume.spec.persistentVolumeReclaimPolicy == "Delete"
+
+
+def target(volume: PersistentVolume) -> Target:
+    """Rows 2 and 3 of section 7."""
+    name = volume.metadata.name
+    migrated = translate.has_in_tree_source(volume)
+    if migrated:
+        try:
+            volume = translate.volume_to_csi(volume)
+        except TranslationError as error:
+            raise Refusal(State.FINISHED, f"cannot delete volume {name}: {error}") from error
+    if volume.spec.csi is None:
+        raise Refusal(State.FINISHED, f"cannot delete volume {name}: it has no CSI source")
+    return Target(volume, volume.spec.csi, migrated)
+
+
+def check_accessible(volume: PersistentVolume, segments: Mapping[str, str] | None) -> None:
+    """Row 4, per-node deployment only: `segments` are the local driver's topology, None if it reports none."""
+    required = volume.spec.nodeAffinity.required if volume.spec.nodeAffinity else None
+    if required is None or segments is None:
+        return
+    if not affinity.matches(required, segments):
+        raise Ignored(State.FINISHED, f"volume {volume.metadata.name} is not of this node")
+
+
+def watches_attachments(driver: DriverFacts) -> bool:
+    """Without this capability nothing attaches, and VolumeAttachments are neither watched nor asked."""
+    return "PUBLISH_UNPUBLISH_VOLUME" in driver.controller
+
+
+def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachment]) -> None:
+    """Row 7: that an attachment exists is enough, whatever it says of itself."""
+    name = volume.metadata.name
+    for attachment in attachments:
+        if attachment.spec.source.persistentVolumeName == name:
+            raise Refusal(
+                State.FINISHED,
+                f"cannot delete volume {name}: it is still attached to node {attachment.spec.nodeName} "
+                f"(VolumeAttachment {attachment.metadata.name}); it is deleted once that is gone",
+            )
+
+
+def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:
+    """Row 8: the handle unchanged."""
+    return csi.DeleteVolumeRequest(
+        volume_id=target.source.volumeHandle,
+        secrets=secrets.reveal() if secrets else {},
+    )
+
+
+def _phase(volume: PersistentVolume) -> str | None:
+    return volume.status.phase if volume.status else None

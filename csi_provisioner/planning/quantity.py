@@ -1,0 +1,61 @@
+"""Kubernetes quantities as bytes: parsed exactly and rounded up, written in binary suffixes (provision.md 10.1)."""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil
+
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.refusal import Refusal
+
+LARGEST = 2**63 - 1
+"""A quantity beyond this is capped, as the API server does: the CSI fields are int64."""
+
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]+)|(?P<suffix>[A-Za-z]{0,2}))",
+)
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str) -> int:
+    """The quantity in whole units, fractions rounded up."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise _unreadable(text)
+    number, exponent, suffix = match["number"], match["exponent"], match["suffix"] or ""
+    if suffix in _BINARY:
+        scale = Fraction(1 << _BINARY[suffix])
+    elif exponent is not None or suffix in _DECIMAL:
+        scale = _power_of_ten(int(exponent) if exponent is not None else _DECIMAL[suffix], text)
+    else:
+        raise _unreadable(text)
+    return max(-LARGEST, min(LARGEST, ceil(Fraction(number) * scale)))
+
+
+def format(amount: int) -> str:
+    """The largest binary suffix that divides `amount` exactly, else the plain integer."""
+    for suffix, shift in reversed(_BINARY.items()):
+        if amount and not amount % (1 << shift):
+            return f"{amount >> shift}{suffix}"
+    return str(amount)
+
+
+def requested(claim: PersistentVolumeClaim) -> int | None:
+    """The storage a claim asks for in bytes; None if it does not say."""
+    resources = claim.spec.resources
+    text = resources.requests.get("storage") if resources and resources.requests else None
+    return None if text is None else parse(text)
+
+
+def _power_of_ten(exponent: int, text: str) -> Fraction:
+    # a four-digit exponent is no size of anything, and 10**(10**9) would eat the memory of the process
+    if abs(exponent) > 999:
+        raise _unreadable(text)
+    return Fraction(10) ** exponent
+
+
+def _unreadable(text: str) -> Refusal:
+    return Refusal(State.FINISHED, f"cannot read {text[:64]!r} as a quantity")

@@ -1,0 +1,127 @@
+"""From a claim to the CreateVolumeRequest: what is settled first, what is put together last (provision.md 8 and 9.1).
+
+In between the caller reads what `sources`, `secrets` and `attributes_class` ask for, in the order of section 8.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim, ReferenceGrant
+from csi_provisioner.model.outcome import State
+from csi_provisioner.model.secret import SecretData
+from csi_provisioner.planning import attributes_class, capabilities, gate, naming, parameters, quantity, sources
+from csi_provisioner.planning.classes import ClassPlan
+from csi_provisioner.planning.draft import Draft
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal, settled
+from csi_provisioner.planning.secrets import SecretReferences
+from csi_provisioner.planning.sources import Content
+from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
+from csi_provisioner.settings import ProvisioningSettings
+
+NO_SECRET = SecretData()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything the call and the volume after it need. `secrets` are kept for the undo of an unusable volume."""
+
+    draft: Draft
+    request: csi.CreateVolumeRequest
+    references: SecretReferences
+    secrets: SecretData
+    expects_content: bool
+
+    def __repr__(self) -> str:
+        # the request holds secret values
+        return f"Plan(volume {self.draft.name} for claim {kubernetes.key(self.draft.claim)})"
+
+
+def draft(
+    claim: PersistentVolumeClaim,
+    class_plan: ClassPlan,
+    driver: DriverFacts,
+    settings: ProvisioningSettings,
+    grants: Iterable[ReferenceGrant] = (),
+) -> Draft:
+    """Rows 2 to 11 of section 8, in their order."""
+    source = sources.normalise(claim, settings, grants)
+    settled(class_plan.translation)
+    if source is not None:
+        sources.check_kind(source, claim)
+    attributes_name = attributes_class.wanted(claim, settings)
+    capabilities.check_driver(
+        driver,
+        snapshot=source is not None and source.kind == SNAPSHOT_KIND,
+        clone=source is not None and source.kind == CLAIM_KIND,
+        attributes_class=attributes_name is not None,
+    )
+    if claim.spec.selector is not None:
+        raise Refusal(
+            State.FINISHED,
+            f"claim {kubernetes.key(claim)} has a selector, which looks for existing volumes and cannot be met "
+            "by a new one; make the claim anew without it",
+        )
+    name = naming.volume_name(claim.metadata.uid, settings)
+    fstype = settled(class_plan.fstype) or settings.default_fstype
+    return Draft(
+        claim=claim,
+        class_plan=class_plan,
+        driver=driver,
+        name=name,
+        fstype=fstype,
+        required_bytes=quantity.requested(claim) or 0,
+        capabilities=capabilities.of_claim(claim, driver, fstype, class_plan.effective.mountOptions),
+        source=source,
+        attributes_class=attributes_name,
+        selected_node=gate.selected_node(claim),
+        warnings=class_plan.warnings,
+    )
+
+
+def check_parameters(draft: Draft) -> None:
+    """Row 18, for a caller that must know before it reads the VolumeAttributesClass of row 20."""
+    settled(draft.class_plan.parameters)
+
+
+def finish(
+    draft: Draft,
+    content: Content | None,
+    requirement: csi.TopologyRequirement | None,
+    references: SecretReferences,
+    secrets: SecretData | None,
+    mutable_parameters: dict[str, str] | None,
+    settings: ProvisioningSettings,
+) -> Plan:
+    """Rows 18 and 19, and the request."""
+    given = dict(settled(draft.class_plan.parameters))
+    if settings.extra_create_metadata:
+        given.update(parameters.metadata(draft.claim, draft.name))
+    secrets = secrets or NO_SECRET
+    request = csi.CreateVolumeRequest(
+        name=draft.name,
+        capacity_range=csi.CapacityRange(required_bytes=draft.required_bytes),
+        volume_capabilities=list(draft.capabilities),
+        parameters=given,
+        secrets=secrets.reveal(),
+        volume_content_source=_content_source(content),
+        accessibility_requirements=requirement,
+        mutable_parameters=mutable_parameters or {},
+    )
+    return Plan(draft, request, references, secrets, _expects_content(draft.claim, settings))
+
+
+def _content_source(content: Content | None) -> csi.VolumeContentSource | None:
+    if content is None:
+        return None
+    if content.kind == SNAPSHOT_KIND:
+        return csi.VolumeContentSource(snapshot=csi.VolumeContentSourceSnapshotSource(snapshot_id=content.handle))
+    return csi.VolumeContentSource(volume=csi.VolumeContentSourceVolumeSource(volume_id=content.handle))
+
+
+def _expects_content(claim: PersistentVolumeClaim, settings: ProvisioningSettings) -> bool:
+    """Must the answer name its source (9.3 check 4)?"""
+    reference = claim.spec.dataSourceRef
+    crossing = settings.cross_namespace and reference is not None and bool(reference.namespace)
+    return claim.spec.dataSource is not None or crossing

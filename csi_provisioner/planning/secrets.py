@@ -1,0 +1,114 @@
+"""References to secrets: for a new volume (provision.md 8 steps 16, 17) and for a volume's deletion (delete.md 8).
+
+Only the provisioner's secret is ever read, by the caller and live; the others are written down in the volume.
+"""
+
+import msgspec
+
+from csi_provisioner.model.kubernetes import PersistentVolume, SecretReference, StorageClass
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import classes, templates, wellknown
+from csi_provisioner.planning.draft import Draft
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal, settled
+from csi_provisioner.planning.templates import Role, Subject, Templates
+
+
+class SecretReferences(msgspec.Struct, frozen=True):
+    """What the volume will name, `provisioner` in its annotations for the deletion."""
+
+    provisioner: SecretReference | None = None
+    controller_publish: SecretReference | None = None
+    node_stage: SecretReference | None = None
+    node_publish: SecretReference | None = None
+    controller_expand: SecretReference | None = None
+    node_expand: SecretReference | None = None
+    controller_modify: SecretReference | None = None
+
+
+NO_SECRETS = SecretReferences()
+
+
+def provisioner_reference(draft: Draft) -> SecretReference | None:
+    """Step 16: the secret to read now."""
+    return _resolve(draft.class_plan.secrets, templates.PROVISIONER, _subject(draft))
+
+
+def references(draft: Draft) -> SecretReferences:
+    """Step 17, in the order of the roles; includes the provisioner's."""
+    given = draft.class_plan.secrets
+    if not given:
+        return NO_SECRETS
+    subject = _subject(draft)
+    return SecretReferences(*(_resolve(given, role, subject) for role in templates.ROLES))
+
+
+def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal:
+    """The caller's GET of the provisioner's secret failed."""
+    return Refusal(
+        State.NO_CHANGE,
+        f"cannot read the provisioner secret {reference.namespace}/{reference.name} that StorageClass "
+        f"{draft.class_plan.original.metadata.name} names: {why}",
+    )
+
+
+def _subject(draft: Draft) -> Subject:
+    meta = draft.claim.metadata
+    return Subject(draft.name, meta.namespace or "", meta.name, meta.annotations or {})
+
+
+def _resolve(given: Templates, role: Role, subject: Subject) -> SecretReference | None:
+    template = given.get(role)
+    return None if template is None else templates.resolve(settled(template), subject)
+
+
+# ---- deletion
+
+
+class DeletionSecret(msgspec.Struct, frozen=True):
+    """The secret to read for DeleteVolume, if any. A read that fails is logged and the call goes out without it."""
+
+    reference: SecretReference | None = None
+    warning: str = ""
+
+
+def deletion_class(volume: PersistentVolume) -> str | None:
+    """Name of the class to look up for `deletion_reference`; None if the volume's annotations decide alone."""
+    annotations = volume.metadata.annotations or {}
+    if wellknown.DELETION_SECRET_NAME in annotations and wellknown.DELETION_SECRET_NAMESPACE in annotations:
+        return None
+    name = annotations.get(wellknown.BETA_STORAGE_CLASS)
+    return (volume.spec.storageClassName if name is None else name) or None
+
+
+def deletion_reference(
+    volume: PersistentVolume, storage_class: StorageClass | None, driver: DriverFacts, *, migrated: bool
+) -> DeletionSecret:
+    """The three branches of delete.md 8; `storage_class` is what the cache has under `deletion_class(volume)`."""
+    annotations = volume.metadata.annotations or {}
+    name = annotations.get(wellknown.DELETION_SECRET_NAME)
+    namespace = annotations.get(wellknown.DELETION_SECRET_NAMESPACE)
+    if name is not None and namespace is not None:
+        both = name and namespace
+        return DeletionSecret(SecretReference(name=name, namespace=namespace) if both else None)
+    class_name = deletion_class(volume)
+    if class_name is None:
+        return DeletionSecret()
+    pv = volume.metadata.name
+    if storage_class is None:
+        return DeletionSecret(warning=f"StorageClass {class_name} is gone: deleting volume {pv} without secrets")
+    return _from_class(volume, storage_class, driver, migrated)
+
+
+def _from_class(
+    volume: PersistentVolume, storage_class: StorageClass, driver: DriverFacts, migrated: bool
+) -> DeletionSecret:
+    class_plan = classes.read(storage_class, driver)
+    if migrated and class_plan.translation is not None:
+        raise Refusal(State.NO_CHANGE, class_plan.translation.message)
+    claim = volume.spec.claimRef
+    if claim is None:
+        warning = f"volume {volume.metadata.name} names no claim: deleting it without secrets"
+        return DeletionSecret(warning=warning)
+    subject = Subject(volume.metadata.name, claim.namespace or "", claim.name)
+    return DeletionSecret(_resolve(class_plan.secrets, templates.PROVISIONER, subject))

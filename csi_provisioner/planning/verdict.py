@@ -1,0 +1,76 @@
+"""What the driver's answer to CreateVolume means (provision.md 9.2 and 9.3)."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from csi_provisioner.model import csi
+from csi_provisioner.model.codes import Code
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.request import Plan
+
+_MAY_STILL_RUN = frozenset((Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED))
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A volume to be kept."""
+
+    volume_id: str
+    capacity_bytes: int
+    context: dict[str, str]
+    accessible_topology: Sequence[csi.Topology]
+
+
+class Unusable(msgspec.Struct, frozen=True):
+    """An answer to be refused, state `InBackground`. `volume_id` is what to delete again; None if nothing is named."""
+
+    message: str
+    volume_id: str | None = None
+
+
+def state_of(code: int | None, *, topology_active: bool, selected_node: str) -> State:
+    """The state a failed call leaves; `code` is None for an error without a gRPC status: it may have been sent."""
+    if code is None or code in _MAY_STILL_RUN:
+        return State.IN_BACKGROUND
+    if code == Code.RESOURCE_EXHAUSTED and topology_active and selected_node:
+        return State.RESCHEDULE
+    return State.FINISHED
+
+
+def is_infeasible(code: int | None) -> bool:
+    """Will the same request be refused again, so that it is only repeated slowly (section 6)?"""
+    return code == Code.INVALID_ARGUMENT
+
+
+def forgets_topology(state: State, *, topology_active: bool) -> bool:
+    """May the next try ask for another topology (9.2)?"""
+    return topology_active and state in (State.FINISHED, State.RESCHEDULE)
+
+
+def judge(plan: Plan, response: csi.CreateVolumeResponse) -> Made | Unusable:
+    volume, name = response.volume, plan.draft.name
+    driver = plan.draft.driver.name
+    if volume is None:
+        return Unusable(f"driver {driver} says it created volume {name} but does not say which volume that is")
+    wanted = plan.draft.required_bytes
+    capacity = volume.capacity_bytes or wanted
+    if capacity < wanted:
+        return Unusable(
+            f"driver {driver} created volume {name} with {capacity} bytes, less than the {wanted} bytes requested",
+            volume.volume_id,
+        )
+    if plan.expects_content and volume.content_source is None:
+        return Unusable(
+            f"driver {driver} created volume {name} without saying that it filled it from the claim's data source; "
+            "it may be empty",
+            volume.volume_id,
+        )
+    return Made(volume.volume_id, capacity, dict(volume.volume_context), tuple(volume.accessible_topology))
+
+
+def orphaned(plan: Plan, unusable: Unusable, why: object) -> str:
+    """The text when the undo failed too (9.4)."""
+    return (
+        f"{unusable.message}; deleting it again failed as well ({why}): volume {unusable.volume_id} "
+        f"of PersistentVolume {plan.draft.name} may be left behind in the storage and need deletion by hand"
+    )

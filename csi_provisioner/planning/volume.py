@@ -1,0 +1,113 @@
+"""The PersistentVolume of a volume that was made (provision.md 10), and its in-tree form for a migrated class (9.5)."""
+
+from csi_provisioner.migration import translate
+from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.model import csi
+from csi_provisioner.model.kubernetes import (
+    CSIVolumeSource,
+    ObjectMeta,
+    ObjectReference,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeSpec,
+)
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import affinity, gate, quantity, wellknown
+from csi_provisioner.planning.capabilities import BLOCK
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.request import Plan
+from csi_provisioner.planning.secrets import SecretReferences
+from csi_provisioner.planning.verdict import Made
+from csi_provisioner.settings import ProvisioningSettings
+
+
+def compose(
+    plan: Plan, made: Made, driver: DriverFacts, identity: str, settings: ProvisioningSettings
+) -> PersistentVolume:
+    """Always the CSI form: it is also what is deleted again if its translation fails."""
+    draft, references = plan.draft, plan.references
+    claim, storage_class = draft.claim, draft.class_plan.original
+    return PersistentVolume(
+        apiVersion="v1",
+        kind="PersistentVolume",
+        metadata=ObjectMeta(
+            name=draft.name,
+            annotations=_annotations(storage_class.provisioner, references),
+            finalizers=[wellknown.VOLUME_FINALIZER],
+        ),
+        spec=VolumeSpec(
+            accessModes=claim.spec.accessModes,
+            mountOptions=storage_class.mountOptions,
+            capacity={"storage": quantity.format(made.capacity_bytes)},
+            persistentVolumeReclaimPolicy=storage_class.reclaimPolicy,
+            nodeAffinity=affinity.of_answer(made.accessible_topology) if driver.topology else None,
+            volumeMode=claim.spec.volumeMode,
+            storageClassName=gate.claim_class(claim),
+            volumeAttributesClassName=draft.attributes_class,
+            claimRef=claim_reference(claim),
+            csi=CSIVolumeSource(
+                driver=driver.name,
+                volumeHandle=made.volume_id,
+                fsType="" if claim.spec.volumeMode == BLOCK else draft.fstype,
+                readOnly=settings.controller_publish_readonly and _is_read_only(draft.capabilities),
+                volumeAttributes={wellknown.IDENTITY_ATTRIBUTE: identity} | made.context,
+                controllerPublishSecretRef=references.controller_publish,
+                nodeStageSecretRef=references.node_stage,
+                nodePublishSecretRef=references.node_publish,
+                controllerExpandSecretRef=references.controller_expand,
+                nodeExpandSecretRef=references.node_expand,
+            ),
+        ),
+    )
+
+
+def to_in_tree(plan: Plan, volume: PersistentVolume) -> PersistentVolume:
+    """The form a migrated class calls for; the volume as it is for any other.
+
+    Refused, the volume is to be deleted like any other (quirk Q2, not kept): the refusal's state is what holds after a
+    deletion that succeeded; after one that failed it is `InBackground`.
+    """
+    if not plan.draft.class_plan.migrated:
+        return volume
+    try:
+        return translate.volume_to_in_tree(volume, plan.draft.driver.name)
+    except TranslationError as error:
+        raise Refusal(
+            State.FINISHED,
+            f"cannot write volume {plan.draft.name} of driver {plan.draft.driver.name} as a volume of "
+            f"{plan.draft.class_plan.original.provisioner}: {error}",
+        ) from error
+
+
+def claim_reference(claim: PersistentVolumeClaim) -> ObjectReference:
+    """The claim as this try saw it: its resourceVersion too."""
+    meta = claim.metadata
+    return ObjectReference(
+        kind=wellknown.CLAIM_KIND,
+        apiVersion="v1",
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resourceVersion=meta.resourceVersion,
+    )
+
+
+def _annotations(provisioner: str, references: SecretReferences) -> dict[str, str]:
+    deletion, modify = references.provisioner, references.controller_modify
+    annotations = {
+        wellknown.PROVISIONED_BY: provisioner,
+        # both keys always: their presence tells the deletion not to look at the class (delete.md 8)
+        wellknown.DELETION_SECRET_NAME: deletion.name if deletion else "",
+        wellknown.DELETION_SECRET_NAMESPACE: deletion.namespace if deletion else "",
+    }
+    if modify is not None:
+        annotations[wellknown.MODIFY_SECRET_NAME] = modify.name
+        annotations[wellknown.MODIFY_SECRET_NAMESPACE] = modify.namespace
+    return annotations
+
+
+def _is_read_only(capabilities: tuple[csi.VolumeCapability, ...]) -> bool:
+    if len(capabilities) != 1 or capabilities[0].access_mode is None:
+        return False
+    return capabilities[0].access_mode.mode == csi.VolumeCapabilityAccessModeMode.MULTI_NODE_READER_ONLY
