@@ -55,7 +55,8 @@ def _term_matches(term: NodeSelectorTerm, labels: Mapping[str, str]) -> bool:
     if not term.matchExpressions:
         return bool(term.matchFields)
     # every expression is read, so that a malformed one counts wherever it stands
-    return all([_holds(expression, labels) for expression in term.matchExpressions])
+    held = [_holds(expression, labels) for expression in term.matchExpressions]
+    return all(held)
 
 
 def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
