@@ -7,7 +7,7 @@ own group and the supervisor sees them all. The defaults are those of the flags 
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CsiSettings:
     address: str = "/run/csi/socket"
     """Path of the driver's Unix socket, whichever form was given."""
@@ -16,7 +16,7 @@ class CsiSettings:
     """`--provisioner`: a driver with another name is refused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ClusterSettings:
     """Where the API server is, in the order of design.md 4, and how fast it may be asked."""
 
@@ -35,7 +35,7 @@ class ClusterSettings:
     capacity_burst: int = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ProvisioningSettings:
     volume_name_prefix: str = "pvc"
     volume_name_uuid_length: int = -1
@@ -50,7 +50,7 @@ class ProvisioningSettings:
     volume_attributes_class: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RetrySettings:
     start: float = 1.0
     maximum: float = 300.0
@@ -61,7 +61,7 @@ class RetrySettings:
     """0 or less: no sweep."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CapacitySettings:
     enabled: bool = False
     threads: int = 1
@@ -74,7 +74,7 @@ class CapacitySettings:
     pod_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NodeSettings:
     enabled: bool = False
     immediate_binding: bool = True
@@ -84,7 +84,7 @@ class NodeSettings:
     """Always set when enabled."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ElectionSettings:
     enabled: bool = False
     namespace: str = "default"
@@ -95,7 +95,7 @@ class ElectionSettings:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class HttpSettings:
     endpoint: str = ""
     """Listen address, empty: no HTTP at all."""
@@ -105,7 +105,7 @@ class HttpSettings:
     """The address came by `--metrics-address`: no health check of the election (process.md 6.6)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     json: bool = False
     verbosity: int = 0
@@ -113,7 +113,7 @@ class LogSettings:
     """`--vmodule`: file pattern and its verbosity."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Gates:
     topology: bool = True
     cross_namespace: bool = False
@@ -124,7 +124,7 @@ class Gates:
     """Accepted; the lease is released on exit in any case (design.md 4)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     csi: CsiSettings = field(default_factory=CsiSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)

@@ -1,0 +1,256 @@
+"""The grammar of the command line: what a flag looks like, which values a kind takes, how help reads (process.md 1.1).
+
+It follows the reference's parser in what it accepts, not argparse: no abbreviations, booleans that take a value only
+after `=`, positionals ignored anywhere, repeated flags. Which flags there are is in `flags`.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from csi_provisioner import durations
+
+T = TypeVar("T")
+Pairs = tuple[tuple[str, T], ...]
+
+
+class FlagError(Exception):
+    """The command line cannot be read; the text names the flag and the value. Exit code 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """A type of value. `parse` raises ValueError with the reason; `word` stands for the value in the help text."""
+
+    word: str
+    parse: Callable[[str], T]
+    show: Callable[[T], str] = str
+    bare: T | None = None
+    """The value without `=`; None: the flag needs one."""
+    accumulates: bool = False
+    """Repeats add up (tuples) instead of replacing each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Generic[T]):
+    name: str
+    kind: Kind[T]
+    default: T
+    help: str
+    environment: str = ""
+    """The variable that is read when the flag is not given; for the help text."""
+    warning: str = ""
+    """A flag of an older line: said once when it is given. It is not shown in the help text."""
+    target: str = ""
+    """It sets this flag."""
+
+    @property
+    def spelled(self) -> str:
+        return "-v, --v" if self.name == "v" else f"--{self.name}"
+
+
+@dataclass(slots=True)
+class Values:
+    """What a command line says: `values[FLAG]`, or whether it says anything about it: `FLAG in values`."""
+
+    warnings: list[str] = field(default_factory=list)
+    _given: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, flag: Flag[T]) -> T:
+        return cast(T, self._given.get(flag.name, flag.default))
+
+    def __contains__(self, flag: Flag[Any]) -> bool:
+        return flag.name in self._given
+
+    def take(self, flag: Flag[Any], text: str | None) -> None:
+        """Note one occurrence of the flag; None: without a value."""
+        if text is None:
+            value = flag.kind.bare
+        else:
+            try:
+                value = flag.kind.parse(text)
+            except ValueError as error:
+                raise FlagError(f'invalid argument "{text}" for "{flag.spelled}" flag: {error}') from None
+        name = flag.target or flag.name
+        self._given[name] = self._given.get(name, ()) + value if flag.kind.accumulates else value
+        if flag.warning and flag.warning not in self.warnings:
+            self.warnings.append(flag.warning)
+
+
+class FlagSet:
+    """The flags of a program in groups, for parsing and for help."""
+
+    def __init__(self) -> None:
+        self._flags: dict[str, Flag[Any]] = {}
+        self._groups: dict[str, list[Flag[Any]]] = {}
+
+    def add(self, group: str, flag: Flag[T]) -> Flag[T]:
+        self._flags[flag.name] = flag
+        self._groups.setdefault(group, []).append(flag)
+        return flag
+
+    def parse(self, arguments: Sequence[str]) -> Values:
+        """Read all arguments after the program's name. Reading ends at `--help`, whatever comes after it."""
+        values = Values()
+        rest = iter(arguments)
+        for argument in rest:
+            if argument == "--":
+                break
+            if not argument.startswith("-") or argument == "-":
+                continue  # a positional
+            name, text = self._split(argument)
+            flag = self._flags[name]
+            if text is None and flag.kind.bare is None:
+                text = next(rest, None)
+                if text is None:
+                    raise FlagError(f"flag needs an argument: {argument}")
+            values.take(flag, text)
+            if name == "help":
+                break
+        return values
+
+    def help(self, usage: str) -> str:
+        return "\n".join([usage, *(line for group in self._groups for line in self._group_help(group))]) + "\n"
+
+    def _split(self, argument: str) -> tuple[str, str | None]:
+        """Name of a known flag, and the value if it is in the same argument."""
+        if not argument.startswith("--"):
+            return self._split_shorthand(argument)
+        name, equals, text = argument[2:].partition("=")
+        if not name or name.startswith("-"):
+            raise FlagError(f"bad flag syntax: {argument}")
+        if name not in self._flags:
+            raise FlagError(f"unknown flag: --{name}{nearest(name, self._names(), prefix='--')}")
+        return name, text if equals else None
+
+    def _split_shorthand(self, argument: str) -> tuple[str, str | None]:
+        letter, text = argument[1], argument[2:]
+        if letter == "h":
+            return "help", None
+        if letter == "v":
+            return "v", text.removeprefix("=") if text else None
+        long = argument[1:].partition("=")[0]
+        raise FlagError(f"unknown shorthand flag: '{letter}' in {argument}{nearest(long, self._names(), prefix='--')}")
+
+    def _names(self) -> list[str]:
+        return [flag.name for flag in self._flags.values() if not flag.warning]
+
+    def _group_help(self, group: str) -> Iterator[str]:
+        shown = [flag for flag in self._groups[group] if not flag.warning]
+        if not shown:
+            return
+        yield f"\n{group}:"
+        for flag in shown:
+            word = flag.kind.word
+            yield f"  {flag.spelled}" + (f"[={word}]" if flag.kind.bare is not None else f" {word}")
+            default = flag.kind.show(flag.default)
+            remarks = [f"default {default}"] if default else []
+            if flag.environment:
+                remarks.append(f"environment {flag.environment}")
+            text = flag.help + (f" ({'; '.join(remarks)})" if remarks else "")
+            yield textwrap.fill(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:
+    """A hint to append to an error about an unknown name, empty if none is near. It never acts on the guess."""
+    from difflib import get_close_matches  # only ever needed on the way out
+
+    close = get_close_matches(name, known, n=1) or [each for each in known if each.startswith(name)]
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def _boolean(text: str) -> bool:
+    if text in {"1", "t", "T", "TRUE", "true", "True"}:
+        return True
+    if text in {"0", "f", "F", "FALSE", "false", "False"}:
+        return False
+    raise ValueError("it must be true or false")
+
+
+def _integer(text: str) -> int:
+    if re.fullmatch(r"[+-]?0[0-7_]+", text):  # an octal number of the old style, which Python does not take
+        text = text.replace("0", "0o", 1)
+    try:
+        number = int(text, 0) if text.isascii() and text == text.strip() else None
+    except ValueError:
+        number = None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise ValueError("it must be an integer")
+    return number
+
+
+def _unsigned(text: str) -> int:
+    if text.startswith(("+", "-")):
+        raise ValueError("it must be an integer without a sign")
+    return _integer(text)
+
+
+def _verbosity(text: str) -> int:
+    if not re.fullmatch("[0-9]+", text) or int(text) >= 2**31:
+        raise ValueError("it must be a decimal number from 0 to 2147483647")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"(?i)[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)", text):
+        raise ValueError("it must be a number")
+    return float(text)
+
+
+def _quantity(text: str) -> str:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([numkKMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?", text):
+        raise ValueError("it must be a quantity such as 512, 1K or 2Ki")
+    return text
+
+
+def _labels(text: str) -> Pairs[str]:
+    pairs = [item.split(":") for item in text.split(",")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("it must be key:value pairs, separated by commas")
+    return tuple((key, value) for key, value in pairs)
+
+
+def _switches(text: str) -> Pairs[bool]:
+    found = []
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"malformed pair {item}, it must be name=true or name=false")
+        try:
+            found.append((name.strip(), _boolean(value.strip())))
+        except ValueError as error:
+            raise ValueError(f"value of {name.strip()}: {error}") from None
+    return tuple(found)
+
+
+def _modules(text: str) -> Pairs[int]:
+    found = []
+    for item in filter(None, text.split(",")):
+        pattern, _, level = item.partition("=")
+        if not pattern or not re.fullmatch("[0-9]{1,9}", level):
+            raise ValueError("it must be pattern=N pairs, separated by commas")
+        found.append((pattern, int(level)))
+    return tuple(found)
+
+
+def _show_boolean(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _show_pairs(_pairs: tuple[Any, ...]) -> str:
+    return ""  # every default is empty
+
+
+TEXT = Kind("string", str)
+BOOLEAN = Kind("bool", _boolean, _show_boolean, bare=True)
+INTEGER = Kind("int", _integer)
+UNSIGNED = Kind("uint", _unsigned)
+VERBOSITY = Kind("level", _verbosity)
+NUMBER = Kind("float", _number, lambda value: f"{value:g}")
+DURATION = Kind("duration", durations.parse, durations.show)
+QUANTITY = Kind("quantity", _quantity)
+LABELS = Kind("key:value,...", _labels, _show_pairs, accumulates=True)
+SWITCHES = Kind("name=bool,...", _switches, _show_pairs, accumulates=True)
+MODULES = Kind("pattern=N,...", _modules, _show_pairs)
