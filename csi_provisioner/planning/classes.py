@@ -33,18 +33,14 @@ class ClassPlan(msgspec.Struct, frozen=True):
 
 
 def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
-    migrated = driver.in_tree_name is not None and storage_class.provisioner == driver.in_tree_name
-    effective, problem = storage_class, None
-    if migrated:
-        try:
-            effective = translate.storage_class(storage_class, driver.name)
-        except TranslationError as error:
-            problem = Problem(State.FINISHED, untranslatable(storage_class, driver, error))
+    translation = translated(storage_class, driver)
+    problem = translation if isinstance(translation, Problem) else None
+    effective = storage_class if isinstance(translation, Problem) else translation
     given = effective.parameters or {}
     return ClassPlan(
         original=storage_class,
         effective=effective,
-        migrated=migrated,
+        migrated=is_in_tree(storage_class, driver),
         fstype=parameters.fstype(given),
         parameters=parameters.for_driver(given),
         secrets=templates.select(given),
@@ -53,8 +49,20 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
     )
 
 
-def untranslatable(storage_class: StorageClass, driver: DriverFacts, error: TranslationError) -> str:
-    return (
-        f"cannot translate StorageClass {storage_class.metadata.name!r} of {storage_class.provisioner} "
-        f"for driver {driver.name}: {error}; correct its parameters"
-    )
+def is_in_tree(storage_class: StorageClass, driver: DriverFacts) -> bool:
+    """Of the plugin the driver supersedes: the class decides that, never the claim's annotations (section 14.1)."""
+    return driver.in_tree_name is not None and storage_class.provisioner == driver.in_tree_name
+
+
+def translated(storage_class: StorageClass, driver: DriverFacts) -> StorageClass | Problem:
+    """The class in the terms of CSI: the same object unless it is an in-tree one."""
+    if not is_in_tree(storage_class, driver):
+        return storage_class
+    try:
+        return translate.storage_class(storage_class, driver.name)
+    except TranslationError as error:
+        return Problem(
+            State.FINISHED,
+            f"cannot translate StorageClass {storage_class.metadata.name!r} of {storage_class.provisioner} "
+            f"for driver {driver.name}: {error}; correct its parameters",
+        )

@@ -12,6 +12,9 @@ from csi_provisioner.planning.refusal import Refusal
 LARGEST = 2**63 - 1
 """A quantity beyond this is capped, as the API server does: the CSI fields are int64."""
 
+_LONGEST_TEXT = 128
+"""The API server stores a canonical form far shorter than this."""
+
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _QUANTITY = re.compile(
@@ -23,13 +26,15 @@ _QUANTITY = re.compile(
 def parse(text: str) -> int:
     """The quantity in whole units, fractions rounded up."""
     match = _QUANTITY.fullmatch(text)
-    if match is None:
+    if match is None or len(text) > _LONGEST_TEXT:
         raise _unreadable(text)
     number, exponent, suffix = match["number"], match["exponent"], match["suffix"] or ""
     if suffix in _BINARY:
         scale = Fraction(1 << _BINARY[suffix])
     elif exponent is not None or suffix in _DECIMAL:
-        scale = _power_of_ten(int(exponent) if exponent is not None else _DECIMAL[suffix], text)
+        power = int(exponent) if exponent is not None else _DECIMAL[suffix]
+        # beyond this every number of the longest text is capped or a fraction of one, and 10**(10**9) would not end
+        scale = Fraction(10) ** max(-999, min(999, power))
     else:
         raise _unreadable(text)
     return max(-LARGEST, min(LARGEST, ceil(Fraction(number) * scale)))
@@ -48,13 +53,6 @@ def requested(claim: PersistentVolumeClaim) -> int | None:
     resources = claim.spec.resources
     text = resources.requests.get("storage") if resources and resources.requests else None
     return None if text is None else parse(text)
-
-
-def _power_of_ten(exponent: int, text: str) -> Fraction:
-    # a four-digit exponent is no size of anything, and 10**(10**9) would eat the memory of the process
-    if abs(exponent) > 999:
-        raise _unreadable(text)
-    return Fraction(10) ** exponent
 
 
 def _unreadable(text: str) -> Refusal:

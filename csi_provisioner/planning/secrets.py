@@ -103,12 +103,12 @@ def deletion_reference(
 def _from_class(
     volume: PersistentVolume, storage_class: StorageClass, driver: DriverFacts, migrated: bool
 ) -> DeletionSecret:
-    class_plan = classes.read(storage_class, driver)
-    if migrated and class_plan.translation is not None:
-        raise Refusal(State.NO_CHANGE, class_plan.translation.message)
+    if migrated:
+        storage_class = settled(classes.translated(storage_class, driver))
     claim = volume.spec.claimRef
     if claim is None:
-        warning = f"volume {volume.metadata.name} names no claim: deleting it without secrets"
-        return DeletionSecret(warning=warning)
+        return DeletionSecret(warning=f"volume {volume.metadata.name} names no claim: deleting it without secrets")
+    # the claim may be gone, so its annotations are no part of what tokens can stand for
     subject = Subject(volume.metadata.name, claim.namespace or "", claim.name)
-    return DeletionSecret(_resolve(class_plan.secrets, templates.PROVISIONER, subject))
+    given = templates.select(storage_class.parameters or {})
+    return DeletionSecret(_resolve(given, templates.PROVISIONER, subject))
