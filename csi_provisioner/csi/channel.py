@@ -1,0 +1,289 @@
+"""Unary gRPC calls on the driver's Unix socket: the one file that knows of asyncio, and with `answer` of HTTP/2.
+
+Trio callers come in by `call`; trio-asyncio's loop lives as long as the channel. Every failure leaves as a `CallError`
+(design.md 3, rule 7). What to ask and what an answer means is `driver`'s. Spec: process.md 4.
+
+Built on grpclib's protocol layer and not on its `Channel`, which takes no authority, does not bound a message before it
+has it in memory, loses the numbers of unknown status codes, says nothing of a connection lost while idle, and costs
+twice as much. The deadline is a Trio scope, so it also holds while connecting and follows a test's clock.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar, cast
+
+import betterproto2
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+from anyio import AsyncContextManagerMixin
+from grpclib.config import Configuration
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.metadata import USER_AGENT
+from grpclib.protocol import AbstractHandler, H2Protocol, Stream
+from grpclib.utils import Wrapper
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.events import InformationalResponseReceived, RemoteSettingsChanged, UnknownFrameReceived
+
+from csi_provisioner import __version__
+from csi_provisioner.csi import answer
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.csi.redaction import redact
+from csi_provisioner.logs import log
+from csi_provisioner.model.codes import Code, label
+
+ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
+T = TypeVar("T")
+
+RETRY_PAUSE = 1.0
+"""Seconds between attempts of `wait_connected` (process.md 4.2)."""
+STILL_CONNECTING = 10.0
+"""Seconds between its log lines."""
+
+_AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
+
+
+class CallMetrics(Protocol):
+    """What the channel counts; `metrics.Metrics` in the process."""
+
+    def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None) -> None: ...
+
+
+class Channel(AsyncContextManagerMixin):
+    """The driver behind one socket. Connects when first needed and again after a loss, never on its own accord.
+
+    `on_lost` is called once for every connection that was up and ended, however it ended and whether or not a call was
+    running, except by leaving the context. It runs between two steps of the loop and must not block.
+    """
+
+    def __init__(self, path: str, *, on_lost: Callable[[], None], metrics: CallMetrics) -> None:
+        self._path = path
+        self._on_lost = on_lost
+        self._metrics = metrics
+        self._connection: _Connection | None = None
+        self._connecting = trio.Lock()
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncIterator["Channel"]:
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_log_defect)
+            self._loop = loop
+            try:
+                yield self
+            finally:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.close_quietly()
+
+    async def call(
+        self,
+        method: str,
+        request: betterproto2.Message,
+        response_type: type[ResponseT],
+        *,
+        timeout: float,  # noqa: ASYNC109 -- a scope of the caller's could not be told to the driver
+        migrated: bool | None = None,
+    ) -> ResponseT:
+        """Ask and wait at most `timeout` seconds. Cancelled, it ends at once and the driver is told."""
+        verbose = log.v_enabled(5)
+        if verbose:
+            log.v(5, "GRPC call", method=method, request=redact(request))
+        started = trio.current_time()
+        code_label = label(Code.CANCELED)  # unless it gets as far as one of the others
+        try:
+            with trio.move_on_after(timeout) as scope:
+                body = await self._ask(method, bytes(request))
+            if scope.cancelled_caught:
+                raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {timeout:g} s", method)  # noqa: TRY301
+            response = answer.decode(method, body, response_type)
+            code_label = label(Code.OK)
+        except CallError as error:
+            code_label = error.label
+            if verbose:
+                log.v(5, "GRPC response", method=method, response="{}", err=str(error))
+            raise
+        finally:
+            self._metrics.csi_call(method, code_label, trio.current_time() - started, migrated)
+        if verbose:
+            log.v(5, "GRPC response", method=method, response=redact(response), err=None)
+        return response
+
+    async def wait_connected(self) -> None:
+        """Return once the driver speaks HTTP/2 on the socket; try about every second, for as long as it takes."""
+        if self._connection is not None:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._log_connecting)
+            while not await self._try_connect():  # noqa: ASYNC110 -- a socket that appears tells nobody
+                await trio.sleep(RETRY_PAUSE)
+            nursery.cancel_scope.cancel()
+
+    async def _try_connect(self) -> bool:
+        try:
+            await self._connect()
+        except OSError as error:
+            log.v(5, "No connection to the CSI driver yet", address=self._path, err=str(error))
+            return False
+        return True
+
+    async def _log_connecting(self) -> None:
+        while True:
+            await trio.sleep(STILL_CONNECTING)
+            log.warning("Still connecting to the CSI driver", address=self._path)
+
+    async def _ask(self, method: str, request: bytes) -> bytes:
+        try:
+            connection = self._connection or await self._connect()
+            headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
+            return await self._in_loop(_exchange(connection, headers, request))
+        except answer.StatusError as error:
+            raise CallError(error.code, error.message, method, not_grpc=error.not_grpc) from None
+        except StreamTerminatedError as error:
+            # A driver resets a stream whose time is up, perhaps before our own scope has its turn.
+            late = trio.current_time() >= trio.current_effective_deadline()
+            code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
+            raise CallError(code, f"connection to the driver broke: {error}", method) from error
+        except OSError as error:
+            raise CallError(Code.UNAVAILABLE, f"cannot connect to {self._path}: {error}", method) from error
+
+    async def _connect(self) -> "_Connection":
+        async with self._connecting:
+            if self._connection is not None:
+                return self._connection
+            connection = _Connection(self._lost)
+            try:
+                await self._in_loop(self._loop.create_unix_connection(lambda: connection, self._path))
+                await connection.settled.wait()
+            except BaseException:
+                connection.close_quietly()
+                raise
+            if connection.lost:
+                raise ConnectionResetError("the driver closed the connection before it spoke HTTP/2")
+            self._connection = connection
+            return connection
+
+    def _lost(self, connection: "_Connection") -> None:
+        # One that ended before it was up is a failed attempt to connect, not a loss.
+        if connection is self._connection:
+            self._connection = None
+            self._on_lost()
+
+    async def _in_loop(self, work: Awaitable[T]) -> T:
+        return cast(T, await self._loop.run_aio_coroutine(work))
+
+
+class _Connection(H2Protocol, AbstractHandler):
+    """grpclib's protocol on one socket, and its own handler: grpclib tells a handler when the connection ends.
+
+    `__for_client__`, which fills in grpclib's defaults, is the only thing here that its documentation does not name.
+    """
+
+    def __init__(self, on_lost: Callable[["_Connection"], None]) -> None:
+        h2_config = H2Configuration(
+            client_side=True,
+            # Never fails, whatever bytes a driver puts into a message; see answer.status.
+            header_encoding="latin-1",
+            validate_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_inbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        super().__init__(self, Configuration().__for_client__(), h2_config)
+        self._on_lost: Callable[[_Connection], None] | None = on_lost
+        self.settled = trio.Event()
+        """The driver's settings have come, or the connection has ended."""
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)
+        changed = handlers[RemoteSettingsChanged]
+
+        def settings_came(event: RemoteSettingsChanged) -> None:
+            changed(event)
+            self.settled.set()
+
+        handlers[RemoteSettingsChanged] = settings_came
+        # HTTP/2 wants both ignored; grpclib would fail.
+        handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception as error:
+            # Whatever a driver sends may end the connection, never the process.
+            log.error("The CSI driver broke the HTTP/2 protocol", err=repr(error))
+            self.processor.close("Protocol error")
+
+    def close_quietly(self) -> None:
+        self._on_lost = None
+        if hasattr(self, "processor"):
+            self.processor.close("Channel closed")
+
+    def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], None]) -> None:
+        """Only a server is asked for streams."""
+
+    def cancel(self, stream: Stream) -> None:
+        """Resets reach the waiting call by its wrapper."""
+
+    def close(self) -> None:
+        # Called for a GOAWAY and again when its socket has closed.
+        self.lost = True
+        self.settled.set()
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(self)
+
+
+class _Waiting(Wrapper):
+    """Wakes a waiting call when its stream or connection ends, unless its answer was already complete."""
+
+    stream: Stream | None = None
+
+    def cancel(self, error: Exception) -> None:
+        if self.stream is None or not answer.complete(self.stream):
+            super().cancel(error)
+
+
+async def _exchange(connection: _Connection, headers: list[tuple[str, str]], request: bytes) -> bytes:
+    """Send one message, receive one; runs in the asyncio loop."""
+    waiting = _Waiting()
+    stream = waiting.stream = connection.connection.create_stream(wrapper=waiting)
+    with waiting:
+        release = await stream.send_request(headers, _processor=connection.processor)
+        try:
+            await stream.send_data(answer.framed(request), end_stream=True)
+            return await answer.receive(stream)
+        finally:
+            if stream.closable:
+                stream.reset_nowait(ErrorCodes.CANCEL)
+            release()
+
+
+def _headers(method: str, timeout: float) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", "localhost"),
+        ("grpc-timeout", _timeout(timeout)),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", _AGENT),
+    ]
+
+
+def _timeout(seconds: float) -> str:
+    """At most eight digits; rounded up, so that the driver does not give up before we do.
+
+    In whole milliseconds, less what has passed since the call began, so that the header compression sees the same text.
+    """
+    milliseconds = max(1, math.ceil(seconds * 1000 - 0.01))
+    return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(milliseconds // 1000, 10**8 - 1)}S"
+
+
+def _log_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio could not hand to a caller; trio-asyncio's own handler would end the process."""
+    log.error("Unexpected error on the CSI connection", what=context.get("message"), err=repr(context.get("exception")))

@@ -1,0 +1,147 @@
+"""The CSI driver as the provisioner sees it: is it ready, who is it, what can it do, and the calls that do the work.
+
+Each call is bounded by `--timeout`. What goes into a request and what follows from an answer is planned elsewhere. What
+can stop the process from starting is a `StartError` here; whether it does, or is tried again, is the supervisor's.
+Spec: process.md 3 (steps 11-19), 4.2, 4.3, 4.5.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+import betterproto2
+import trio
+
+from csi_provisioner.csi.channel import Channel
+from csi_provisioner.csi.errors import CallError, StartError
+from csi_provisioner.logs import log
+from csi_provisioner.model import csi
+from csi_provisioner.model.codes import Code
+from csi_provisioner.settings import CsiSettings
+
+ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
+
+PROBE_PERIOD = 1.0
+"""Seconds from one probe to the next (process.md 4.3)."""
+
+
+class Driver:
+    def __init__(self, channel: Channel, settings: CsiSettings) -> None:
+        self._channel = channel
+        self._settings = settings
+
+    async def connect(self, limit: float = math.inf) -> None:
+        """Wait until the socket answers, at most `limit` seconds: 30 for the first connection of the process."""
+        with trio.move_on_after(limit) as scope:
+            await self._channel.wait_connected()
+        if scope.cancelled_caught:
+            raise StartError(
+                f"deadline exceeded: no CSI driver answered on {self._settings.address} within {limit:g} s; is the "
+                "driver's container running, and its socket mounted here at the path of --csi-address?",
+                exit_code=1,
+            )
+
+    async def probe(self) -> bool:
+        """Whether the driver says it is ready; a driver that says nothing about it is."""
+        answer = await self._call("Identity/Probe", csi.ProbeRequest(), csi.ProbeResponse)
+        return answer.ready is not False
+
+    async def probe_until_ready(self) -> None:
+        """Ask at once and then every second until ready, for as long as it takes. Only a time-out is asked again."""
+        tick = trio.current_time() + PROBE_PERIOD
+        while not await self._probed_ready():
+            # Past after a slow probe: the next one follows at once, but one only, however many ticks it outlasted.
+            await trio.sleep_until(tick)
+            while tick <= trio.current_time():
+                tick += PROBE_PERIOD
+
+    async def _probed_ready(self) -> bool:
+        try:
+            ready = await self.probe()
+        except CallError as error:
+            if error.code != Code.DEADLINE_EXCEEDED:
+                raise StartError(
+                    f"the CSI driver does not answer probes ({error}); see its own log", exit_code=1
+                ) from error
+            log.warning("CSI driver probe timed out", err=str(error))
+            return False
+        if not ready:
+            log.warning("CSI driver is not ready")
+        return ready
+
+    async def identify(self) -> str:
+        """The driver's name, which must not be empty and must be that of `--provisioner`, if that was given."""
+        try:
+            info = await self._call("Identity/GetPluginInfo", csi.GetPluginInfoRequest(), csi.GetPluginInfoResponse)
+        except CallError as error:
+            raise StartError(f"cannot get the CSI driver's name: {error}", exit_code=255) from error
+        expected = self._settings.expected_driver
+        if not info.name:
+            raise StartError(
+                "the CSI driver's name is empty; GetPluginInfo of the driver has to give one", exit_code=255
+            )
+        if expected is not None and info.name != expected:
+            raise StartError(
+                f"the CSI driver is {info.name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
+                "mount the socket of the other driver",
+                exit_code=255,
+            )
+        return info.name
+
+    async def read_capabilities(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What the plugin and what its controller can do, by the names of the proto. What we have no name for is left
+        out: a newer driver may say more than we know."""
+        try:
+            plugin = await self._call(
+                "Identity/GetPluginCapabilities",
+                csi.GetPluginCapabilitiesRequest(),
+                csi.GetPluginCapabilitiesResponse,
+            )
+            controller = await self._call(
+                "Controller/ControllerGetCapabilities",
+                csi.ControllerGetCapabilitiesRequest(),
+                csi.ControllerGetCapabilitiesResponse,
+            )
+        except CallError as error:
+            raise StartError(f"cannot read the CSI driver's capabilities: {error}", exit_code=255) from error
+        return (
+            _names(entry.service.type for entry in plugin.capabilities if entry.service),
+            _names(entry.rpc.type for entry in controller.capabilities if entry.rpc),
+        )
+
+    async def node_get_info(self) -> csi.NodeGetInfoResponse:
+        try:
+            return await self._call("Node/NodeGetInfo", csi.NodeGetInfoRequest(), csi.NodeGetInfoResponse)
+        except CallError as error:
+            raise StartError(
+                f"cannot get the node's topology from the CSI driver, which --node-deployment needs: {error}",
+                exit_code=255,
+            ) from error
+
+    async def create_volume(
+        self, request: csi.CreateVolumeRequest, *, migrated: bool | None = None
+    ) -> csi.CreateVolumeResponse:
+        return await self._call("Controller/CreateVolume", request, csi.CreateVolumeResponse, migrated)
+
+    async def delete_volume(
+        self, request: csi.DeleteVolumeRequest, *, migrated: bool | None = None
+    ) -> csi.DeleteVolumeResponse:
+        return await self._call("Controller/DeleteVolume", request, csi.DeleteVolumeResponse, migrated)
+
+    async def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
+        return await self._call("Controller/GetCapacity", request, csi.GetCapacityResponse)
+
+    async def _call(
+        self,
+        method: str,
+        request: betterproto2.Message,
+        response_type: type[ResponseT],
+        migrated: bool | None = None,
+    ) -> ResponseT:
+        return await self._channel.call(
+            f"/csi.v1.{method}", request, response_type, timeout=self._settings.timeout, migrated=migrated
+        )
+
+
+def _names(values: Iterable[betterproto2.Enum]) -> frozenset[str]:
+    return frozenset(value.name for value in values if value and value.name)

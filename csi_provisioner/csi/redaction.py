@@ -1,0 +1,66 @@
+"""Messages as one line of JSON for the log, with secrets blanked (process.md 9.3). The only way a request is printed.
+
+What is secret is decided by the option in the proto, by way of the generated table, at every level of nesting.
+"""
+
+import json
+from base64 import b64encode
+from dataclasses import fields
+from typing import Any
+
+import betterproto2
+from betterproto2 import FieldMetadata, Message
+
+from csi_provisioner.model.csi.secret_fields import SECRET_FIELDS
+
+STRIPPED = "***stripped***"
+
+# Markup, as other Kubernetes sidecars do; and what Unicode calls the end of a line, so that it stays one.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def redact(message: Message) -> str:
+    shown = _fields(message)
+    return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).translate(_ESCAPES)
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """The populated fields by their names in the proto."""
+    kind = type(message).__name__
+    shown = {}
+    for declared in fields(message):  # type: ignore[arg-type]  # every message is a dataclass, its base is not
+        name, field = declared.name, FieldMetadata.get(declared)
+        value = getattr(message, name)
+        if value is None or (not field.optional and not value):
+            continue
+        # Names that are words of Python have a trailing underscore.
+        proto_name = name.rstrip("_")
+        shown[proto_name] = STRIPPED if (kind, proto_name) in SECRET_FIELDS else _value(field, value)
+    return shown
+
+
+def _value(field: FieldMetadata, value: Any) -> Any:
+    if field.repeated:
+        return [_single(field, item) for item in value]
+    if field.map_meta is not None:
+        _, value_field = field.map_meta
+        return {_key(key): _single(value_field, item) for key, item in value.items()}
+    return _single(field, value)
+
+
+def _single(field: FieldMetadata, value: Any) -> Any:
+    if field.unwrap is not None:
+        # A well-known type that betterproto2 replaced by a plain value: a wrapper has `value`, a Timestamp its parts.
+        return _fields(field.unwrap().from_wrapped(value))  # type: ignore[attr-defined]
+    if isinstance(value, Message):
+        return _fields(value)
+    if isinstance(value, betterproto2.Enum):
+        return value.name or value.value
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    return value
+
+
+def _key(key: Any) -> str:
+    """Of a map: JSON has only text."""
+    return str(key).lower() if isinstance(key, bool) else str(key)
