@@ -1,0 +1,46 @@
+"""The listening socket of the HTTP endpoint. Light, so that a bad address is told before the server is loaded."""
+
+import socket
+
+# Scrapers and probes are few; the rest of the backlog is for a moment when the loop is busy.
+_BACKLOG = 64
+
+
+class ListenError(Exception):
+    """The HTTP endpoint cannot be opened; the text names the address and what was to be served. Exit code 255."""
+
+
+def listen(endpoint: str, path: str) -> socket.socket:
+    """A socket that listens at `:8080` (every address, IPv4 and IPv6), `127.0.0.1:8080`, `[::1]:8080` or `host:80`."""
+    try:
+        host, port = _split(endpoint)
+        family = _family(host, port)
+        # Port in TIME_WAIT after a restart: `create_server` sets SO_REUSEADDR.
+        listener = socket.create_server(
+            (host, port),
+            family=family,
+            backlog=_BACKLOG,
+            dualstack_ipv6=not host and family == socket.AF_INET6,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ListenError(f"cannot listen on {endpoint} to serve {path}: {reason}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _split(endpoint: str) -> tuple[str, int]:
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("an address is host:port, such as :8080, 127.0.0.1:8080 or [::1]:8080")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise ValueError("an IPv6 address goes in brackets, such as [::1]:8080")
+    return host, int(port)
+
+
+def _family(host: str, port: int) -> socket.AddressFamily:
+    if not host:
+        return socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]

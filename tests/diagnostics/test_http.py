@@ -1,0 +1,95 @@
+"""The HTTP endpoint on a real socket (process.md 7)."""
+
+import gzip
+import socket
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+import trio
+
+from csi_provisioner.diagnostics.app import application, metrics_page, serve
+from csi_provisioner.diagnostics.listen import ListenError, listen
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.settings import HttpSettings
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    metrics = Metrics()
+    metrics.provision("fast", "", 0.3)
+    http = HttpSettings(endpoint="127.0.0.1:0", path="/m")
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(serve, http, application({http.path: metrics_page(metrics)}))
+        async with httpx2.AsyncClient(base_url=f"http://{address}", headers={"accept-encoding": "identity"}) as client:
+            yield client
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "WHATEVER"])
+async def test_7_metrics_answer_every_method(client: httpx2.AsyncClient, method: str) -> None:
+    answer = await client.request(method, "/m")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'controller_persistentvolumeclaim_provision_total{class="fast",source=""} 1\n' in answer.text
+
+
+async def test_7_head_has_no_body(client: httpx2.AsyncClient) -> None:
+    answer = await client.head("/m")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/", "/m/", "/metrics", "/healthz", "/M", "/m/x", "/healthz/leader-election"])
+async def test_7_everything_else_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.text) == (404, "404 page not found\n")
+
+
+async def test_7_gzip_if_accepted(client: httpx2.AsyncClient) -> None:
+    async with client.stream("GET", "/m", headers={"accept-encoding": "gzip"}) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        packed = b"".join([chunk async for chunk in answer.aiter_raw()])
+    assert b"provision_total" in gzip.decompress(packed)
+
+
+async def test_7_an_open_connection_does_not_hold_up_the_end() -> None:
+    with trio.fail_after(2):
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(serve, HttpSettings(endpoint="127.0.0.1:0"), application({}))
+            host, port = address.rsplit(":", 1)
+            async with await trio.open_tcp_stream(host, int(port)):
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "family", "reached_at"),
+    [
+        ("127.0.0.1:0", socket.AF_INET, "127.0.0.1"),
+        ("localhost:0", None, "localhost"),
+        pytest.param(":0", None, "127.0.0.1", id="every address, by IPv4"),
+        pytest.param(
+            "[::1]:0",
+            socket.AF_INET6,
+            "::1",
+            marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6"),
+        ),
+    ],
+)
+def test_1_3_forms_of_the_address(endpoint: str, family: int | None, reached_at: str) -> None:
+    with listen(endpoint, "/metrics") as listener:
+        assert family in (None, listener.family)
+        socket.create_connection((reached_at, listener.getsockname()[1])).close()
+
+
+@pytest.mark.parametrize("endpoint", ["8080", "::1:8080", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:"])
+def test_7_a_bad_address_is_named(endpoint: str) -> None:
+    with pytest.raises(ListenError) as caught:
+        listen(endpoint, "/metrics")
+    assert f"cannot listen on {endpoint} to serve /metrics" in str(caught.value)
+
+
+def test_7_a_taken_port_is_named_with_the_path() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ListenError, match=f"{endpoint} to serve /m: Address already in use"):
+            listen(endpoint, "/m")
