@@ -1,0 +1,32 @@
+"""Where a claim's name starts in the list of terms (topology.md 6).
+
+Claims of one StatefulSet walk through the zones in the order of their replicas. The numbers are those of the Go
+external-provisioner bit by bit: volumes of one set must stay spread when the programs are exchanged.
+"""
+
+import re
+
+_FNV_START, _FNV_PRIME, _MASK = 2166136261, 16777619, 2**32 - 1
+_ORDINAL = re.compile(r"(?P<rest>.*)-0*(?P<ordinal>[0-9]{1,10})", re.DOTALL)
+
+
+def fnv1(text: str) -> int:
+    """FNV-1, 32 bit: multiply, then XOR (FNV-1a does it the other way round)."""
+    value = _FNV_START
+    for byte in text.encode():
+        value = value * _FNV_PRIME & _MASK ^ byte
+    return value
+
+
+def parse(name: str) -> tuple[str, int]:
+    """What of a claim's name is hashed, and the index added to the hash: `data-web-1` gives `web` and 1."""
+    match = _ORDINAL.fullmatch(name)
+    if not match or int(match["ordinal"]) > _MASK:
+        return name, 0
+    return match["rest"].rpartition("-")[2], int(match["ordinal"])
+
+
+def shift(name: str, terms: int) -> int:
+    """By how many places to rotate that many terms; the addition wraps at 32 bits."""
+    hashed, index = parse(name)
+    return (fnv1(hashed) + index & _MASK) % terms

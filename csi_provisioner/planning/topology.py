@@ -1,0 +1,141 @@
+"""The accessibility requirement of a claim (topology.md 4 to 9): where its volume may and should be.
+
+The mode follows the selected node alone, not the class's binding mode. Whether topology is active is the caller's
+question (`DriverFacts.topology`). What each refusal says is in `topology_refusals`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from csi_provisioner.model import csi
+from csi_provisioner.model.kubernetes import NodeName, TopologySelectorTerm
+from csi_provisioner.planning import spreading, terms
+from csi_provisioner.planning import topology_refusals as refusals
+from csi_provisioner.planning.cluster import ClusterTopology, Keys
+from csi_provisioner.planning.draft import Draft
+from csi_provisioner.planning.terms import Term
+from csi_provisioner.settings import ProvisioningSettings
+
+Choose = Callable[[Sequence[NodeName]], NodeName]
+
+
+class PlacementFacts(msgspec.Struct, frozen=True):
+    """`in_flight`: an earlier CreateVolume may still be at work, so that the answer must not change."""
+
+    claim: str
+    selected_node: NodeName
+    allowed: Sequence[TopologySelectorTerm]
+    strict: bool
+    immediate: bool
+    in_flight: bool = False
+
+
+def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> PlacementFacts:
+    return PlacementFacts(
+        claim=draft.claim.metadata.name,
+        selected_node=draft.selected_node,
+        allowed=draft.class_plan.effective.allowedTopologies or (),
+        strict=settings.strict_topology,
+        immediate=settings.immediate_topology,
+        in_flight=in_flight,
+    )
+
+
+@dataclass(slots=True)
+class TopologyMemory:
+    """What earlier tries of one claim saw (section 8), so that a retry asks for the same even if a node is gone.
+
+    The caller keeps one per claim UID, and drops it once a volume is made or surely not made. `requirement` fills it,
+    also when it refuses; what it holds is never handed out.
+    """
+
+    node: str = ""
+    keys: Keys = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    terms: tuple[Term, ...] = ()
+
+    def begin(self, node: str, *, in_flight: bool) -> None:
+        """Another node was chosen while nothing runs: what is known of the old one must not be used for it."""
+        if node != self.node and not in_flight:
+            self.node, self.keys, self.labels, self.terms = node, (), {}, ()
+
+
+def requirement(
+    facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose
+) -> csi.TopologyRequirement | None:
+    """What to ask for, or None for a volume that may be anywhere. `choose` picks one node of several at random."""
+    memory.begin(facts.selected_node, in_flight=facts.in_flight)
+    if facts.selected_node:
+        requisite, first = _delayed(facts, cluster, memory)
+    else:
+        requisite, first = _immediate(facts, cluster, memory, choose)
+    if not requisite:
+        return None
+    messages = [terms.topology(term) for term in requisite]
+    # always a rotation: drivers try the preferred terms in order, and that order is what spreads the volumes
+    return csi.TopologyRequirement(requisite=messages, preferred=messages[first:] + messages[:first])
+
+
+Decision = tuple[Sequence[Term], int]
+"""The requisite terms in canonical order, and which of them comes first in the preferred ones."""
+
+
+def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory) -> Decision:
+    own = _selected_term(facts.selected_node, cluster, memory)
+    segments = frozenset(own)
+    allowed = terms.canonical(terms.flatten(facts.allowed))
+    if facts.strict:
+        if facts.allowed and not any(segments.issuperset(term) for term in allowed):
+            raise refusals.outside_allowed(facts.selected_node, own, allowed)
+        return (own,), 0
+    requisite = allowed if facts.allowed else _aggregated(memory.keys, cluster, memory)
+    first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
+    if first is None and requisite:
+        raise refusals.nothing_fits(facts.selected_node, own, requisite, bool(facts.allowed))
+    return requisite, first or 0
+
+
+def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose) -> Decision:
+    if facts.allowed:
+        requisite = terms.canonical(terms.flatten(facts.allowed))
+    elif not facts.immediate:
+        return (), 0
+    else:
+        if not memory.keys:
+            registered = cluster.registered()
+            if not registered:
+                raise refusals.nothing_registered(cluster)
+            memory.keys = cluster.keys(choose(registered))
+        requisite = _aggregated(memory.keys, cluster, memory)
+    return requisite, spreading.shift(facts.claim, len(requisite)) if requisite else 0
+
+
+def _selected_term(node: NodeName, cluster: ClusterTopology, memory: TopologyMemory) -> Term:
+    """Step A: the node's keys and labels, remembered ones before current ones (rules C1 and C2)."""
+    if not memory.keys:
+        if cluster.csinode(node) is None:
+            raise refusals.no_csinode(node)
+        if not cluster.keys(node):
+            raise refusals.no_keys(node, cluster)
+        memory.keys = cluster.keys(node)
+    own = terms.of_labels(memory.labels, memory.keys)
+    if own is None:
+        memory.labels = dict(cluster.labels(node) or memory.labels)
+        own = terms.of_labels(memory.labels, memory.keys)
+    if own is None:
+        raise refusals.labels_missing(node, memory.keys, cluster)
+    return own
+
+
+def _aggregated(keys: Keys, cluster: ClusterTopology, memory: TopologyMemory) -> tuple[Term, ...]:
+    """Section 7: the terms of all nodes that carry the keys, remembered ones before current ones (rule C4)."""
+    if not memory.terms:
+        illegal = [key for key in keys if not terms.is_label_key(key)]
+        if illegal:
+            raise refusals.illegal_keys(illegal, cluster.driver)
+        memory.terms = cluster.terms(keys)
+        if not memory.terms:
+            raise refusals.no_node_carries(keys, cluster.driver)
+    return memory.terms
