@@ -392,7 +392,7 @@ class Event(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
     reason: str = ""
     message: str = ""
     source: EventSource = msgspec.field(default_factory=EventSource)
-    count: int = 1
+    count: int = 0
     firstTimestamp: str | None = None
     lastTimestamp: str | None = None
     reportingComponent: str = ""

@@ -1,0 +1,218 @@
+"""What the cluster holds of one kind, as the watch shows it: one writer (a reflector), many readers.
+
+Two layers. Below: exactly what the watch has shown, nothing else, so that the store always converges to the server.
+Above: the server's answers to our own writes (`remember`) that are newer than anything the watch has shown; each is
+given up as soon as the watch has passed its version. Versions are compared as numbers (the API promises it for every
+type of its own and of CRDs); one that is not a number is never taken for newer. Spec: process.md 5.3, provision.md Q13.
+
+Nothing here waits or talks to the cluster. Objects are shared: readers must not change them.
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar
+
+from lightkube.core.resource import Resource
+
+from csi_provisioner.model.kubernetes import ObjectMeta
+from csi_provisioner.model.kubernetes import key as key_of
+
+T = TypeVar("T", bound=Resource)
+
+Handler = Callable[[str, T | None, T | None], None]
+"""Called by the writer with (key, old, new) after the store has changed; must not wait and must not fail.
+
+`old` and `new` are what the watch showed: nothing before an object appears or becomes of interest, nothing after it
+is deleted or is projected away (`key in store` tells the two apart). An object that was re-created under its name is
+told as deleted first. On a resync `old is new`. Handlers are for waking work, which then reads the store by key.
+"""
+
+
+def version_number(version: str) -> int:
+    """The version as a number; -1 for one that cannot be ordered."""
+    return int(version) if version.isdecimal() and version.isascii() else -1
+
+
+class Store(Generic[T]):
+    """`project` may shrink an object, or refuse it with None: then only its key is kept (objects of other drivers)."""
+
+    def __init__(self, *, project: Callable[[T], T | None] | None = None, index: Literal["uid"] | None = None) -> None:
+        self._project = project
+        self._shown: dict[str, T] = {}
+        self._foreign: dict[str, None] = {}  # a dict for its size: a set of as many strings is larger
+        self._ahead: dict[str, T] = {}  # our own writes that the watch has not shown yet
+        self._uids: dict[str, str] | None = {} if index == "uid" else None
+        self._handlers: list[Handler[T]] = []
+        self._horizon = -1  # every change up to this version has been shown
+
+    # ---- readers
+
+    def get(self, key: str) -> T | None:
+        return self._ahead.get(key) or self._shown.get(key)
+
+    def by_uid(self, uid: str) -> T | None:
+        """Of a store with index="uid" only."""
+        if self._uids is None:
+            raise LookupError("this store keeps no index by uid")
+        found = self.get(self._uids.get(uid, ""))
+        return found if found is not None and _meta(found).uid == uid else None
+
+    def values(self) -> list[T]:
+        """The objects of this moment: the list is the caller's and may be walked across waits."""
+        return list((self._shown | self._ahead if self._ahead else self._shown).values())
+
+    def __len__(self) -> int:
+        return len(self._shown) + sum(key not in self._shown for key in self._ahead)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shown or key in self._foreign or key in self._ahead
+
+    def subscribe(self, handler: Handler[T]) -> None:
+        """From now on; what is already here is not told again."""
+        self._handlers.append(handler)
+
+    def remember(self, obj: T) -> None:
+        """Takes the server's answer to a write of ours, so that nobody works on what we know to be stale.
+
+        Ignored unless newer than all that the watch has shown: an object missing at a version the watch has passed is
+        deleted, not late. Handlers are not called: the writer knows, and the watch brings the same object soon.
+        """
+        name, version = key_of(obj), version_number(_meta(obj).resourceVersion)
+        known = self._ahead.get(name)
+        if version <= self._horizon or (known is not None and version <= version_number(_meta(known).resourceVersion)):
+            return
+        kept = self._project(obj) if self._project else obj
+        if kept is None:
+            return
+        self._surpass(name)
+        self._ahead[name] = kept
+        if self._uids is not None:
+            self._uids[_meta(kept).uid] = name
+
+    # ---- the writer
+
+    def put(self, obj: T) -> None:
+        """The watch shows an object that is new or changed."""
+        name, version = key_of(obj), version_number(_meta(obj).resourceVersion)
+        if version < self._horizon:
+            return  # shown before: a repeat must not take us back
+        self._horizon = version
+        ahead = self._ahead.get(name)
+        if ahead is not None and version_number(_meta(ahead).resourceVersion) <= version:
+            self._surpass(name)
+        old, new = self._show(name, self._project(obj) if self._project else obj)
+        if old is not new:
+            self._tell(name, old, new)
+
+    def drop(self, obj: T) -> None:
+        """The watch shows that an object is gone; final for its uid, whatever version the event carries."""
+        name, meta = key_of(obj), _meta(obj)
+        version = version_number(meta.resourceVersion)
+        ahead, shown = self._ahead.get(name), self._shown.get(name)
+        if ahead is not None and (
+            _meta(ahead).uid == meta.uid or version_number(_meta(ahead).resourceVersion) <= version
+        ):
+            self._surpass(name)
+        if version < self._horizon and (shown is None or _meta(shown).uid != meta.uid):
+            return  # an old repeat: the name has been taken again since
+        self._horizon = max(self._horizon, version)
+        self._foreign.pop(name, None)
+        self._tell(name, self._hide(name), None)
+
+    def reached(self, version: str) -> None:
+        """A bookmark: everything up to this version has been shown."""
+        self._horizon = max(self._horizon, version_number(version))
+        self._surpass_shown()
+
+    def admit(self, obj: T, fresh: dict[str, T | None]) -> None:
+        """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
+        fresh[key_of(obj)] = self._project(obj) if self._project else obj
+
+    def swap(self, fresh: dict[str, T | None], version: str) -> None:
+        """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
+
+        An object at the version already shown stays the same object. The horizon may go back: a cluster restored
+        from a backup starts again at an older version, and what we remembered of its lost future goes.
+        """
+        reached = version_number(version)
+        if reached < self._horizon:
+            for name in list(self._ahead):
+                self._surpass(name)
+        self._horizon = reached
+        self._surpass_shown()
+        changes: list[tuple[str, T | None, T | None]] = []
+        for name in [name for name in self._shown if name not in fresh]:
+            changes.append((name, self._hide(name), None))
+        self._foreign = {}
+        for name, obj in fresh.items():
+            old, new = self._show(name, obj)
+            if old is not new:
+                changes.append((name, old, new))
+        for name, old, new in changes:
+            self._tell(name, old, new)
+
+    def replay(self, key: str) -> None:
+        """Calls the handlers for one object as if it had just been shown (resync)."""
+        obj = self._shown.get(key)
+        self._tell(key, obj, obj)
+
+    def shown_keys(self) -> list[str]:
+        return list(self._shown)
+
+    # ---- the two layers
+
+    def _show(self, name: str, new: T | None) -> tuple[T | None, T | None]:
+        """Changes the lower layer; answers what was there and what is there now."""
+        if new is None:
+            self._foreign[name] = None
+            return self._hide(name), None
+        self._foreign.pop(name, None)
+        old = self._shown.get(name)
+        if old is not None:
+            was, now = _meta(old), _meta(new)
+            if was.resourceVersion == now.resourceVersion and was.uid == now.uid:
+                return old, old
+            if was.uid != now.uid:
+                self._hide(name)
+        self._shown[name] = new
+        if self._uids is not None:
+            self._uids[_meta(new).uid] = name
+        return old, new
+
+    def _hide(self, name: str) -> T | None:
+        old = self._shown.pop(name, None)
+        if old is not None:
+            self._forget_uid(old, self._ahead.get(name))
+        return old
+
+    def _surpass(self, name: str) -> None:
+        """The watch has passed what we remembered of `name`."""
+        old = self._ahead.pop(name, None)
+        if old is not None:
+            self._forget_uid(old, self._shown.get(name))
+
+    def _surpass_shown(self) -> None:
+        passed = [n for n, o in self._ahead.items() if version_number(_meta(o).resourceVersion) <= self._horizon]
+        for name in passed:
+            self._surpass(name)
+
+    def _forget_uid(self, obj: T, other: T | None) -> None:
+        """Unless the other layer has the same object."""
+        uid = _meta(obj).uid
+        if self._uids is not None and (other is None or _meta(other).uid != uid):
+            self._uids.pop(uid, None)
+
+    def _tell(self, name: str, old: T | None, new: T | None) -> None:
+        if old is None and new is None:
+            return
+        recreated = old is not None and new is not None and _meta(old).uid != _meta(new).uid
+        for handler in self._handlers:
+            if recreated:
+                handler(name, old, None)
+                handler(name, None, new)
+            else:
+                handler(name, old, new)
+
+
+def _meta(obj: Any) -> ObjectMeta:
+    meta: ObjectMeta = obj.metadata
+    return meta
