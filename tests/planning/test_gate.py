@@ -1,0 +1,124 @@
+"""provision.md 4, 5 and 7.1: whether a claim is ours now."""
+
+import pytest
+
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import gate
+from csi_provisioner.planning.gate import Fail, Provision, Skip
+from csi_provisioner.planning.refusal import Ignored, Refusal
+from tests.planning.objects import DRIVER, claim, driver, storage_class
+
+GA, BETA = "volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"
+MIGRATED = "pv.kubernetes.io/migrated-to"
+NODE, ALPHA_NODE = "volume.kubernetes.io/selected-node", "volume.alpha.kubernetes.io/selected-node"
+BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
+IN_TREE = "kubernetes.io/acme"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "chosen", "ours"),
+    [
+        pytest.param({GA: DRIVER}, DRIVER, True, id="4-2 GA key, p19-engine-12"),
+        pytest.param({BETA: DRIVER}, DRIVER, True, id="4-2 beta key, p19-engine-12"),
+        pytest.param({GA: "", BETA: DRIVER}, "", False, id="4-2 an empty GA key hides the beta one"),
+        pytest.param({GA: "other", BETA: DRIVER}, "other", False, id="4-2 GA first"),
+        pytest.param({}, None, False, id="4-4 not annotated"),
+        pytest.param({GA: IN_TREE}, IN_TREE, False, id="p19-migration-1 in-tree, not migrated"),
+        pytest.param({GA: IN_TREE, MIGRATED: "other"}, IN_TREE, False, id="16 migrated to another driver"),
+        pytest.param({GA: IN_TREE, MIGRATED: DRIVER}, IN_TREE, True, id="p19-migration-1 migrated to us"),
+        pytest.param({MIGRATED: DRIVER}, None, True, id="4 migrated-to alone passes row 2"),
+    ],
+)
+def test_row_2_whose_claim(annotations: dict[str, str], chosen: str | None, ours: bool) -> None:
+    facts, it = driver(in_tree_name=IN_TREE), claim(annotations=annotations)
+    assert gate.provisioner_of(it) == chosen
+    assert gate.concerns(it, facts) is ours
+    if ours:
+        gate.check_addressed(it, facts)
+    else:
+        with pytest.raises(Ignored) as refused:
+            gate.check_addressed(it, facts)
+        assert (refused.value.state, refused.value.event) == (State.FINISHED, None)
+
+
+def test_row_1_a_bound_claim_is_done() -> None:
+    assert not gate.concerns(claim(volumeName="pv-1"), driver())
+
+
+@pytest.mark.parametrize(
+    ("annotations", "class_", "verdict"),
+    [
+        pytest.param({GA: DRIVER}, storage_class(), Provision, id="4-8"),
+        pytest.param({MIGRATED: DRIVER}, storage_class(), Skip, id="4-4 no provisioner annotation"),
+        pytest.param({GA: "other", MIGRATED: DRIVER}, storage_class(), Skip, id="4-5 unknown provisioner"),
+        pytest.param({GA: IN_TREE, MIGRATED: DRIVER}, storage_class(), Provision, id="4-5 in-tree name"),
+        pytest.param({GA: DRIVER}, None, Fail, id="4-6 class missing"),
+        pytest.param({GA: "other", MIGRATED: DRIVER}, None, Skip, id="4-5 before 4-6"),
+        pytest.param({GA: DRIVER}, storage_class(volumeBindingMode="Immediate"), Provision, id="4-7 immediate"),
+    ],
+)
+def test_rows_4_to_8(annotations: dict[str, str], class_: object, verdict: type) -> None:
+    assert isinstance(gate.decide(claim(annotations=annotations), class_, driver(in_tree_name=IN_TREE)), verdict)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "verdict"),
+    [
+        pytest.param({}, Skip, id="4-7 no node"),
+        pytest.param({NODE: ""}, Skip, id="4-7 empty node"),
+        pytest.param({ALPHA_NODE: "n1"}, Skip, id="4-7 the alpha key does not count"),
+        pytest.param({NODE: "n1"}, Provision, id="4-7 node selected"),
+    ],
+)
+def test_row_7_late_binding(nodes: dict[str, str], verdict: type) -> None:
+    late = storage_class(volumeBindingMode="WaitForFirstConsumer")
+    assert isinstance(gate.decide(claim(annotations={GA: DRIVER} | nodes), late, driver()), verdict)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "selected", "scheduler"),
+    [
+        pytest.param({}, "", None, id="5-6 none"),
+        pytest.param({NODE: "n1", ALPHA_NODE: "n2"}, "n1", "n1", id="5-6 first key wins"),
+        pytest.param({NODE: "", ALPHA_NODE: "n2"}, "", "", id="5-6 presence decides"),
+        pytest.param({ALPHA_NODE: "n2"}, "n2", None, id="5-6 alpha"),
+    ],
+)
+def test_selected_node(nodes: dict[str, str], selected: str, scheduler: str | None) -> None:
+    assert gate.selected_node(claim(annotations=nodes)) == selected
+    assert gate.scheduler_node(claim(annotations=nodes)) == scheduler
+
+
+@pytest.mark.parametrize(
+    ("annotations", "named", "name"),
+    [
+        pytest.param({}, "fast", "fast", id="claim class: spec"),
+        pytest.param({BETA_CLASS: "old"}, "fast", "old", id="claim class: annotation first"),
+        pytest.param({BETA_CLASS: ""}, "fast", "", id="claim class: even when empty"),
+        pytest.param({}, None, "", id="claim class: none"),
+    ],
+)
+def test_claim_class(annotations: dict[str, str], named: str | None, name: str) -> None:
+    assert gate.claim_class(claim(annotations=annotations, storageClassName=named)) == name
+
+
+def test_5_4_class_gone_meanwhile() -> None:
+    with pytest.raises(Refusal, match=r"'fast' of claim shop/a does not exist") as refused:
+        gate.check_class(claim(), None, driver())
+    assert refused.value.state is State.FINISHED
+
+
+def test_5_5_class_replaced_meanwhile() -> None:
+    with pytest.raises(Ignored, match=r"'fast' is now of provisioner 'other'"):
+        gate.check_class(claim(), storage_class(provisioner="other"), driver(in_tree_name=IN_TREE))
+    for ours in (DRIVER, IN_TREE):
+        kept = storage_class(provisioner=ours)
+        assert gate.check_class(claim(), kept, driver(in_tree_name=IN_TREE)) is kept
+
+
+def test_q14_a_claim_being_deleted_is_still_ours() -> None:
+    it = claim()
+    it.metadata.deletionTimestamp = "2024-01-01T00:00:00Z"
+    it.status.phase = "Lost"
+    assert gate.concerns(it, driver())
+    assert isinstance(gate.decide(it, storage_class(), driver()), Provision)
