@@ -1,0 +1,304 @@
+"""Events on the objects we work for: recorded at once, written in the background, never in anybody's way.
+
+`record` only notes: no waiting, no text made. What repeats (same object, source, type, reason and failure class,
+whatever its text) is one Event in the cluster: count and newest message are patched. Each object has a line of its own,
+written in order; lines wait for their turn, behind volume writes as long as `busy` says there are any.
+
+Memory is bounded by the number of lines: the least recently used goes first, with what it still had to say. When the
+API server pushes back, an event is tried a few times and then dropped; its count stays and goes with the next repeat.
+Spec: process.md 5.3, provision.md 11.1, design rule 5.
+"""
+
+import random as randomness
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+import trio
+from lightkube.core.resource import Resource, api_info
+
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
+
+T = TypeVar("T", bound=Resource)
+EventType = Literal["Normal", "Warning"]
+
+LINES = 4096
+"""Objects whose events are remembered or still to be written: about 1 KB each."""
+SERIES = 16
+"""Events remembered of one object: reasons times failure classes, of which few happen to one object."""
+BURST, REFILL = 25.0, 300.0
+"""process.md 5.3: so many writes per source and object at once, then one each so many seconds."""
+WRITERS = 4
+"""Enough to hide the server's latency; more would only compete with volume writes."""
+TRIES, FIRST_PAUSE = 4, 1.0
+"""When the server pushes back: 1, 2 and 4 s between tries, then the event is dropped."""
+PATIENCE = 5.0
+"""Seconds an event waits for volume writes at most: under lasting load events still appear."""
+BUSY_POLL = 0.05
+LONGEST_MESSAGE = 1024
+LONGEST_NAME = 253
+
+
+class Writer(Protocol):
+    """The part of `KubeClient` that is needed here."""
+
+    async def create(self, kind: type[T], obj: T, namespace: str | None = None) -> T: ...
+
+    async def patch(
+        self, kind: type[T], name: str, patch: dict[str, Any], namespace: str | None = None, *, strategy: str
+    ) -> T: ...
+
+
+class _Series(msgspec.Struct, gc=False):
+    """What repeats: one Event in the cluster."""
+
+    type: EventType
+    reason: str
+    failure_class: str
+    first: int
+    """Nanoseconds since the epoch, no two alike: also the Event's name, so that a create whose answer was lost is not
+    done twice."""
+    last: int = 0
+    message: str = ""
+    count: int = 0
+    created: bool = False
+    due: bool = False
+    """Waits in its line to be written."""
+
+
+class _Line(msgspec.Struct):
+    """The events of one object from one source, and its right to write some."""
+
+    component: str
+    about: ObjectReference
+    refilled: float
+    tokens: float = BURST
+    series: list[_Series] = []
+    due: list[_Series] = []
+    """In the order in which they happened."""
+    waits_since: float = 0.0
+    in_hand: bool = False
+    """A writer is at it and will see what becomes due meanwhile."""
+
+
+_LineKey = tuple[str, str]
+
+
+class EventRecorder:
+    """`busy` says that more important writes are under way: events then wait, but not longer than `PATIENCE`."""
+
+    def __init__(
+        self,
+        client: Writer,
+        source_component: str,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+        now: Callable[[], int] = time.time_ns,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self._client = client
+        self._component = source_component
+        self._busy = busy
+        self._now = now
+        self._random = random
+        self._stamp = 0
+        self._lines: OrderedDict[_LineKey, _Line] = OrderedDict()  # least recently used first
+        self._ready: OrderedDict[_LineKey, _Line] = OrderedDict()  # longest waiting first
+        self._in_hand = 0
+        self._idle_writers = trio.lowlevel.ParkingLot()
+        self._watchers = trio.lowlevel.ParkingLot()
+        self._refusal_told = False
+
+    def record(
+        self,
+        about: ObjectReference | Resource,
+        type_: EventType,
+        reason: str,
+        message: str,
+        failure_class: str = "",
+        *,
+        component: str | None = None,
+    ) -> None:
+        """Tells what has happened. Cheap, never waits, never fails; needs a running event loop."""
+        ref = about if isinstance(about, ObjectReference) else reference(about)
+        now = trio.current_time()
+        line_key = (component or self._component, ref.uid or f"{ref.kind}/{ref.namespace}/{ref.name}")
+        line = self._line(line_key, ref, now)
+        series = self._series(line, type_, reason, failure_class)
+        series.count += 1
+        series.last = self._stamp
+        series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
+        if series.due or not _may_write(line, now):
+            return
+        series.due = True
+        line.due.append(series)
+        if not line.in_hand and line_key not in self._ready:
+            line.waits_since = now
+            self._ready[line_key] = line
+            self._idle_writers.unpark()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Writes until it is cancelled; what has not been written then is lost (see `wait_written`)."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(WRITERS):
+                nursery.start_soon(self._write_forever)
+            task_status.started()
+
+    async def wait_written(self) -> None:
+        """Until there is nothing to write. For an orderly end, under a deadline of the caller."""
+        while self._ready or self._in_hand:
+            await self._watchers.park()
+
+    # ---- what is remembered
+
+    def _line(self, line_key: _LineKey, ref: ObjectReference, now: float) -> _Line:
+        line = self._lines.get(line_key)
+        if line is None:
+            line = self._lines[line_key] = _Line(component=line_key[0], about=ref, refilled=now)
+            if len(self._lines) > LINES:
+                self._forget_oldest()
+        else:
+            line.about = ref
+            self._lines.move_to_end(line_key)
+        return line
+
+    def _forget_oldest(self) -> None:
+        line_key, line = self._lines.popitem(last=False)
+        if line.due:
+            log.v(2, "Too many events waiting, dropping some", object=line.about.name, events=len(line.due))
+            line.due.clear()
+            self._ready.pop(line_key, None)
+
+    def _series(self, line: _Line, type_: EventType, reason: str, failure_class: str) -> _Series:
+        self._stamp = max(self._now(), self._stamp + 1)
+        for series in line.series:
+            if series.reason == reason and series.failure_class == failure_class and series.type == type_:
+                return series
+        series = _Series(type=type_, reason=reason, failure_class=failure_class, first=self._stamp)
+        if len(line.series) >= SERIES:
+            del line.series[0]
+        line.series.append(series)
+        return series
+
+    # ---- writing
+
+    async def _write_forever(self) -> None:
+        while True:
+            while not self._ready:
+                await self._idle_writers.park()
+            _, line = self._ready.popitem(last=False)
+            line.in_hand = True
+            self._in_hand += 1
+            try:
+                while line.due:
+                    await self._let_volumes_pass(line.waits_since)
+                    if line.due:  # not forgotten meanwhile
+                        await self._write(line, line.due.pop(0))
+            finally:
+                line.in_hand = False
+                self._in_hand -= 1
+                if not self._ready and not self._in_hand:
+                    self._watchers.unpark_all()
+
+    async def _let_volumes_pass(self, since: float) -> None:
+        while self._busy() and trio.current_time() < since + PATIENCE:  # noqa: ASYNC110 - a question, not an event
+            await trio.sleep(BUSY_POLL)
+
+    async def _write(self, line: _Line, series: _Series) -> None:
+        series.due = False  # whatever happens from now on is due again
+        message, series.message = series.message, ""
+        for failures in range(TRIES):
+            if failures:
+                await trio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._random()))
+            try:
+                await self._send(line, series, message)
+            except KubeError as error:
+                if not error.unavailable:
+                    self._refused(line, error)
+                    return
+                log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
+            else:
+                return
+        log.v(2, "Event dropped, the API server is busy", object=line.about.name, reason=series.reason)
+
+    async def _send(self, line: _Line, series: _Series, message: str) -> None:
+        namespace = line.about.namespace or "default"
+        name = f"{line.about.name[: LONGEST_NAME - 17]}.{series.first:x}"
+        if series.created:
+            news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last)}
+            try:
+                await self._client.patch(Event, name, news, namespace, strategy="merge")
+            except KubeError as error:
+                if not error.not_found:
+                    raise
+                series.created = False  # aged out: made again under its name
+            else:
+                return
+        try:
+            await self._client.create(Event, _event(line, series, name, namespace, message), namespace)
+        except KubeError as error:
+            if not error.already_exists:  # else an earlier try got through
+                raise
+        series.created = True
+
+    def _refused(self, line: _Line, error: KubeError) -> None:
+        """Nobody waits for an event: a namespace on its way out, or a right we do not have, costs one line of log."""
+        permission = error.forbidden and "being terminated" not in error.message
+        if permission and not self._refusal_told:
+            self._refusal_told = True
+            log.warning(
+                "Events cannot be written, going on without",
+                err=str(error),
+                advice="grant create and patch on events of the core API group to the service account of this process",
+            )
+        else:
+            log.v(4, "Event dropped", object=line.about.name, err=str(error))
+
+
+def reference(obj: Resource) -> ObjectReference:
+    """What `involvedObject` of an event about `obj` says."""
+    resource = api_info(obj).resource
+    meta: ObjectMeta = obj.metadata  # type: ignore[attr-defined]  # all our Structs have it
+    return ObjectReference(
+        kind=resource.kind,
+        apiVersion=resource.api_version,
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resourceVersion=meta.resourceVersion,
+    )
+
+
+def _may_write(line: _Line, now: float) -> bool:
+    line.tokens = min(BURST, line.tokens + (now - line.refilled) / REFILL)
+    line.refilled = now
+    if line.tokens < 1:
+        return False
+    line.tokens -= 1
+    return True
+
+
+def _event(line: _Line, series: _Series, name: str, namespace: str, message: str) -> Event:
+    return Event(
+        apiVersion="v1",
+        kind="Event",
+        metadata=ObjectMeta(name=name, namespace=namespace),
+        involvedObject=line.about,
+        type=series.type,
+        reason=series.reason,
+        message=message,
+        source=EventSource(component=line.component),
+        reportingComponent=line.component,
+        count=series.count,
+        firstTimestamp=_timestamp(series.first),
+        lastTimestamp=_timestamp(series.last),
+    )
+
+
+def _timestamp(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

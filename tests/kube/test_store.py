@@ -1,0 +1,235 @@
+"""The store: what readers see and handlers hear of lists, watch events and our own writes."""
+
+import pytest
+
+from csi_provisioner.kube.store import Store, version_number
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from tests.kube.objects import Told, claim, label, ours
+
+Claims = Store[PersistentVolumeClaim]
+
+
+@pytest.fixture
+def told() -> Told:
+    return []
+
+
+@pytest.fixture
+def store(told: Told) -> Claims:
+    """Holds a at 5 and b at 6, listed at 10; a handler that notes is subscribed after that."""
+    store: Claims = Store(project=ours, index="uid")
+    swap(store, 10, claim("a", 5), claim("b", 6), claim("f", 4, foreign=True))
+    store.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
+    return store
+
+
+def swap(store: Claims, version: int, *claims: PersistentVolumeClaim) -> None:
+    fresh: dict[str, PersistentVolumeClaim | None] = {}
+    for obj in claims:
+        store.admit(obj, fresh)
+    store.swap(fresh, str(version))
+
+
+def shown(store: Claims) -> dict[str, str | None]:
+    return {f"{o.metadata.namespace}/{o.metadata.name}": label(o) for o in store.values()}
+
+
+# ---- what the watch shows
+
+
+def test_added_changed_deleted(store: Claims, told: Told) -> None:
+    store.put(claim("c", 11))
+    store.put(claim("a", 12))
+    store.drop(claim("b", 13))
+    assert shown(store) == {"ns/a": "uid-a@12", "ns/c": "uid-c@11"}
+    assert told == [("ns/c", None, "uid-c@11"), ("ns/a", "uid-a@5", "uid-a@12"), ("ns/b", "uid-b@6", None)]
+    assert len(store) == 2
+    assert store.by_uid("uid-b") is None
+    assert label(store.by_uid("uid-a")) == "uid-a@12"
+
+
+def test_foreign_objects_leave_their_key_only(store: Claims, told: Told) -> None:
+    assert "ns/f" in store
+    assert store.get("ns/f") is None
+    assert store.by_uid("uid-f") is None
+    assert len(store) == 2
+    store.put(claim("f", 11, foreign=True))
+    store.drop(claim("f", 12, foreign=True))
+    assert told == []
+    assert "ns/f" not in store
+
+
+def test_an_object_may_become_ours_and_foreign_again(store: Claims, told: Told) -> None:
+    store.put(claim("f", 11))
+    store.put(claim("f", 12, foreign=True))
+    assert told == [("ns/f", None, "uid-f@11"), ("ns/f", "uid-f@11", None)]
+    assert "ns/f" in store
+    assert store.get("ns/f") is None
+
+
+def test_repeats_of_what_was_shown_are_ignored(store: Claims, told: Told) -> None:
+    store.put(claim("a", 12))
+    store.drop(claim("b", 13))
+    told.clear()
+    for repeat in (claim("a", 11), claim("a", 12), claim("b", 6)):
+        store.put(repeat)
+    store.drop(claim("b", 13))
+    assert told == []
+    assert shown(store) == {"ns/a": "uid-a@12"}
+
+
+def test_an_old_deletion_does_not_take_the_next_object_of_the_name(store: Claims) -> None:
+    store.drop(claim("a", 11))
+    store.put(claim("a", 12, uid="second"))
+    store.drop(claim("a", 11))
+    assert shown(store)["ns/a"] == "second@12"
+
+
+def test_a_deletion_is_final_for_its_uid_also_at_an_old_version(store: Claims) -> None:
+    store.put(claim("c", 11))
+    store.drop(claim("a", 5))
+    assert "ns/a" not in store
+
+
+def test_handlers_see_the_change_in_place(store: Claims) -> None:
+    seen: list[bool] = []
+    store.subscribe(lambda key, old, new: seen.append(store.get(key) is new))
+    store.put(claim("a", 11))
+    store.drop(claim("b", 12))
+    swap(store, 20, claim("a", 15), claim("z", 16))
+    assert seen == [True] * 4
+
+
+def test_resync_tells_every_object_again_unless_it_is_gone(store: Claims, told: Told) -> None:
+    keys = store.shown_keys()
+    store.drop(claim("b", 11))
+    told.clear()
+    for key in keys:
+        store.replay(key)
+    assert told == [("ns/a", "uid-a@5", "uid-a@5")]
+
+
+# ---- a fresh list
+
+
+def test_swap_tells_the_difference_only(store: Claims, told: Told) -> None:
+    kept = store.get("ns/a")
+    swap(store, 20, claim("a", 5), claim("c", 15))
+    assert sorted(told, key=lambda t: t[0]) == [("ns/b", "uid-b@6", None), ("ns/c", None, "uid-c@15")]
+    assert store.get("ns/a") is kept, "the same version stays the same object"
+    assert "ns/f" not in store
+
+
+def test_an_object_deleted_and_made_again_while_away_is_told_as_both(store: Claims, told: Told) -> None:
+    swap(store, 20, claim("a", 15, uid="second"), claim("b", 6))
+    assert told == [("ns/a", "uid-a@5", None), ("ns/a", None, "second@15")]
+    assert store.by_uid("uid-a") is None
+    assert label(store.by_uid("second")) == "second@15"
+
+
+def test_swap_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None:
+    store.remember(claim("a", 12))
+    swap(store, 3, claim("a", 2))
+    assert shown(store) == {"ns/a": "uid-a@2"}
+    store.put(claim("a", 4))
+    assert shown(store) == {"ns/a": "uid-a@4"}
+
+
+# ---- our own writes
+
+
+def test_remembered_is_read_at_once_and_told_by_the_watch(store: Claims, told: Told) -> None:
+    store.remember(claim("a", 12))
+    store.remember(claim("new", 13))
+    assert shown(store) == {"ns/a": "uid-a@12", "ns/b": "uid-b@6", "ns/new": "uid-new@13"}
+    assert len(store) == 3
+    assert "ns/new" in store
+    assert label(store.by_uid("uid-new")) == "uid-new@13"
+    assert told == []
+    store.put(claim("a", 12))
+    assert told == [("ns/a", "uid-a@5", "uid-a@12")]
+
+
+def test_an_event_older_than_what_we_remember_does_not_take_us_back(store: Claims, told: Told) -> None:
+    store.remember(claim("a", 12))
+    store.put(claim("a", 11))
+    assert label(store.get("ns/a")) == "uid-a@12"
+    store.put(claim("a", 13))
+    assert label(store.get("ns/a")) == "uid-a@13"
+    assert told == [("ns/a", "uid-a@5", "uid-a@11"), ("ns/a", "uid-a@11", "uid-a@13")]
+
+
+@pytest.mark.parametrize("version", [4, 5, 9, 10], ids=lambda v: f"version {v}")
+def test_what_the_watch_has_passed_is_not_remembered(store: Claims, version: int) -> None:
+    store.remember(claim("a", version))
+    store.remember(claim("gone", version))
+    assert shown(store) == {"ns/a": "uid-a@5", "ns/b": "uid-b@6"}
+
+
+def test_the_newest_of_several_writes_is_remembered(store: Claims) -> None:
+    for version in (12, 15, 13):
+        store.remember(claim("a", version))
+    assert label(store.get("ns/a")) == "uid-a@15"
+
+
+def test_a_deletion_seen_after_wins(store: Claims, told: Told) -> None:
+    store.remember(claim("a", 12))
+    store.drop(claim("a", 14))
+    assert "ns/a" not in store
+    store.remember(claim("a", 13))
+    assert "ns/a" not in store, "an answer that comes after the deletion was seen is late"
+    assert told == [("ns/a", "uid-a@5", None)]
+
+
+def test_a_deletion_of_the_object_before_ours_leaves_ours(store: Claims, told: Told) -> None:
+    store.remember(claim("a", 12, uid="second"))
+    store.drop(claim("a", 11))
+    assert label(store.get("ns/a")) == "second@12"
+    assert store.by_uid("uid-a") is None
+    assert label(store.by_uid("second")) == "second@12"
+    store.put(claim("a", 12, uid="second"))
+    assert told == [("ns/a", "uid-a@5", None), ("ns/a", None, "second@12")]
+
+
+def test_a_list_ends_what_it_has_passed(store: Claims) -> None:
+    store.remember(claim("a", 12))
+    store.remember(claim("b", 30))
+    swap(store, 20, claim("b", 6))
+    assert shown(store) == {"ns/b": "uid-b@30"}
+
+
+def test_a_bookmark_ends_what_the_watch_never_shows(store: Claims) -> None:
+    store.remember(claim("elsewhere", 12))
+    store.reached("11")
+    assert "ns/elsewhere" in store
+    store.reached("12")
+    assert "ns/elsewhere" not in store
+    assert store.by_uid("uid-elsewhere") is None
+
+
+def test_before_the_first_list_all_is_remembered() -> None:
+    store: Claims = Store()
+    store.remember(claim("a", 12))
+    swap(store, 10)
+    assert shown(store) == {"ns/a": "uid-a@12"}
+
+
+def test_what_is_projected_away_is_not_remembered(store: Claims) -> None:
+    store.remember(claim("a", 12, foreign=True))
+    assert label(store.get("ns/a")) == "uid-a@5"
+
+
+def test_versions_that_are_no_numbers_are_never_newer(store: Claims) -> None:
+    assert [version_number(v) for v in ("12", "", "1x", "²", "-3")] == [12, -1, -1, -1, -1]
+    store.remember(claim("a", "zz"))
+    assert label(store.get("ns/a")) == "uid-a@5"
+    opaque: Claims = Store()
+    opaque.put(claim("a", "x"))
+    opaque.put(claim("a", "w"))
+    assert label(opaque.get("ns/a")) == "uid-a@w"
+
+
+def test_no_index_without_asking_for_it() -> None:
+    store: Claims = Store()
+    with pytest.raises(LookupError):
+        store.by_uid("uid-a")
