@@ -1,0 +1,169 @@
+"""Every check of the project as a session; plain `nox` runs those that need nothing but Python (docs/index.md).
+
+Each session installs one dependency group of pyproject.toml at the versions of constraints.txt. Sessions that need more
+than Python look for it in `../shared` and, where it is missing, say what they did not run.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "layers", "protos", "tests"]
+
+ROOT = Path(__file__).parent
+SHARED = ROOT.parent / "shared"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def install(session: nox.Session, *groups: str, project: bool = True) -> None:
+    """The groups, and the project itself, at pinned versions."""
+    parts = nox.project.dependency_groups(PROJECT, *groups)
+    session.install("-c", "constraints.txt", *parts, *(["-e", ".[sandbox]"] if project else []))
+
+
+def shared(session: nox.Session, program: str, *, what: str, needs_go: bool = True) -> Path | None:
+    """A program of the shared folder; None, and a word about it, where it or its toolchain is missing."""
+    path = SHARED / program
+    if not path.exists():
+        session.warn(f"NOT RUN: {what} ({path.relative_to(ROOT.parent)} is missing)")
+        return None
+    if needs_go and shutil.which("go") is None:
+        session.warn(f"NOT RUN: {what} (no Go toolchain to build what it needs)")
+        return None
+    return path
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    install(session, "lint", project=False)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Who may import whom."""
+    install(session, "layers")
+    session.run("lint-imports", "--no-logo", *session.posargs)
+
+
+@nox.session
+def protos(session: nox.Session) -> None:
+    """The generated messages are those of protos/csi.proto; `nox -s protos -- --write` makes them."""
+    install(session, "protos")
+    session.run("python", "protos/generate.py", *([] if "--write" in session.posargs else ["--check"]))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests but those on a real control plane."""
+    install(session, "test")
+    session.run("pytest", "-m", "not cluster", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def versions(session: nox.Session) -> None:
+    """The same tests on every supported Python that is installed."""
+    install(session, "test")
+    session.run("pytest", "-m", "not cluster", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Journeys on a real control plane, and csi-sanity against the sandbox's driver."""
+    install(session, "test")
+    environment: dict[str, str | None] = {}
+    if "KUBEBUILDER_ASSETS" not in os.environ:
+        build = shared(session, "controlplane/build", what="the tests on a real control plane")
+        if build is None:
+            return
+        environment["KUBEBUILDER_ASSETS"] = _built(session, build)
+    if sanity := shared(session, "csi-sanity/build", what="csi-sanity"):
+        environment["CSI_SANITY"] = _built(session, sanity)
+    session.run("pytest", "-m", "cluster", *session.posargs, env=environment)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Compare with the Go external-provisioner; scenario names or globs may follow `--`."""
+    check = shared(
+        session,
+        "conformance/check",
+        what="the comparison with the Go external-provisioner",
+        needs_go="KUBEBUILDER_ASSETS" not in os.environ,
+    )
+    if check is None:
+        return
+    install(session)
+    python = Path(session.bin) / "python"
+    session.run(
+        check,
+        "--provisioner",
+        f"{python} -m csi_provisioner --csi-address={{sock}} --kubeconfig={{kubeconfig}}",
+        "--proto",
+        "protos/csi.proto",
+        "--deviations",
+        "tests/conformance/deviations.yaml",
+        *(session.posargs or _scenarios()),
+        external=True,
+    )
+
+
+@nox.session
+def sandbox(session: nox.Session) -> None:
+    """A cluster, a driver and the provisioner in one process."""
+    install(session)
+    session.run("python", "-m", "csi_provisioner.sandbox", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measurements; what they are, their output says."""
+    install(session, "test")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def constraints(session: nox.Session) -> None:
+    """Write constraints.txt anew: one set of versions for all supported Pythons."""
+    session.install("uv")
+    session.run(
+        *(
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--python-version",
+            PYTHONS[0],
+            "--no-header",
+            "--no-annotate",
+        ),
+        *("--upgrade", "--all-extras", "--group", "dev", "pyproject.toml", "--output-file", "constraints.txt"),
+    )
+
+
+def _built(session: nox.Session, build: Path) -> str:
+    """What a build script prints: the place of what it built, which the first time takes minutes."""
+    printed = session.run(build, external=True, silent=True)
+    return str(printed).strip().splitlines()[-1]
+
+
+def _scenarios() -> list[str]:
+    """The scenarios that this project answers for."""
+    lines = (ROOT / "tests" / "conformance" / "scenarios.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
