@@ -50,7 +50,7 @@ class Writer(Protocol):
     async def create(self, kind: type[T], obj: T, namespace: str | None = None) -> T: ...
 
     async def patch(
-        self, kind: type[T], name: str, patch: dict[str, Any], namespace: str | None = None, *, strategy: str
+        self, kind: type[T], name: str, patch: dict[str, Any], namespace: str | None = None, *, strategy: Literal["merge"]
     ) -> T: ...
 
 

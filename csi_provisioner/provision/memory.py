@@ -1,6 +1,6 @@
 """What is known of claims beyond the caches, for as long as this process leads.
 
-Three things a cache cannot tell: a volume that the driver may still be making (its claim is kept, even deleted), a
+What a cache cannot tell: a volume that the driver may still be making (its claim is kept, even deleted), a
 volume that was made or written but is not in a cache yet, and a claim the driver called infeasible. Losing this memory
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
@@ -8,6 +8,7 @@ is safe for claims that exist, because CreateVolume is idempotent by name; it is
 from dataclasses import dataclass
 
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
+from csi_provisioner.planning.topology import TopologyMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class ClaimMemory:
         self.in_progress: dict[str, PersistentVolumeClaim] = {}
         self.infeasible: dict[str, Infeasible] = {}
         self.unsaved: dict[str, PersistentVolume] = {}
+        self.topology: dict[str, TopologyMemory] = {}
         self._written: dict[str, str] = {}
         self._unsaved_of: dict[str, str] = {}
 
@@ -54,6 +56,8 @@ class ClaimMemory:
         if new is None and old is not None:
             self._written.pop(old.metadata.uid, None)
             self.infeasible.pop(old.metadata.uid, None)
+            if old.metadata.uid not in self.in_progress:
+                self.topology.pop(old.metadata.uid, None)
         elif new is not None and new.spec.volumeName:
             self._written.pop(new.metadata.uid, None)
 

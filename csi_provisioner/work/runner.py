@@ -46,6 +46,12 @@ class Loop:
         self._paused = False
         self._stopping = False
 
+    @property
+    def is_behind(self) -> bool:
+        """Something is due and waits for a free worker."""
+        due = self._schedule.next_due()
+        return due is not None and due <= trio.current_time()
+
     def wake(self, key: str, after: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier."""
         if self._schedule.add(key, trio.current_time() + after):

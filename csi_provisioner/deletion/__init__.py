@@ -1,0 +1,1 @@
+"""A released volume's way out: the driver first, then the PersistentVolume."""

@@ -1,0 +1,174 @@
+"""One try at one PersistentVolume: its finalizer, and its deletion once it is released (delete.md 2 to 8).
+
+Keyed by name. The order of the three writes is the contract: the volume in the storage backend, the object, our
+finalizer. That the driver has deleted a volume is remembered until its PersistentVolume is gone, so that our own
+writes, which wake the key up again, do not ask it a second time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import trio
+
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.codes import label
+from csi_provisioner.model.kubernetes import PersistentVolume, Secret, StorageClass, VolumeAttachment
+from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.model.secret import SecretData
+from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
+from csi_provisioner.planning.deletion import FinalizerChange, Target
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
+
+Refresh = Callable[[PersistentVolume], None]
+"""A volume was deleted: free capacity of its segments has changed (capacity.md 10)."""
+
+
+class VolumeReconciler:
+    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment."""
+
+    def __init__(
+        self,
+        volumes: Store[PersistentVolume],
+        storage_classes: Store[StorageClass],
+        attachments: Callable[[str], Iterable[VolumeAttachment]],
+        kube: KubeClient,
+        driver: Driver,
+        facts: DriverFacts,
+        *,
+        events: EventRecorder,
+        metrics: Metrics,
+        next_try: Callable[[str], tuple[int, float]],
+        segments: Mapping[str, str] | None = None,
+        refresh: Refresh | None = None,
+    ) -> None:
+        self._volumes = volumes
+        self._storage_classes = storage_classes
+        self._attachments = attachments
+        self._kube = kube
+        self._driver = driver
+        self._facts = facts
+        self._events = events
+        self._metrics = metrics
+        self._next_try = next_try
+        self._segments = segments
+        self._refresh = refresh
+        self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
+
+    def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        """Handler of the volume store: a volume that is gone need not be remembered."""
+        if new is None:
+            self._deleted.pop(name, None)
+
+    async def reconcile(self, name: str) -> Outcome:
+        volume = self._volumes.get(name)
+        if volume is None or not deletion.is_responsible(volume, self._facts):
+            return DONE
+        change = deletion.finalizer_change(volume)
+        if change is not None:
+            try:
+                volume = await self._patch(volume, change)
+            except KubeError as error:
+                return DONE if error.not_found else Retry(str(error))
+            self._volumes.remember(volume)
+        if not deletion.should_delete(volume):
+            return DONE
+        return await self._delete(volume)
+
+    async def _patch(self, volume: PersistentVolume, change: FinalizerChange) -> PersistentVolume:
+        patch = deletion.finalizer_patch(change)
+        log.v(4, "Changing our finalizer", PV=volume.metadata.name, change=change)
+        return await self._kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
+
+    async def _delete(self, volume: PersistentVolume) -> Outcome:
+        started, class_name = trio.current_time(), volume.spec.storageClassName or ""
+        name = volume.metadata.name
+        try:
+            if self._deleted.get(name) != volume.metadata.uid:
+                await self._delete_in_backend(volume)
+                self._deleted[name] = volume.metadata.uid
+                log.v(2, "Volume deleted", PV=name)
+            await self._remove(volume)
+        except Ignored as ignored:
+            log.v(4, "Volume is not ours to delete", PV=name, reason=ignored.reason)
+            # quirk Q7, kept: it counts as a success
+        except KubeError as error:
+            self._metrics.deletion(class_name, None)
+            # gone already is an end; as in the reference it is not counted as a success
+            return DONE if error.not_found else Retry(str(error))
+        except (Refusal, CallError) as error:
+            self._metrics.deletion(class_name, None)
+            return self._failed(volume, error)
+        self._metrics.deletion(class_name, trio.current_time() - started)
+        return DONE
+
+    async def _delete_in_backend(self, volume: PersistentVolume) -> None:
+        """delete.md 7, row by row."""
+        target = deletion.target(volume)
+        deletion.check_accessible(target.volume, self._segments)
+        capabilities.check_driver(self._facts)
+        data = await self._secrets(target)
+        deletion.check_detached(volume, self._attachments(volume.metadata.name))
+        migrated = target.migrated if self._facts.in_tree_name else None
+        await self._driver.delete_volume(deletion.request(target, data), migrated=migrated)
+        if self._refresh is not None:
+            self._refresh(target.volume)
+
+    async def _secrets(self, target: Target) -> SecretData | None:
+        name = secrets.deletion_class(target.volume)
+        storage_class = self._storage_classes.get(name) if name else None
+        found = secrets.deletion_reference(target.volume, storage_class, self._facts, migrated=target.migrated)
+        if found.warning:
+            log.warning(found.warning, PV=target.volume.metadata.name)
+        if found.reference is None:
+            return None
+        try:
+            secret = await self._kube.get(Secret, found.reference.name, found.reference.namespace)
+        except KubeError as error:
+            log.warning(
+                "Cannot read the secret for the deletion, deleting without it",
+                PV=target.volume.metadata.name,
+                secret=f"{found.reference.namespace}/{found.reference.name}",
+                error=str(error),
+            )
+            return None
+        return SecretData.decode(secret.data)
+
+    async def _remove(self, volume: PersistentVolume) -> None:
+        """delete.md 6, steps 2 to 4: the object, then our finalizer."""
+        name = volume.metadata.name
+        if not volume.metadata.deletionTimestamp:
+            await self._kube.delete(PersistentVolume, name)
+        if not volume.metadata.finalizers:
+            return
+        seen = self._volumes.get(name)
+        if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
+            return
+        try:
+            await self._patch(seen, "remove")
+        except KubeError as error:
+            if not error.not_found:
+                raise
+
+    def _failed(self, volume: PersistentVolume, error: Refusal | CallError) -> Outcome:
+        name = volume.metadata.name
+        if isinstance(error, CallError):
+            message = f"driver {self._facts.name} could not delete volume {name}: {error}"
+            kind = label(error.code)
+        else:
+            message, kind = error.message, "refused"
+        attempt, delay = self._next_try(name)
+        self._events.record(
+            volume,
+            "Warning",
+            "VolumeFailedDelete",
+            f"{message} (attempt {attempt}; next try in {delay:.3g} s)",
+            failure_class=kind,
+        )
+        return Retry(message)

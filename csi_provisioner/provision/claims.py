@@ -1,0 +1,379 @@
+"""One try at one claim: the straight line of design.md 2, and what its end means (provision.md 3 to 5).
+
+Keyed by claim UID, so that a claim made anew under its old name is another item. Works from the caches and from
+`ClaimMemory`; may run at any time, twice, and after a crash at any line.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.codes import label
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeSnapshot
+from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt, State
+from csi_provisioner.planning import finalizers, gate, naming, sources, verdict, volume
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.request import Plan
+from csi_provisioner.planning.verdict import Made
+from csi_provisioner.planning.wellknown import SELECTED_NODE, SNAPSHOT_FINALIZER
+from csi_provisioner.settings import ProvisioningSettings, RetrySettings
+
+from .create import Creator
+from .gather import Gatherer, Placement
+from .memory import ClaimMemory, Infeasible
+from .orphans import Orphans
+from .save import Saver
+
+Owner = Callable[[PersistentVolumeClaim, StorageClass | None], Awaitable[bool]]
+"""Is the claim this instance's to provision? Only asked with `--node-deployment`."""
+
+Refresh = Callable[[StorageClass, PersistentVolume | None], None]
+"""A try ended: free capacity of the class, or of the volume's segments, may have changed (provision.md 17)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    claims: Store[PersistentVolumeClaim]
+    volumes: Store[PersistentVolume]
+    storage_classes: Store[StorageClass]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by."""
+
+    state: State
+    message: str
+    kind: str
+    infeasible: bool = False
+
+
+class ClaimReconciler:
+    """`next_try(uid)` tells which try this is and the seconds until the next one, for people who read the events."""
+
+    def __init__(
+        self,
+        caches: Caches,
+        kube: KubeClient,
+        facts: DriverFacts,
+        *,
+        identity: str,
+        provisioning: ProvisioningSettings,
+        retries: RetrySettings,
+        gatherer: Gatherer,
+        creator: Creator,
+        saver: Saver,
+        memory: ClaimMemory,
+        orphans: Orphans,
+        events: EventRecorder,
+        metrics: Metrics,
+        next_try: Callable[[str], tuple[int, float]],
+        placement: Placement | None = None,
+        owner: Owner | None = None,
+        refresh: Refresh | None = None,
+    ) -> None:
+        self._caches = caches
+        self._kube = kube
+        self._facts = facts
+        self._identity = identity
+        self._provisioning = provisioning
+        self._retries = retries
+        self._gatherer = gatherer
+        self._creator = creator
+        self._saver = saver
+        self._memory = memory
+        self._orphans = orphans
+        self._events = events
+        self._metrics = metrics
+        self._next_try = next_try
+        self._placement = placement
+        self._owner = owner
+        self._refresh = refresh
+
+    async def reconcile(self, uid: str) -> Outcome:
+        claim = self._caches.claims.by_uid(uid) or self._memory.in_progress.get(uid)
+        if claim is None:
+            return DONE
+        held = self._held_off(claim)
+        if held is not None:
+            return held
+        if not gate.concerns(claim, self._facts):
+            return self._leave(claim, "it is bound, or not for this driver")
+        storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
+        if self._owner is not None and not await self._owned(claim, storage_class):
+            return self._leave(claim, "it is another node's to provision")
+        match gate.decide(claim, storage_class, self._facts):
+            case gate.Skip(reason=reason):
+                return self._leave(claim, reason)
+            case gate.Fail(message=message):
+                self._count(claim, None)
+                return Retry(message)
+        if self._memory.is_unsaved(uid):
+            return DONE  # the volume is made; writing it is an item of its own
+        try:
+            if await self._was_made(claim):
+                return DONE
+        except KubeError as error:
+            return Retry(str(error))
+        return await self._provision(claim)
+
+    # ---- whether there is anything to do
+
+    def _held_off(self, claim: PersistentVolumeClaim) -> RetryAt | None:
+        """provision.md 6: the driver refused the claim as it stands; another class is another claim to it."""
+        held = self._memory.infeasible.get(claim.metadata.uid)
+        if held is None:
+            return None
+        storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
+        if storage_class is None:
+            return None
+        if storage_class.metadata.uid != held.class_uid or held.until <= trio.current_time():
+            del self._memory.infeasible[claim.metadata.uid]
+            return None
+        return RetryAt(held.until, "the driver called the claim infeasible")
+
+    async def _owned(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
+        assert self._owner is not None
+        try:
+            return await self._owner(claim, storage_class)
+        except (Refusal, KubeError) as error:
+            # node-deployment.md 4: provisioning repeats the question and tells the answer in an event
+            log.warning("Could not tell whether the claim is this node's", PVC=claim, error=str(error))
+            return True
+
+    def _leave(self, claim: PersistentVolumeClaim, reason: str) -> Outcome:
+        log.v(5, "Claim is not to be provisioned", PVC=claim, reason=reason)
+        self._end(claim, f"the claim is no longer to be provisioned: {reason}")
+        return DONE
+
+    def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
+        """Tries end here without a volume; one that the driver may still be making will have no owner."""
+        uncertain = self._memory.in_progress.pop(claim.metadata.uid, None) is not None
+        if uncertain and claim.spec.volumeName != self._name(claim):
+            self.suspect(claim, reason)
+
+    def suspect(self, claim: PersistentVolumeClaim, reason: str) -> None:
+        self._orphans.suspect(
+            volume_id="",
+            name=self._name(claim),
+            claim=kubernetes.key(claim),
+            reason=reason,
+        )
+
+    async def _was_made(self, claim: PersistentVolumeClaim) -> bool:
+        """Is there a volume for the claim already, whatever its cached form says?"""
+        uid = claim.metadata.uid
+        written = self._memory.written(uid)
+        if written is not None:
+            if written in self._caches.volumes or not await self._is_still_unbound(claim):
+                return True
+            self._memory.forget_written(uid)
+        # quirk Q4, kept: the default name counts as well
+        if any(name in self._caches.volumes for name in (naming.default_name(uid), self._name(claim))):
+            self._memory.in_progress.pop(uid, None)
+            self._count(claim, None)
+            return True
+        return False
+
+    async def _is_still_unbound(self, claim: PersistentVolumeClaim) -> bool:
+        """The volume we wrote is gone: was it bound and deleted, and the cache is late, or has the claim none?"""
+        meta = claim.metadata
+        try:
+            live = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
+        except KubeError as error:
+            if error.not_found:
+                return False
+            raise
+        return live.metadata.uid == meta.uid and not live.spec.volumeName
+
+    def _name(self, claim: PersistentVolumeClaim) -> str:
+        try:
+            return naming.volume_name(claim.metadata.uid, self._provisioning)
+        except Refusal:
+            return ""  # said in an event when it is asked for again
+
+    # ---- the try
+
+    async def _provision(self, claim: PersistentVolumeClaim) -> Outcome:
+        started = trio.current_time()
+        found = self._caches.storage_classes.get(gate.claim_class(claim))
+        try:
+            storage_class = gate.check_class(claim, found, self._facts)
+        except Refusal as refusal:
+            self._count(claim, None)
+            self._memory.in_progress.pop(claim.metadata.uid, None)
+            return Retry(refusal.message)  # no event: provision.md 5 step 4
+        except Ignored as ignored:
+            return self._ignored(claim, ignored)
+        self._events.record(
+            claim, "Normal", "Provisioning", f'Asking driver {self._facts.name} for a volume for claim "{_key(claim)}"'
+        )
+        result = await self._try(claim, storage_class)
+        if isinstance(result, PersistentVolume):
+            self._count(claim, trio.current_time() - started)
+            self._refreshed(storage_class, result, None)
+            return DONE
+        self._count(claim, None)
+        self._refreshed(storage_class, None, result.state)
+        if isinstance(result, Ignored):
+            return self._ignored(claim, result, counted=True)
+        return await self._failed(claim, storage_class, result)
+
+    async def _try(
+        self, claim: PersistentVolumeClaim, storage_class: StorageClass
+    ) -> "PersistentVolume | Failure | Ignored":
+        try:
+            gate.check_addressed(claim, self._facts)
+            plan = await self._gatherer.plan(claim, storage_class)
+            self._memory.in_progress[claim.metadata.uid] = claim  # until the driver says for certain that it is not
+            made = await self._creator.create(plan)
+            pv = await self._compose(plan, made)
+        except Ignored as ignored:
+            return ignored
+        except Refusal as refusal:
+            if refusal.detail:
+                log.warning(refusal.message, PVC=claim, detail=refusal.detail)
+            return Failure(refusal.state, refusal.message, "refused")
+        except KubeError as error:
+            return Failure(State.NO_CHANGE, str(error), f"api {error.code}")
+        except CallError as error:
+            return self._call_failed(claim, error)
+        if self._placement is not None:
+            self._placement.forget(claim.metadata.uid)
+        self._memory.in_progress.pop(claim.metadata.uid, None)
+        self._memory.keep_unsaved(pv)  # from here on the volume is not lost, whatever is cancelled
+        await self._release_snapshot(claim)
+        await self._saver.save(pv)
+        return pv
+
+    def _call_failed(self, claim: PersistentVolumeClaim, error: CallError) -> Failure:
+        code = None if error.not_grpc else error.code
+        state = verdict.state_of(code, topology_active=self._facts.topology, selected_node=gate.selected_node(claim))
+        if self._placement is not None and verdict.forgets_topology(state, topology_active=self._facts.topology):
+            self._placement.forget(claim.metadata.uid)
+        message = f"driver {self._facts.name} could not create the volume: {error}"
+        return Failure(state, message, label(error.code), infeasible=verdict.is_infeasible(code))
+
+    async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
+        composed = volume.compose(plan, made, self._facts, self._identity, self._provisioning)
+        try:
+            return volume.to_in_tree(plan, composed)
+        except Refusal as refusal:
+            # quirk Q2, not kept: the volume is deleted again, and only if that fails may it still exist
+            error = await self._creator.discard(plan, made.volume_id)
+            if error is None:
+                raise
+            raise Refusal(State.IN_BACKGROUND, f"{refusal.message}; deleting it again failed: {error}") from error
+
+    async def _release_snapshot(self, claim: PersistentVolumeClaim) -> None:
+        """provision.md 9.6: a failure here only costs time, the sweep catches what is left."""
+        name = sources.snapshot_to_release(claim)
+        if name is None:
+            return
+        try:
+            snapshot = await self._kube.get(VolumeSnapshot, name, claim.metadata.namespace)
+            if finalizers.present(snapshot, SNAPSHOT_FINALIZER):
+                await self._kube.change(
+                    VolumeSnapshot,
+                    name,
+                    claim.metadata.namespace,
+                    seen=snapshot.metadata.resourceVersion,
+                    edit=lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER),
+                )
+        except KubeError as error:
+            if not error.not_found:
+                log.v(3, "Left the finalizer on a snapshot to the sweep", snapshot=name, error=str(error))
+
+    # ---- what its end means
+
+    def _ignored(self, claim: PersistentVolumeClaim, ignored: Ignored, *, counted: bool = False) -> Outcome:
+        if not counted:
+            self._count(claim, None)
+        if ignored.event:
+            self._events.record(claim, "Normal", "Provisioning", ignored.event, failure_class="ignored")
+        log.v(2, "Claim is left alone", PVC=claim, reason=ignored.reason)
+        self._end(claim, ignored.reason)
+        return DONE
+
+    async def _failed(self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure) -> Outcome:
+        uid = claim.metadata.uid
+        if failure.infeasible:
+            until = trio.current_time() + self._retries.maximum
+            self._memory.infeasible.setdefault(uid, Infeasible(until, storage_class.metadata.uid))
+            delay = self._retries.maximum
+        else:
+            delay = self._next_try(uid)[1]
+        rescheduled = (
+            failure.state is State.RESCHEDULE
+            and gate.scheduler_node(claim) is not None
+            and await self._unselect_node(claim)
+        )
+        attempt = self._next_try(uid)[0]
+        then = "the scheduler is asked for another node" if rescheduled else f"next try in {delay:.3g} s"
+        self._events.record(
+            claim,
+            "Warning",
+            "ProvisioningFailed",
+            f"{failure.message} (attempt {attempt}; {then})",
+            failure_class=failure.kind,
+        )
+        if failure.state is State.IN_BACKGROUND:
+            self._memory.in_progress[uid] = claim
+        elif failure.state is not State.NO_CHANGE:
+            self._memory.in_progress.pop(uid, None)
+        if rescheduled:
+            return DONE
+        if failure.infeasible:
+            log.v(2, "Claim is infeasible for the driver", PVC=claim, error=failure.message)
+            return RetryAt(self._memory.infeasible[uid].until, failure.message)
+        return Retry(failure.message)
+
+    async def _unselect_node(self, claim: PersistentVolumeClaim) -> bool:
+        """provision.md 5.1: the scheduler chooses again. The server's answer goes to the cache (Q13)."""
+
+        def edit(raw: dict[str, dict[str, dict[str, str]]]) -> bool:
+            return raw["metadata"].get("annotations", {}).pop(SELECTED_NODE, None) is not None
+
+        meta = claim.metadata
+        try:
+            changed = await self._kube.change(
+                PersistentVolumeClaim, meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit
+            )
+        except KubeError as error:
+            log.warning("Could not ask the scheduler for another node", PVC=claim, error=str(error))
+            return False
+        if changed is not None:
+            self._caches.claims.remember(changed)
+        return True
+
+    # ---- telling
+
+    def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
+        source = claim.spec.dataSource.kind if claim.spec.dataSource else ""
+        self._metrics.provision(claim.spec.storageClassName or "", source, seconds)
+
+    def _refreshed(self, storage_class: StorageClass, pv: PersistentVolume | None, state: State | None) -> None:
+        if self._refresh is not None and state is not State.NO_CHANGE:
+            self._refresh(storage_class, pv)
+
+    def announce(self, pv: PersistentVolume) -> None:
+        """The volume is in the API server (provision.md 13): said on the claim if it still exists."""
+        claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
+        log.v(2, "PersistentVolume written", PV=pv.metadata.name, PVC=claim)
+        if claim is not None:
+            self._events.record(
+                claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"
+            )
+
+
+def _key(claim: PersistentVolumeClaim) -> str:
+    return kubernetes.key(claim)

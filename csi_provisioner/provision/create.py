@@ -1,0 +1,76 @@
+"""CreateVolume, and the undo of a volume whose answer cannot be used (provision.md 9)."""
+
+import trio
+
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.logs import log
+from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model.codes import Code
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import verdict
+from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.request import Plan
+from csi_provisioner.planning.verdict import Made, Unusable
+
+from .orphans import Orphans
+
+# One after the other without a pause (provision.md 9.4): a driver that is merely busy gets a second chance.
+UNDO_TRIES = 5
+
+
+class Creator:
+    """`undo_limit`: seconds for all tries of an undo together, the one thing here that outlives a cancellation."""
+
+    def __init__(self, driver: Driver, orphans: Orphans, *, migratable: bool, undo_limit: float) -> None:
+        self._driver = driver
+        self._orphans = orphans
+        self._migratable = migratable
+        self._undo_limit = undo_limit
+
+    async def create(self, plan: Plan) -> Made:
+        """One call, nothing is repeated.
+
+        Raises `CallError` as the driver gave it, and `Refusal` for an answer that cannot be used, after its undo. A
+        cancellation may leave the volume being made: the next try asks for it by the same name.
+        """
+        response = await self._driver.create_volume(plan.request, migrated=self._migrated(plan))
+        answer = verdict.judge(plan, response)
+        if isinstance(answer, Unusable):
+            raise Refusal(State.IN_BACKGROUND, await self._undone(plan, answer))
+        log.v(3, "Volume created", volumeID=answer.volume_id, bytes=answer.capacity_bytes, PVC=plan.draft.claim)
+        return answer
+
+    async def discard(self, plan: Plan, volume_id: str) -> CallError | None:
+        """Delete a volume that no PersistentVolume names; the last error if that did not work within the limit."""
+        request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=plan.secrets.reveal())
+        error: CallError | None = None
+        # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
+        with trio.move_on_after(self._undo_limit, shield=True) as scope:
+            for _ in range(UNDO_TRIES):
+                try:
+                    await self._driver.delete_volume(request, migrated=self._migrated(plan))
+                except CallError as failed:
+                    error = failed
+                else:
+                    return None
+        if scope.cancelled_caught or error is None:
+            error = CallError(
+                Code.DEADLINE_EXCEEDED, f"not done within {self._undo_limit:g} s", "/csi.v1.Controller/DeleteVolume"
+            )
+        self._orphans.suspect(
+            volume_id=volume_id,
+            name=plan.draft.name,
+            claim=kubernetes.key(plan.draft.claim),
+            reason=f"it could not be used, and deleting it failed: {error}",
+        )
+        return error
+
+    async def _undone(self, plan: Plan, unusable: Unusable) -> str:
+        if unusable.volume_id is None:
+            return unusable.message
+        error = await self.discard(plan, unusable.volume_id)
+        return unusable.message if error is None else verdict.orphaned(plan, unusable, error)
+
+    def _migrated(self, plan: Plan) -> bool | None:
+        return plan.draft.class_plan.migrated if self._migratable else None

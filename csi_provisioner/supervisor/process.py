@@ -1,0 +1,275 @@
+"""The process: start-up in its order, the driver's connection, signals, and the end (process.md 3, 4, 10; design.md 2).
+
+Everything that is watched over here either waits for an event or is a service that runs until it is cancelled. What
+ends the process for good is an exception with an exit code; they meet in `run`, which alone takes groups apart.
+"""
+
+import random
+import signal
+import socket
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+
+import trio
+
+from csi_provisioner import __version__
+from csi_provisioner.csi.channel import Channel
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.csi.errors import StartError
+from csi_provisioner.kube.client import ConfigError, KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.migration.registry import IN_TREE_NAMES
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.provision.memory import ClaimMemory
+from csi_provisioner.provision.orphans import Orphans
+from csi_provisioner.settings import ProvisioningSettings, Settings
+
+from .loops import Life, Parts
+
+# process.md 4.2: for the first connection only
+FIRST_CONNECT = 30.0
+# After a loss, between two attempts to talk to a driver that answers, but not as it should
+RECONNECT_PAUSE = 1.0
+# What is left to say when everything else is over; the API server has this long to hear it
+LAST_EVENTS = 2.0
+TERMINATION_LOG = trio.Path("/dev/termination-log")
+
+
+class ExitError(Exception):
+    """Ends the process with this code; the text has the reason and what to do."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
+    """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3)."""
+    process = _Process(settings, stop)
+    failures: list[Exception] = []
+    try:
+        await process.run()
+    except* (StartError, ExitError) as group:
+        failures += _leaves(group)
+    except* ConfigError as group:
+        failures += [ExitError(str(error), exit_code=255) for error in _leaves(group)]
+    for error in failures:
+        (log.fatal if _code(error) == 255 else log.error)(str(error))
+    return max((_code(error) for error in failures), default=process.exit_code)
+
+
+class _Process:
+    def __init__(self, settings: Settings, stop: trio.Event | None) -> None:
+        self.exit_code = 0
+        self._settings = settings
+        self._metrics = Metrics()
+        self._stop = stop or trio.Event()
+        self._handles_signals = stop is None
+        self._works = False
+        self._lost = trio.Event()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as services:
+            if self._handles_signals:
+                services.start_soon(self._signals, services.cancel_scope)
+            services.start_soon(self._end_unless_working, services.cancel_scope)
+            await self._start_and_work(services)
+            services.cancel_scope.cancel()
+
+    async def _signals(self, process: trio.CancelScope) -> None:
+        """The first signal drains, the second ends at once."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                if self._stop.is_set():
+                    log.warning("Second signal, ending at once", signal=signal.Signals(number).name)
+                    self.exit_code = 1
+                    process.cancel()
+                    return
+                log.info("Stopping", signal=signal.Signals(number).name, grace=f"{self._settings.shutdown_grace:g}s")
+                self._stop.set()
+
+    async def _end_unless_working(self, process: trio.CancelScope) -> None:
+        """Before any work has begun there is nothing to drain."""
+        await self._stop.wait()
+        if not self._works:
+            process.cancel()
+
+    # ---- start
+
+    async def _start_and_work(self, services: trio.Nursery) -> None:
+        cluster = self._settings.cluster
+        limit = TokenBucket(cluster.qps, cluster.burst) if cluster.qps else None
+        kube = await connect(cluster, limit=limit, user_agent=f"csi-provisioner/{__version__}")
+        try:
+            provisioning = await self._gated(kube)
+            channel = Channel(self._settings.csi.address, on_lost=self._on_lost, metrics=self._metrics)
+            async with channel:
+                driver = Driver(channel, self._settings.csi)
+                await driver.connect(FIRST_CONNECT)
+                facts = await self._meet(driver)
+                await self._listen(services)
+                await self._work(kube, driver, facts, provisioning)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await kube.aclose()
+
+    async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
+        """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
+        provisioning, gates = self._settings.provisioning, self._settings.gates
+        if gates.volume_attributes_class_explicit or not gates.volume_attributes_class:
+            return provisioning
+        try:
+            kinds = {entry["kind"] for entry in (await kube.discover("/apis/storage.k8s.io/v1"))["resources"]}
+        except KubeError as error:
+            if not error.not_found:
+                return provisioning
+            kinds = set()
+        if "VolumeAttributesClass" in kinds:
+            return provisioning
+        log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
+        return replace(provisioning, volume_attributes_class=False)
+
+    async def _meet(self, driver: Driver) -> DriverFacts:
+        """Probe, name, capabilities. Raises StartError."""
+        await driver.probe_until_ready()
+        name = await driver.identify()
+        in_tree = IN_TREE_NAMES.get(name)
+        self._metrics.set_driver_name(name, migratable=in_tree is not None)
+        if in_tree is not None:
+            # Once more under the driver's own name, for a sample that dashboards of such drivers know (process.md 3).
+            await driver.probe_until_ready()
+        plugin, controller = await driver.read_capabilities()
+        log.v(2, "Driver is ready", driver=name, inTreeName=in_tree or "")
+        topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
+        return DriverFacts(name, in_tree, plugin, controller, topology)
+
+    async def _listen(self, services: trio.Nursery) -> None:
+        http = self._settings.http
+        if not http.endpoint:
+            return
+        # The web framework is not free, and most sidecars run without an endpoint.
+        from csi_provisioner.diagnostics import app as diagnostics
+        from csi_provisioner.diagnostics.listen import ListenError
+
+        app = diagnostics.application({http.path: diagnostics.metrics_page(self._metrics)})
+        try:
+            address = await services.start(diagnostics.serve, http, app)
+        except* ListenError as group:
+            raise ExitError(str(_leaves(group)[0]), exit_code=255) from group
+        log.info("Listening", address=address, path=http.path)
+
+    # ---- work
+
+    async def _work(
+        self, kube: KubeClient, driver: Driver, facts: DriverFacts, provisioning: ProvisioningSettings
+    ) -> None:
+        """Lives follow each other while the driver comes back with other capabilities; what is known stays."""
+        memory = ClaimMemory()
+        life: Life | None = None
+        events = EventRecorder(
+            kube, _event_source(facts.name), busy=lambda: bool(memory.unsaved) or (life is not None and life.is_behind)
+        )
+        parts = Parts(
+            settings=self._settings,
+            provisioning=provisioning,
+            metrics=self._metrics,
+            kube=kube,
+            driver=driver,
+            events=events,
+            memory=memory,
+            orphans=Orphans(facts.name, self._metrics),
+            identity=_identity(facts.name),
+        )
+        self._works = True
+        async with trio.open_nursery() as telling:
+            await telling.start(events.run)
+            changed: DriverFacts | None = facts
+            while changed is not None:
+                life = Life(parts, changed)
+                changed = await self._live(life, driver, changed)
+            with trio.move_on_after(LAST_EVENTS):
+                await events.wait_written()
+            telling.cancel_scope.cancel()
+
+    async def _live(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
+        """One life: the driver's new facts if it changed, None when the process stops."""
+        changed: DriverFacts | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def keep_connected() -> None:
+                nonlocal changed
+                changed = await self._keep_connected(life, driver, facts)
+                nursery.cancel_scope.cancel()
+
+            async def drain() -> None:
+                await self._stop.wait()
+                life.stop()
+                nursery.cancel_scope.deadline = trio.current_time() + self._settings.shutdown_grace
+
+            nursery.start_soon(keep_connected)
+            nursery.start_soon(drain)
+            await life.run()
+            nursery.cancel_scope.cancel()
+        return changed
+
+    def _on_lost(self) -> None:
+        self._lost.set()
+
+    async def _keep_connected(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts:
+        """Returns when a driver that was away is back and can do other things than before."""
+        while True:
+            await self._lost.wait()
+            self._lost = trio.Event()
+            life.pause()
+            log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=facts.name)
+            found = await self._meet_again(driver)
+            if found.name != facts.name:
+                text = f"The CSI driver came back as {found.name!r}, it was {facts.name!r} before; starting over"
+                with suppress(OSError):
+                    await TERMINATION_LOG.write_text(text)
+                raise ExitError(text, exit_code=1)
+            if found != facts:
+                log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
+                return found
+            log.info("CSI driver is back", driver=facts.name)
+            life.resume()
+
+    async def _meet_again(self, driver: Driver) -> DriverFacts:
+        while True:
+            try:
+                await driver.connect()
+                return await self._meet(driver)
+            except StartError as error:
+                log.warning("CSI driver is not usable yet", error=str(error))
+                await trio.sleep(RECONNECT_PAUSE)
+
+
+def _identity(driver: str) -> str:
+    """process.md 3.2: which process made a volume."""
+    return f"{time.time_ns() // 1_000_000}-{random.randrange(10_000)}-{driver}"
+
+
+def _event_source(driver: str) -> str:
+    hostname = socket.gethostname()
+    if not hostname:
+        raise ExitError("the host name of this machine cannot be told, which events need as their source", exit_code=1)
+    return f"{driver}_{hostname}_{uuid.uuid4()}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += _leaves(error)
+        elif isinstance(error, Exception):
+            found.append(error)
+    return found
+
+
+def _code(error: Exception) -> int:
+    code: int = getattr(error, "exit_code", 1)
+    return code
