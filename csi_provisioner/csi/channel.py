@@ -10,8 +10,9 @@ twice as much. The deadline is a Trio scope, so it also holds while connecting a
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import betterproto2
@@ -19,11 +20,10 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 from anyio import AsyncContextManagerMixin
 from grpclib.config import Configuration
-from grpclib.exceptions import StreamTerminatedError
 from grpclib.metadata import USER_AGENT
-from grpclib.protocol import AbstractHandler, H2Protocol, Stream
-from grpclib.utils import Wrapper
+from grpclib.protocol import AbstractHandler, Buffer, Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import InformationalResponseReceived, RemoteSettingsChanged, UnknownFrameReceived
 
@@ -35,13 +35,21 @@ from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
-T = TypeVar("T")
 
 RETRY_PAUSE = 1.0
 """Seconds between attempts of `wait_connected` (process.md 4.2)."""
 STILL_CONNECTING = 10.0
 """Seconds between its log lines."""
 
+_HTTP2 = H2Configuration(
+    client_side=True,
+    # Never fails, whatever bytes a driver puts into a message; see answer.status.
+    header_encoding="latin-1",
+    validate_inbound_headers=False,
+    validate_outbound_headers=False,
+    normalize_inbound_headers=False,
+    normalize_outbound_headers=False,
+)
 _AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
 
 
@@ -91,13 +99,9 @@ class Channel(AsyncContextManagerMixin):
         if verbose:
             log.v(5, "GRPC call", method=method, request=redact(request))
         started = trio.current_time()
-        code_label = label(Code.CANCELED)  # unless it gets as far as one of the others
+        code_label = label(Code.CANCELED)  # unless it ends in one of the other ways
         try:
-            with trio.move_on_after(timeout) as scope:
-                body = await self._ask(method, bytes(request))
-            if scope.cancelled_caught:
-                raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {timeout:g} s", method)  # noqa: TRY301
-            response = answer.decode(method, body, response_type)
+            response = await self._ask(method, request, response_type, timeout)
             code_label = label(Code.OK)
         except CallError as error:
             code_label = error.label
@@ -133,28 +137,27 @@ class Channel(AsyncContextManagerMixin):
             await trio.sleep(STILL_CONNECTING)
             log.warning("Still connecting to the CSI driver", address=self._path)
 
-    async def _ask(self, method: str, request: bytes) -> bytes:
+    async def _ask(
+        self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float
+    ) -> ResponseT:
         try:
-            connection = self._connection or await self._connect()
-            headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
-            return await self._in_loop(_exchange(connection, headers, request))
+            with trio.move_on_after(limit):
+                connection = self._connection or await self._connect()
+                message = await connection.exchange(method, answer.framed(bytes(request)))
+                return answer.decode(message, response_type)
         except answer.StatusError as error:
-            raise CallError(error.code, error.message, method, not_grpc=error.not_grpc) from None
-        except StreamTerminatedError as error:
-            # A driver resets a stream whose time is up, perhaps before our own scope has its turn.
-            late = trio.current_time() >= trio.current_effective_deadline()
-            code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
-            raise CallError(code, f"connection to the driver broke: {error}", method) from error
+            raise CallError(error.code, error.message, method, not_grpc=error.not_grpc) from error.__cause__
         except OSError as error:
             raise CallError(Code.UNAVAILABLE, f"cannot connect to {self._path}: {error}", method) from error
+        raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s", method)
 
     async def _connect(self) -> "_Connection":
         async with self._connecting:
             if self._connection is not None:
                 return self._connection
-            connection = _Connection(self._lost)
+            connection = _Connection(self._loop, self._lost)
             try:
-                await self._in_loop(self._loop.create_unix_connection(lambda: connection, self._path))
+                await self._loop.run_aio_coroutine(self._loop.create_unix_connection(lambda: connection, self._path))
                 await connection.settled.wait()
             except BaseException:
                 connection.close_quietly()
@@ -170,44 +173,35 @@ class Channel(AsyncContextManagerMixin):
             self._connection = None
             self._on_lost()
 
-    async def _in_loop(self, work: Awaitable[T]) -> T:
-        return cast(T, await self._loop.run_aio_coroutine(work))
-
 
 class _Connection(H2Protocol, AbstractHandler):
-    """grpclib's protocol on one socket, and its own handler: grpclib tells a handler when the connection ends.
+    """grpclib's protocol on one socket, and its own handler: grpclib tells a handler when the connection ends."""
 
-    `__for_client__`, which fills in grpclib's defaults, is the only thing here that its documentation does not name.
-    """
-
-    def __init__(self, on_lost: Callable[["_Connection"], None]) -> None:
-        h2_config = H2Configuration(
-            client_side=True,
-            # Never fails, whatever bytes a driver puts into a message; see answer.status.
-            header_encoding="latin-1",
-            validate_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_inbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        super().__init__(self, Configuration().__for_client__(), h2_config)
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["_Connection"], None]) -> None:
+        super().__init__(self, Configuration(), _HTTP2)
+        self._loop = loop
         self._on_lost: Callable[[_Connection], None] | None = on_lost
         self.settled = trio.Event()
         """The driver's settings have come, or the connection has ended."""
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
+        self._h2 = H2Connection(config=_HTTP2)
+        self._h2.initiate_connection()
+        self._transport = cast(asyncio.Transport, transport)
+        self.connection = Connection(self._h2, self._transport, config=self.config)
+        self.connection.flush()
+        self.processor = EventsProcessor(self, self.connection)
         handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)
-        changed = handlers[RemoteSettingsChanged]
+        handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
+        settings_changed = handlers[RemoteSettingsChanged]
 
         def settings_came(event: RemoteSettingsChanged) -> None:
-            changed(event)
+            settings_changed(event)
             self.settled.set()
 
         handlers[RemoteSettingsChanged] = settings_came
-        # HTTP/2 wants both ignored; grpclib would fail.
-        handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -216,6 +210,24 @@ class _Connection(H2Protocol, AbstractHandler):
             # Whatever a driver sends may end the connection, never the process.
             log.error("The CSI driver broke the HTTP/2 protocol", err=repr(error))
             self.processor.close("Protocol error")
+
+    async def exchange(self, method: str, request: bytes) -> bytes:
+        """Send one message, receive one."""
+        headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
+        stream = _Stream(self.connection, self._h2, self._transport)
+        # Trio runs grpclib's sending. Should it have to wait (for the peer's windows), it does so by this loop.
+        token = trio_asyncio.current_loop.set(self._loop)
+        try:
+            with stream.sending:
+                await trio_asyncio.allow_asyncio(stream.send, headers, request, self.processor)
+            await stream.over.wait()
+        finally:
+            trio_asyncio.current_loop.reset(token)
+            stream.leave()
+        if stream.broken is not None and trio.current_time() >= trio.current_effective_deadline():
+            # A driver resets a stream whose time is up, perhaps before the scope that bounds us has its turn.
+            await trio.sleep_forever()
+        return answer.read(stream.headers, stream.received, stream.trailers, stream.broken)
 
     def close_quietly(self) -> None:
         self._on_lost = None
@@ -226,7 +238,7 @@ class _Connection(H2Protocol, AbstractHandler):
         """Only a server is asked for streams."""
 
     def cancel(self, stream: Stream) -> None:
-        """Resets reach the waiting call by its wrapper."""
+        """A reset reaches the call by its stream."""
 
     def close(self) -> None:
         # Called for a GOAWAY and again when its socket has closed.
@@ -237,29 +249,60 @@ class _Connection(H2Protocol, AbstractHandler):
             on_lost(self)
 
 
-class _Waiting(Wrapper):
-    """Wakes a waiting call when its stream or connection ends, unless its answer was already complete."""
+class _Stream(Stream):
+    """One call. Gathers what comes until it is over, so that its task wakes up once."""
 
-    stream: Stream | None = None
+    def __init__(self, connection: Connection, h2: H2Connection, transport: asyncio.Transport) -> None:
+        super().__init__(connection, h2, transport)
+        self.sending = trio.CancelScope()
+        self.over = trio.Event()
+        self.received = bytearray()
+        self.broken: str | None = None
+        """Why nothing more will come, if it ended before its status did."""
+        self._release: Callable[[], None] | None = None
 
-    def cancel(self, error: Exception) -> None:
-        if self.stream is None or not answer.complete(self.stream):
-            super().cancel(error)
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        self.id = stream_id
+        self.buffer = _Body(self, partial(connection.ack, stream_id))
+
+    async def send(self, headers: list[tuple[str, str]], message: bytes, processor: EventsProcessor) -> None:
+        self._release = await self.send_request(headers, _processor=processor)
+        await self.send_data(message, end_stream=True)
+
+    def leave(self) -> None:
+        """Let go of it; the driver is told if it is still at work."""
+        if self._release is not None:
+            if self.closable:
+                self.reset_nowait(ErrorCodes.CANCEL)
+            self._release()
+
+    def __ended__(self) -> None:
+        self.over.set()
+
+    def __terminated__(self, reason: str) -> None:
+        if not self.over.is_set():
+            self.broken = reason
+            self.over.set()
+            self.sending.cancel()
 
 
-async def _exchange(connection: _Connection, headers: list[tuple[str, str]], request: bytes) -> bytes:
-    """Send one message, receive one; runs in the asyncio loop."""
-    waiting = _Waiting()
-    stream = waiting.stream = connection.connection.create_stream(wrapper=waiting)
-    with waiting:
-        release = await stream.send_request(headers, _processor=connection.processor)
-        try:
-            await stream.send_data(answer.framed(request), end_stream=True)
-            return await answer.receive(stream)
-        finally:
-            if stream.closable:
-                stream.reset_nowait(ErrorCodes.CANCEL)
-            release()
+class _Body(Buffer):
+    """In place of grpclib's, which acknowledges bytes when they are read: here at once, and dropped when too many."""
+
+    def __init__(self, stream: _Stream, acknowledge: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._acknowledge = acknowledge
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        self._acknowledge(ack_size)
+        stream = self._stream
+        if not answer.too_large(stream.received):
+            stream.received += data
+            if answer.too_large(stream.received):
+                stream.over.set()
+
+    def unacked_size(self) -> int:
+        return 0
 
 
 def _headers(method: str, timeout: float) -> list[tuple[str, str]]:
