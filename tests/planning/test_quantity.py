@@ -1,5 +1,6 @@
 """provision.md 10.1 and step 10: quantities against exact fractions."""
 
+from contextlib import suppress
 from fractions import Fraction
 from math import ceil
 
@@ -12,7 +13,10 @@ from csi_provisioner.planning.refusal import Refusal
 from tests.planning.objects import claim
 
 SUFFIXES = {
-    **{"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1)},
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
     **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", start=1)},
     **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", start=1)},
 }
@@ -62,7 +66,9 @@ def test_10_1_parse(text: str, amount: int) -> None:
     assert quantity.parse(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", " 1", "1 ", "Gi", "1gi", "1K", "1e", "1.2.3", "--1", "1Gi3", "9" * 200, "٣", "1\n"])
+@pytest.mark.parametrize(
+    "text", ["", " 1", "1 ", "Gi", "1gi", "1K", "1e", "1.2.3", "--1", "1Gi3", "9" * 200, "٣", "1\n"]
+)
 def test_unreadable(text: str) -> None:
     with pytest.raises(Refusal, match="as a quantity"):
         quantity.parse(text)
@@ -89,10 +95,8 @@ def test_format_round_trips(amount: int) -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        assert isinstance(quantity.parse(text), int)
-    except Refusal as refused:
-        assert len(refused.message) < 500
+    with suppress(Refusal):
+        assert abs(quantity.parse(text)) <= quantity.LARGEST
 
 
 @pytest.mark.parametrize(("size", "asked"), [("1", 1), (None, None)])
