@@ -151,9 +151,10 @@ class Reflector(Generic[T]):
                     return watching.Closed(version, trio.current_time() - opened)
             except KubeError as error:
                 # One cut after it worked is everyday life; what is worth a line is that it cannot be opened again.
-                self._report("watch", error, news=opened is None)
+                unknown = "ResourceVersionTooLarge" in error.causes
+                self._report("watch", error, news=opened is None and not unknown)
                 lasted = 0.0 if opened is None else trio.current_time() - opened
-                return watching.Broken(error.code, version, lasted, unknown="ResourceVersionTooLarge" in error.causes)
+                return watching.Broken(error.code, version, lasted, unknown)
         log.v(2, "Watch went silent, reconnecting", kind=self._kind.__name__, seconds=self._inactivity)
         return watching.Silent(version)
 

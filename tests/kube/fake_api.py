@@ -1,0 +1,179 @@
+"""An API server in memory that behaves as the real one does where lists, watches and events can go wrong.
+
+Speaks the methods of `KubeClient` that reflectors, events and elections use. Versions are counted over everything;
+lists are consistent over their pages; a watch shows what happened after a version, in order, unless the history has
+been compacted.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolumeClaim
+from tests.kube.objects import claim
+
+GONE = KubeError(410, "Expired", "too old resource version")
+NO_ANSWER = KubeError(0, "Refused", "connection refused")
+FORBIDDEN = KubeError(403, "Forbidden", "may not")
+
+
+@dataclass
+class Page:
+    items: list[PersistentVolumeClaim]
+    resource_version: str
+    continue_token: str | None
+
+
+@dataclass
+class Event:
+    type: str
+    object: PersistentVolumeClaim
+    version: int
+
+
+@dataclass
+class FakeApi:
+    """`asked` are the questions in order; an error put into `list_errors` or `watch_errors` answers the next one."""
+
+    version: int = 10
+    compacted: int = 0
+    objects: dict[str, PersistentVolumeClaim] = field(default_factory=dict)
+    history: list[Event] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    list_errors: list[KubeError] = field(default_factory=list)
+    watch_errors: list[KubeError] = field(default_factory=list)
+    timeouts: list[int] = field(default_factory=list)
+    watches: list["Stream"] = field(default_factory=list)
+    snapshots: dict[str, list[PersistentVolumeClaim]] = field(default_factory=dict)
+    deaf: bool = False
+    """Open watches show nothing that happens."""
+
+    # ---- what happens in the cluster
+
+    def write(self, name: str, *, foreign: bool = False) -> PersistentVolumeClaim:
+        """Creates or changes; a name that was deleted gets a new uid."""
+        self.version += 1
+        before = self.objects.get(name)
+        uid = before.metadata.uid if before else f"{name}-{self.version}"
+        obj = self.objects[name] = claim(name, self.version, uid=uid, foreign=foreign)
+        self._happened("MODIFIED" if before else "ADDED", obj)
+        return obj
+
+    def delete(self, name: str) -> None:
+        if name in self.objects:
+            self.version += 1
+            gone = self.objects.pop(name)
+            self._happened("DELETED", claim(name, self.version, uid=gone.metadata.uid))
+
+    def compact(self) -> None:
+        """Forgets the past: watches from old versions and page tokens are answered with 410 from now on."""
+        self.compacted = self.version
+        self.snapshots.clear()
+
+    def _happened(self, type_: str, obj: PersistentVolumeClaim) -> None:
+        self.history.append(Event(type_, obj, self.version))
+        for stream in self.watches:
+            stream.wake()
+
+    # ---- what happens to connections
+
+    def bookmark(self) -> None:
+        for stream in self.watches:
+            stream.bookmarks += 1
+            stream.wake()
+
+    def end_watches(self, error: KubeError | None = None) -> None:
+        """As the server does after `timeoutSeconds`, or with an error."""
+        for stream in self.watches:
+            stream.ended, stream.error = True, error
+            stream.wake()
+
+    def repeat(self, count: int) -> None:
+        """Open watches show their last events once more."""
+        for stream in self.watches:
+            stream.position = max(stream.first, stream.position - count)
+            stream.wake()
+
+    # ---- the client's side
+
+    async def list_page(
+        self,
+        kind: type[Any],
+        *,
+        namespace: str | None = None,
+        limit: int = 500,
+        continue_token: str | None = None,
+        label_selector: str | None = None,
+    ) -> Any:
+        self.asked.append(f"list {continue_token or ''}".strip())
+        await trio.sleep(0.01)
+        if self.list_errors:
+            raise self.list_errors.pop(0)
+        version, _, start = (continue_token or f"{self.version}/0").partition("/")
+        if continue_token is None:
+            self.snapshots[version] = list(self.objects.values())
+        elif version not in self.snapshots:
+            raise GONE
+        items, first = self.snapshots[version], int(start)
+        following = f"{version}/{first + limit}" if first + limit < len(items) else None
+        return Page(items[first : first + limit], version, following)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        kind: type[Any],
+        *,
+        resource_version: str,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        timeout_seconds: int,
+    ) -> AsyncIterator[Any]:
+        self.asked.append(f"watch {resource_version}")
+        self.timeouts.append(timeout_seconds)
+        await trio.sleep(0.01)
+        if self.watch_errors:
+            raise self.watch_errors.pop(0)
+        if int(resource_version) < self.compacted:
+            raise GONE
+        stream = Stream(self, sum(event.version <= int(resource_version) for event in self.history))
+        self.watches.append(stream)
+        try:
+            yield stream.events()
+        finally:
+            self.watches.remove(stream)
+
+
+class Stream:
+    """One open watch."""
+
+    def __init__(self, api: FakeApi, first: int) -> None:
+        self.api = api
+        self.first = self.position = first
+        self.bookmarks = 0
+        self.ended = False
+        self.error: KubeError | None = None
+        self._woken = trio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            self._woken = trio.Event()
+            if self.ended:
+                if self.error:
+                    raise self.error
+                return
+            if self.position < len(self.api.history) and not self.api.deaf:
+                self.position += 1
+                yield self.api.history[self.position - 1]
+            elif self.bookmarks:
+                self.bookmarks -= 1
+                meta = ObjectMeta(resourceVersion=str(self.api.version))
+                yield Event("BOOKMARK", PersistentVolumeClaim(metadata=meta), self.api.version)
+            else:
+                await self._woken.wait()

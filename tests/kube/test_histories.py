@@ -1,0 +1,104 @@
+"""Random histories: whatever happens to the cluster, the connection and our own writes, the store ends where the
+server is, never takes back what it knew, and handlers hear every change as an unbroken chain."""
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.reflector import Reflector
+from csi_provisioner.kube.store import Store
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from tests.kube.fake_api import GONE, NO_ANSWER, FakeApi
+from tests.kube.objects import label, ours
+
+NAMES = st.sampled_from("abcd")
+MOMENTS = st.sampled_from([0.0, 0.005, 0.02, 1.0, 61.0])
+ACTIONS = st.one_of(
+    st.tuples(st.sampled_from(["write", "write foreign", "delete", "write and remember", "remember late"]), NAMES),
+    st.tuples(st.just("wait"), MOMENTS),
+    st.tuples(st.sampled_from(["bookmark", "close", "cut", "expire", "compact", "deaf", "hear", "refuse"]), st.none()),
+    st.tuples(st.just("repeat"), st.integers(1, 3)),
+)
+
+
+class World:
+    """A cluster, a store that follows it, and what handlers have heard."""
+
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.store: Store[PersistentVolumeClaim] = Store(project=ours, index="uid")
+        self.store.subscribe(self.hear)
+        self.heard: dict[str, str | None] = {}
+        self.answers: list[PersistentVolumeClaim] = []  # of our own writes, not remembered yet
+        self.newest: dict[str, int] = {}
+
+    def hear(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        assert self.heard.get(key) == label(old), "a change was left out"
+        self.heard[key] = label(new)
+
+    async def act(self, what: str, on: object) -> None:
+        api, name = self.api, str(on)
+        match what:
+            case "write" | "write foreign":
+                api.write(name, foreign=what == "write foreign")
+            case "delete":
+                api.delete(name)
+            case "write and remember":
+                self.remember(api.write(name))
+            case "remember late":
+                self.answers.append(api.write(name))
+            case "wait":
+                await trio.sleep(float(name))
+                while self.answers:
+                    self.remember(self.answers.pop())
+            case "bookmark" | "compact":
+                getattr(api, what)()
+            case "close" | "cut" | "expire":
+                api.end_watches({"close": None, "cut": NO_ANSWER, "expire": GONE}[what])
+            case "deaf" | "hear":
+                api.deaf = what == "deaf"
+            case "refuse":
+                api.list_errors.append(KubeError(503))
+                api.watch_errors.append(NO_ANSWER)
+            case "repeat":
+                api.repeat(int(name))
+
+    def remember(self, answer: PersistentVolumeClaim) -> None:
+        self.store.remember(answer)
+
+    def never_goes_back(self) -> None:
+        for obj in self.store.values():
+            uid, version = obj.metadata.uid, int(obj.metadata.resourceVersion)
+            assert version >= self.newest.get(uid, 0), "an older state took the place of a newer one"
+            self.newest[uid] = version
+            assert self.store.by_uid(uid) is obj
+
+    def same_everywhere(self) -> None:
+        expected = {f"ns/{n}": label(o) for n, o in self.api.objects.items() if ours(o)}
+        assert {f"ns/{o.metadata.name}": label(o) for o in self.store.values()} == expected
+        assert {key: told for key, told in self.heard.items() if told} == expected
+        assert all((f"ns/{name}" in self.store) == (name in self.api.objects) for name in "abcd")
+
+
+async def live(actions: list[tuple[str, object]]) -> None:
+    world = World()
+    world.api.write("a")
+    reflector = Reflector(world.api, PersistentVolumeClaim, world.store, page=1, inactivity=70, random=lambda: 0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reflector.run)
+        for what, on in actions:
+            await world.act(what, on)
+            world.never_goes_back()
+        world.api.deaf = False
+        await world.act("wait", 400)
+        world.never_goes_back()
+        world.same_everywhere()
+        nursery.cancel_scope.cancel()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ACTIONS, max_size=30))
+def test_the_store_ends_where_the_server_is(actions: list[tuple[str, object]]) -> None:
+    trio.run(live, actions, clock=MockClock(autojump_threshold=0))

@@ -1,0 +1,238 @@
+"""The reflector on virtual time against an API server in memory: what it asks, when, and what the store holds."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from loguru import logger
+from trio.testing import MockClock
+
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.reflector import Reflector
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.settings import LogSettings
+from tests.kube.fake_api import FORBIDDEN, GONE, NO_ANSWER, FakeApi
+from tests.kube.objects import Told, label, ours
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+Claims = Store[PersistentVolumeClaim]
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    for name in "abcde":
+        api.write(name)
+    api.write("f", foreign=True)
+    return api
+
+
+@pytest.fixture
+def store() -> Claims:
+    return Store(project=ours, index="uid")
+
+
+@asynccontextmanager
+async def following(api: FakeApi, store: Claims, **options: float | int) -> AsyncIterator[None]:
+    """A reflector whose store is whole; the random source always says one half."""
+    reflector = Reflector(api, PersistentVolumeClaim, store, random=lambda: 0.5, **options)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reflector.run)
+        yield
+        await trio.sleep(40)  # longer than any pause, shorter than the patience with a silent watch
+        assert_same(api, store)
+        nursery.cancel_scope.cancel()
+
+
+def assert_same(api: FakeApi, store: Claims) -> None:
+    expected = {f"ns/{n}": label(o) for n, o in api.objects.items() if ours(o)}
+    assert {f"ns/{o.metadata.name}": label(o) for o in store.values()} == expected
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What people are told, with the advice they are given."""
+    lines: list[str] = []
+
+    def note(message: "Message") -> None:
+        extra = message.record["extra"]
+        if extra["v"] in (None, 0):
+            lines.append(f"{message.record['message']}: {extra['keys'].get('advice', '')}")
+
+    log.configure(LogSettings())
+    sink = logger.add(note)
+    yield lines
+    logger.remove(sink)
+
+
+async def test_lists_in_pages_then_watches_from_that_version(api: FakeApi, store: Claims) -> None:
+    async with following(api, store, page=2):
+        assert len(store) == 5
+        assert "ns/f" in store
+        api.write("a")
+        api.delete("b")
+    assert api.asked == ["list", "list 16/2", "list 16/4", "watch 16"]
+
+
+async def test_started_only_when_the_list_is_whole(api: FakeApi, store: Claims) -> None:
+    api.list_errors = [NO_ANSWER, NO_ANSWER, KubeError(500)]
+    begun = trio.current_time()
+    async with following(api, store, page=2):
+        assert trio.current_time() - begun == pytest.approx(0.8 + 1.6 + 3.2 + 6 * 0.01)
+
+
+async def test_a_change_while_pages_are_read_is_shown_by_the_watch(api: FakeApi, store: Claims) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at, 0.015, lambda: (api.write("a"), api.delete("c")))
+        async with following(api, store, page=2):
+            assert store.get("ns/c") is not None
+    assert "ns/c" not in store
+
+
+async def at(seconds: float, act: Callable[[], object]) -> None:
+    await trio.sleep(seconds)
+    act()
+
+
+async def test_expired_page_token_starts_the_list_again(api: FakeApi, store: Claims) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at, 0.025, api.compact)
+        async with following(api, store, page=2):
+            assert api.asked[:4] == ["list", "list 16/2", "list 16/4", "list"]
+
+
+async def test_resumes_from_the_last_version_shown(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        api.write("a")
+        await trio.sleep(1)
+        api.end_watches()
+        api.write("b")
+        await trio.sleep(1)
+        api.end_watches(NO_ANSWER)
+    assert api.asked == ["list", "watch 16", "watch 17", "watch 18"]
+
+
+async def test_resumes_from_a_bookmark(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        api.version = 40
+        api.bookmark()
+        await trio.sleep(1)
+        api.compact()
+        api.end_watches()
+    assert api.asked[-1] == "watch 40"
+
+
+@pytest.mark.parametrize("how", ["status", "event"])
+async def test_expired_version_lists_again_and_tells_the_difference(api: FakeApi, store: Claims, how: str) -> None:
+    told: Told = []
+    async with following(api, store):
+        store.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
+        await trio.sleep(60)
+        api.delete("a")
+        api.write("b")
+        api.write("g")
+        if how == "event":
+            api.end_watches(GONE)
+        else:
+            api.compact()
+            api.end_watches()
+    assert api.asked[-2:] == ["list", "watch 19"]
+    assert told == [("ns/a", "a-11@11", None), ("ns/b", "b-12@12", "b-12@18"), ("ns/g", None, "g-19@19")]
+
+
+async def test_a_silent_connection_is_given_up_and_after_three_listed_anew(api: FakeApi, store: Claims) -> None:
+    async with following(api, store, inactivity=70):
+        api.deaf = True
+        await trio.sleep(1)
+        for _ in range(3):
+            api.bookmark()
+            await trio.sleep(60)
+        assert api.asked == ["list", "watch 16"], "a line each minute is enough"
+        api.deaf = True
+        await trio.sleep(20 + 70 + 70 + 1)
+        api.deaf = False
+    assert api.asked == ["list", "watch 16", "watch 16", "watch 16", "list", "watch 16"]
+
+
+async def test_a_server_that_closes_at_once_is_not_asked_in_a_circle(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        asked = len(api.asked)
+        with trio.move_on_after(60):
+            while True:
+                await trio.sleep(0.005)
+                api.end_watches()
+        assert len(api.asked) - asked == 6, "0.8 + 1.6 + 3.2 + 6.4 + 12.8 + 25.6 s"
+
+
+async def test_backoff_after_trouble_starts_small_again(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        api.watch_errors = [NO_ANSWER] * 5
+        api.end_watches(NO_ANSWER)
+        await trio.sleep(0.8 + 1.6 + 3.2 + 6.4 + 12.8 + 25.6 + 10)
+        assert not api.watch_errors
+        before = trio.current_time()
+        api.watch_errors = [NO_ANSWER]
+        api.end_watches(NO_ANSWER)
+        while api.watch_errors:
+            await trio.sleep(0.01)
+        assert trio.current_time() - before < 1
+
+
+async def test_watches_last_between_five_and_ten_minutes(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        assert api.timeouts == [450]
+
+
+async def test_resync_calls_handlers_for_every_kept_object(api: FakeApi, store: Claims) -> None:
+    told: list[str] = []
+    async with following(api, store, resync=900, inactivity=10_000):
+        store.subscribe(lambda key, old, new: told.append(key) if old is new else None)
+        await trio.sleep(1801)
+    assert sorted(told) == sorted(2 * [f"ns/{name}" for name in "abcde"])
+
+
+async def test_a_server_behind_us_is_listed(api: FakeApi, store: Claims) -> None:
+    """A cluster restored from a backup: versions start again below ours."""
+    async with following(api, store):
+        api.version, api.objects, api.history = 5, {}, []
+        api.write("z")
+        api.watch_errors = [KubeError(504, "Timeout", causes=("ResourceVersionTooLarge",))]
+        api.end_watches(NO_ANSWER)
+        await trio.sleep(5)
+    assert api.asked[-2:] == ["list", "watch 6"]
+
+
+async def test_missing_permission_is_told_once_and_waited_out(api: FakeApi, store: Claims, lines: list[str]) -> None:
+    api.list_errors = [FORBIDDEN] * 4 + [KubeError(404, "NotFound")] * 3
+    async with following(api, store):
+        api.watch_errors = [FORBIDDEN] * 3
+        api.end_watches(NO_ANSWER)
+        await trio.sleep(60)
+    grant = 'of API group "" in the whole cluster to the service account of this process'
+    assert lines == [
+        f"Cannot list, trying on: grant list (with get, list and watch) on persistentvolumeclaims {grant}",
+        "Cannot list, trying on: v1 persistentvolumeclaims is not served here: install what defines it",
+        "Can list again: ",
+        f"Cannot watch, trying on: grant watch (with get, list and watch) on persistentvolumeclaims {grant}",
+        "Can watch again: ",
+    ]
+
+
+@pytest.mark.parametrize("moment", [0.005, 0.015, 0.5, 80], ids=["list", "watch opening", "watch", "silence"])
+async def test_cancelled_at_any_moment_it_leaves_no_watch_behind(api: FakeApi, store: Claims, moment: float) -> None:
+    reflector = Reflector(api, PersistentVolumeClaim, store, resync=1)
+    with trio.move_on_after(moment) as scope:
+        await reflector.run()
+    assert scope.cancelled_caught
+    assert api.watches == []
