@@ -1,0 +1,98 @@
+"""What can go wrong with the API server, in one class: everything below (HTTP, TLS, JSON, credentials) is mapped to it.
+
+An answer's status is mapped here, the transport's exceptions in `sender`, the decoder's in `client`.
+"""
+
+import msgspec
+
+# Bodies of proxies and load balancers are whole pages; a line of one is enough to know it
+LONGEST_TEXT = 300
+
+
+class KubeError(Exception):
+    """A request that was not answered as wanted. `str()` is for people: what was done to what, and what came back."""
+
+    def __init__(
+        self,
+        code: int,
+        reason: str = "",
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        causes: tuple[str, ...] = (),
+        doing: str = "",
+    ) -> None:
+        super().__init__(code, reason, message)
+        self.code = code
+        """The HTTP status, or that of an ERROR event; 0: there was no answer, or none that makes sense."""
+        self.reason = reason
+        """The API's word, such as `AlreadyExists`; without an answer a word of ours, such as `Timeout`."""
+        self.message = message
+        self.retry_after = retry_after
+        self.causes = causes
+        """Reasons of `details.causes`, such as `ResourceVersionTooLarge`."""
+        self.doing = doing
+        """Such as `get PersistentVolume pvc-1`."""
+
+    def __str__(self) -> str:
+        answered = f"{self.code} {self.reason}".strip() if self.code else self.reason
+        text = f"{self.message} ({answered})" if self.message and answered else self.message or answered
+        return f"{self.doing}: {text}" if self.doing else text
+
+    @property
+    def not_found(self) -> bool:
+        return self.code == 404
+
+    @property
+    def already_exists(self) -> bool:
+        return self.code == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def conflict(self) -> bool:
+        """Somebody else has written in between."""
+        return self.code == 409 and self.reason != "AlreadyExists"
+
+    @property
+    def forbidden(self) -> bool:
+        return self.code == 403
+
+    @property
+    def unavailable(self) -> bool:
+        """Asking the same again later may well work."""
+        return self.code in (0, 429) or self.code >= 500
+
+
+class _Cause(msgspec.Struct, gc=False):
+    reason: str = ""
+
+
+class _Details(msgspec.Struct, gc=False):
+    causes: list[_Cause] | None = None
+    retryAfterSeconds: float | None = None
+
+
+class Status(msgspec.Struct, gc=False):
+    """The fields of the API's `Status` that somebody reads."""
+
+    kind: str = ""
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: _Details | None = None
+
+
+def from_status(body: bytes, code: int = 0, retry_after: float | None = None) -> KubeError:
+    """The error an answer tells of. What is not a `Status` (a proxy's page) is quoted, shortened."""
+    try:
+        status = msgspec.json.decode(body, type=Status)
+    except msgspec.DecodeError:
+        status = Status()
+    if status.kind != "Status":
+        return KubeError(
+            code, "", " ".join(body.decode("utf-8", "replace").split())[:LONGEST_TEXT], retry_after=retry_after
+        )
+    details = status.details or _Details()
+    causes = tuple(cause.reason for cause in details.causes or ())
+    if retry_after is None:
+        retry_after = details.retryAfterSeconds
+    return KubeError(code or status.code, status.reason, status.message, retry_after=retry_after, causes=causes)

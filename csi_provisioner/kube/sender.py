@@ -1,0 +1,161 @@
+"""What lightkube sends its requests through, in place of `httpx2.AsyncClient`: cheaper, and with the errors mapped.
+
+lightkube says what to ask (`prepare_request`) and what an answer means (its decoders); `transport` moves the bytes.
+Between them, here: the URL and the common headers, credentials and their renewal on 401, waiting out `Retry-After`,
+and `KubeError` for whatever went wrong. An `AsyncClient` would add redirects, cookies, an auth flow and a merge of
+settings to each request, half of the cost of one; none of them is wanted here. Deadlines are the caller's.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx2
+import trio
+
+from csi_provisioner.kube.credentials import CredentialError, Credentials
+from csi_provisioner.kube.errors import KubeError, from_status
+
+# With the server's usual second each, about as long as a request may take at all
+MOST_WAITS = 10
+IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
+
+
+# Parsing a URL costs as much as sending it; objects are created at few of them
+parsed = lru_cache(maxsize=256)(httpx2.URL)
+
+
+class Answer:
+    """The part of a response that lightkube looks at, once it is known to be a good one."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def raise_for_status(self) -> None:
+        """lightkube asks; a bad status has been raised before."""
+
+
+class Sender:
+    """`build_request`, `send` and `aclose` are what lightkube calls; `stream` is for watches."""
+
+    def __init__(
+        self,
+        transport: httpx2.AsyncBaseTransport,
+        server: httpx2.URL,
+        credentials: Credentials,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._transport = transport
+        self._credentials = credentials
+        self._origin = f"{server.scheme}://{server.netloc.decode()}"
+        self._prefix = server.path.rstrip("/")
+        # compressed answers cost both sides more than loopback or a data centre's network does
+        common = [("Host", server.netloc.decode()), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
+        self._headers = httpx2.Headers([*common, *headers])
+
+    def build_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: object = None,
+    ) -> httpx2.Request:
+        path = f"{self._prefix}/{quote(url.lstrip('/'))}"
+        if params:
+            path += f"?{urlencode(params)}"
+        request = httpx2.Request(
+            method, parsed(self._origin + path), headers=self._headers, stream=httpx2.ByteStream(content or b"")
+        )
+        if content is not None:
+            request.headers.update({**(headers or {}), "Content-Length": str(len(content))})
+        return request
+
+    async def send(self, request: httpx2.Request, stream: bool = False) -> Answer:
+        """The whole answer. lightkube's name for what `open_stream` does is not used here."""
+        try:
+            response = await self._accepted(request)
+            return Answer(await whole(response))
+        except httpx2.TransportError as error:
+            raise from_transport(error) from error
+
+    async def open_stream(self, request: httpx2.Request) -> httpx2.Response:
+        """The head of a good answer; its body comes from `response.stream`, to be closed by the caller."""
+        request.extensions["stream"] = True
+        try:
+            return await self._accepted(request)
+        except httpx2.TransportError as error:
+            raise from_transport(error) from error
+
+    async def _accepted(self, request: httpx2.Request) -> httpx2.Response:
+        renewed = False
+        for waits in count():
+            value = await self._authorize(request)
+            response = await self._transport.handle_async_request(request)
+            if response.is_success:
+                return response
+            error = from_status(await whole(response), response.status_code, retry_after(response))
+            if error.code == 401 and not renewed and await self._renew(value):
+                renewed = True
+                continue
+            pause = pause_before_next(error, request.method)
+            if pause is None or waits >= MOST_WAITS:
+                raise error
+            await trio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _authorize(self, request: httpx2.Request) -> str | None:
+        try:
+            value = await self._credentials.authorization()
+        except CredentialError as error:
+            raise KubeError(0, "Credentials", str(error)) from error
+        if value is not None:
+            request.headers["Authorization"] = value
+        return value
+
+    async def _renew(self, refused: str | None) -> bool:
+        try:
+            return await self._credentials.refused(refused)
+        except CredentialError as error:
+            raise KubeError(0, "Credentials", str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+async def whole(response: httpx2.Response) -> bytes:
+    """The body, past httpx2's decoders: nothing was asked to be encoded."""
+    stream = response.stream
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    try:
+        return b"".join([chunk async for chunk in stream])
+    finally:
+        await stream.aclose()
+
+
+def from_transport(error: httpx2.TransportError) -> KubeError:
+    return KubeError(0, "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable", str(error))
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+def pause_before_next(error: KubeError, method: str) -> float | None:
+    """Seconds the server wants us to wait, if asking again is right: it has refused to look at the request.
+
+    A 503 may come from something in between that does not know, so there only what can be done twice is.
+    """
+    if error.code != 429 and not (error.code == 503 and method in IDEMPOTENT):
+        return None
+    pause = error.retry_after
+    if pause is None or trio.current_time() + pause > trio.current_effective_deadline():
+        return None
+    return pause
