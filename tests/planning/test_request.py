@@ -1,0 +1,271 @@
+"""provision.md 8 and 9.1: the order of the steps, and the request that comes out."""
+
+from typing import Any
+
+import pytest
+
+from csi_provisioner.model import csi
+from csi_provisioner.model import kubernetes as k8s
+from csi_provisioner.model.kubernetes import SecretReference
+from csi_provisioner.model.outcome import State
+from csi_provisioner.model.secret import SecretData
+from csi_provisioner.planning import classes, request, secrets
+from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.sources import Content
+from tests.planning.objects import (
+    CLONE,
+    CREATES,
+    DRIVER,
+    SETTINGS,
+    SNAPSHOT,
+    UID,
+    but,
+    claim,
+    draft,
+    driver,
+    plan,
+    reference,
+    settings,
+    storage_class,
+)
+
+P = "csi.storage.k8s.io/"
+
+
+def test_9_1_a_plain_claim() -> None:
+    mode = csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER
+    writer = csi.VolumeCapability(
+        mount=csi.VolumeCapabilityMountVolume(), access_mode=csi.VolumeCapabilityAccessMode(mode=mode)
+    )
+    assert plan(draft(class_=storage_class({"tier": "gold"}))).request == csi.CreateVolumeRequest(
+        name=f"pvc-{UID}",
+        capacity_range=csi.CapacityRange(required_bytes=5 << 30),
+        volume_capabilities=[writer],
+        parameters={"tier": "gold"},
+    )
+
+
+def test_9_1_everything() -> None:
+    settled = draft(claim(dataSource=SNAPSHOT), storage_class({"tier": "gold"}))
+    requirement = csi.TopologyRequirement(requisite=[csi.Topology(segments={"zone": "a"})])
+    made = request.finish(
+        settled,
+        Content("VolumeSnapshot", "snap-1"),
+        requirement,
+        secrets.NO_SECRETS,
+        SecretData({"user": "joe"}),
+        {"iops": "1"},
+        settings(extra_create_metadata=True),
+    )
+    assert made.request.volume_content_source == csi.VolumeContentSource(
+        snapshot=csi.VolumeContentSourceSnapshotSource(snapshot_id="snap-1")
+    )
+    assert made.request.accessibility_requirements == requirement
+    assert made.request.secrets == {"user": "joe"}
+    assert made.request.mutable_parameters == {"iops": "1"}
+    assert made.request.parameters == {
+        "tier": "gold",
+        f"{P}pvc/name": "a",
+        f"{P}pvc/namespace": "shop",
+        f"{P}pv/name": f"pvc-{UID}",
+    }
+
+
+def test_9_1_clone_source_is_a_volume_id() -> None:
+    settled = draft(claim(dataSource=CLONE))
+    made = request.finish(
+        settled, Content("PersistentVolumeClaim", "v-1"), None, secrets.NO_SECRETS, None, None, SETTINGS
+    )
+    assert made.request.volume_content_source == csi.VolumeContentSource(
+        volume=csi.VolumeContentSourceVolumeSource(volume_id="v-1")
+    )
+
+
+def test_9_1_the_same_claim_gets_the_same_bytes() -> None:
+    """Retries must send the same request."""
+    assert bytes(plan(draft()).request) == bytes(plan(draft()).request)
+
+
+def test_the_class_is_not_changed_by_a_plan() -> None:
+    given = {"tier": "gold", f"{P}fstype": "xfs"}
+    class_plan = classes.read(storage_class(given), driver())
+    settled = request.draft(claim(), class_plan, driver(), SETTINGS)
+    plan(settled, settings(extra_create_metadata=True)).request.parameters["new"] = "x"
+    assert given == {"tier": "gold", f"{P}fstype": "xfs"}
+    assert class_plan.parameters == {"tier": "gold"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "default", "fstype"),
+    [
+        pytest.param({"fstype": "xfs"}, "ext4", "xfs", id="8.5 the class first, p19-request-8"),
+        pytest.param({}, "ext4", "ext4", id="8.5 the flag"),
+        pytest.param({f"{P}fstype": ""}, "ext4", "ext4", id="8.5 an empty one is none"),
+        pytest.param({}, "", "", id="16 vector no fstype anywhere"),
+    ],
+)
+def test_8_9_fstype(parameters: dict[str, str], default: str, fstype: str) -> None:
+    settled = draft(class_=storage_class(parameters), options=settings(default_fstype=default))
+    assert settled.fstype == fstype
+    mount = settled.capabilities[0].mount
+    assert mount is not None
+    assert mount.fs_type == fstype
+
+
+@pytest.mark.parametrize(
+    ("size", "required"),
+    [
+        pytest.param("1500m", 2, id="8-10 rounded up"),
+        pytest.param(None, 0, id="8-10 missing is 0"),
+        pytest.param("5Gi", 5 << 30, id="8-10"),
+    ],
+)
+def test_required_bytes(size: str | None, required: int) -> None:
+    capacity = plan(draft(claim(size=size))).request.capacity_range
+    assert capacity is not None
+    assert (capacity.required_bytes, capacity.limit_bytes) == (required, 0)
+
+
+@pytest.mark.parametrize("selector", [{}, {"matchLabels": {"a": "b"}}], ids=["16 vector empty", "8-7 labels"])
+def test_selector(selector: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="selector") as refused:
+        draft(claim(selector=selector))
+    assert refused.value.state is State.FINISHED
+
+
+def test_8_mount_options_p19_request_1() -> None:
+    settled = draft(class_=storage_class(mountOptions=["noatime"]))
+    mount = settled.capabilities[0].mount
+    assert mount is not None
+    assert mount.mount_flags == ["noatime"]
+
+
+def test_8_selected_node_is_passed_on_for_any_class() -> None:
+    it = claim(annotations={"volume.alpha.kubernetes.io/selected-node": "n1"})
+    assert draft(it).selected_node == "n1"
+
+
+def test_8_3_a_populator_claim_never_fails_on_capabilities() -> None:
+    with pytest.raises(Ignored):
+        draft(claim(dataSourceRef=reference("Hello", group="x")), facts=driver(controller=CREATES))
+
+
+def test_8_10_gate_off_leaves_everything_out() -> None:
+    it = claim(volumeAttributesClassName="gold")
+    settled = draft(it, facts=driver(controller=CREATES), options=settings(volume_attributes_class=False))
+    assert settled.attributes_class is None
+    assert plan(settled).request.mutable_parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "crossing", "expected"),
+    [
+        pytest.param({}, True, False, id="9.3-4 no source"),
+        pytest.param({"dataSource": SNAPSHOT}, False, True, id="9.3-4 dataSource"),
+        pytest.param({"dataSourceRef": SNAPSHOT}, True, False, id="9.3-4 ref in the own namespace by default"),
+        pytest.param(
+            {"dataSourceRef": reference("PersistentVolumeClaim", namespace="shop")}, True, True, id="9.3-4 ref"
+        ),
+    ],
+)
+def test_expects_content(fields: dict[str, Any], crossing: bool, expected: bool) -> None:
+    options = settings(cross_namespace=crossing)
+    assert plan(draft(claim(**fields), options=options), options).expects_content is expected
+
+
+def test_8_order_of_the_steps() -> None:
+    """Everything wrong at once: repaired one by one, the next step in line speaks."""
+    zones = k8s.TopologySelectorTerm(
+        matchLabelExpressions=[k8s.LabelSelectorRequirement(key="topology.kubernetes.io/zone", values=["a"])]
+    )
+    ebs, in_tree = "ebs.csi.aws.com", "kubernetes.io/aws-ebs"
+    class_ = storage_class(
+        {"zone": "a", "fstype": "x", "FSTYPE": "y", f"{P}nonsense": "x"}, provisioner=in_tree, allowedTopologies=[zones]
+    )
+    it = claim(dataSourceRef=reference("VolumeSnapshot", namespace="far"), selector={}, modes=("Never",), size="huge")
+    it = but(it, "metadata.uid", "")
+    facts = driver(ebs, controller=frozenset(), in_tree_name=in_tree)
+    snapshot = reference("VolumeSnapshot", group="snapshot.storage.k8s.io")
+    steps: list[tuple[str, str, str, Any]] = [
+        ("2 CrossNamespace", "claim", "spec.dataSourceRef", reference("VolumeSnapshot")),
+        ("3 cannot translate", "class", "provisioner", ebs),
+        ("4 API group", "claim", "spec.dataSourceRef", snapshot),
+        ("6 CREATE_DELETE_VOLUME", "driver", "controller", driver().controller),
+        ("7 selector", "claim", "spec.selector", None),
+        ("8 no UID", "claim", "metadata.uid", UID),
+        ("9 fs type", "class", "parameters", {"fstype": "x", f"{P}nonsense": "x"}),
+        ("10 quantity", "claim", "spec.resources.requests", {"storage": "1Gi"}),
+        ("11 'Never'", "claim", "spec.accessModes", ["ReadWriteOnce"]),
+    ]
+    for says, which, path, good in steps:
+        with pytest.raises(Refusal, match=says.split(" ", 1)[1]) as refused:
+            draft(it, class_, facts)
+        assert refused.value.state is State.FINISHED
+        it = but(it, path, good) if which == "claim" else it
+        class_ = but(class_, path, good) if which == "class" else class_
+        facts = but(facts, path, good) if which == "driver" else facts
+    settled = draft(it, class_, facts)
+    for late in (request.check_parameters, plan):
+        with pytest.raises(Refusal, match="nonsense") as refused:
+            late(settled)
+        assert refused.value.state is State.FINISHED
+
+
+# ---- secrets of a new volume (steps 16 and 17)
+
+DEFAULT = {f"{P}secret-name": "${pvc.name}", f"{P}secret-namespace": "ns"}
+
+
+def test_16_default_secret_pair_is_for_every_role() -> None:
+    settled = draft(class_=storage_class(DEFAULT))
+    resolved = SecretReference(name="a", namespace="ns")
+    assert secrets.provisioner_reference(settled) == resolved
+    found = secrets.references(settled)
+    assert [getattr(found, field) for field in found.__struct_fields__] == [resolved] * 7
+
+
+def test_8_9_tokens_stand_for_this_claim_p19_request_7() -> None:
+    parameters = {
+        f"{P}provisioner-secret-name": "${pvc.annotations['who']}-${pv.name}",
+        f"{P}provisioner-secret-namespace": "${pvc.namespace}",
+    }
+    it = claim(annotations={"who": "me"})
+    settled = draft(it, storage_class(parameters), options=settings(volume_name_prefix="vol"))
+    assert secrets.provisioner_reference(settled) == SecretReference(name=f"me-vol-{UID}", namespace="shop")
+    assert secrets.references(settled) == secrets.SecretReferences(
+        provisioner=SecretReference(name=f"me-vol-{UID}", namespace="shop")
+    )
+
+
+def test_no_secrets() -> None:
+    assert secrets.provisioner_reference(draft()) is None
+    assert secrets.references(draft()) == secrets.NO_SECRETS
+
+
+def test_16_provisioner_secret_name_without_namespace() -> None:
+    settled = draft(class_=storage_class({f"{P}provisioner-secret-name": "x"}))
+    with pytest.raises(Refusal, match="provisioner-secret-namespace") as refused:
+        secrets.provisioner_reference(settled)
+    assert refused.value.state is State.NO_CHANGE
+
+
+def test_8_17_roles_in_their_order() -> None:
+    half = {f"{P}controller-publish-secret-name": "x", f"{P}node-stage-secret-name": "x"}
+    with pytest.raises(Refusal, match="controller-publish"):
+        secrets.references(draft(class_=storage_class(half)))
+
+
+def test_16_secret_object_missing() -> None:
+    no = secrets.unreadable(draft(), SecretReference(name="x", namespace="ns"), "not found")
+    assert (no.state, no.message) == (
+        State.NO_CHANGE,
+        "cannot read the provisioner secret ns/x that StorageClass fast names: not found",
+    )
+
+
+def test_no_secret_in_any_text() -> None:
+    hidden = SecretData({"user": "s3cr3t"})
+    made = request.finish(draft(), None, None, secrets.NO_SECRETS, hidden, None, SETTINGS)
+    assert made.request.secrets == {"user": "s3cr3t"}
+    assert "s3cr3t" not in f"{made!r} {made} {made.draft!r} {made.secrets!r}"
+    assert DRIVER in repr(made.draft)
