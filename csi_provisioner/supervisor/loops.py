@@ -5,7 +5,9 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import trio
 
@@ -19,6 +21,7 @@ from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeC
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.protection import clones, snapshots
 from csi_provisioner.provision import save
 from csi_provisioner.provision.claims import Caches, ClaimReconciler
 from csi_provisioner.provision.create import Creator
@@ -95,13 +98,23 @@ class Life:
             metrics=parts.metrics.queue("unsavedpvs"),
             id_of=lambda name: claim_uid(parts.memory.unsaved[name]) if name in parts.memory.unsaved else name,
         )
-        self._loops = (self._claims, self._volumes, self._saves)
+        # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
+        self._clones = Loop(
+            "claims",
+            clones.CloneReconciler(parts.kube, self._stores.claims).reconcile,
+            workers=retries.cloning_protection_workers if "CLONE_VOLUME" in facts.controller else 0,
+            backoff=Backoff(retries.start, retries.maximum),
+            exclusive=exclusive,
+            metrics=parts.metrics.queue("claims"),
+        )
+        self._loops = (self._claims, self._volumes, self._saves, self._clones)
         self._subscribe()
 
     async def run(self) -> None:
         """Until stopped and drained, or cancelled. Volumes that could not be saved get one more try at the end."""
         async with trio.open_nursery() as watching:
             await watching.start(follow, self._parts.kube, self._stores)
+            watching.start_soon(self._sweep_snapshots)
             for name in self._parts.memory.unsaved:
                 self._saves.wake(name)
             for uid in self._parts.memory.in_progress:
@@ -202,9 +215,13 @@ class Life:
         kept.volumes.subscribe(self._saw_volume)
         kept.storage_classes.subscribe(self._saw_class)
 
-    def _saw_claim(self, _key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
-        if new is not None and (gate.concerns(new, self._facts) or new.metadata.uid in self._parts.memory.in_progress):
+    def _saw_claim(self, key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        if new is None:
+            return
+        if gate.concerns(new, self._facts) or new.metadata.uid in self._parts.memory.in_progress:
             self._claims.wake(new.metadata.uid)
+        if clones.is_to_check(new):
+            self._clones.wake(key)
 
     def _saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         if new is None:
@@ -223,6 +240,18 @@ class Life:
     def _claim_of(self, name: str) -> str:
         volume = self._stores.volumes.get(name)
         return name if volume is None else claim_uid(volume)
+
+    # ---- services beside the loops
+
+    async def _sweep_snapshots(self) -> None:
+        interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube
+        if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self._facts.controller:
+            return
+        if await snapshots.is_possible(kube):
+            await snapshots.sweep_forever(kube, self._unfinished_claims, interval)
+
+    def _unfinished_claims(self) -> Iterable[PersistentVolumeClaim]:
+        return chain(self._stores.claims.values(), self._parts.memory.in_progress.values())
 
     # ---- ends
 

@@ -44,7 +44,7 @@ class Loop:
         self._schedule = Schedule()
         self._changed = trio.Event()
         self._paused = False
-        self._stopping = False
+        self._accepting = trio.CancelScope()
 
     @property
     def is_behind(self) -> bool:
@@ -72,8 +72,7 @@ class Loop:
 
     def stop(self) -> None:
         """Take no new keys; `run` returns when the tasks that run have ended."""
-        self._stopping = True
-        self._changed.set()
+        self._accepting.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
@@ -99,19 +98,23 @@ class Loop:
 
     async def _dispatch(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: trio.Semaphore) -> None:
         async with send:
-            while not self._stopping:
-                due = None if self._paused else self._schedule.next_due()
-                if due is None or due > trio.current_time():
-                    with trio.move_on_at(math.inf if due is None else due):
-                        await self._changed.wait()
-                    self._changed = trio.Event()
-                    continue
-                await free.acquire()
-                taken = None if self._stopping or self._paused else self._take()
-                if taken is None:
-                    free.release()
-                else:
-                    await send.send(taken)
+            with self._accepting:
+                await self._hand_out(send, free)
+
+    async def _hand_out(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: trio.Semaphore) -> None:
+        while True:
+            due = None if self._paused else self._schedule.next_due()
+            if due is None or due > trio.current_time():
+                with trio.move_on_at(math.inf if due is None else due):
+                    await self._changed.wait()
+                self._changed = trio.Event()
+                continue
+            await free.acquire()
+            taken = None if self._paused else self._take()
+            if taken is None:
+                free.release()
+            else:
+                await send.send(taken)
 
     def _take(self) -> tuple[str, str] | None:
         """The key that is due, and the id it claims, fixed now: the cache may have forgotten it when the task ends."""

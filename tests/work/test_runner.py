@@ -256,3 +256,15 @@ async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retrie
     after = metrics.render().decode()
     assert 'workqueue_retries_total{name="claims"} 1' in after
     assert 'workqueue_work_duration_seconds_count{name="claims"} 1' in after
+
+
+async def test_stop_ends_a_loop_without_workers() -> None:
+    async def work(key: str) -> Outcome:
+        raise AssertionError("--worker-threads=0 works on nothing")
+
+    claims = loop(work, workers=0)
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(1)
+        claims.stop()

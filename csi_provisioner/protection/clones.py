@@ -1,0 +1,43 @@
+"""Takes our finalizer off a source claim that is being deleted, once no clone waits for it (provision.md 12.2).
+
+Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a living source keeps its finalizer.
+"""
+
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.planning import finalizers, sources
+from csi_provisioner.planning.wellknown import CLONE_FINALIZER
+
+
+def is_to_check(claim: PersistentVolumeClaim) -> bool:
+    return bool(claim.metadata.deletionTimestamp) and finalizers.present(claim, CLONE_FINALIZER)
+
+
+class CloneReconciler:
+    def __init__(self, kube: KubeClient, claims: Store[PersistentVolumeClaim]) -> None:
+        self._kube = kube
+        self._claims = claims
+
+    async def reconcile(self, key: str) -> Outcome:
+        claim = self._claims.get(key)
+        if claim is None or not is_to_check(claim):
+            return DONE
+        if sources.clone_pending(claim, self._claims.values()):
+            return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
+        meta = claim.metadata
+        try:
+            changed = await self._kube.change(
+                PersistentVolumeClaim,
+                meta.name,
+                meta.namespace,
+                seen=meta.resourceVersion,
+                edit=lambda raw: finalizers.remove(raw, CLONE_FINALIZER),
+            )
+        except KubeError as error:
+            return DONE if error.not_found else Retry(str(error))
+        if changed is not None:
+            log.v(3, "Source claim may go, nobody clones it", PVC=key)
+        return DONE
