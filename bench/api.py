@@ -1,0 +1,118 @@
+"""What the measurements themselves ask of the API server: make and remove many objects, follow volumes by watch."""
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import trio
+import yaml
+
+# enough to keep an API server busy, few enough to leave it the two processors of a small machine
+SIDE_BY_SIDE = 16
+
+
+class Api:
+    def __init__(self, kubeconfig: Path) -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], (config.get("users") or [{}])[0].get("user") or {}
+        verify = ssl.create_default_context(cafile=cluster.get("certificate-authority"))
+        headers = {"User-Agent": "bench"}
+        if "token" in user:
+            headers["Authorization"] = f"Bearer {user['token']}"
+        limits = httpx2.Limits(max_keepalive_connections=SIDE_BY_SIDE + 4, keepalive_expiry=None)
+        self._client = httpx2.AsyncClient(
+            base_url=cluster["server"], headers=headers, verify=verify, limits=limits, timeout=120, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def request(self, method: str, path: str, body: Any = None, **parameters: Any) -> dict[str, Any]:
+        answer = await self._client.request(method, path, json=body, params=parameters)
+        if answer.status_code >= 300:
+            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        parsed: dict[str, Any] = answer.json()
+        return parsed
+
+    async def create(self, path: str, objects: Iterable[dict[str, Any]]) -> None:
+        waiting = iter(list(objects))
+
+        async def worker() -> None:
+            for body in waiting:
+                await self.request("POST", path, body)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(SIDE_BY_SIDE):
+                nursery.start_soon(worker)
+
+    async def names(self, path: str) -> list[str]:
+        return [item["metadata"]["name"] for item in (await self.request("GET", path)).get("items") or []]
+
+    async def remove(self, path: str, *, finalizers: bool = False) -> None:
+        """Delete all objects of this path; with `finalizers`, take those away too and wait for nobody."""
+        await self.request("DELETE", path)
+        if finalizers:
+            for name in await self.names(path):
+                await self._client.patch(
+                    f"{path}/{name}",
+                    content=json.dumps({"metadata": {"finalizers": None}}),
+                    headers={"Content-Type": "application/merge-patch+json"},
+                )
+
+    async def follow(self, path: str, sight: "Sight", *, task_status: trio.TaskStatus[None]) -> None:
+        """Tell `sight` of every change of the objects of this path."""
+        listed = await self.request("GET", path)
+        for item in listed.get("items") or []:
+            sight.see("ADDED", item)
+        version = listed["metadata"]["resourceVersion"]
+        parameters = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
+        async with self._client.stream("GET", path, params=parameters) as answer:
+            task_status.started()
+            async for line in answer.aiter_lines():
+                event = json.loads(line)
+                sight.see(event["type"], event["object"])
+
+
+class Sight:
+    """The volumes of one driver as a watch shows them: phases by name, and when each was first and last seen."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+        self.phases: dict[str, str] = {}
+        self.written: list[float] = []
+        self.gone: list[float] = []
+        self._changed = trio.Event()
+
+    def see(self, kind: str, volume: dict[str, Any]) -> None:
+        if volume["spec"].get("csi", {}).get("driver") != self._driver:
+            return
+        name = volume["metadata"]["name"]
+        if kind == "DELETED":
+            self.phases.pop(name, None)
+            self.gone.append(time.time())
+        else:
+            if name not in self.phases:
+                self.written.append(time.time())
+            self.phases[name] = volume.get("status", {}).get("phase", "Pending")
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def count(self, phase: str) -> int:
+        return sum(1 for present in self.phases.values() if present == phase)
+
+    async def until(self, holds: Callable[[], bool], what: str, limit: float) -> None:
+        with trio.move_on_after(limit):
+            while not holds():
+                await self._changed.wait()
+            return
+        raise RuntimeError(f"not within {limit:.0f} s: {what}; volumes: {len(self.phases)}")

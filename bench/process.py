@@ -1,0 +1,61 @@
+"""The provisioner under measurement, seen from outside: started by its command line, read through /proc."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import trio
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Provisioner:
+    """One running provisioner. Its log goes to a file, which is named when it ends too early."""
+
+    def __init__(self, command: str, *, socket: Path, kubeconfig: Path, log: Path) -> None:
+        self._log = log
+        arguments = [part.format(sock=socket, kubeconfig=kubeconfig) for part in shlex.split(command)]
+        with log.open("ab") as out:
+            self.started = time.time()
+            self._process = subprocess.Popen(arguments, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far, its own and the kernel's for it."""
+        self._check()
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def memory(self) -> float:
+        """Resident memory in MiB."""
+        self._check()
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) / 1024
+
+    async def quiet(self, *, seconds: float = 1.5, limit: float = 120) -> None:
+        """Wait until it has used next to no processor time for some seconds: events written, caches filled."""
+        with trio.move_on_after(limit):
+            before = self.cpu()
+            while True:
+                await trio.sleep(seconds)
+                now = self.cpu()
+                if now - before <= 0.01 * seconds:
+                    return
+                before = now
+        raise RuntimeError(f"the provisioner does not come to rest within {limit} s")
+
+    def stop(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def _check(self) -> None:
+        if self._process.poll() is not None:
+            tail = self._log.read_text()[-2000:]
+            raise RuntimeError(f"the provisioner ended with {self._process.returncode}:\n{tail}")
