@@ -1,5 +1,5 @@
 """Node affinity of volumes: made from the driver's answer (topology.md 10), matched against one node's labels
-(node-deployment.md 9)."""
+(node-deployment.md 9), read back as segments (capacity.md 10)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +12,7 @@ from csi_provisioner.model.kubernetes import (
 )
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.terms import Term
 
 
 class _Malformed(Exception):  # noqa: N818 - never leaves this module
@@ -36,6 +37,13 @@ def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
     return VolumeNodeAffinity(required=NodeSelector(nodeSelectorTerms=terms))
 
 
+def segments(affinity: VolumeNodeAffinity) -> list[Term]:
+    """The terms that are nothing but one value for each key; the others name no single segment and are left out."""
+    required = affinity.required
+    found = (_segment(term) for term in required.nodeSelectorTerms) if required else ()
+    return [segment for segment in found if segment is not None]
+
+
 def matches(selector: NodeSelector, labels: Mapping[str, str]) -> bool:
     """Does any term match? A malformed one is skipped, but then "none matches" is no answer and is refused."""
     malformed = ""
@@ -48,6 +56,16 @@ def matches(selector: NodeSelector, labels: Mapping[str, str]) -> bool:
     if malformed:
         raise Refusal(State.FINISHED, f"cannot tell whether the node affinity matches this node: {malformed}")
     return False
+
+
+def _segment(term: NodeSelectorTerm) -> Term | None:
+    pairs = [
+        (expression.key, expression.values[0])
+        for expression in term.matchExpressions or []
+        if expression.operator == "In" and expression.values and len(expression.values) == 1
+    ]
+    whole = not term.matchFields and len(pairs) == len(term.matchExpressions or [])
+    return tuple(sorted(pairs)) if whole else None
 
 
 def _term_matches(term: NodeSelectorTerm, labels: Mapping[str, str]) -> bool:

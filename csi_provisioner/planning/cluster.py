@@ -1,7 +1,7 @@
 """The cluster as one driver's topology sees it: which node registered which keys, and the terms the labels make.
 
 Kept up to date object by object by the handlers of the Node and CSINode stores, so that no claim pays for the number
-of nodes (topology.md 7, issue of 5,000 nodes). One writer, many readers; everything it gives out is immutable.
+of nodes (topology.md 7). One writer, many readers; everything it gives out is immutable.
 """
 
 from collections import Counter
@@ -9,18 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from csi_provisioner.model.kubernetes import CSINode, CSINodeDriver, Node, NodeName
 from csi_provisioner.planning import terms
-from csi_provisioner.planning.terms import Term
-
-Keys = tuple[str, ...]
+from csi_provisioner.planning.terms import Keys, Term
 
 
 def entry_of(csinode: CSINode, driver: str) -> CSINodeDriver | None:
     """The first entry of the driver, which is the one that counts."""
-    return next((entry for entry in csinode.spec.drivers or [] if entry.name == driver), None)
-
-
-def normalised(keys: Iterable[str]) -> Keys:
-    return tuple(sorted(set(keys)))
+    for entry in csinode.spec.drivers or []:
+        if entry.name == driver:
+            return entry
+    return None
 
 
 class ClusterTopology:
@@ -28,7 +25,7 @@ class ClusterTopology:
         self.driver = driver
         self._labels: dict[str, Mapping[str, str]] = {}
         self._csinodes: dict[str, CSINode] = {}
-        self._registered: dict[str, Keys] = {}
+        self._registered: dict[NodeName, Keys] = {}
         # for each key set somebody asked for: how many nodes make each term, and the terms in canonical order
         self._counts: dict[Keys, Counter[Term]] = {}
         self._terms: dict[Keys, tuple[Term, ...]] = {}
@@ -62,13 +59,13 @@ class ClusterTopology:
 
     def csinode_changed(self, name: str, _old: CSINode | None, new: CSINode | None) -> None:
         self._csinodes.pop(name, None)
-        self._registered.pop(name, None)
+        self._registered.pop(NodeName(name), None)
         if new is None:
             return
         self._csinodes[name] = new
         entry = entry_of(new, self.driver)
         if entry is not None and entry.topologyKeys:
-            self._registered[name] = normalised(entry.topologyKeys)
+            self._registered[NodeName(name)] = terms.normalised(entry.topologyKeys)
 
     # ---- what claims ask for
 
@@ -81,11 +78,11 @@ class ClusterTopology:
 
     def keys(self, node: str) -> Keys:
         """The driver's topology keys on that node, sorted; empty if it registered none there."""
-        return self._registered.get(node, ())
+        return self._registered.get(NodeName(node), ())
 
     def registered(self) -> Sequence[NodeName]:
         """The nodes on which the driver registered at least one key."""
-        return [NodeName(name) for name in self._registered]
+        return list(self._registered)
 
     def terms(self, keys: Keys) -> tuple[Term, ...]:
         """The distinct terms of all nodes that carry every key, whether or not the driver runs there."""

@@ -6,16 +6,10 @@ external-provisioner bit by bit: volumes of one set must stay spread when the pr
 
 import re
 
-_FNV_START, _FNV_PRIME, _MASK = 2166136261, 16777619, 2**32 - 1
+from csi_provisioner.planning.fnv import fnv1
+
+_MASK = 2**32 - 1
 _ORDINAL = re.compile(r"(?P<rest>.*)-0*(?P<ordinal>[0-9]{1,10})", re.DOTALL)
-
-
-def fnv1(text: str) -> int:
-    """FNV-1, 32 bit: multiply, then XOR (FNV-1a does it the other way round)."""
-    value = _FNV_START
-    for byte in text.encode():
-        value = value * _FNV_PRIME & _MASK ^ byte
-    return value
 
 
 def parse(name: str) -> tuple[str, int]:

@@ -11,16 +11,22 @@ from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import TopologySelectorTerm
 
 Term = tuple[tuple[str, str], ...]
+Keys = tuple[str, ...]
+"""Distinct label keys, sorted."""
 
 _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _KEY_PREFIX = re.compile(rf"(?=.{{1,253}}$){_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _KEY_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-def of_labels(labels: Mapping[str, str], keys: Iterable[str]) -> Term | None:
+def normalised(keys: Iterable[str]) -> Keys:
+    return tuple(sorted(set(keys)))
+
+
+def of_labels(labels: Mapping[str, str], keys: Keys) -> Term | None:
     """The term these labels make for the keys; None if a key has no label."""
     try:
-        return tuple([(key, labels[key]) for key in sorted(set(keys))])
+        return tuple([(key, labels[key]) for key in keys])
     except KeyError:
         return None
 

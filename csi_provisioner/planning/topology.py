@@ -13,9 +13,9 @@ from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import NodeName, TopologySelectorTerm
 from csi_provisioner.planning import spreading, terms
 from csi_provisioner.planning import topology_refusals as refusals
-from csi_provisioner.planning.cluster import ClusterTopology, Keys
+from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
-from csi_provisioner.planning.terms import Term
+from csi_provisioner.planning.terms import Keys, Term
 from csi_provisioner.settings import ProvisioningSettings
 
 Choose = Callable[[Sequence[NodeName]], NodeName]

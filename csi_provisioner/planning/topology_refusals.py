@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import terms
-from csi_provisioner.planning.cluster import ClusterTopology, Keys, entry_of
+from csi_provisioner.planning.cluster import ClusterTopology, entry_of
 from csi_provisioner.planning.refusal import Refusal
-from csi_provisioner.planning.terms import Term
+from csi_provisioner.planning.terms import Keys, Term
 
 PREFIX = "error generating accessibility requirements: "
 

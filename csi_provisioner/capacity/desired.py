@@ -1,0 +1,148 @@
+"""Which CSIStorageCapacity objects should exist, which do, and what is to be done about it (capacity.md 6 and 9).
+
+The state of the publisher, without its loops: told of every change of segments, classes and objects, it answers with
+the work that follows. Objects are known only as the watch showed them, never as a write returned them, so that no
+older version replaces a newer one. The same work may be given out twice; a queue that merges keys makes it one.
+"""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from csi_provisioner.capacity import objects
+from csi_provisioner.capacity.objects import Pair, Publication
+from csi_provisioner.capacity.segments import Segment
+from csi_provisioner.model.kubernetes import CSIStorageCapacity, StorageClass
+
+IMMEDIATE = "Immediate"
+
+
+class Surplus(msgspec.Struct, frozen=True):
+    """An object to delete. Not looked at again before it is: a pair that came back gets a new object."""
+
+    uid: str
+    namespace: str
+    name: str
+
+
+Work = Pair | Surplus
+
+
+class Desired:
+    def __init__(self, publication: Publication, *, immediate_binding: bool) -> None:
+        self._publication = publication
+        self._immediate_binding = immediate_binding
+        self._segments: frozenset[Segment] = frozenset()
+        self._classes: dict[str, StorageClass] = {}
+        self._pairs: dict[Pair, CSIStorageCapacity | None] = {}
+        self._by_uid: dict[str, Pair] = {}
+
+    # ---- what is asked
+
+    def known(self, pair: Pair) -> tuple[StorageClass, CSIStorageCapacity | None] | None:
+        """The class and the object of a pair; None if the pair is no longer wanted."""
+        return (self._classes[pair.class_name], self._pairs[pair]) if pair in self._pairs else None
+
+    def pairs(self) -> list[Pair]:
+        return list(self._pairs)
+
+    def of_class(self, name: str) -> list[Pair]:
+        return [Pair(segment, name) for segment in self._segments] if name in self._classes else []
+
+    def of_segments(self, segments: Iterable[Segment]) -> list[Pair]:
+        wanted = self._segments.intersection(segments)
+        return [Pair(segment, name) for segment in wanted for name in self._classes]
+
+    def goal(self) -> int:
+        return len(self._pairs)
+
+    def current(self) -> int:
+        return len(self._by_uid)
+
+    def obsolete(self, cached: Iterable[CSIStorageCapacity]) -> int:
+        """Managed objects that fit no pair; duplicates fit."""
+        return sum(
+            objects.is_managed(obj, self._publication) and objects.pair_of(obj) not in self._pairs for obj in cached
+        )
+
+    # ---- what is told
+
+    def segments_changed(self, segments: frozenset[Segment]) -> list[Work]:
+        added, removed = segments - self._segments, self._segments - segments
+        self._segments = segments
+        work: list[Work] = []
+        for name in self._classes:
+            for segment in added:
+                work += self._add(Pair(segment, name))
+            for segment in removed:
+                work += self._remove(Pair(segment, name))
+        return work
+
+    def class_changed(self, name: str, _old: StorageClass | None, new: StorageClass | None) -> list[Work]:
+        """Also for a resync: it refreshes the pairs there are."""
+        was_eligible = name in self._classes
+        if new is not None and self._is_eligible(new):
+            self._classes[name] = new
+            return self._for_all(self._add, name)
+        if not was_eligible:
+            return []
+        work = self._for_all(self._remove, name)
+        del self._classes[name]
+        return work
+
+    def object_changed(self, old: CSIStorageCapacity | None, new: CSIStorageCapacity | None) -> list[Work]:
+        """Two objects of one name seen as one change are two changes."""
+        if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            return self._gone(old) + self._seen(new)
+        if new is not None:
+            return self._seen(new)
+        return self._gone(old) if old is not None else []
+
+    # ---- pairs
+
+    def _is_eligible(self, storage_class: StorageClass) -> bool:
+        immediate = storage_class.volumeBindingMode == IMMEDIATE
+        ours = storage_class.provisioner == self._publication.driver
+        return ours and (self._immediate_binding or not immediate)
+
+    def _for_all(self, change: Callable[[Pair], list[Work]], name: str) -> list[Work]:
+        return [work for segment in self._segments for work in change(Pair(segment, name))]
+
+    def _add(self, pair: Pair) -> list[Work]:
+        self._pairs.setdefault(pair, None)
+        return [pair]
+
+    def _remove(self, pair: Pair) -> list[Work]:
+        obj = self._pairs.pop(pair, None)
+        if obj is None:
+            return []
+        del self._by_uid[obj.metadata.uid]
+        return [_surplus(obj)]
+
+    # ---- objects
+
+    def _seen(self, obj: CSIStorageCapacity) -> list[Work]:
+        if not objects.is_managed(obj, self._publication):
+            # somebody took the labels away: the object is theirs now, and the pair needs another
+            return self._gone(obj)
+        pair = self._by_uid.get(obj.metadata.uid)
+        if pair is not None:
+            self._pairs[pair] = obj
+            return []
+        pair = objects.pair_of(obj)
+        if pair is None or self._pairs.get(pair, obj) is not None:
+            return [_surplus(obj)]
+        self._pairs[pair] = obj
+        self._by_uid[obj.metadata.uid] = pair
+        return []
+
+    def _gone(self, obj: CSIStorageCapacity) -> list[Work]:
+        pair = self._by_uid.pop(obj.metadata.uid, None)
+        if pair is None:
+            return []
+        self._pairs[pair] = None
+        return [pair]
+
+
+def _surplus(obj: CSIStorageCapacity) -> Surplus:
+    return Surplus(obj.metadata.uid, obj.metadata.namespace or "", obj.metadata.name)

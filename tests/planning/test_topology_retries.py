@@ -1,0 +1,119 @@
+"""Topology.md 8 and 12: retries ask for what the first try asked for, unless something better is known."""
+
+from collections import Counter
+
+import pytest
+
+from csi_provisioner.model import csi
+from csi_provisioner.model import kubernetes as k8s
+from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.topology import TopologyMemory
+
+from .clusters import answered, ask, case, cluster, csinode, full, node, wanted
+
+
+def test_topology_12_r1_time_out_then_node_and_csinode_deleted() -> None:
+    index, memory = cluster("K2"), TopologyMemory()
+    assert answered(ask(case("T07"), index, memory)) == wanted(case("T07"))
+    index.node_changed("n2", None, None)
+    index.csinode_changed("n2", None, None)
+    assert answered(ask(case("T07"), index, memory, in_flight=True)) == wanted(case("T07"))
+
+
+def test_topology_12_r2_time_out_then_another_node_deleted() -> None:
+    index, memory = cluster("K1"), TopologyMemory()
+    assert answered(ask(case("T04"), index, memory)) == wanted(case("T04"))
+    index.node_changed("gamma", None, None)
+    index.csinode_changed("gamma", None, None)
+    assert answered(ask(case("T04"), index, memory, in_flight=True)) == wanted(case("T04"))
+
+
+def test_topology_12_r3_missing_label_added() -> None:
+    index, memory = cluster("K4"), TopologyMemory()
+    with pytest.raises(Refusal, match="rack"):
+        ask(case("T25"), index, memory)
+    index.node_changed("d4", None, node("d4", {"zone": "z-7", "rack": "r-z"}))
+    _, preferred = answered(ask(case("T25"), index, memory))
+    assert preferred[0] == {"rack": "r-z", "zone": "z-7"}
+
+
+def test_topology_12_r4_exhausted_then_another_node() -> None:
+    index = cluster("K2")
+    ask(case("T07"), index, TopologyMemory())
+    _, preferred = answered(ask(case("T07") | {"selected": "n1"}, index, TopologyMemory()))
+    assert preferred[0] == {"rack": "r-b", "zone": "z-1"}
+
+
+def test_topology_12_r5_final_error_then_relabelled() -> None:
+    index = cluster("K2")
+    ask(case("T07"), index, TopologyMemory())
+    index.node_changed("n2", None, node("n2", {"zone": "z-9", "rack": "r-a"}))
+    _, preferred = answered(ask(case("T07"), index, TopologyMemory()))
+    assert preferred[0] == {"rack": "r-a", "zone": "z-9"}
+
+
+def spoil(found: csi.TopologyRequirement | None) -> None:
+    assert found is not None
+    found.preferred.append(found.preferred.pop(0))
+    found.requisite.reverse()
+    found.requisite[0].segments[full("zone")] = "spoilt"
+
+
+def test_topology_12_r6_time_outs_and_an_answer_changed_in_place() -> None:
+    index, memory = cluster("K2"), TopologyMemory()
+    for _ in range(3):
+        found = ask(case("T07"), index, memory, in_flight=True)
+        assert answered(found) == wanted(case("T07"))
+        spoil(found)
+        index.node_changed("n2", None, None)
+        index.csinode_changed("n2", None, None)
+
+
+def test_topology_13_13_what_is_remembered_does_not_change_with_the_objects() -> None:
+    labels = {full("zone"): "z-1"}
+    index, memory = cluster("K1"), TopologyMemory()
+    index.node_changed("alpha", None, k8s.Node(metadata=k8s.ObjectMeta(name="alpha", labels=labels)))
+    first = answered(ask(case("T01") | {"selected": "alpha"}, index, memory))
+    labels[full("zone")] = "z-9"
+    assert answered(ask(case("T01") | {"selected": "alpha"}, index, memory, in_flight=True)) == first
+
+
+def test_topology_13_14_incomplete_labels_are_read_again_each_time() -> None:
+    index, memory = cluster("K4"), TopologyMemory()
+    for labels in ({"zone": "z-7"}, {"rack": "r-z"}):
+        index.node_changed("d4", None, node("d4", labels))
+        with pytest.raises(Refusal):
+            ask(case("T25"), index, memory)
+    index.node_changed("d4", None, node("d4", {"zone": "z-7", "rack": "r-z"}))
+    ask(case("T25"), index, memory)
+
+
+def test_topology_8_c3_the_pick_of_the_keys_is_kept() -> None:
+    index, memory = cluster("K4"), TopologyMemory()
+    assert answered(ask(case("T26"), index, memory)) == wanted(case("T26"))
+    assert answered(ask(case("T27"), index, memory)) == wanted(case("T26"))
+
+
+def test_topology_8_allowed_topologies_are_not_remembered() -> None:
+    memory = TopologyMemory()
+    ask(case("T06"), cluster("K1"), memory)
+    assert memory == TopologyMemory()
+
+
+def test_topology_8_another_node_selected_while_nothing_is_in_flight() -> None:
+    index, memory = cluster("K2"), TopologyMemory()
+    ask(case("T07"), index, memory)
+    _, kept = answered(ask(case("T07") | {"selected": "n1"}, index, memory, in_flight=True))
+    _, fresh = answered(ask(case("T07") | {"selected": "n1"}, index, memory))
+    assert Counter(term["zone"] for term in kept) == Counter(term["zone"] for term in fresh)
+    assert kept[0] == {"rack": "r-a", "zone": "z-2"}
+    assert fresh[0] == {"rack": "r-b", "zone": "z-1"}
+
+
+def test_topology_8_c1_keys_are_kept_though_the_labels_are_missing() -> None:
+    index, memory = cluster("K4"), TopologyMemory()
+    with pytest.raises(Refusal):
+        ask(case("T25"), index, memory)
+    index.csinode_changed("d4", None, csinode("d4", ["zone"]))
+    with pytest.raises(Refusal, match="rack"):
+        ask(case("T25"), index, memory)
