@@ -67,7 +67,7 @@ class _Process:
         self.exit_code = 0
         self._settings = settings
         self._metrics = Metrics()
-        self._stop = stop or trio.Event()
+        self._stop = trio.Event() if stop is None else stop
         self._handles_signals = stop is None
         self._works = False
         self._lost = trio.Event()
