@@ -1,4 +1,4 @@
-"""Node affinity: of the answer (topology.md 10), against labels (node-deployment.md 9), as segments (capacity.md 10)."""
+"""Node affinity: the answer's (topology.md 10), against labels (node-deployment.md 9), as segments (capacity.md 10)."""
 
 from typing import Any
 

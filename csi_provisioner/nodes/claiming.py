@@ -1,0 +1,126 @@
+"""Whose claim it is when a provisioner runs on every node (node-deployment.md 4 to 7): the decisions of the race.
+
+The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting, asking the
+driver and writing are not done here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
+from csi_provisioner.planning import gate, wellknown
+from csi_provisioner.planning.gate import Fail, Provision, Skip
+from csi_provisioner.settings import NodeSettings
+
+IMMEDIATE = "Immediate"
+
+
+class Compete(msgspec.Struct, frozen=True):
+    """Anyone may have the claim: wait a while, then try to be the first to take it."""
+
+
+Decision = Provision | Skip | Fail | Compete
+
+
+def decide(
+    claim: PersistentVolumeClaim, storage_class: StorageClass | None, node: NodeName, settings: NodeSettings
+) -> Decision:
+    """Section 4, for a claim that concerns this driver; `storage_class` is that of `gate.claim_class(claim)`."""
+    selected = gate.scheduler_node(claim)
+    if selected == node:
+        return Provision()
+    if selected:
+        return Skip(f"the claim is node {selected}'s")
+    if storage_class is None:
+        return Fail(gate.missing_class(claim))
+    if storage_class.volumeBindingMode != IMMEDIATE:
+        return Skip("no node selected yet")
+    if not settings.immediate_binding:
+        return Skip("no node selected, and this provisioner takes no claims by itself")
+    return Compete()
+
+
+def look_again(claim: PersistentVolumeClaim | None, uid: Uid, node: NodeName) -> Decision:
+    """Section 5 step 2: what has become of a claim while we waited; `Compete` is to go on waiting, or to take it."""
+    if claim is None:
+        return Fail("the claim was deleted while this node waited to take it")
+    if claim.metadata.uid != uid:
+        return Fail(f"claim {kubernetes.key(claim)} was replaced by another while this node waited to take it")
+    selected = gate.scheduler_node(claim)
+    if not selected:
+        return Compete()
+    return Provision() if selected == node else Skip(f"node {selected} was first")
+
+
+def take(claim: dict[str, Any], node: NodeName) -> bool:
+    """Writes our name into the claim as the server has it; always a change."""
+    metadata = claim["metadata"]
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), wellknown.SELECTED_NODE: node}
+    return True
+
+
+# ---- waiting
+
+
+def watch_interval(settings: NodeSettings) -> float:
+    """So often a waiting instance looks whether another was first; 10 ms so that a tiny base delay is no busy loop."""
+    return max(settings.base_delay / 100, 0.01)
+
+
+def delay(attempt: int, settings: NodeSettings, u: float) -> float:
+    """Section 6: doubled with each attempt (the first is 0), less a jitter of the base's width; `u` from [0, 1)."""
+    base, most = (round(seconds * 1_000_000_000) for seconds in (settings.base_delay, settings.max_delay))
+    # beyond 2**63 nanoseconds any base has long passed any limit
+    raw = min(base << min(attempt, 63), most)
+    return max(raw - int(base * u), 0) / 1_000_000_000
+
+
+class Delays:
+    """The attempts of each claim. Kept when the claim did not fit here, so that its node is slower the next time."""
+
+    def __init__(self, settings: NodeSettings, random: Callable[[], float]) -> None:
+        self._settings = settings
+        self._random = random
+        self._attempts: dict[Uid, int] = {}
+
+    def next(self, uid: Uid) -> float:
+        attempt = self._attempts.get(uid, 0)
+        self._attempts[uid] = attempt + 1
+        return delay(attempt, self._settings, self._random())
+
+    def forget(self, uid: Uid) -> None:
+        """The claim is ours, another node's, or gone."""
+        self._attempts.pop(uid, None)
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+
+# ---- capacity
+
+
+def questions(request: csi.CreateVolumeRequest) -> list[csi.GetCapacityRequest]:
+    """Section 7: one for each place the volume may be in; none for a volume without size, which fits anywhere."""
+    if not _required(request):
+        return []
+    requirement = request.accessibility_requirements
+    places: list[csi.Topology | None] = [*requirement.requisite] if requirement and requirement.requisite else [None]
+    return [
+        csi.GetCapacityRequest(
+            volume_capabilities=request.volume_capabilities,
+            parameters=request.parameters,
+            accessible_topology=place,
+        )
+        for place in places
+    ]
+
+
+def fits(response: csi.GetCapacityResponse, request: csi.CreateVolumeRequest) -> bool:
+    return response.available_capacity >= _required(request)
+
+
+def _required(request: csi.CreateVolumeRequest) -> int:
+    return request.capacity_range.required_bytes if request.capacity_range else 0
