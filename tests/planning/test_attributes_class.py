@@ -30,7 +30,7 @@ def vac(driver: str, parameters: dict[str, str] | None) -> k8s.VolumeAttributesC
 
 
 @pytest.mark.parametrize("parameters", [{"iops": "1", "csi.storage.k8s.io/x": "kept"}, {}, None])
-def test_8_10_parameters_verbatim_p19_request_10(parameters: dict[str, str] | None) -> None:
+def test_8_10_parameters_verbatim_p19_request_9(parameters: dict[str, str] | None) -> None:
     settled = draft(GOLD, options=SETTINGS)
     assert attributes_class.mutable_parameters(settled, vac(DRIVER, parameters)) == (parameters or {})
 

@@ -47,7 +47,7 @@ def test_having_all() -> None:
         ("ReadOnlyMany", Mode.MULTI_NODE_READER_ONLY, Mode.MULTI_NODE_READER_ONLY),
         ("ReadWriteMany", Mode.MULTI_NODE_MULTI_WRITER, Mode.MULTI_NODE_MULTI_WRITER),
     ],
-    ids=lambda value: f"8.6 {value}, p19-request-9" if isinstance(value, str) else "",
+    ids=lambda value: f"8.6 {value}, p19-request-8" if isinstance(value, str) else "",
 )
 def test_access_modes(mode: str, plain: Mode, finer: Mode) -> None:
     for controller, expected in ((CREATES, plain), (FINER, finer)):

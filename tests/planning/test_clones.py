@@ -85,7 +85,7 @@ def test_sizes(size: str | None, held: str | None) -> None:
     check(cloning(size=size), but(source(), "spec.resources.requests", requests), source_volume())
 
 
-def test_8_8_5_other_class_p19_sources_5() -> None:
+def test_8_8_5_other_class_p19_sources_4() -> None:
     check(cloning(), but(source(), "spec.storageClassName", "slow"), source_volume())
 
 
@@ -128,8 +128,8 @@ def test_q10_a_migrated_class_clones_volumes_of_the_driver() -> None:
         pytest.param(None, None, True, id="8.8-13 both unset"),
         pytest.param(None, "Filesystem", True, id="8.8-13 unset is Filesystem"),
         pytest.param("Filesystem", None, True, id="8.8-13 unset volume is Filesystem"),
-        pytest.param("Block", "Block", True, id="8.8-13 block, p19-sources-6 by value"),
-        pytest.param("Block", None, False, id="8.8-13 block from unset, p19-sources-5"),
+        pytest.param("Block", "Block", True, id="8.8-13 block, p19-sources-5 by value"),
+        pytest.param("Block", None, False, id="8.8-13 block from unset, p19-sources-4"),
         pytest.param("Block", "Filesystem", False, id="8.8-13 block from Filesystem"),
         pytest.param(None, "Block", False, id="8.8-13 unset from block"),
         pytest.param("Filesystem", "Block", False, id="8.8-13 Filesystem from block"),

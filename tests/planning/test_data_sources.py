@@ -151,7 +151,7 @@ def test_known_kinds(source: DataSource) -> None:
 # ---- protection (9.6, 12)
 
 
-def test_12_1_forbidden_on_a_snapshot_is_tolerated() -> None:
+def test_12_1_forbidden_on_a_snapshot_is_tolerated_p19_sources_7() -> None:
     assert "shop/src is used without protection" in sources.unprotected(draft(claim(dataSource=SNAPSHOT)), 403, "no")
 
 
@@ -186,7 +186,7 @@ def test_snapshot_to_release(fields: dict[str, Any], name: str | None) -> None:
 @pytest.mark.parametrize(
     ("phase", "fields", "namespace", "pending"),
     [
-        pytest.param("Pending", {"dataSource": CLONE}, "shop", True, id="12.2 pending clone, p19-sources-10"),
+        pytest.param("Pending", {"dataSource": CLONE}, "shop", True, id="12.2 pending clone, p19-sources-9"),
         pytest.param("Bound", {"dataSource": CLONE}, "shop", False, id="12.2 bound"),
         pytest.param(None, {"dataSource": CLONE}, "shop", False, id="12.2 empty phase does not block"),
         pytest.param("Pending", {"dataSourceRef": CLONE}, "shop", False, id="12.2 dataSourceRef does not count"),

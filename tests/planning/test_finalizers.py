@@ -37,7 +37,7 @@ def test_remove(metadata: dict[str, Any], after: list[str] | None) -> None:
     assert raw == {"metadata": metadata | ({} if after is None else {"finalizers": after}), "spec": {"unknown": 1}}
 
 
-def test_lists_are_not_shared_with_the_given_object() -> None:
+def test_lists_are_not_shared_with_the_given_object_p19_sources_8() -> None:
     listed = ["x"]
     raw = {"metadata": {"finalizers": listed}}
     finalizers.add(raw, "f")

@@ -21,7 +21,7 @@ P = "csi.storage.k8s.io/"
         pytest.param({"fsType": "ext2"}, "ext2", id="8.5 any case"),
         pytest.param({"FSTYPE": "ext4"}, "ext4", id="8.5 capitals"),
         pytest.param({f"{P}fstype": ""}, "", id="8.5 empty"),
-        pytest.param({}, "", id="p19-request-8 no built-in default"),
+        pytest.param({}, "", id="p19-request-7 no built-in default"),
         pytest.param({f"{P.upper()}fstype": "xfs"}, "", id="8.5 the prefixed key is exact"),
     ],
 )
@@ -45,7 +45,7 @@ def test_fstype_given_twice(given_: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "role", [templates.DEFAULT, *templates.ROLES], ids=lambda role: f"p19-request-4 {role.purpose}"
+    "role", [templates.DEFAULT, *templates.ROLES], ids=lambda role: f"p19-request-3 {role.purpose}"
 )
 def test_8_9_reserved_keys_are_stripped(role: templates.Role) -> None:
     given_ = {f"{P}{role.key}-name": "n", f"{P}{role.key}-namespace": "ns", f"{P}fstype": "xfs", "keep": "me"}
@@ -63,7 +63,7 @@ def test_8_9_deprecated_keys_are_passed_on() -> None:
     "key",
     [
         pytest.param(f"{P}nonsense", id="8.9 unknown"),
-        pytest.param(f"{P}resizer-secret-name", id="p19-request-5 alpha key refused"),
+        pytest.param(f"{P}resizer-secret-name", id="p19-request-4 alpha key refused"),
         pytest.param(f"{P}pvc/name", id="8.9 metadata key"),
         pytest.param(f"{P}pv/name", id="8.9 metadata key of the volume"),
         pytest.param(f"{P}FSTYPE", id="8.9 wrong case under the prefix"),

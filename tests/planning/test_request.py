@@ -98,7 +98,7 @@ def test_the_class_is_not_changed_by_a_plan() -> None:
 @pytest.mark.parametrize(
     ("parameters", "default", "fstype"),
     [
-        pytest.param({"fstype": "xfs"}, "ext4", "xfs", id="8.5 the class first, p19-request-8"),
+        pytest.param({"fstype": "xfs"}, "ext4", "xfs", id="8.5 the class first, p19-request-7"),
         pytest.param({}, "ext4", "ext4", id="8.5 the flag"),
         pytest.param({f"{P}fstype": ""}, "ext4", "ext4", id="8.5 an empty one is none"),
         pytest.param({}, "", "", id="16 vector no fstype anywhere"),
@@ -224,7 +224,7 @@ def test_16_default_secret_pair_is_for_every_role() -> None:
     assert [getattr(found, field) for field in found.__struct_fields__] == [resolved] * 7
 
 
-def test_8_9_tokens_stand_for_this_claim_p19_request_7() -> None:
+def test_8_9_tokens_stand_for_this_claim_p19_request_6() -> None:
     parameters = {
         f"{P}provisioner-secret-name": "${pvc.annotations['who']}-${pv.name}",
         f"{P}provisioner-secret-namespace": "${pvc.namespace}",

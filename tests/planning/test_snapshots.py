@@ -60,7 +60,7 @@ def test_8_7_11_a_good_one() -> None:
 @pytest.mark.parametrize(
     ("finalizers", "goes_on"),
     [
-        pytest.param([OURS], True, id="8.7-2 and p19-sources-7 our finalizer"),
+        pytest.param([OURS], True, id="8.7-2 and p19-sources-6 our finalizer"),
         pytest.param([FOREIGN, OURS], True, id="8.7-2 ours among others"),
         pytest.param([FOREIGN], False, id="16 vector other finalizer"),
         pytest.param(None, False, id="16 vector none"),
@@ -158,12 +158,12 @@ def test_8_7_9_no_request() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "annotation", "allowed"),
     [
-        pytest.param("Block", "Filesystem", None, False, id="8.7-10 no annotation, p19-sources-6 on by default"),
+        pytest.param("Block", "Filesystem", None, False, id="8.7-10 no annotation, p19-sources-5 on by default"),
         *(pytest.param("Block", "Filesystem", yes, True, id=f"8.7-10 {yes}") for yes in YES),
         *(pytest.param("Block", "Filesystem", no, False, id=f"8.7-10 {no}") for no in NO),
         pytest.param("Block", "Filesystem", "tRUE", False, id="8.7-10 unparsable"),
         pytest.param("Filesystem", "Block", "", False, id="8.7-10 empty"),
-        pytest.param("Block", "Block", None, True, id="8.7-10 same, p19-sources-6 by value"),
+        pytest.param("Block", "Block", None, True, id="8.7-10 same, p19-sources-5 by value"),
         pytest.param(None, "Block", None, True, id="8.7-10 unknown before"),
         pytest.param("Block", None, None, True, id="8.7-10 unset on the claim"),
     ],

@@ -21,7 +21,7 @@ def pair(role: Role, name: str = "n", namespace: str = "ns") -> dict[str, str]:
     return {f"{P}{role.key}-name": name, f"{P}{role.key}-namespace": namespace}
 
 
-@pytest.mark.parametrize("role", templates.ROLES, ids=lambda role: f"8.9 {role.purpose}, p19-request-5")
+@pytest.mark.parametrize("role", templates.ROLES, ids=lambda role: f"8.9 {role.purpose}, p19-request-4")
 def test_every_role_has_its_prefixed_pair(role: Role) -> None:
     assert templates.select(pair(role)) == {role: Template(role.purpose, "n", "ns")}
 
@@ -56,7 +56,7 @@ def test_deprecated_pairs(role: Role, stem: str) -> None:
         pytest.param(pair(PUBLISH, name=""), f"leaves {P}{PUBLISH.key}-name empty", id="1 empty name"),
         pytest.param(pair(PUBLISH, namespace=""), f"leaves {P}{PUBLISH.key}-namespace empty", id="1 empty namespace"),
         pytest.param(pair(templates.DEFAULT, name=""), "default secret", id="2 default under the same rules"),
-        pytest.param({f"{P}secret-name": "n"}, "default secret", id="2 half a default, p19-request-6"),
+        pytest.param({f"{P}secret-name": "n"}, "default secret", id="2 half a default, p19-request-5"),
     ],
 )
 def test_8_9_wrong_pairs(parameters: dict[str, str], says: str) -> None:
@@ -96,7 +96,7 @@ def test_no_keys_no_secrets() -> None:
         pytest.param("static", "static", id="no token"),
         pytest.param("${pv.name}", "vol-1", id="pv.name is the generated name"),
         pytest.param("${pvc.namespace}-${pvc.name}", "shop-data", id="claim"),
-        pytest.param("x${pvc.annotations['who']}y", "xmey", id="annotation, p19-request-7"),
+        pytest.param("x${pvc.annotations['who']}y", "xmey", id="annotation, p19-request-6"),
         pytest.param("${pvc.annotations['a.test/it's']}", "quoted", id="any annotation key"),
         pytest.param("a${}b", "ab", id="${} is dropped"),
         pytest.param("a${b", "ab", id="an unclosed one loses two characters"),

@@ -109,7 +109,7 @@ def test_16_capacity_80_for_100() -> None:
 @pytest.mark.parametrize(
     ("content", "usable"),
     [
-        pytest.param(None, False, id="9.3-4 missing, p19-sources-4"),
+        pytest.param(None, False, id="9.3-4 missing, p19-sources-3"),
         pytest.param(csi.VolumeContentSource(), True, id="9.3-4 there, though empty"),
         pytest.param(
             csi.VolumeContentSource(volume=csi.VolumeContentSourceVolumeSource(volume_id="x")),
