@@ -134,7 +134,7 @@ def sandbox(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measurements; what they are, their output says."""
     install(session, "test")
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    session.run("python", "-m", "bench", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,58 @@
+"""The program as it is started: streams, exit codes, order of the checks (process.md 1.5, 3, 10.3)."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from csi_provisioner import __version__
+
+
+def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "csi_provisioner", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": os.environ["PATH"], **environ},
+    )
+
+
+def test_1_5_version() -> None:
+    done = run("--version", "--logtostderr", "--feature-gates=Topology=true")
+    assert done.returncode == 0
+    program, version = done.stdout.removesuffix("\n").rsplit(" ", 1)
+    assert program.endswith("__main__.py")
+    assert version == __version__
+    warning, note = done.stderr.splitlines()
+    assert warning.startswith("W")
+    assert "--logtostderr" in warning
+    assert note.startswith("I")
+    assert "Topology" in note
+
+
+def test_1_1_help_is_on_stderr() -> None:
+    done = run("-h")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("Usage: csi-provisioner [flags]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "last_line"),
+    [
+        (["--no-such-flag"], 2, "unknown flag: --no-such-flag"),
+        (["--timeout=10"], 2, 'invalid argument "10" for "--timeout" flag: '),
+        (["--timeout=0"], 2, '"--timeout=0s: it must be more than 0'),
+        (["--logging-format=yaml", "--feature-gates=Bogus=true"], 1, '"--logging-format=yaml: '),
+        (["--feature-gates=Bogus=true", "--node-deployment"], 255, '"unrecognized feature gate: Bogus'),
+        (["--csi-address=relative"], 1, '"--csi-address=relative is no address of a socket'),
+        (["--node-deployment", "--logging-format=json"], 255, '"msg":"--node-deployment needs'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_3_refusals(arguments: list[str], code: int, last_line: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert last_line in done.stderr.splitlines()[-1]

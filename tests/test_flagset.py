@@ -1,0 +1,145 @@
+"""The grammar of the command line and the values each kind of flag takes (process.md 1.1)."""
+
+from typing import Any
+
+import pytest
+
+from csi_provisioner import flags
+from csi_provisioner.flags import FLAGS
+from csi_provisioner.flagset import Flag, FlagError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "value"),
+    [
+        (["--timeout=7s"], flags.TIMEOUT, 7.0),
+        (["--timeout", "7s"], flags.TIMEOUT, 7.0),
+        (["--timeout=7s", "--timeout=8s"], flags.TIMEOUT, 8.0),
+        (["x", "--timeout=7s", "y"], flags.TIMEOUT, 7.0),
+        (["-", "--timeout=7s"], flags.TIMEOUT, 7.0),
+        (["--timeout=7s", "--", "--timeout=8s", "--unknown"], flags.TIMEOUT, 7.0),
+        (["--capacity-ownerref-level", "-1"], flags.CAPACITY_OWNERREF_LEVEL, -1),
+        (["--volume-name-prefix", "--strict-topology"], flags.VOLUME_NAME_PREFIX, "--strict-topology"),
+        (["--volume-name-prefix", "--"], flags.VOLUME_NAME_PREFIX, "--"),
+        (["--volume-name-prefix="], flags.VOLUME_NAME_PREFIX, ""),
+        (["--volume-name-prefix=a=b"], flags.VOLUME_NAME_PREFIX, "a=b"),
+        (["--leader-election"], flags.LEADER_ELECTION, True),
+        (["--leader-election", "false"], flags.LEADER_ELECTION, True),
+        (["--leader-election=false"], flags.LEADER_ELECTION, False),
+        (["--immediate-topology=F"], flags.IMMEDIATE_TOPOLOGY, False),
+        (["--automaxprocs"], flags.AUTOMAXPROCS, True),
+        (["-v5"], flags.V, 5),
+        (["-v=5"], flags.V, 5),
+        (["-v", "5"], flags.V, 5),
+        (["--v=5"], flags.V, 5),
+        (["-v2147483647"], flags.V, 2147483647),
+        (["--worker-threads=0x1F"], flags.WORKER_THREADS, 31),
+        (["--worker-threads=0b101"], flags.WORKER_THREADS, 5),
+        (["--worker-threads=0o17"], flags.WORKER_THREADS, 15),
+        (["--worker-threads=017"], flags.WORKER_THREADS, 15),
+        (["--worker-threads=1_000"], flags.WORKER_THREADS, 1000),
+        (["--kube-api-burst=+3"], flags.KUBE_API_BURST, 3),
+        (["--kube-api-qps=1e3"], flags.KUBE_API_QPS, 1000.0),
+        (["--kube-api-qps=.5"], flags.KUBE_API_QPS, 0.5),
+        (["--kube-api-qps=-INF"], flags.KUBE_API_QPS, float("-inf")),
+        (["--leader-election-labels=a:b,c:", "--leader-election-labels=:d"], flags.LEADER_ELECTION_LABELS,
+         (("a", "b"), ("c", ""), ("", "d"))),
+        (["--feature-gates= A = true ,,B=0", "--feature-gates=A=F"], flags.FEATURE_GATES,
+         (("A", True), ("B", False), ("A", False))),
+        (["--feature-gates="], flags.FEATURE_GATES, ()),
+        (["--vmodule=claims=3,k*=4,"], flags.VMODULE, (("claims", 3), ("k*", 4))),
+        (["--log-json-info-buffer-size=2Ki"], flags.LOG_JSON_INFO_BUFFER_SIZE, "2Ki"),
+        (["-h", "--unknown"], flags.HELP, True),
+        (["--help", "--timeout=x"], flags.HELP, True),
+        (["--enable-leader-election"], flags.LEADER_ELECTION, True),
+        (["--enable-leader-election", "--leader-election=false"], flags.LEADER_ELECTION, False),
+    ],
+)  # fmt: skip
+def test_1_1_accepted(arguments: list[str], flag: Flag[Any], value: object) -> None:
+    assert FLAGS.parse(arguments)[flag] == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-csi-address=/x"], ["'c' in -csi-address=/x", "did you mean --csi-address?"]),
+        (["-timeout", "7s"], ["unknown shorthand flag: 't' in -timeout"]),
+        (["--lead"], ["unknown flag: --lead", "did you mean --leader-election"]),
+        (["--csi_address=/x"], ["unknown flag: --csi_address", "--csi-address"]),
+        (["--Timeout=1s"], ["unknown flag: --Timeout", "--timeout"]),
+        (["--no-such-flag"], ["unknown flag: --no-such-flag"]),
+        (["--=x"], ["bad flag syntax: --=x"]),
+        (["---timeout=1s"], ["bad flag syntax: ---timeout=1s"]),
+        (["--timeout"], ["flag needs an argument: --timeout"]),
+        (["-v"], ["flag needs an argument: -v"]),
+        (["--timeout=10"], ['"10"', '"--timeout"']),
+        (["--timeout="], ['""', '"--timeout"']),
+        (["--leader-election=yes"], ['"yes"', '"--leader-election"', "true or false"]),
+        (["--leader-election=on"], ['"on"']),
+        (["--leader-election=tRUE"], ['"tRUE"']),
+        (["--automaxprocs=maybe"], ['"maybe"', '"--automaxprocs"']),
+        (["--worker-threads=-1"], ['"-1"', "without a sign"]),
+        (["--worker-threads=+1"], ['"+1"']),
+        (["--worker-threads=1e3"], ['"1e3"', "integer"]),
+        (["--worker-threads= 1"], ['" 1"']),
+        (["--worker-threads=089"], ['"089"']),
+        (["--worker-threads=\u0661"], ["\u0661"]),
+        (["--kube-api-burst=9223372036854775808"], ['"9223372036854775808"']),
+        (["--kube-api-qps=1_0"], ['"1_0"']),
+        (["--kube-api-qps=fast"], ['"fast"', "number"]),
+        (["-v-1"], ['"-1"', '"-v, --v"']),
+        (["-v0x5"], ['"0x5"']),
+        (["--v=2147483648"], ['"2147483648"']),
+        (["--leader-election-labels="], ["key:value"]),
+        (["--leader-election-labels=a"], ['"a"']),
+        (["--leader-election-labels=a:b:c"], ['"a:b:c"']),
+        (["--feature-gates=Topology"], ['"Topology"', "malformed pair"]),
+        (["--feature-gates=Topology=yes"], ["Topology", "true or false"]),
+        (["--vmodule=claims"], ['"claims"', "pattern=N"]),
+        (["--vmodule=claims=-1"], ['"claims=-1"']),
+        (["--log-text-info-buffer-size=big"], ['"big"', "quantity"]),
+    ],
+)  # fmt: skip
+def test_1_1_refused(arguments: list[str], named: list[str]) -> None:
+    with pytest.raises(FlagError) as caught:
+        FLAGS.parse(arguments)
+    for part in named:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--connection-timeout=10s"],
+        ["--connection-timeout", "-1"],
+        ["--enable-leader-election"],
+        ["--leader-election-type=leases"],
+        ["--capacity-controller-deployment-mode=central"],
+        ["--logtostderr"],
+        ["--alsologtostderr=false"],
+        ["--stderrthreshold", "2"],
+        ["--log_dir=/tmp"],
+        ["--log_file", "--x"],
+        ["--log_file_max_size=5"],
+        ["--log_backtrace_at=a.go:5"],
+        ["--skip_headers"],
+        ["--skip_log_headers=true"],
+        ["--one_output"],
+        ["--add_dir_header"],
+    ],
+    ids=" ".join,
+)
+def test_13_flags_of_older_lines_warn_once(arguments: list[str]) -> None:
+    name = arguments[0].partition("=")[0]
+    warnings = FLAGS.parse([*arguments, *arguments]).warnings
+    assert len(warnings) == 1
+    assert name in warnings[0]
+
+
+def test_1_1_help_shows_every_flag_but_the_old_ones() -> None:
+    text = FLAGS.help("Usage: it")
+    known = [value for value in vars(flags).values() if isinstance(value, Flag)]
+    assert all((f"  {flag.spelled}" in text) is not bool(flag.warning) for flag in known)
+    assert "(default 5m0s)" in text
+    assert "environment CSI_ENDPOINT" in text
+    assert max(len(line) for line in text.splitlines()) <= 100

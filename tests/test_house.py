@@ -1,0 +1,49 @@
+"""House rules that no linter holds: sizes of files and functions, names of modules."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+GENERATED = ROOT / "csi_provisioner" / "model" / "csi"
+FILE_LINES, FUNCTION_LINES = 400, 60
+# Names that say nothing of what is inside.
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+
+
+def sources() -> Iterator[Path]:
+    yield from ROOT.glob("*.py")
+    for folder in ("bench", "csi_provisioner", "protos", "tests"):
+        yield from (path for path in (ROOT / folder).rglob("*.py") if GENERATED not in path.parents)
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
+    assert {path: lines for path, lines in lengths.items() if lines > FILE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    too_long = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                lines = node.end_lineno - node.lineno + 1  # decorators, such as a table of cases, are not counted
+                if lines > FUNCTION_LINES:
+                    too_long[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = lines
+    assert too_long == {}
+
+
+def test_modules_are_named_for_what_they_are() -> None:
+    assert [str(path) for path in sources() if path.stem in EMPTY_NAMES or path.parent.name in EMPTY_NAMES] == []
+
+
+def test_modules_say_what_they_are_for() -> None:
+    """Every module of the product opens with a paragraph."""
+    bare = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if "csi_provisioner" in path.parts
+        and path.read_text().strip()
+        and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert bare == []

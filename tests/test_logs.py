@@ -1,0 +1,121 @@
+"""The log's formats and levels (process.md 9.1)."""
+
+import json
+import logging
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from csi_provisioner.logs import configure, log
+from csi_provisioner.settings import LogSettings
+
+
+@pytest.fixture(autouse=True)
+def _plain_afterwards() -> object:
+    yield
+    configure(LogSettings())
+
+
+def test_9_1_text_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings())
+    log.info("Made {a} volume", pvc="ns/a", n=3, ratio=0.5, ok=True, none=None, tags=["a", "b"])
+    assert re.fullmatch(
+        r"I\d{4} \d\d:\d\d:\d\d\.\d{6} [ \d]{6}\d test_logs\.py:\d+\] "
+        r'"Made \{a\} volume" pvc="ns/a" n=3 ratio=0\.5 ok=true none=null tags=\["a","b"\]\n',
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(("method", "letter"), [("info", "I"), ("warning", "W"), ("error", "E"), ("fatal", "F")])
+def test_9_1_severities(capsys: pytest.CaptureFixture[str], method: str, letter: str) -> None:
+    configure(LogSettings())
+    getattr(log, method)("x")
+    assert capsys.readouterr().err.startswith(letter)
+
+
+def test_9_1_one_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings())
+    log.warning('a\n"b"', err=ValueError("c\nd"))
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert written.endswith('] "a\\n\\"b\\"" err="c\\nd"\n')
+
+
+def test_9_1_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings(json=True, verbosity=4))
+    log.v(4, "Made", pvc="ns/a", n=3, nested={"a": [1]}, err=ValueError("no"))
+    line = json.loads(capsys.readouterr().err)
+    assert abs(line.pop("ts") / 1000 - time.time()) < 60
+    assert re.fullmatch(r"test_logs\.py:\d+", line.pop("caller"))
+    assert line == {"msg": "Made", "v": 4, "pvc": "ns/a", "n": 3, "nested": {"a": [1]}, "err": "no"}
+
+
+@pytest.mark.parametrize(("method", "has_v"), [("info", True), ("warning", True), ("error", False), ("fatal", False)])
+def test_9_1_json_verbosity_is_absent_for_errors(capsys: pytest.CaptureFixture[str], method: str, has_v: bool) -> None:
+    configure(LogSettings(json=True))
+    getattr(log, method)("x")
+    assert ("v" in json.loads(capsys.readouterr().err)) is has_v
+
+
+@pytest.mark.parametrize("json_format", [False, True])
+def test_9_1_objects_are_their_names(capsys: pytest.CaptureFixture[str], json_format: bool) -> None:
+    configure(LogSettings(json=json_format))
+    claim = SimpleNamespace(metadata=SimpleNamespace(namespace="ns", name="a"), data="hidden")
+    volume = SimpleNamespace(metadata=SimpleNamespace(namespace=None, name="pv"))
+    log.info("x", claim=claim, volume=volume, both=[claim])
+    written = capsys.readouterr().err
+    assert '"ns/a"' in written
+    assert '"pv"' in written
+    assert '["ns/a"]' in written
+    assert "hidden" not in written
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"),
+    [
+        (LogSettings(), {0}),
+        (LogSettings(verbosity=3), {0, 1, 2, 3}),
+        (LogSettings(modules=(("test_logs", 2),)), {0, 1, 2}),
+        (LogSettings(modules=(("test_*", 2),)), {0, 1, 2}),
+        (LogSettings(modules=(("*/tests/test_log?", 2),)), {0, 1, 2}),
+        (LogSettings(modules=(("other", 9), ("*", 1))), {0, 1}),
+        (LogSettings(modules=(("logs", 9),)), {0}),
+        (LogSettings(verbosity=2, modules=(("test_logs", 1),)), {0, 1, 2}),
+    ],
+)
+def test_9_1_levels(capsys: pytest.CaptureFixture[str], settings: LogSettings, levels: set[int]) -> None:
+    configure(settings)
+    for level in range(6):
+        log.v(level, "x", level=level)
+        assert log.v_enabled(level) is (level in levels)
+    log.warning("always")
+    written = capsys.readouterr().err
+    assert {int(level) for level in re.findall(r"level=(\d)", written)} == levels
+    assert "always" in written
+
+
+def test_a_defect_comes_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings())
+    try:
+        int("wrong")
+    except ValueError:
+        log.exception("Unexpected", key="a")
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("E")
+    assert first.endswith('"Unexpected" key="a"')
+    assert rest[-1] == "ValueError: invalid literal for int() with base 10: 'wrong'"
+
+
+def test_14_library_warnings_are_not_lost_and_come_once(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings(verbosity=9))
+    configure(LogSettings(verbosity=9))
+    logging.getLogger("httpx2").debug("token abc")
+    logging.getLogger("httpx2").warning("retrying %s", "now")
+    logging.getLogger("hypercorn").error("lost", exc_info=ValueError("why"))
+    retried, lost = capsys.readouterr().err.splitlines()
+    assert retried.startswith("W")
+    assert retried.endswith('"retrying now" logger="httpx2"')
+    assert lost.startswith("E")
+    assert "why" in lost
