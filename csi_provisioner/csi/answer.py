@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import betterproto2
 
+from csi_provisioner.csi import wire
 from csi_provisioner.model.codes import Code
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
@@ -107,6 +108,6 @@ def _message(received: bytes | bytearray) -> bytes:
 
 def decode(message: bytes, response_type: type[ResponseT]) -> ResponseT:
     try:
-        return response_type.parse(message)
+        return wire.decode(message, response_type)
     except Exception as error:
         raise StatusError(Code.INTERNAL, f"the driver's answer is no {response_type.__name__}: {error}") from error

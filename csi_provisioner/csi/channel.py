@@ -28,7 +28,7 @@ from h2.errors import ErrorCodes
 from h2.events import InformationalResponseReceived, RemoteSettingsChanged, UnknownFrameReceived
 
 from csi_provisioner import __version__
-from csi_provisioner.csi import answer
+from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.csi.redaction import redact
 from csi_provisioner.logs import log
@@ -143,7 +143,7 @@ class Channel(AsyncContextManagerMixin):
         try:
             with trio.move_on_after(limit):
                 connection = self._connection or await self._connect()
-                message = await connection.exchange(method, answer.framed(bytes(request)))
+                message = await connection.exchange(method, answer.framed(wire.encode(request)))
                 return answer.decode(message, response_type)
         except answer.StatusError as error:
             raise CallError(error.code, error.message, method, not_grpc=error.not_grpc) from error.__cause__
