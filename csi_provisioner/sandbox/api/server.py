@@ -61,7 +61,7 @@ class ApiServer:
     def cut(self, client: Any) -> None:
         """Reset the connection from this client address; nothing more goes out on it."""
         stream = self.connections.get(client)
-        if stream is not None:
+        if stream is not None and stream.socket.fileno() >= 0:  # hypercorn may have closed it a moment ago
             # lingering for no time sends a reset instead of an orderly end, and discards what is not sent yet
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             stream.socket.close()
