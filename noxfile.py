@@ -6,6 +6,7 @@ than Python look for it in `../shared` and, where it is missing, say what they d
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -27,16 +28,27 @@ def install(session: nox.Session, *groups: str, project: bool = True) -> None:
     session.install("-c", "constraints.txt", *parts, *(["-e", ".[sandbox]"] if project else []))
 
 
-def shared(session: nox.Session, program: str, *, what: str, needs_go: bool = True) -> Path | None:
-    """A program of the shared folder; None, and a word about it, where it or its toolchain is missing."""
-    path = SHARED / program
+def built(session: nox.Session, script: str, what: str) -> str | None:
+    """What a build script of the shared folder prints: the place of what it built, which takes minutes the first time.
+
+    None, and a word about it, where the script is missing, or the Go toolchain that it needs.
+    """
+    path = SHARED / script
     if not path.exists():
         session.warn(f"NOT RUN: {what} ({path.relative_to(ROOT.parent)} is missing)")
         return None
-    if needs_go and shutil.which("go") is None:
-        session.warn(f"NOT RUN: {what} (no Go toolchain to build what it needs)")
-        return None
-    return path
+    done = subprocess.run([path], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if shutil.which("go"):
+        session.error(f"{path.relative_to(ROOT.parent)} failed")
+    session.warn(f"NOT RUN: {what} (no Go toolchain to build what it needs)")
+    return None
+
+
+def control_plane(session: nox.Session, what: str) -> str | None:
+    """The folder with etcd, kube-apiserver and the others: KUBEBUILDER_ASSETS, or what the shared folder builds."""
+    return os.environ.get("KUBEBUILDER_ASSETS") or built(session, "controlplane/build", what)
 
 
 @nox.session
@@ -86,27 +98,24 @@ def versions(session: nox.Session) -> None:
 def cluster(session: nox.Session) -> None:
     """Journeys on a real control plane, and csi-sanity against the sandbox's driver."""
     install(session, "test")
-    environment: dict[str, str | None] = {}
-    if "KUBEBUILDER_ASSETS" not in os.environ:
-        build = shared(session, "controlplane/build", what="the tests on a real control plane")
-        if build is None:
-            return
-        environment["KUBEBUILDER_ASSETS"] = _built(session, build)
-    if sanity := shared(session, "csi-sanity/build", what="csi-sanity"):
-        environment["CSI_SANITY"] = _built(session, sanity)
+    assets = control_plane(session, "the tests on a real control plane")
+    if assets is None:
+        return
+    sanity = built(session, "csi-sanity/build", "csi-sanity")
+    environment = {"KUBEBUILDER_ASSETS": assets, "CSI_SANITY": sanity}
     session.run("pytest", "-m", "cluster", *session.posargs, env=environment)
 
 
 @nox.session
 def conformance(session: nox.Session) -> None:
     """Compare with the Go external-provisioner; scenario names or globs may follow `--`."""
-    check = shared(
-        session,
-        "conformance/check",
-        what="the comparison with the Go external-provisioner",
-        needs_go="KUBEBUILDER_ASSETS" not in os.environ,
-    )
-    if check is None:
+    what = "the comparison with the Go external-provisioner"
+    check = SHARED / "conformance" / "check"
+    if not check.exists():
+        session.warn(f"NOT RUN: {what} ({check.relative_to(ROOT.parent)} is missing)")
+        return
+    assets = control_plane(session, what)
+    if assets is None:
         return
     install(session)
     python = Path(session.bin) / "python"
@@ -120,6 +129,7 @@ def conformance(session: nox.Session) -> None:
         "tests/conformance/deviations.yaml",
         *(session.posargs or _scenarios()),
         external=True,
+        env={"KUBEBUILDER_ASSETS": assets},
     )
 
 
@@ -155,12 +165,6 @@ def constraints(session: nox.Session) -> None:
         ),
         *("--upgrade", "--all-extras", "--group", "dev", "pyproject.toml", "--output-file", "constraints.txt"),
     )
-
-
-def _built(session: nox.Session, build: Path) -> str:
-    """What a build script prints: the place of what it built, which the first time takes minutes."""
-    printed = session.run(build, external=True, silent=True)
-    return str(printed).strip().splitlines()[-1]
 
 
 def _scenarios() -> list[str]:
