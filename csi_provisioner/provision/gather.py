@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
-from csi_provisioner.model import csi
+from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import (
     PersistentVolume,
     PersistentVolumeClaim,
@@ -150,7 +150,7 @@ class Gatherer:
         except KubeError as error:
             _warn((sources.unprotected(draft, error.code, error),), draft)
             return None
-        log.v(3, "Protected a source against deletion", kind=kind.__name__, source=meta, finalizer=finalizer)
+        log.v(3, "Protected a source against deletion", kind=kind.__name__, source=kubernetes.key(obj), finalizer=finalizer)
         return changed
 
     async def _secret(self, draft: Draft, reference: SecretReference) -> SecretData:

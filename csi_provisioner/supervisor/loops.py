@@ -60,6 +60,7 @@ class Life:
     def __init__(self, parts: Parts, facts: DriverFacts) -> None:
         self._parts = parts
         self._facts = facts
+        self._syncing = trio.CancelScope()
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=facts.topology)
         exclusive, retries = Exclusive(), parts.settings.retries
         saver = Saver(
@@ -113,7 +114,11 @@ class Life:
     async def run(self) -> None:
         """Until stopped and drained, or cancelled. Volumes that could not be saved get one more try at the end."""
         async with trio.open_nursery() as watching:
-            await watching.start(follow, self._parts.kube, self._stores)
+            with self._syncing:
+                await watching.start(follow, self._parts.kube, self._stores)
+            if self._syncing.cancelled_caught:
+                watching.cancel_scope.cancel()
+                return
             watching.start_soon(self._sweep_snapshots)
             for name in self._parts.memory.unsaved:
                 self._saves.wake(name)
@@ -127,6 +132,7 @@ class Life:
             watching.cancel_scope.cancel()
 
     def stop(self) -> None:
+        self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
         for loop in self._loops:
             loop.stop()
 
