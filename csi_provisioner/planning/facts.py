@@ -12,10 +12,6 @@ class DriverFacts(msgspec.Struct, frozen=True):
     controller: frozenset[str] = frozenset()
     topology: bool = False
 
-    @property
-    def known_names(self) -> frozenset[str]:
-        return frozenset((self.name, self.in_tree_name)) if self.in_tree_name else frozenset((self.name,))
-
     def answers_to(self, name: str | None) -> bool:
         """Is this the driver's own name or that of the in-tree plugin it supersedes?"""
         return bool(name) and name in (self.name, self.in_tree_name)
