@@ -1,7 +1,7 @@
 """Whose claim it is when a provisioner runs on every node (node-deployment.md 4 to 7): the decisions of the race.
 
-The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting, asking the
-driver and writing are not done here.
+The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting, asking
+the driver and writing are not done here.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,68 @@
+"""Capacity.md 4: the labels that decide who manages an object."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csi_provisioner.capacity import naming
+from csi_provisioner.planning.fnv import fnv1a
+
+LONG = "worker-0.rack-17.dc-east.storage-lab.example-corp.internal"
+ROWS = [
+    ("central", None, "external-provisioner"),
+    (
+        "41",
+        "ip-10-0-0-1.eu-central-1.compute.internal",
+        "external-provisioner-ip-10-0-0-1.eu-central-1.compute.internal",
+    ),
+    ("42", "a" * 42, "external-provisioner-" + "a" * 42),
+    ("43", "n" * 43, "external-p-53f40b57-" + "n" * 43),
+    ("52", "w" * 52, "e-53f40b57-" + "w" * 52),
+    ("53", "w" * 53, "external-provisioner-81109647"),
+    ("58", LONG, "external-provisioner-d0a14795"),
+]
+
+
+@pytest.mark.parametrize(("node", "expected"), [row[1:] for row in ROWS], ids=[f"capacity-4-{row[0]}" for row in ROWS])
+def test_managed_by(node: str | None, expected: str) -> None:
+    assert naming.managed_by(node) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("external-provisioner", 0x53F40B57), ("hello", 0x4F9F2CAB), ("", 2166136261)]
+)
+def test_capacity_4_fnv1a(text: str, expected: int) -> None:
+    assert fnv1a(text) == expected
+
+
+@given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){0,3}", fullmatch=True))
+def test_capacity_15_13_always_a_label_value(node: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", naming.managed_by(node))
+
+
+@pytest.mark.parametrize("length", range(1, 100))
+def test_capacity_15_13_different_for_different_nodes(length: int) -> None:
+    assert naming.managed_by("n" * length) != naming.managed_by("n" * (length - 1) + "m")
+
+
+MANAGED = [
+    ("both", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "m"}, True),
+    ("and-others", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "m", "x": "y"}, True),
+    ("other-driver", {naming.DRIVER_LABEL: "e", naming.MANAGER_LABEL: "m"}, False),
+    ("other-manager", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "external-provisioner-m"}, False),
+    ("no-manager", {naming.DRIVER_LABEL: "d"}, False),
+    ("none", None, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"), [row[1:] for row in MANAGED], ids=[f"capacity-4-{row[0]}" for row in MANAGED]
+)
+def test_is_managed(labels: dict[str, str] | None, expected: bool) -> None:
+    assert naming.is_managed(labels, "d", "m") is expected
+
+
+def test_capacity_2_selector() -> None:
+    assert naming.selector("d", "m") == "csi.storage.k8s.io/drivername=d,csi.storage.k8s.io/managed-by=m"
