@@ -1,0 +1,88 @@
+"""Node-deployment.md 4, 5 and 14: whose claim it is."""
+
+from typing import Any
+
+import pytest
+
+from csi_provisioner.model import kubernetes as k8s
+from csi_provisioner.nodes import claiming
+from csi_provisioner.nodes.claiming import Compete
+from csi_provisioner.planning.gate import Fail, Provision, Skip
+from csi_provisioner.settings import NodeSettings
+
+from .objects import ALPHA, NODE, SELECTED, claim, storage_class
+
+Kind = type[Provision | Skip | Fail | Compete]
+ON, OFF = (
+    NodeSettings(enabled=True, node_name=NODE),
+    NodeSettings(enabled=True, node_name=NODE, immediate_binding=False),
+)
+LATE, AT_ONCE, UNSET = storage_class("WaitForFirstConsumer"), storage_class(), storage_class(None)
+
+ROWS: list[tuple[str, k8s.PersistentVolumeClaim, k8s.StorageClass | None, NodeSettings, Kind]] = [
+    ("own-late-binding", claim("node-7"), LATE, ON, Provision),
+    ("own-immediate", claim("node-7"), AT_ONCE, ON, Provision),
+    ("own-flag-off", claim("node-7"), AT_ONCE, OFF, Provision),
+    ("own-class-missing", claim("node-7"), None, ON, Provision),
+    ("other", claim("node-8"), AT_ONCE, ON, Skip),
+    ("other-class-missing", claim("node-8"), None, ON, Skip),
+    ("none-late-binding", claim(), LATE, ON, Skip),
+    ("none-unset-mode", claim(), UNSET, ON, Skip),
+    ("none-flag-off", claim(), AT_ONCE, OFF, Skip),
+    ("none-immediate", claim(), AT_ONCE, ON, Compete),
+    ("empty-immediate", claim(""), AT_ONCE, ON, Compete),
+    ("empty-late-binding", claim(""), LATE, ON, Skip),
+    ("none-class-missing", claim(), None, ON, Fail),
+    ("alpha-key-does-not-count", claim(**{ALPHA: "node-7"}), LATE, ON, Skip),
+    ("alpha-key-does-not-hinder", claim(**{ALPHA: "node-8"}), AT_ONCE, ON, Compete),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "given_class", "settings", "expected"),
+    [row[1:] for row in ROWS],
+    ids=[f"node-deployment-4-{row[0]}" for row in ROWS],
+)
+def test_decide(
+    given: k8s.PersistentVolumeClaim, given_class: k8s.StorageClass | None, settings: NodeSettings, expected: Kind
+) -> None:
+    assert isinstance(claiming.decide(given, given_class, NODE, settings), expected)
+
+
+def test_node_deployment_4_the_missing_class_is_named() -> None:
+    found = claiming.decide(claim(), None, NODE, ON)
+    assert isinstance(found, Fail)
+    assert "StorageClass 'fast' of claim shop/data-db-0 does not exist" in found.message
+
+
+LOOKS: list[tuple[str, k8s.PersistentVolumeClaim | None, Kind]] = [
+    ("missing", None, Fail),
+    ("replaced", claim(uid="v"), Fail),
+    ("replaced-though-ours", claim("node-7", uid="v"), Fail),
+    ("taken-by-another", claim("node-8"), Skip),
+    ("ours", claim("node-7"), Provision),
+    ("free", claim(), Compete),
+    ("emptied", claim(""), Compete),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [row[1:] for row in LOOKS], ids=[f"node-deployment-5-{row[0]}" for row in LOOKS]
+)
+def test_look_again(given: k8s.PersistentVolumeClaim | None, expected: Kind) -> None:
+    assert isinstance(claiming.look_again(given, k8s.Uid("u"), NODE), expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {SELECTED: "node-7"}),
+        ({"annotations": None}, {SELECTED: "node-7"}),
+        ({"annotations": {"a": "b", SELECTED: ""}}, {"a": "b", SELECTED: "node-7"}),
+    ],
+    ids=["node-deployment-5-no-annotations", "node-deployment-5-null", "node-deployment-5-others-stay"],
+)
+def test_take(before: dict[str, Any], after: dict[str, str]) -> None:
+    untyped: dict[str, Any] = {"metadata": {"name": "c", **before}, "spec": {"x": 1}}
+    assert claiming.take(untyped, NODE)
+    assert untyped == {"metadata": {"name": "c", "annotations": after}, "spec": {"x": 1}}
