@@ -284,7 +284,7 @@ class KubeClient:
 
     async def _admitted(self, request: httpx2.Request) -> Answer:
         if self._limit is not None:
-            await self._limit.admit(request.method, request.url.path)
+            await self._limit.admit(request.method, request.extensions["target"].decode())
         return await self._sender.send(request)
 
     async def _timely(self, send: Callable[[httpx2.Request], Awaitable[R]], request: httpx2.Request) -> R:

@@ -123,6 +123,7 @@ def notice_silence(stream: trio.SocketStream) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The text of what lies below: Trio's wrapper says nothing by itself."""
-    cause = error.__cause__
-    return str(cause or error) or type(cause or error).__name__
+    """The text of what lies below: Trio's wrappers say nothing by themselves, and a host may have several addresses."""
+    cause = error.__cause__ or error
+    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+    return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in causes))

@@ -7,7 +7,6 @@ settings to each request, half of the cost of one; none of them is wanted here. 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import count
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -23,8 +22,8 @@ MOST_WAITS = 10
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
-# Parsing a URL costs as much as sending it; objects are created at few of them
-parsed = lru_cache(maxsize=256)(httpx2.URL)
+# Longer than that is not a slow server but none; said apart from an answer that does not come
+CONNECT_LIMIT = 10.0
 
 
 class Answer:
@@ -51,7 +50,7 @@ class Sender:
     ) -> None:
         self._transport = transport
         self._credentials = credentials
-        self._origin = f"{server.scheme}://{server.netloc.decode()}"
+        self._server = server
         self._prefix = server.path.rstrip("/")
         # compressed answers cost both sides more than loopback or a data centre's network does
         common = [("Host", server.netloc.decode()), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
@@ -67,14 +66,17 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         timeout: object = None,
     ) -> httpx2.Request:
-        path = f"{self._prefix}/{quote(url.lstrip('/'))}"
+        target = f"{self._prefix}/{quote(url.lstrip('/'))}"
         if params:
-            path += f"?{urlencode(params)}"
-        request = httpx2.Request(
-            method, parsed(self._origin + path), headers=self._headers, stream=httpx2.ByteStream(content or b"")
-        )
+            target += f"?{urlencode(params)}"
+        # the target apart from the URL, as httpx2's transports understand too: parsing a URL costs more than sending it
+        extensions = {"target": target.encode(), "timeout": {"connect": CONNECT_LIMIT}}
+        body = httpx2.ByteStream(content or b"")
+        request = httpx2.Request(method, self._server, headers=self._headers, stream=body, extensions=extensions)
+        for name, value in (headers or {}).items():
+            request.headers[name] = value
         if content is not None:
-            request.headers.update({**(headers or {}), "Content-Length": str(len(content))})
+            request.headers["Content-Length"] = str(len(content))
         return request
 
     async def send(self, request: httpx2.Request, stream: bool = False) -> Answer:

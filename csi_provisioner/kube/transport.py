@@ -22,6 +22,12 @@ REQUESTS = 16
 # A watch each for about ten kinds, and room for those that are being replaced
 STREAMS = 64
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+WAITS: dict[type[httpx2.TransportError], str] = {
+    httpx2.PoolTimeout: "waiting for a free connection",
+    httpx2.ConnectTimeout: "connecting",
+    httpx2.WriteTimeout: "sending the request",
+    httpx2.ReadTimeout: "waiting for the answer",
+}
 
 
 class Body(httpx2.AsyncByteStream):
@@ -185,7 +191,8 @@ async def ask(connection: Connection, method: str, message: bytes, limits: dict[
 
 def serialise(request: httpx2.Request) -> bytes:
     fields = request.headers.raw
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    target = request.extensions.get("target") or request.url.raw_path
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
     lines += [b"%b: %b" % field for field in fields]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(fields):
@@ -200,4 +207,4 @@ async def within(
         return await call(*args)
     with trio.move_on_after(seconds):
         return await call(*args)
-    raise error(f"nothing for {seconds:g} s")
+    raise error(f"{WAITS[error]} took longer than {seconds:g} s")

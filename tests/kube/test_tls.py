@@ -1,0 +1,98 @@
+"""TLS to the server: who is trusted, under which name, with which certificate of ours."""
+
+import ssl
+
+import httpx2
+import pytest
+import trio
+import trustme
+
+from tests.kube.wire import Asked, always, pool, reply, request, serving, whole
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_side(authority: trustme.CA, name: str = "127.0.0.1", *, asks: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if asks:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_side(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.CA) -> None:
+    agreed = []
+
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SSLStream)
+        agreed.append(stream.selected_alpn_protocol())
+        await stream.send_all(reply(200, b"x" * 100_000))
+
+    async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
+        for _ in range(3):
+            assert len(await whole(await transport.handle_async_request(request()))) == 100_000
+    assert (server.connections, agreed) == (1, ["http/1.1"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "server_name", "message"),
+    [
+        pytest.param("127.0.0.1", False, None, "unable to get local issuer", id="unknown-authority"),
+        pytest.param("elsewhere.test", True, None, "not valid for '127.0.0.1'", id="another-name"),
+        pytest.param("elsewhere.test", True, "third.test", "not valid for 'third.test'", id="another-given-name"),
+    ],
+)
+async def test_a_server_that_is_not_trusted(
+    authority: trustme.CA, name: str, trusted: bool, server_name: str | None, message: str
+) -> None:
+    client = client_side(authority if trusted else trustme.CA())
+    async with (
+        serving(always(reply()), server_side(authority, name)) as server,
+        pool(server, tls=client, server_name=server_name) as transport,
+    ):
+        with pytest.raises(httpx2.ConnectError, match=message):
+            await transport.handle_async_request(request())
+    assert not server.asked
+
+
+async def test_the_server_may_go_by_another_name(authority: trustme.CA) -> None:
+    async with (
+        serving(always(reply()), server_side(authority, "elsewhere.test")) as server,
+        pool(server, tls=client_side(authority), server_name="elsewhere.test") as transport,
+    ):
+        assert (await transport.handle_async_request(request())).status_code == 200
+
+
+async def test_the_server_may_ask_who_we_are(authority: trustme.CA) -> None:
+    client = client_side(authority)
+    async with (
+        serving(always(reply()), server_side(authority, asks=True)) as server,
+        pool(server, tls=client) as transport,
+    ):
+        # with TLS 1.3 the client learns of the refusal only when it reads
+        with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)):
+            await transport.handle_async_request(request())
+        authority.issue_cert("me@example.test").configure_cert(client)
+        assert (await transport.handle_async_request(request())).status_code == 200
+
+
+async def test_a_cut_without_tls_farewell_is_not_a_whole_answer(authority: trustme.CA) -> None:
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SSLStream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        await stream.transport_stream.aclose()
+
+    async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
+        with pytest.raises(httpx2.RemoteProtocolError, match="within its answer"):
+            await whole(await transport.handle_async_request(request()))

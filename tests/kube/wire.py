@@ -1,0 +1,116 @@
+"""An HTTP server on raw bytes: h11 reads the requests, the test writes the answers, whole or broken as it likes."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import h11
+import httpx2
+import trio
+
+from csi_provisioner.kube.transport import Transport
+
+
+@dataclass
+class Asked:
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+    """Which connection it came on, counted from 0."""
+
+
+Answer = Callable[[Asked, trio.abc.Stream], Awaitable[object]]
+
+
+class HangupError(Exception):
+    """Raised by an answer: the server closes the connection."""
+
+
+@dataclass
+class Server:
+    answer: Answer
+    asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
+    open: int = 0
+    port: int = 0
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        number = self.connections
+        self.connections += 1
+        self.open += 1
+        try:
+            async with stream:
+                while (asked := await read_request(stream, number)) is not None:
+                    self.asked.append(asked)
+                    await self.answer(asked, stream)
+        except (HangupError, trio.BrokenResourceError):
+            pass
+        finally:
+            self.open -= 1
+
+
+async def read_request(stream: trio.abc.Stream, number: int) -> Asked | None:
+    parser = h11.Connection(h11.SERVER)
+    request: h11.Request | None = None
+    body = b""
+    while True:
+        event = parser.next_event()
+        if event is h11.NEED_DATA:
+            parser.receive_data(await stream.receive_some())
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None
+            headers = {name.decode(): value.decode() for name, value in request.headers}
+            return Asked(request.method.decode(), request.target.decode(), headers, body, number)
+        else:  # the client has closed
+            return None
+
+
+def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def always(data: bytes) -> Answer:
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        await stream.send_all(data)
+
+    return answer
+
+
+@asynccontextmanager
+async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    server = Server(answer)
+    async with trio.open_nursery() as nursery:
+        if tls is None:
+            listeners: list[trio.abc.Listener] = [*await trio.open_tcp_listeners(0, host="127.0.0.1")]
+            server.port = listeners[0].socket.getsockname()[1]
+        else:
+            secure = await trio.open_ssl_over_tcp_listeners(0, tls, host="127.0.0.1", https_compatible=True)
+            listeners = [*secure]
+            server.port = secure[0].transport_listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, server.handle, listeners)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def pool(server: Server, **settings: object) -> AsyncIterator[Transport]:
+    async with Transport("127.0.0.1", server.port, **settings) as transport:
+        yield transport
+
+
+def request(method: str = "GET", target: str = "/", body: bytes | None = None, **extensions: object) -> httpx2.Request:
+    return httpx2.Request(method, f"http://127.0.0.1{target}", content=body, extensions=extensions)
+
+
+async def whole(response: httpx2.Response) -> bytes:
+    return await response.aread()
