@@ -1,6 +1,6 @@
 """Every flag of the program, one entry each: name, kind, default, help (process.md 1.3), and those of older lines (13).
 
-Only the table. How a value is read is in `flagset`, what is checked beyond its kind in `cli`.
+Only the table. How a value is read is in `flagset`, what is checked beyond its kind in `configuration`.
 """
 
 from functools import partial

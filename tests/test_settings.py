@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.cli import RefusedError, log_settings, read
+from csi_provisioner.configuration import RefusedError, log_settings, read
 from csi_provisioner.flags import FLAGS
 from csi_provisioner.settings import Gates, LogSettings, Settings
 

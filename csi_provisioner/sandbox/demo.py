@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import trio
 
-from csi_provisioner import cli, flags, supervisor
+from csi_provisioner import configuration, flags, supervisor
 from csi_provisioner.flagset import FlagError
 from csi_provisioner.logs import configure
 from csi_provisioner.sandbox import story
@@ -60,10 +60,10 @@ def settings(arguments: Sequence[str]) -> Settings:
     """The provisioner's settings, from flags as its command line has them; configures the log too."""
     try:
         values = flags.FLAGS.parse(arguments)
-        logging = cli.log_settings(values)
+        logging = configuration.log_settings(values)
         configure(logging)
-        found = cli.read(values, {}, logging)
-    except (FlagError, cli.RefusedError) as error:
+        found = configuration.read(values, {}, logging)
+    except (FlagError, configuration.RefusedError) as error:
         raise FailedError(f"the provisioner refuses its flags: {error}") from error
     if found is None:
         raise FailedError("the provisioner has nothing to do with these flags")
