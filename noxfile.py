@@ -28,27 +28,25 @@ def install(session: nox.Session, *groups: str, project: bool = True) -> None:
     session.install("-c", "constraints.txt", *parts, *(["-e", ".[sandbox]"] if project else []))
 
 
-def built(session: nox.Session, script: str, what: str) -> str | None:
-    """What a build script of the shared folder prints: the place of what it built, which takes minutes the first time.
+def control_plane(session: nox.Session, what: str) -> str | None:
+    """The folder with etcd, kube-apiserver and the others: KUBEBUILDER_ASSETS, or what the shared folder builds.
 
-    None, and a word about it, where the script is missing, or the Go toolchain that it needs.
+    The first build takes minutes. None, and a word about what is not run, where the build script is missing, or the Go
+    toolchain that it needs.
     """
-    path = SHARED / script
-    if not path.exists():
-        session.warn(f"NOT RUN: {what} ({path.relative_to(ROOT.parent)} is missing)")
+    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
+        return assets
+    build = SHARED / "controlplane" / "build"
+    if not build.exists():
+        session.warn(f"NOT RUN: {what} ({build.relative_to(ROOT.parent)} is missing)")
         return None
-    done = subprocess.run([path], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([build], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:
         return done.stdout.strip()
     if shutil.which("go"):
-        session.error(f"{path.relative_to(ROOT.parent)} failed")
+        session.error(f"{build.relative_to(ROOT.parent)} failed")
     session.warn(f"NOT RUN: {what} (no Go toolchain to build what it needs)")
     return None
-
-
-def control_plane(session: nox.Session, what: str) -> str | None:
-    """The folder with etcd, kube-apiserver and the others: KUBEBUILDER_ASSETS, or what the shared folder builds."""
-    return os.environ.get("KUBEBUILDER_ASSETS") or built(session, "controlplane/build", what)
 
 
 @nox.session
@@ -101,9 +99,7 @@ def cluster(session: nox.Session) -> None:
     assets = control_plane(session, "the tests on a real control plane")
     if assets is None:
         return
-    sanity = built(session, "csi-sanity/build", "csi-sanity")
-    environment = {"KUBEBUILDER_ASSETS": assets, "CSI_SANITY": sanity}
-    session.run("pytest", "-m", "cluster", *session.posargs, env=environment)
+    session.run("pytest", "-m", "cluster", *session.posargs, env={"KUBEBUILDER_ASSETS": assets})
 
 
 @nox.session
