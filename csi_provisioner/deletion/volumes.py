@@ -118,7 +118,7 @@ class VolumeReconciler:
         migrated = target.migrated if self._facts.in_tree_name else None
         await self._driver.delete_volume(deletion.request(target, data), migrated=migrated)
         if self._refresh is not None:
-            self._refresh(target.volume)
+            self._refresh(volume)
 
     async def _secrets(self, target: Target) -> SecretData | None:
         name = secrets.deletion_class(target.volume)

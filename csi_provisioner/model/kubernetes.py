@@ -11,6 +11,16 @@ from typing import Any, NewType, TypeVar
 import msgspec
 from lightkube.core.resource import ApiInfo, GlobalResource, NamespacedResourceG, Resource, ResourceDef
 
+from csi_provisioner.model.in_tree import (
+    AWSElasticBlockStore,
+    AzureDisk,
+    AzureFile,
+    Cinder,
+    GCEPersistentDisk,
+    PortworxVolume,
+    VsphereVolume,
+)
+
 R = TypeVar("R", bound=Resource)
 
 Uid = NewType("Uid", str)
@@ -121,55 +131,6 @@ class CSIVolumeSource(msgspec.Struct, gc=False, omit_defaults=True):
     nodePublishSecretRef: SecretReference | None = None
     controllerExpandSecretRef: SecretReference | None = None
     nodeExpandSecretRef: SecretReference | None = None
-
-
-class AWSElasticBlockStore(msgspec.Struct, gc=False, omit_defaults=True):
-    volumeID: str = ""
-    fsType: str = ""
-    partition: int = 0
-    readOnly: bool = False
-
-
-class GCEPersistentDisk(msgspec.Struct, gc=False, omit_defaults=True):
-    pdName: str = ""
-    fsType: str = ""
-    partition: int = 0
-    readOnly: bool = False
-
-
-class AzureDisk(msgspec.Struct, gc=False, omit_defaults=True):
-    diskName: str = ""
-    diskURI: str = ""
-    cachingMode: str | None = None
-    fsType: str | None = None
-    readOnly: bool | None = None
-    kind: str | None = None
-
-
-class AzureFile(msgspec.Struct, gc=False, omit_defaults=True):
-    secretName: str = ""
-    shareName: str = ""
-    readOnly: bool = False
-    secretNamespace: str | None = None
-
-
-class Cinder(msgspec.Struct, gc=False, omit_defaults=True):
-    volumeID: str = ""
-    fsType: str = ""
-    readOnly: bool = False
-
-
-class VsphereVolume(msgspec.Struct, gc=False, omit_defaults=True):
-    volumePath: str = ""
-    fsType: str = ""
-    storagePolicyName: str = ""
-    storagePolicyID: str = ""
-
-
-class PortworxVolume(msgspec.Struct, gc=False, omit_defaults=True):
-    volumeID: str = ""
-    fsType: str = ""
-    readOnly: bool = False
 
 
 class NodeSelectorRequirement(msgspec.Struct, gc=False, omit_defaults=True):

@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 from csi_provisioner.migration import zones
 from csi_provisioner.migration.plugin import FSTYPE, Plugin, TranslationError, partition, renamed
-from csi_provisioner.model.kubernetes import AWSElasticBlockStore, CSIVolumeSource, PersistentVolume, StorageClass
+from csi_provisioner.model.in_tree import AWSElasticBlockStore
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
 DRIVER = "ebs.csi.aws.com"
 ZONE = "topology.ebs.csi.aws.com/zone"

@@ -4,7 +4,8 @@ import re
 
 from csi_provisioner.migration import zones
 from csi_provisioner.migration.plugin import Plugin, TranslationError, ignoring_case
-from csi_provisioner.model.kubernetes import AzureDisk, CSIVolumeSource, PersistentVolume, StorageClass
+from csi_provisioner.model.in_tree import AzureDisk
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
 DRIVER = "disk.csi.azure.com"
 ZONE = "topology.disk.csi.azure.com/zone"

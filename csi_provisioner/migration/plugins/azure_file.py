@@ -3,13 +3,8 @@
 import re
 
 from csi_provisioner.migration.plugin import Plugin, TranslationError, ignoring_case
-from csi_provisioner.model.kubernetes import (
-    AzureFile,
-    CSIVolumeSource,
-    PersistentVolume,
-    SecretReference,
-    StorageClass,
-)
+from csi_provisioner.model.in_tree import AzureFile
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, SecretReference, StorageClass
 
 DRIVER = "file.csi.azure.com"
 RESOURCE_GROUP = "kubernetes.io/azure-file-resource-group"

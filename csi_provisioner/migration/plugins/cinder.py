@@ -2,7 +2,8 @@
 
 from csi_provisioner.migration import zones
 from csi_provisioner.migration.plugin import FSTYPE, Plugin, renamed
-from csi_provisioner.model.kubernetes import Cinder, CSIVolumeSource, PersistentVolume, StorageClass
+from csi_provisioner.model.in_tree import Cinder
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
 DRIVER = "cinder.csi.openstack.org"
 ZONE = "topology.cinder.csi.openstack.org/zone"

@@ -2,7 +2,8 @@
 
 from csi_provisioner.migration import zones
 from csi_provisioner.migration.plugin import FSTYPE, Plugin, TranslationError, partition, renamed
-from csi_provisioner.model.kubernetes import CSIVolumeSource, GCEPersistentDisk, PersistentVolume, StorageClass
+from csi_provisioner.model.in_tree import GCEPersistentDisk
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
 DRIVER = "pd.csi.storage.gke.io"
 ZONE = "topology.gke.io/zone"

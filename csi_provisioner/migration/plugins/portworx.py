@@ -1,13 +1,8 @@
 """Portworx (provision.md 14.2 and 14.3, delete.md 11). Its one token secret serves every call of the driver."""
 
 from csi_provisioner.migration.plugin import Plugin
-from csi_provisioner.model.kubernetes import (
-    CSIVolumeSource,
-    PersistentVolume,
-    PortworxVolume,
-    SecretReference,
-    StorageClass,
-)
+from csi_provisioner.model.in_tree import PortworxVolume
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, SecretReference, StorageClass
 
 DRIVER = "pxd.portworx.com"
 SECRET_NAME = "openstorage.io/auth-secret-name"

@@ -2,7 +2,8 @@
 
 from csi_provisioner.migration import zones
 from csi_provisioner.migration.plugin import FSTYPE, Plugin
-from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass, VsphereVolume
+from csi_provisioner.model.in_tree import VsphereVolume
+from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
 DRIVER = "csi.vsphere.vmware.com"
 ZONE = "topology.csi.vmware.com/zone"
