@@ -5,7 +5,7 @@ apart in `requests`, watches run in `watching`, discovery is data of `discovery`
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -155,7 +155,7 @@ class Api:
         page = self._objects.page(
             kind,
             where.namespace,
-            limit=int(query.get("limit") or 0),
+            limit=_number(query, "limit"),
             continue_token=query.get("continue", ""),
             at=int(wanted) if exact else None,
             chosen=chosen,
@@ -163,7 +163,7 @@ class Api:
         metadata: Object = {"resourceVersion": str(page.number)}
         if page.continue_token:
             metadata["continue"] = page.continue_token
-            if chosen is None and not where.namespace:
+            if chosen is None:
                 metadata["remainingItemCount"] = page.remaining
         if tables.wanted(request.headers.get("accept", "")):
             return Answer(200, tables.table(kind, [v.obj for v in page.items], metadata, self._objects.now()))
@@ -190,26 +190,31 @@ class Api:
             raise errors.invalid("ListOptions", "meta.k8s.io", "", [cause])
         wanted = query.get("resourceVersion") or "0"
         if not wanted.isdigit():
-            raise errors.bad_request(f"invalid resource version: {wanted!r}")
+            raise ApiError(500, "", f"resourceVersion: Invalid value: {wanted!r}")
         return Watch(
             call,
             Selection(where.kind, where.version, where.namespace, _chosen(where, request)),
             self._objects.storage,
             self._faults,
             since=int(wanted) or None,
-            timeout=float(query["timeoutSeconds"]) if query.get("timeoutSeconds") else None,
+            timeout=_number(query, "timeoutSeconds") or None,
             bookmarks=query.get("allowWatchBookmarks") in _TRUE,
             cut=partial(self._cut, request.scope["client"]),
         )
 
 
+def _number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name) or "0"
+    if not text.isdigit():
+        raise errors.bad_request(f"{name}: {text!r} is not a number")
+    return int(text)
+
+
 def _chosen(where: Target, request: Request) -> selectors.Predicate | None:
-    field = request.query_params.get("fieldSelector", "")
-    if where.name:
-        field = f"metadata.name={where.name}"
+    query = request.query_params
     return selectors.both(
-        selectors.labels(request.query_params.get("labelSelector", "")),
-        selectors.fields(field, where.kind.selectable),
+        selectors.labels(query.get("labelSelector", "")),
+        selectors.fields(query.get("fieldSelector", ""), where.kind.selectable),
     )
 
 

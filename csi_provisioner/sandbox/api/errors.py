@@ -44,7 +44,9 @@ class ApiError(Exception):
 
     def status(self) -> Object:
         status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": self.extra, "status": "Failure"}
-        status |= {"message": self.message, "reason": self.reason, "code": self.code}
+        status |= {"message": self.message, "code": self.code}
+        if self.reason:
+            status["reason"] = self.reason
         if self.details:
             status["details"] = self.details
         return status

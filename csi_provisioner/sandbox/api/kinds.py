@@ -90,7 +90,7 @@ def _groups() -> Iterator[Kind]:
     )  # fmt: skip
     yield Kind("VolumeAttributesClass", "volumeattributesclasses", storage, namespaced=False, short=("vac",),
                returns_deleted=True)  # fmt: skip
-    yield Kind("CSIStorageCapacity", "csistoragecapacities", storage, returns_deleted=True)
+    yield Kind("CSIStorageCapacity", "csistoragecapacities", storage)
     yield Kind(
         "CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False, status=True,
         short=("crd",), generation=True, unconditional=False,

@@ -122,7 +122,8 @@ class Objects:
             if chosen is not None and not chosen(version.obj):
                 continue
             if limit and len(items) == limit:
-                return Page(items, number, _token(number, items[-1].key), len(order) - index)
+                rest = sum(1 for key in order[index:] if not namespace or key[0] == namespace)
+                return Page(items, number, _token(number, items[-1].key), rest)
             items.append(version)
         return Page(items, number, "", 0)
 
@@ -138,7 +139,8 @@ class Objects:
         if self.storage.get(kind, key) is not None:
             raise errors.already_exists(kind.plural, kind.group, name)
         if meta.get("resourceVersion"):
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+            # an internal error in a real API server too, and one without a reason
+            raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
         for owned in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"):
             meta.pop(owned, None)
         meta["uid"] = str(UUID(int=self._random.getrandbits(128), version=4))
@@ -179,6 +181,9 @@ class Objects:
         self._take(kind, obj, key[0])
         if obj["metadata"].get("name") != key[1]:
             raise errors.bad_request("metadata.name may not be patched")
+        if obj["metadata"].get("uid") not in (None, old.obj["metadata"]["uid"]):
+            cause = Cause("metadata.uid", f'Invalid value: "{obj["metadata"]["uid"]}": field is immutable')
+            raise errors.invalid(kind.name, kind.group, key[1], [cause])
         return self._update(kind, old, obj, status=status, dry_run=dry_run)
 
     def edit(
@@ -233,6 +238,8 @@ class Objects:
         if not isinstance(obj, dict):
             raise errors.bad_request("the body is not an object")
         for field, expected in (("kind", {kind.name}), ("apiVersion", {kind.api_version(v) for v in kind.versions})):
+            if kind.custom and not obj.get(field):
+                raise errors.bad_request(f"Object '{field}' is missing")
             if obj.setdefault(field, kind.name if field == "kind" else kind.api_version()) not in expected:
                 raise errors.bad_request(
                     f"the {field} in the data ({obj[field]}) does not match the expected ({', '.join(expected)})"
@@ -249,6 +256,8 @@ class Objects:
         for field in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
             if not meta.get(field, True):
                 del meta[field]
+        if not kind.custom:
+            validation.decode(kind.name, obj)
         return meta
 
     def _generate(self, kind: Kind, meta: Object) -> str:
@@ -274,7 +283,6 @@ class Objects:
 
     def _check(self, kind: Kind, obj: Object, old: Object | None) -> None:
         causes = list(metadata.problems(kind, obj["metadata"]))
-        causes += validation.canonicalize(kind.name, obj)
         if not causes:
             causes += validation.problems(kind.name, obj, old)
         if causes:

@@ -22,7 +22,6 @@ MERGED_LISTS: dict[tuple[str, ...], str] = {
     ("status", "addresses"): "type",
     ("status", "conditions"): "type",
 }
-_DIRECTIVES = ("$deleteFromPrimitiveList/", "$setElementOrder/")
 
 
 def merge(document: Any, patch: Any) -> Any:
@@ -49,7 +48,7 @@ def strategic(document: Object, patch: Object, path: tuple[str, ...] = ()) -> Ob
     if retained is not None:
         document = {name: value for name, value in document.items() if name in retained}
     for name, value in patch.items():
-        if name in ("$patch", "$retainKeys") or name.startswith(_DIRECTIVES):
+        if name.startswith("$"):
             continue
         here = (*path, name)
         if value is None:
@@ -65,21 +64,38 @@ def strategic(document: Object, patch: Object, path: tuple[str, ...] = ()) -> Ob
     return document
 
 
+def _identity(entry: Any, path: tuple[str, ...]) -> Any:
+    """What tells an entry of a merged list from the others."""
+    key = MERGED_LISTS[path]
+    return entry.get(key) if key else entry
+
+
 def _merge_list(before: list[Any], patch: list[Any], path: tuple[str, ...]) -> list[Any]:
     key = MERGED_LISTS[path]
-    if not key:
-        return before + [value for value in dict.fromkeys(patch) if value not in before]
     if any(entry == {"$patch": "replace"} for entry in patch):
         return [entry for entry in patch if "$patch" not in entry]
-    merged = {entry.get(key): entry for entry in before}
+    merged = {_identity(entry, path): entry for entry in before}
     for entry in patch:
-        if key not in entry:
+        if key and key not in entry:
             raise bad_request(f"map: {entry} does not contain declared merge key: {key}")
-        if entry.get("$patch") == "delete":
-            merged.pop(entry[key], None)
+        identity = _identity(entry, path)
+        if key and entry.get("$patch") == "delete":
+            merged.pop(identity, None)
         else:
-            merged[entry[key]] = strategic(merged.get(entry[key], {}), entry, path)
-    return list(merged.values())
+            merged[identity] = strategic(merged.get(identity, {}), entry, path) if key else entry
+    return _arrange(merged, [_identity(entry, path) for entry in patch], [_identity(entry, path) for entry in before])
+
+
+def _arrange(entries: dict[Any, Any], patched: list[Any], before: list[Any]) -> list[Any]:
+    """The entries in the server's order: those of the patch in its order, the others in the object's, the two
+    interleaved by where they stood in the object; a new entry does not wait for any that is only in the object."""
+    first = [identity for identity in dict.fromkeys(patched) if identity in entries]
+    second = [identity for identity in entries if identity not in patched]
+    arranged: list[Any] = []
+    while first and second:
+        stood = before.index(first[0]) if first[0] in before else -1
+        arranged.append((first if stood < before.index(second[0]) else second).pop(0))
+    return [entries[identity] for identity in arranged + first + second]
 
 
 def _obey_list_directives(document: Object, patch: Object, path: tuple[str, ...]) -> None:
@@ -88,14 +104,9 @@ def _obey_list_directives(document: Object, patch: Object, path: tuple[str, ...]
         if directive == "$deleteFromPrimitiveList" and field in document:
             document[field] = [value for value in document[field] if value not in values]
         elif directive == "$setElementOrder" and isinstance(document.get(field), list):
-            key = MERGED_LISTS.get((*path, field), "")
-            order = [entry[key] if key else entry for entry in values]
-
-            def place(entry: Any, key: str = key, order: list[Any] = order) -> int:
-                wanted = entry.get(key) if key else entry
-                return order.index(wanted) if wanted in order else len(order)
-
-            document[field].sort(key=place)
+            here = (*path, field)
+            present = {_identity(entry, here): entry for entry in document[field]}
+            document[field] = _arrange(present, [_identity(entry, here) for entry in values], list(present))
         if document.get(field) == []:
             del document[field]
 

@@ -12,6 +12,7 @@ _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
 _EXPONENTS = {suffix: exponent for exponent, suffix in _DECIMAL.items()}
 _NANO = Fraction(1, 10**9)
+MILLI = Fraction(1, 1000)
 
 
 class QuantityError(ValueError):
@@ -21,8 +22,9 @@ class QuantityError(ValueError):
         super().__init__("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
 
 
-def parse(text: str) -> tuple[Fraction, str]:
-    """The number and its family: "binary", "decimal" or "exponent". Finer than nano is rounded up, away from zero."""
+def parse(text: str, finest: Fraction = _NANO) -> tuple[Fraction, str]:
+    """The number and its family: "binary", "decimal" or "exponent". What is finer than `finest` is rounded up, away
+    from zero."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise QuantityError
@@ -34,13 +36,13 @@ def parse(text: str) -> tuple[Fraction, str]:
         number, family = number * 1024 ** _BINARY.index(suffix), "binary"
     else:
         number, family = number * Fraction(10) ** int(suffix[1:]), "exponent"
-    number = -(-number // _NANO) * _NANO
+    number = -(-number // finest) * finest
     return (-number if sign == "-" else number), family
 
 
-def canonical(value: str | int | float) -> str:
+def canonical(value: str | int | float, finest: Fraction = _NANO) -> str:
     """The text the server keeps for `value`: no fraction digits, the largest suffix of its family that is exact."""
-    number, family = parse(str(value))
+    number, family = parse(str(value), finest)
     if number == 0:
         return "0"
     if family == "binary" and abs(number) >= 1024 and number.denominator == 1:
@@ -60,7 +62,7 @@ def _binary(number: int) -> str:
 def _decimal(number: Fraction, *, exponent_form: bool) -> str:
     exponent = -9
     mantissa = int(number * 10**9)
-    while mantissa % 1000 == 0 and exponent < 18:
+    while mantissa % 1000 == 0 and (exponent < 18 or exponent_form):
         mantissa //= 1000
         exponent += 3
     if exponent_form:

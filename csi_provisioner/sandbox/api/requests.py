@@ -35,7 +35,7 @@ class Target:
         verbs = _OBJECT_VERBS if self.name else _COLLECTION_VERBS
         if method not in verbs or (self.subresource and method in ("POST", "DELETE")):
             raise method_not_allowed()
-        return "watch" if watch and verbs[method] in ("list", "get") else verbs[method]
+        return "watch" if watch and verbs[method] == "list" else verbs[method]
 
 
 def target(path: str, kinds: Registry) -> Target:

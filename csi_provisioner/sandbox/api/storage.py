@@ -130,6 +130,7 @@ class Storage:
 
     def __init__(self, *, history: int = 5000) -> None:
         self.number = 1
+        self._compacted = 0
         self._history = history
         self._collections: dict[tuple[str, str], Collection] = {}
         self._listeners: list[Callable[[Kind, Change], None]] = []
@@ -139,6 +140,7 @@ class Storage:
         collection = self._collections.get(where)
         if collection is None:
             collection = self._collections[where] = Collection(self._history)
+            collection.compact(self._compacted)
         return collection
 
     def get(self, kind: Kind, key: Key) -> Version | None:
@@ -168,6 +170,7 @@ class Storage:
 
     def compact(self) -> None:
         """Forget all history: watches and paged lists from before answer 410."""
+        self._compacted = self.number
         for collection in self._collections.values():
             collection.compact(self.number)
 

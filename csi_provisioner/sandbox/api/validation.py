@@ -5,15 +5,31 @@ fields. Not here: metadata rules (`metadata`), versions and finalizers (`objects
 """
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from csi_provisioner.sandbox.api.errors import Cause, Object
-from csi_provisioner.sandbox.api.quantities import QuantityError, canonical, parse
+from csi_provisioner.sandbox.api.errors import ApiError, Cause, Object, bad_request
+from csi_provisioner.sandbox.api.quantities import MILLI, QuantityError, canonical, parse
 
 PVC_PROTECTION = "kubernetes.io/pvc-protection"
 PV_PROTECTION = "kubernetes.io/pv-protection"
 _ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
+_TIMES: dict[str, dict[tuple[str, ...], re.Pattern[str]]] = {
+    "Lease": {("spec", "acquireTime"): _MICRO_TIME, ("spec", "renewTime"): _MICRO_TIME},
+    "Event": {("firstTimestamp",): _TIME, ("lastTimestamp",): _TIME, ("eventTime",): _MICRO_TIME},
+}
+_EMPTY_EVENT = {
+    "source": None,
+    "firstTimestamp": None,
+    "lastTimestamp": None,
+    "eventTime": None,
+    "reportingComponent": "",
+    "reportingInstance": "",
+}
 
 # where each kind keeps maps of quantities, or (last step in brackets) single ones
 _QUANTITIES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -29,8 +45,8 @@ _QUANTITIES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def canonicalize(kind: str, obj: Object) -> Iterator[Cause]:
-    """Rewrite every quantity of `obj` in the server's own form; yields those that are none."""
+def canonicalize(kind: str, obj: Object) -> None:
+    """Rewrite every quantity of `obj` in the server's own form; maps of them know nothing finer than a thousandth."""
     for path in _QUANTITIES.get(kind, ()):
         container: Any = obj
         for step in path[:-1]:
@@ -41,9 +57,32 @@ def canonicalize(kind: str, obj: Object) -> Iterator[Cause]:
             if container.get(name) is None:
                 continue
             try:
-                container[name] = canonical(container[name])
+                container[name] = canonical(container[name], MILLI) if path[-1] == "*" else canonical(container[name])
             except QuantityError as problem:
-                yield Cause(".".join((*path[:-1], name)), f"Invalid value: {container[name]!r}: {problem}")
+                raise undecodable(kind, str(problem)) from None
+
+
+def undecodable(kind: str, why: str) -> ApiError:
+    """A body that does not fit the kind's types is refused before anything is looked at."""
+    return bad_request(f'{kind} in version "v1" cannot be handled as a {kind}: {why}')
+
+
+def decode(kind: str, obj: Object) -> None:
+    """What decoding into the kind's own types does to any body: times are read, and a few empty fields written out."""
+    for path, form in _TIMES.get(kind, {}).items():
+        at: Any = obj
+        for step in path:
+            at = at.get(step) if isinstance(at, dict) else None
+        if at is not None and not (isinstance(at, str) and form.fullmatch(at)):
+            raise undecodable(kind, f'parsing time "{at}" as "{form.pattern}": cannot parse')
+    canonicalize(kind, obj)
+    if kind == "Event":
+        for name, empty in _EMPTY_EVENT.items():
+            obj.setdefault(name, {} if name == "source" else empty)
+    if kind == "PersistentVolumeClaim":
+        for name in ("dataSource", "dataSourceRef"):
+            if obj.get("spec", {}).get(name):
+                obj["spec"][name].setdefault("apiGroup", None)
 
 
 def default(kind: str, obj: Object) -> None:
@@ -166,13 +205,16 @@ def _access_modes(spec: Object) -> Iterator[Cause]:
     if not modes:
         yield Cause("spec.accessModes", "Required value: at least 1 access mode is required", "FieldValueRequired")
     for mode in modes:
-        if mode not in _ACCESS_MODES:
-            listed = ", ".join(f'"{known}"' for known in sorted(_ACCESS_MODES))
-            message = f'Unsupported value: "{mode}": supported values: {listed}'
-            yield Cause("spec.accessModes", message, "FieldValueNotSupported")
+        yield from _one_of("spec.accessModes", mode, *_ACCESS_MODES)
     if "ReadWriteOncePod" in modes and len(modes) > 1:
         yield Cause("spec.accessModes", "Forbidden: may not use ReadWriteOncePod with other access modes",
                     "FieldValueForbidden")  # fmt: skip
+
+
+def _one_of(field: str, value: Any, *known: str) -> Iterator[Cause]:
+    if value not in known:
+        listed = ", ".join(f'"{name}"' for name in sorted(known))
+        yield Cause(field, f'Unsupported value: "{value}": supported values: {listed}', "FieldValueNotSupported")
 
 
 def _size(field: str, amounts: Object) -> Iterator[Cause]:
@@ -186,9 +228,7 @@ def _claim(new: Object, old: Object | None) -> Iterator[Cause]:
     spec = new["spec"]
     yield from _access_modes(spec)
     yield from _size("spec.resources", (spec.get("resources") or {}).get("requests") or {})
-    if spec.get("volumeMode") not in ("Filesystem", "Block"):
-        yield Cause("spec.volumeMode", f'Unsupported value: "{spec.get("volumeMode")}": supported values: "Block",'
-                    ' "Filesystem"', "FieldValueNotSupported")  # fmt: skip
+    yield from _one_of("spec.volumeMode", spec.get("volumeMode"), "Filesystem", "Block")
     if old is not None and _frozen_claim(spec, old["spec"]) != _frozen_claim(old["spec"], old["spec"]):
         yield Cause("spec", "Forbidden: spec is immutable after creation except resources.requests and"
                     " volumeAttributesClassName for bound claims", "FieldValueForbidden")  # fmt: skip
@@ -213,12 +253,16 @@ _VOLUME_SOURCES = {
 def _volume(new: Object, old: Object | None) -> Iterator[Cause]:
     spec = new["spec"]
     yield from _access_modes(spec)
-    yield from _size("spec.capacity", spec.get("capacity") or {})
+    if spec.get("capacity"):
+        yield from _size("spec.capacity", spec["capacity"])
+    yield from _required(new, "spec.capacity")
     sources = {name: spec[name] for name in sorted(_VOLUME_SOURCES & spec.keys())}
-    if len(sources) != 1:
-        few = "Required value: must specify a volume type"
-        many = "Forbidden: may not specify more than 1 volume type"
-        yield Cause("spec", many if sources else few, "FieldValueForbidden" if sources else "FieldValueRequired")
+    if not sources:
+        yield Cause("spec", "Required value: must specify a volume type", "FieldValueRequired")
+    elif len(sources) > 1:
+        surplus = "csi" if "csi" in sources else list(sources)[-1]
+        message = "Forbidden: may not specify more than 1 volume type"
+        yield Cause(f"spec.{surplus}", message, "FieldValueForbidden")
     if "csi" in sources:
         yield from _required(new, "spec.csi.driver", "spec.csi.volumeHandle")
     yield from _volume_affinity(spec)
@@ -248,6 +292,8 @@ def _volume_affinity(spec: Object) -> Iterator[Cause]:
 
 def _class(new: Object, old: Object | None) -> Iterator[Cause]:
     yield from _required(new, "provisioner")
+    yield from _one_of("reclaimPolicy", new.get("reclaimPolicy"), "Delete", "Retain", "Recycle")
+    yield from _one_of("volumeBindingMode", new.get("volumeBindingMode"), "Immediate", "WaitForFirstConsumer")
     if old is not None:
         if (new.get("parameters") or {}) != (old.get("parameters") or {}):
             yield Cause("parameters", "Forbidden: updates to parameters are forbidden.", "FieldValueForbidden")
