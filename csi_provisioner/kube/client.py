@@ -82,6 +82,10 @@ class Watch(Generic[T]):
             chunk = await anext(self._chunks)
         except httpx2.TransportError as error:
             raise self._named(from_transport(error)) from error
+        except StopAsyncIteration:
+            if self._rest:
+                raise self._named(KubeError(0, "Unavailable", "the watch ended within an event")) from None
+            raise
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._lines.extend(line for line in lines if line)
 
