@@ -14,17 +14,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal
 
 import msgspec
 import trio
 from lightkube.core.resource import Resource, api_info
 
+from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
-T = TypeVar("T", bound=Resource)
 EventType = Literal["Normal", "Warning"]
 
 LINES = 4096
@@ -36,22 +36,14 @@ BURST, REFILL = 25.0, 300.0
 WRITERS = 4
 """Enough to hide the server's latency; more would only compete with volume writes."""
 TRIES, FIRST_PAUSE = 4, 1.0
-"""When the server pushes back: 1, 2 and 4 s between tries, then the event is dropped."""
+"""When the server pushes back: about 1, 2 and 4 s between tries, then the event is dropped."""
+LONGEST_TRY = 15.0
+"""Seconds for all of these: the client obeys Retry-After within a try, and others wait in line."""
 PATIENCE = 5.0
 """Seconds an event waits for volume writes at most: under lasting load events still appear."""
 BUSY_POLL = 0.05
 LONGEST_MESSAGE = 1024
 LONGEST_NAME = 253
-
-
-class Writer(Protocol):
-    """The part of `KubeClient` that is needed here."""
-
-    async def create(self, kind: type[T], obj: T, namespace: str | None = None) -> T: ...
-
-    async def patch(
-        self, kind: type[T], name: str, patch: dict[str, Any], namespace: str | None = None, *, strategy: Literal["merge"]
-    ) -> T: ...
 
 
 class _Series(msgspec.Struct, gc=False):
@@ -94,7 +86,7 @@ class EventRecorder:
 
     def __init__(
         self,
-        client: Writer,
+        client: KubeClient,
         source_component: str,
         *,
         busy: Callable[[], bool] = lambda: False,
@@ -212,18 +204,19 @@ class EventRecorder:
     async def _write(self, line: _Line, series: _Series) -> None:
         series.due = False  # whatever happens from now on is due again
         message, series.message = series.message, ""
-        for failures in range(TRIES):
-            if failures:
-                await trio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._random()))
-            try:
-                await self._send(line, series, message)
-            except KubeError as error:
-                if not error.unavailable:
-                    self._refused(line, error)
+        with trio.move_on_after(LONGEST_TRY):
+            for failures in range(TRIES):
+                if failures:
+                    await trio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._random()))
+                try:
+                    await self._send(line, series, message)
+                except KubeError as error:
+                    if not error.unavailable:
+                        self._refused(line, error)
+                        return
+                    log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
+                else:
                     return
-                log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
-            else:
-                return
         log.v(2, "Event dropped, the API server is busy", object=line.about.name, reason=series.reason)
 
     async def _send(self, line: _Line, series: _Series, message: str) -> None:

@@ -8,20 +8,17 @@ is resumed. Objects shrink to what the store keeps page by page, so that a large
 """
 
 import random as randomness
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Generic, NoReturn, TypeVar
 
 import trio
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube import watching
+from csi_provisioner.kube.client import KubeClient, WatchEvent
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
-
-if TYPE_CHECKING:
-    from csi_provisioner.kube.client import Page, WatchEvent
 
 T = TypeVar("T", bound=Resource)
 
@@ -32,36 +29,12 @@ REPLAYED_AT_ONCE = 200
 """Objects a resync tells in a row before other tasks get their turn."""
 
 
-class Source(Protocol):
-    """The part of `KubeClient` that is needed here."""
-
-    async def list_page(
-        self,
-        kind: type[T],
-        *,
-        namespace: str | None = None,
-        limit: int = 500,
-        continue_token: str | None = None,
-        label_selector: str | None = None,
-    ) -> "Page[T]": ...
-
-    def watch(
-        self,
-        kind: type[T],
-        *,
-        resource_version: str,
-        namespace: str | None = None,
-        label_selector: str | None = None,
-        timeout_seconds: int,
-    ) -> "AbstractAsyncContextManager[AsyncIterator[WatchEvent[T]]]": ...
-
-
 class Reflector(Generic[T]):
     """`resync` seconds apart, handlers are called for every kept object; None = never."""
 
     def __init__(
         self,
-        client: Source,
+        client: KubeClient,
         kind: type[T],
         store: Store[T],
         *,
@@ -158,7 +131,7 @@ class Reflector(Generic[T]):
         log.v(2, "Watch went silent, reconnecting", kind=self._kind.__name__, seconds=self._inactivity)
         return watching.Silent(version)
 
-    def _show(self, event: "WatchEvent[T]") -> str:
+    def _show(self, event: WatchEvent[T]) -> str:
         """Passes one event to the store; answers the version it shows."""
         version: str = event.object.metadata.resourceVersion  # type: ignore[attr-defined]  # all our Structs have it
         match event.type:

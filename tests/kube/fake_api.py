@@ -50,7 +50,7 @@ class FakeApi:
     watches: list["Stream"] = field(default_factory=list)
     snapshots: dict[str, list[PersistentVolumeClaim]] = field(default_factory=dict)
     deaf: bool = False
-    """Open watches show nothing that happens."""
+    """Open watches show nothing, not even bookmarks."""
 
     # ---- what happens in the cluster
 
@@ -168,7 +168,9 @@ class Stream:
                 if self.error:
                     raise self.error
                 return
-            if self.position < len(self.api.history) and not self.api.deaf:
+            if self.api.deaf:
+                await self._woken.wait()
+            elif self.position < len(self.api.history):
                 self.position += 1
                 yield self.api.history[self.position - 1]
             elif self.bookmarks:

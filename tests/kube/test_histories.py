@@ -37,6 +37,7 @@ class World:
     def hear(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         assert self.heard.get(key) == label(old), "a change was left out"
         self.heard[key] = label(new)
+        self.never_goes_back()
 
     async def act(self, what: str, on: object) -> None:
         api, name = self.api, str(on)
@@ -46,13 +47,13 @@ class World:
             case "delete":
                 api.delete(name)
             case "write and remember":
-                self.remember(api.write(name))
+                self.store.remember(api.write(name))
             case "remember late":
                 self.answers.append(api.write(name))
             case "wait":
                 await trio.sleep(float(name))
                 while self.answers:
-                    self.remember(self.answers.pop())
+                    self.store.remember(self.answers.pop())
             case "bookmark" | "compact":
                 getattr(api, what)()
             case "close" | "cut" | "expire":
@@ -65,9 +66,6 @@ class World:
             case "repeat":
                 api.repeat(int(name))
 
-    def remember(self, answer: PersistentVolumeClaim) -> None:
-        self.store.remember(answer)
-
     def never_goes_back(self) -> None:
         for obj in self.store.values():
             uid, version = obj.metadata.uid, int(obj.metadata.resourceVersion)
@@ -79,6 +77,7 @@ class World:
         expected = {f"ns/{n}": label(o) for n, o in self.api.objects.items() if ours(o)}
         assert {f"ns/{o.metadata.name}": label(o) for o in self.store.values()} == expected
         assert {key: told for key, told in self.heard.items() if told} == expected
+        assert len(self.store._uids or ()) == len(self.store), "the index does not forget"
         assert all((f"ns/{name}" in self.store) == (name in self.api.objects) for name in "abcd")
 
 

@@ -69,6 +69,8 @@ def test_an_object_may_become_ours_and_foreign_again(store: Claims, told: Told) 
 
 def test_repeats_of_what_was_shown_are_ignored(store: Claims, told: Told) -> None:
     store.put(claim("a", 12))
+    store.put(claim("a", 12))
+    assert told == [("ns/a", "uid-a@5", "uid-a@12")]
     store.drop(claim("b", 13))
     told.clear()
     for repeat in (claim("a", 11), claim("a", 12), claim("b", 6)):
@@ -125,6 +127,7 @@ def test_an_object_deleted_and_made_again_while_away_is_told_as_both(store: Clai
     assert told == [("ns/a", "uid-a@5", None), ("ns/a", None, "second@15")]
     assert store.by_uid("uid-a") is None
     assert label(store.by_uid("second")) == "second@15"
+    assert len(store._uids or ()) == 2, "the index forgets"
 
 
 def test_swap_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None:
@@ -133,6 +136,12 @@ def test_swap_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None
     assert shown(store) == {"ns/a": "uid-a@2"}
     store.put(claim("a", 4))
     assert shown(store) == {"ns/a": "uid-a@4"}
+
+
+def test_a_restored_cluster_may_have_the_very_object_we_had(store: Claims) -> None:
+    store.remember(claim("a", 12))
+    swap(store, 7, claim("a", 5), claim("b", 6))
+    assert label(store.by_uid("uid-a")) == "uid-a@5"
 
 
 # ---- our own writes

@@ -1,0 +1,292 @@
+"""Events on the wire and on virtual time: what is written, how repeats merge, and that nobody is held up."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from csi_provisioner.kube import events
+from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.model.kubernetes import ObjectReference
+from csi_provisioner.settings import ClusterSettings
+from tests.kube.objects import claim, volume
+from tests.kube.wire import Asked, HangupError, reply, serving
+
+TEN_O_CLOCK = 1_792_231_200_000_000_000  # 2026-10-17T10:00:00Z in nanoseconds
+CLAIM = claim("c", 7)
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+class EventApi:
+    """Keeps events as the API server does. `script` answers the next requests instead: a status, or "lost"."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.writes: list[str] = []
+        self.script: list[tuple[int, str] | str] = []
+        self.always: tuple[int, str] | None = None
+        self.slow = 0.0
+
+    async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
+        if self.slow:
+            await trio.sleep(self.slow)
+        said = self.script.pop(0) if self.script else self.always
+        body = json.loads(asked.body)
+        if isinstance(said, tuple):
+            code, reason = said
+            status = {"kind": "Status", "code": code, "reason": reason, "message": reason}
+            await stream.send_all(reply(code, json.dumps(status).encode()))
+            return
+        code, body = self.create(asked, body) if asked.method == "POST" else self.patch(asked, body)
+        if said == "lost":
+            raise HangupError
+        await stream.send_all(reply(code, json.dumps(body).encode()))
+
+    def create(self, asked: Asked, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = f"{asked.target}/{body['metadata']['name']}"
+        if name in self.stored:
+            return 409, {"kind": "Status", "code": 409, "reason": "AlreadyExists"}
+        self.stored[name] = body
+        self.writes.append(f"new {body['reason']} x{body['count']}")
+        return 201, body
+
+    def patch(self, asked: Asked, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if asked.target not in self.stored:
+            return 404, {"kind": "Status", "code": 404, "reason": "NotFound"}
+        assert asked.headers["content-type"] == "application/merge-patch+json"
+        self.stored[asked.target] |= body
+        self.writes.append(f"{self.stored[asked.target]['reason']} x{body['count']}")
+        return 200, self.stored[asked.target]
+
+    def only(self) -> dict[str, Any]:
+        (event,) = self.stored.values()
+        return event
+
+
+@pytest.fixture
+def api() -> EventApi:
+    return EventApi()
+
+
+@asynccontextmanager
+async def recording(api: EventApi, busy: Callable[[], bool] = lambda: False) -> AsyncIterator[EventRecorder]:
+    async with serving(api.answer) as server, trio.open_nursery() as nursery:
+        client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+        recorder = EventRecorder(client, "d_host_1", busy=busy, now=lambda: TEN_O_CLOCK, random=lambda: 0.5)
+        await nursery.start(recorder.run)
+        yield recorder
+        nursery.cancel_scope.cancel()
+        await client.aclose()
+
+
+# ---- what is written
+
+
+async def test_an_event_of_a_claim(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    ((where, event),) = api.stored.items()
+    assert where == f"/api/v1/namespaces/ns/events/c.{TEN_O_CLOCK:x}"
+    assert event == {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"c.{TEN_O_CLOCK:x}", "namespace": "ns"},
+        "involvedObject": {
+            "kind": "PersistentVolumeClaim",
+            "apiVersion": "v1",
+            "name": "c",
+            "namespace": "ns",
+            "uid": "uid-c",
+            "resourceVersion": "7",
+        },
+        "type": "Normal",
+        "reason": "Provisioning",
+        "message": "for claim",
+        "source": {"component": "d_host_1"},
+        "reportingComponent": "d_host_1",
+        "count": 1,
+        "firstTimestamp": "2026-10-17T10:00:00Z",
+        "lastTimestamp": "2026-10-17T10:00:00Z",
+    }
+
+
+async def test_an_event_of_a_volume_goes_to_the_default_namespace(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        recorder.record(volume("v", 3), "Warning", "VolumeFailedDelete", "attached")
+        await recorder.wait_written()
+    ((where, event),) = api.stored.items()
+    assert where.startswith("/api/v1/namespaces/default/events/v.")
+    assert sorted(event["involvedObject"]) == ["apiVersion", "kind", "name", "resourceVersion", "uid"]
+
+
+async def test_a_reference_another_component_and_a_long_text(api: EventApi) -> None:
+    about = ObjectReference(kind="Lease", apiVersion="coordination.k8s.io/v1", name="l" * 253, namespace="kube-system")
+    async with recording(api) as recorder:
+        recorder.record(about, "Normal", "LeaderElection", "m" * 5000, component="d/host")
+        await recorder.wait_written()
+    event = api.only()
+    assert event["source"] == {"component": "d/host"}
+    assert event["message"] == "m" * 1023 + "…"
+    assert len(event["metadata"]["name"]) == 253
+
+
+# ---- repeats
+
+
+async def test_repeats_patch_count_and_newest_message(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        for attempt in range(1, 4):
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", f"attempt {attempt}", "Internal")
+            await recorder.wait_written()
+        recorder.record(CLAIM, "Warning", "ProvisioningFailed", "full", "ResourceExhausted")
+        recorder.record(claim("d", 8), "Warning", "ProvisioningFailed", "attempt 1", "Internal")
+        await recorder.wait_written()
+    assert api.writes[:3] == ["new ProvisioningFailed x1", "ProvisioningFailed x2", "ProvisioningFailed x3"]
+    assert sorted(e["message"] for e in api.stored.values()) == ["attempt 1", "attempt 3", "full"]
+    assert len(api.writes) == 5
+
+
+async def test_an_event_that_has_aged_out_is_made_again(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Normal", "Provisioning", "first")
+        await recorder.wait_written()
+        api.stored.clear()
+        recorder.record(CLAIM, "Normal", "Provisioning", "second")
+        await recorder.wait_written()
+    assert api.only()["count"] == 2
+    assert api.only()["message"] == "second"
+
+
+async def test_repeats_before_the_first_is_written_are_one_write(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        for _ in range(100):
+            recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    assert api.writes == ["new Provisioning x100"]
+
+
+async def test_events_of_one_object_keep_their_order(api: EventApi) -> None:
+    api.slow = 0.1
+    api.script = [(503, "busy"), (503, "busy")]
+    async with recording(api) as recorder:
+        for reason in ("Provisioning", "ProvisioningFailed", "ProvisioningSucceeded"):
+            recorder.record(CLAIM, "Normal", reason, "")
+        await trio.sleep(0.05)
+        recorder.record(CLAIM, "Normal", "Provisioning", "again")
+        await recorder.wait_written()
+    assert [w.split()[1 if w.startswith("new") else 0] for w in api.writes] == [
+        "Provisioning",
+        "ProvisioningFailed",
+        "ProvisioningSucceeded",
+        "Provisioning",
+    ]
+
+
+async def test_after_a_burst_one_write_in_five_minutes(api: EventApi) -> None:
+    async with recording(api) as recorder:
+
+        async def repeat(times: int) -> int:
+            for _ in range(times):
+                recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+                await recorder.wait_written()
+            return len(api.writes)
+
+        assert await repeat(40) == 25
+        recorder.record(claim("other", 1), "Normal", "Provisioning", "another object is not held back")
+        await recorder.wait_written()
+        assert len(api.writes) == 26
+        await trio.sleep(301)
+        assert await repeat(5) == 27
+    assert api.writes[-1] == "Provisioning x41", "the count has missed nothing"
+
+
+# ---- who is in the way of whom
+
+
+async def test_a_busy_server_is_asked_again_then_left_alone(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        api.script = [(503, "busy"), (500, "broken"), "lost"]
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+        assert api.writes == ["new Provisioning x1"], "an answer that was lost does not make a second event"
+        api.always = (503, "busy")
+        begun = trio.current_time()
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+        assert trio.current_time() - begun == pytest.approx(1 + 2 + 4)
+        api.always = None
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    assert api.writes == ["new Provisioning x1", "Provisioning x3"]
+
+
+async def test_a_server_that_does_not_answer_holds_an_event_for_a_while_only(api: EventApi) -> None:
+    api.slow = 3600
+    async with recording(api) as recorder:
+        begun = trio.current_time()
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+        assert trio.current_time() - begun == pytest.approx(events.LONGEST_TRY)
+
+
+async def test_missing_permission_is_told_once(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:
+    async with recording(api) as recorder:
+        api.script = [(403, "namespace ns is being terminated")]
+        api.always = (403, "Forbidden")
+        for name in "abcd":
+            recorder.record(claim(name, 1), "Normal", "Provisioning", "for claim")
+            await recorder.wait_written()
+    told = [line for line in capsys.readouterr().err.splitlines() if "Events cannot be written" in line]
+    assert len(told) == 1
+    assert "grant create and patch on events" in told[0]
+
+
+async def test_waits_for_volume_writes_but_not_for_ever(api: EventApi) -> None:
+    busy = True
+    async with recording(api, lambda: busy) as recorder:
+        begun = trio.current_time()
+        for name in "abcdefgh":
+            recorder.record(claim(name, 1), "Normal", "Provisioning", "for claim")
+        await trio.sleep(events.PATIENCE - 0.1)
+        assert api.writes == []
+        await recorder.wait_written()
+        assert trio.current_time() - begun == pytest.approx(events.PATIENCE, abs=2 * events.BUSY_POLL)
+        assert len(api.writes) == 8
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await trio.sleep(1)
+        busy = False
+        await trio.sleep(0.1)
+        assert len(api.writes) == 9
+
+
+async def test_memory_is_bounded_and_the_oldest_goes_first(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        for number in range(events.LINES + 10):
+            recorder.record(claim(f"c{number}", 1), "Normal", "Provisioning", "for claim")
+        for number in range(100):
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", "no", f"class {number}")
+        assert len(recorder._lines) == events.LINES
+        assert len(recorder._ready) <= events.LINES
+        assert max(len(line.series) for line in recorder._lines.values()) == events.SERIES
+        assert ("d_host_1", "uid-c0") not in recorder._lines
+        assert ("d_host_1", "uid-c11") in recorder._lines
+
+
+async def test_a_stop_ends_it_in_the_middle_of_a_write(api: EventApi) -> None:
+    api.slow = 10
+    with trio.move_on_after(5) as scope:
+        async with recording(api) as recorder:
+            recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+            await recorder.wait_written()
+    assert scope.cancelled_caught
+    assert trio.current_time() < 6
