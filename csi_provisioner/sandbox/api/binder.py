@@ -55,6 +55,7 @@ class Binder:
         self._unbound: set[Key] = set()
         self._free: set[str] = set()  # volumes without a claimRef
         self._made_for: defaultdict[Key, set[str]] = defaultdict(set)  # claim -> volumes whose claimRef names it
+        self._named_by: defaultdict[str, set[Key]] = defaultdict(set)  # volume -> claims whose volumeName it is
         self._used_by: defaultdict[Key, set[Key]] = defaultdict(set)  # claim -> pods
         self._syncs: dict[str, Callable[[Key], None]] = {
             PVC: self._sync_claim,
@@ -102,7 +103,7 @@ class Binder:
         old = change.before.obj if change.before else None
         now = None if change.deleted else change.now.obj
         if kind.name == PVC:
-            self._note_claim(change.now.key, now or old or change.now.obj, gone=change.deleted)
+            self._note_claim(change.now.key, old, now)
         elif kind.name == PV:
             self._note_volume(change.now.key, old, now)
         elif kind.name == "Pod":
@@ -118,15 +119,18 @@ class Binder:
             for pod in self._scheduler.waiting:
                 self._mark("Pod", pod)
 
-    def _note_claim(self, key: Key, claim: Object, *, gone: bool) -> None:
-        if gone or claim["spec"].get("volumeName"):
-            self._unbound.discard(key)
-        else:
-            self._unbound.add(key)
-        self._mark(PVC, key)
-        for volume in (claim["spec"].get("volumeName"), *self._made_for.get(key, ())):
+    def _note_claim(self, key: Key, old: Object | None, now: Object | None) -> None:
+        self._unbound.discard(key)
+        for claim, add in ((old, False), (now, True)):
+            volume = claim["spec"].get("volumeName") if claim else None
             if volume:
+                (self._named_by[volume].add if add else self._named_by[volume].discard)(key)
                 self._mark(PV, ("", volume))
+            elif claim and add:
+                self._unbound.add(key)
+        self._mark(PVC, key)
+        for volume in self._made_for.get(key, ()):
+            self._mark(PV, ("", volume))
         for pod in self._used_by.get(key, ()):
             self._mark("Pod", pod)
 
@@ -143,6 +147,8 @@ class Binder:
             self._free.add(name)
             for claim in () if was_free else self._unbound:
                 self._mark(PVC, claim)
+        for claim in self._named_by.get(name, ()):
+            self._mark(PVC, claim)
         self._mark(PV, key)
 
     # claims
