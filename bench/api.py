@@ -4,6 +4,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,17 +71,20 @@ class Api:
                 )
 
     async def follow(self, path: str, sight: "Sight", *, task_status: trio.TaskStatus[None]) -> None:
-        """Tell `sight` of every change of the objects of this path."""
-        listed = await self.request("GET", path)
-        for item in listed.get("items") or []:
-            sight.see("ADDED", item)
-        version = listed["metadata"]["resourceVersion"]
-        parameters = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
-        async with self._client.stream("GET", path, params=parameters) as answer:
-            task_status.started()
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
-                sight.see(event["type"], event["object"])
+        """Tell `sight` of every change of the objects of this path, from now on and whatever becomes of the server."""
+        while True:
+            with suppress(httpx2.TransportError):
+                listed = await self.request("GET", path)
+                sight.replace(listed.get("items") or [])
+                version = listed["metadata"]["resourceVersion"]
+                parameters = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
+                async with self._client.stream("GET", path, params=parameters, timeout=None) as answer:
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    async for line in answer.aiter_lines():
+                        event = json.loads(line)
+                        sight.see(event["type"], event["object"])
+            await trio.sleep(0.2)
 
 
 class Sight:
@@ -92,6 +96,15 @@ class Sight:
         self.written: list[float] = []
         self.gone: list[float] = []
         self._changed = trio.Event()
+
+    def replace(self, volumes: list[dict[str, Any]]) -> None:
+        """A fresh list: what is not in it is gone."""
+        present = {volume["metadata"]["name"] for volume in volumes}
+        for name in set(self.phases) - present:
+            del self.phases[name]
+            self.gone.append(time.time())
+        for volume in volumes:
+            self.see("ADDED", volume)
 
     def see(self, kind: str, volume: dict[str, Any]) -> None:
         if volume["spec"].get("csi", {}).get("driver") != self._driver:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Never
 
 import trio
 
@@ -34,6 +35,12 @@ class Provisioner:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) / 1024
+
+    async def watch(self) -> Never:
+        """Fails when the process ends by itself."""
+        while True:
+            self._check()
+            await trio.sleep(0.5)
 
     async def quiet(self, *, seconds: float = 1.5, limit: float = 120) -> None:
         """Wait until it has used next to no processor time for some seconds: events written, caches filled."""
