@@ -96,6 +96,7 @@ def assemble(
     server = server_url(cluster)
     try:
         tls = tls_of(cluster, user, folder) if server.scheme == "https" else None
+        credentials = credentials_of(user, cluster, tls, folder, environment)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot use the certificates for {server}: {error}") from error
     proxy = cluster.proxy_url or proxy_for(server.scheme, server.host, port_of(server), environment)
@@ -103,7 +104,7 @@ def assemble(
         raise ConfigError(f"the proxy {httpx2.URL(proxy).host} must be http:// or https://; others are not supported")
     return Cluster(
         server=server,
-        credentials=credentials_of(user, cluster, tls, folder, environment),
+        credentials=credentials,
         namespace=namespace,
         tls=tls,
         server_name=cluster.tls_server_name,
@@ -135,7 +136,7 @@ def port_of(server: httpx2.URL) -> int:
 def tls_of(cluster: ClusterEntry, user: UserEntry, folder: Path) -> ssl.SSLContext:
     data, file = cluster.certificate_authority_data, cluster.certificate_authority
     if data:
-        tls = ssl.create_default_context(cadata=b64decode(data).decode())
+        tls = ssl.create_default_context(cadata=decoded(data).decode())
     else:
         tls = ssl.create_default_context(cafile=folder / file if file else None)
     # Newer Pythons refuse CAs without key identifiers, which many clusters have and every other client accepts
@@ -154,8 +155,13 @@ def tls_of(cluster: ClusterEntry, user: UserEntry, folder: Path) -> ssl.SSLConte
 
 def content(data: str, file: str, folder: Path) -> bytes:
     if data:
-        return b64decode(data)
+        return decoded(data)
     return (folder / file).read_bytes() if file else b""
+
+
+def decoded(data: str) -> bytes:
+    """Strictly: what is not base64 would otherwise become nothing, and nothing means the system's authorities."""
+    return b64decode("".join(data.split()), validate=True)
 
 
 def credentials_of(

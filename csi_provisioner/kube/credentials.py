@@ -123,6 +123,7 @@ class Plugin:
         hint: str = "",
         tls: ssl.SSLContext | None = None,
         now: Callable[[], float] = time.time,
+        limit: float = PLUGIN_LIMIT,
     ) -> None:
         spec = {"interactive": False} | ({"cluster": cluster} if cluster is not None else {})
         info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
@@ -132,6 +133,7 @@ class Plugin:
         self._hint = hint
         self._tls = tls
         self._now = now
+        self._limit = limit
         self._value: str | None = None
         self._good_until = -math.inf
         self._running = trio.Lock()  # one run serves all who wait for it
@@ -161,12 +163,12 @@ class Plugin:
 
     async def _printed(self) -> bytes:
         try:
-            with trio.fail_after(PLUGIN_LIMIT):
+            with trio.fail_after(self._limit):
                 done = await anyio.run_process(
                     self._command, check=False, stdin=subprocess.DEVNULL, env=self._environment
                 )
         except trio.TooSlowError as error:
-            raise CredentialError(f"{self._name} did not end within {PLUGIN_LIMIT:g} s") from error
+            raise CredentialError(f"{self._name} did not end within {self._limit:g} s") from error
         except OSError as error:
             hint = f"; {self._hint}" if self._hint else ""
             raise CredentialError(f"{self._name} cannot be run: {error}{hint}") from error

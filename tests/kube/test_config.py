@@ -1,0 +1,234 @@
+"""Where the cluster is and how to be let in: the order of design.md 4, what a kubeconfig can say and get wrong."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trustme
+import yaml
+
+from csi_provisioner.kube.config import Cluster, ConfigError, resolve
+from csi_provisioner.kube.transport import Transport
+from csi_provisioner.settings import ClusterSettings
+
+NOWHERE: dict[str, str] = {}
+
+
+def written(folder: Path, name: str = "kubeconfig", **changes: Any) -> str:
+    content = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "storage"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://{name}.test:8080"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        **changes,
+    }
+    path = folder / name
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def of_cluster(**fields: object) -> dict[str, object]:
+    return {"clusters": [{"name": "c", "cluster": {"server": "https://api.test", **fields}}]}
+
+
+def of_user(**fields: object) -> dict[str, object]:
+    return {"users": [{"name": "u", "user": fields}]}
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Path:
+    folder = tmp_path / "account"
+    folder.mkdir()
+    (folder / "token").write_text("pod-token\n")
+    (folder / "namespace").write_text("pod-namespace")
+    trustme.CA().cert_pem.write_to_path(str(folder / "ca.crt"))
+    return folder
+
+
+IN_POD = {"service_host": "10.0.0.1", "service_port": "443"}
+
+
+@pytest.mark.parametrize(
+    ("given", "server"),
+    [
+        pytest.param(
+            {"kubeconfig", "master", "pod", "fallback"}, "http://master.test", id="master-replaces-the-server"
+        ),
+        pytest.param({"kubeconfig", "pod", "fallback"}, "http://flag.test:8080", id="kubeconfig"),
+        pytest.param({"master", "pod", "fallback"}, "http://master.test", id="master-alone"),
+        pytest.param({"pod", "fallback"}, "https://10.0.0.1", id="pod"),
+        pytest.param({"fallback"}, "http://fallback.test:8080", id="KUBECONFIG"),
+    ],
+)
+def test_order(given: set[str], server: str, tmp_path: Path, account: Path) -> None:
+    settings = ClusterSettings(
+        kubeconfig=written(tmp_path, "flag") if "kubeconfig" in given else None,
+        master="http://master.test" if "master" in given else None,
+        fallback_kubeconfig=written(tmp_path, "fallback") if "fallback" in given else None,
+        **(IN_POD if "pod" in given else {}),  # type: ignore[arg-type]
+    )
+    assert str(resolve(settings, account=account, environment=NOWHERE).server) == server
+
+
+def test_nothing_given_names_all_ways() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(ClusterSettings(), environment=NOWHERE)
+    for way in ("--kubeconfig", "KUBE_CONFIG_PATH", "--master", "KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
+        assert way in str(caught.value)
+
+
+async def test_a_master_alone_comes_without_credentials() -> None:
+    found = resolve(ClusterSettings(master="127.0.0.1:8080"), environment=NOWHERE)
+    assert str(found.server) == "http://127.0.0.1:8080"
+    assert await found.credentials.authorization() is None
+
+
+# ---- in a pod
+
+
+async def test_the_pods_service_account(account: Path) -> None:
+    found = resolve(ClusterSettings(service_host="fd00::1", service_port="6443"), account=account, environment=NOWHERE)
+    assert str(found.server) == "https://[fd00::1]:6443"
+    assert found.namespace == "pod-namespace"
+    assert await found.credentials.authorization() == "Bearer pod-token"
+    assert found.tls is not None
+    assert len(found.tls.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_an_unreadable_ca_leaves_the_systems(account: Path, content: str | None) -> None:
+    (account / "ca.crt").unlink()
+    if content is not None:
+        (account / "ca.crt").write_text(content)
+    found = resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
+    assert found.tls is not None
+    assert found.tls.check_hostname
+
+
+def test_an_unreadable_token_is_an_error(account: Path) -> None:
+    (account / "token").unlink()
+    with pytest.raises(ConfigError, match="token of the pod's service account"):
+        resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
+
+
+# ---- mistakes in a kubeconfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"current-context": ""}, "has no current-context", id="no-context"),
+        pytest.param({"current-context": "x"}, r"has no context 'x' \(it has: 'here'\)", id="unknown-context"),
+        pytest.param({"clusters": []}, r"has no cluster 'c' \(it has: none\)", id="unknown-cluster"),
+        pytest.param({"users": None}, "has no user 'u'", id="unknown-user"),
+        pytest.param(of_cluster(server=""), "has no server", id="no-server"),
+        pytest.param(of_cluster(server="ftp://x"), "is not an http:// or https:// URL", id="scheme"),
+        pytest.param(of_cluster(server="https://x:port"), "is not a URL", id="url"),
+        pytest.param({"clusters": {"name": "c"}}, r"Expected `array \| null`, got `object`", id="type"),
+        pytest.param(of_cluster(**{"certificate-authority": "gone.crt"}), "cannot use the certificates", id="ca-gone"),
+        pytest.param(of_cluster(**{"certificate-authority-data": "%%"}), "cannot use the certificates", id="ca-bad"),
+        pytest.param(of_cluster(**{"proxy-url": "socks5://p:1"}), "proxy p must be http", id="socks"),
+        pytest.param({**of_cluster(), **of_user(**{"client-key-data": "eA=="})}, "needs its key", id="half-a-pair"),
+        pytest.param(
+            of_user(**{"auth-provider": {"name": "gcp"}}), "auth-provider is not supported", id="auth-provider"
+        ),
+        pytest.param(
+            of_user(exec={"apiVersion": "v0", "command": "x"}), "apiVersion 'v0' is none of", id="exec-version"
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=message):
+        resolve(ClusterSettings(kubeconfig=path), environment=NOWHERE)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the kubeconfig .*gone: No such file"):
+        resolve(ClusterSettings(kubeconfig=str(tmp_path / "gone")), environment=NOWHERE)
+
+
+def test_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text("clusters: [")
+    with pytest.raises(ConfigError, match="broken cannot be understood"):
+        resolve(ClusterSettings(kubeconfig=str(tmp_path / "broken")), environment=NOWHERE)
+
+
+# ---- what a kubeconfig can say
+
+
+def found(tmp_path: Path, environment: dict[str, str] = NOWHERE, **changes: Any) -> Cluster:
+    return resolve(ClusterSettings(kubeconfig=written(tmp_path, **changes)), environment=environment)
+
+
+def test_a_context_without_user_and_namespace(tmp_path: Path) -> None:
+    cluster = found(tmp_path, contexts=[{"name": "here", "context": {"cluster": "c"}}])
+    assert cluster.namespace == "default"
+
+
+@pytest.mark.parametrize(
+    ("user", "header"),
+    [
+        pytest.param({"token": "a"}, "Bearer a", id="token"),
+        pytest.param({"tokenFile": "token", "token": "a"}, "Bearer from-file", id="token-file-first"),
+        pytest.param({"username": "me", "password": "pass"}, "Basic bWU6cGFzcw==", id="password"),
+        pytest.param({}, None, id="anonymous"),
+    ],
+)
+async def test_users(tmp_path: Path, user: dict[str, object], header: str | None) -> None:
+    (tmp_path / "token").write_text("from-file")
+    assert await found(tmp_path, **of_user(**user)).credentials.authorization() == header
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["data", "files"])
+def test_certificates_inline_or_in_files_beside_the_kubeconfig(tmp_path: Path, inline: bool) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("me@example.test")
+    contents = {
+        "certificate-authority": authority.cert_pem.bytes(),
+        "client-certificate": pair.cert_chain_pems[0].bytes(),
+        "client-key": pair.private_key_pem.bytes(),
+    }
+    fields = {}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        fields |= {f"{name}-data": base64.b64encode(content).decode()} if inline else {name: name}
+    authority_field = {name: value for name, value in fields.items() if "authority" in name}
+    user = {name: value for name, value in fields.items() if "authority" not in name}
+    cluster = found(tmp_path, **of_cluster(**authority_field), **of_user(**user))
+    assert cluster.tls is not None
+    assert len(cluster.tls.get_ca_certs()) == 1
+
+
+def test_tls_details(tmp_path: Path) -> None:
+    cluster = found(tmp_path, **of_cluster(**{"tls-server-name": "other.test", "insecure-skip-tls-verify": True}))
+    assert cluster.server_name == "other.test"
+    assert cluster.tls is not None
+    assert not cluster.tls.check_hostname
+    assert isinstance(cluster.transport(), Transport)
+
+
+def test_impersonation(tmp_path: Path) -> None:
+    cluster = found(tmp_path, **of_user(**{"as": "her", "as-groups": ["a", "b"]}))
+    assert cluster.headers == (("Impersonate-User", "her"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "environment", "proxy"),
+    [
+        pytest.param({}, {"HTTPS_PROXY": "proxy.test:3128"}, "http://proxy.test:3128", id="environment"),
+        pytest.param({}, {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "api.test"}, None, id="not-for-this-host"),
+        pytest.param(
+            {"proxy-url": "http://own:1"}, {"HTTPS_PROXY": "http://p:1"}, "http://own:1", id="kubeconfig-first"
+        ),
+        pytest.param({}, {"HTTP_PROXY": "http://p:1"}, None, id="another-scheme"),
+    ],
+)
+def test_proxies_get_httpx2s_own_transport(
+    tmp_path: Path, entry: dict[str, object], environment: dict[str, str], proxy: str | None
+) -> None:
+    cluster = found(tmp_path, environment, **of_cluster(**entry))
+    assert cluster.proxy == proxy
+    assert isinstance(cluster.transport(), httpx2.AsyncHTTPTransport if proxy else Transport)

@@ -1,0 +1,213 @@
+"""Credentials that change: token files, exec plugins as real programs, and their renewal when they are refused."""
+
+import json
+import os
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from csi_provisioner.kube import credentials
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.credentials import CredentialError, Credentials, Plugin, TokenFile
+from csi_provisioner.kube.sender import Sender
+from tests.kube.wire import Asked, Server, pool, reply, serving
+
+V1 = "client.authentication.k8s.io/v1"
+
+
+@asynccontextmanager
+async def guarded(accepted: str, who: Credentials) -> AsyncIterator[tuple[KubeClient, Server]]:
+    """A client with these credentials, and a server that wants `accepted` as its header."""
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        good = asked.headers.get("authorization") == accepted
+        await stream.send_all(reply() if good else reply(401, b"who are you"))
+
+    async with serving(answer) as server, pool(server) as transport:
+        yield KubeClient(Sender(transport, httpx2.URL(f"http://127.0.0.1:{server.port}"), who)), server
+
+
+# ---- token files
+
+
+async def a_token_over_time(path: Path) -> None:
+    token = TokenFile(path)
+    put(path, "one\n")
+    assert await token.authorization() == "Bearer one"
+    put(path, "two\n")
+    assert await token.authorization() == "Bearer one"
+    await trio.sleep(60)
+    assert await token.authorization() == "Bearer two"
+    put(path, "")
+    await trio.sleep(60)
+    assert await token.authorization() == "Bearer two"
+
+
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def test_a_token_file_is_read_again_after_a_minute_if_it_can_be(tmp_path: Path) -> None:
+    trio.run(a_token_over_time, tmp_path / "token", clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_refused_token_is_read_again_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    async with guarded("Bearer new", TokenFile(path)) as (client, server):
+        with pytest.raises(KubeError, match=r"get /x: who are you \(401\)"):
+            await client.discover("/x")
+        assert len(server.asked) == 1  # the file still says the same: no use in asking again
+        path.write_text("new")
+        await client.discover("/x")
+        assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("content", [None, " \n"])
+async def test_a_token_file_that_never_was_readable(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "token").write_text(content)
+    async with guarded("x", TokenFile(tmp_path / "token")) as (client, server):
+        with pytest.raises(KubeError, match="cannot read the token file") as caught:
+            await client.discover("/x")
+    assert caught.value.reason == "Credentials"
+    assert not server.asked
+
+
+# ---- exec plugins
+
+
+class Program:
+    """A plugin that prints what stands in a file beside it, and notes each run with what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = folder / "output"
+        self.runs = folder / "runs"
+        self.path = folder / "plugin"
+        self.path.write_text(
+            f"#!{sys.executable}\nimport os\n"
+            f"open({str(self.runs)!r}, 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n')\n"
+            f"print(open({str(self.output)!r}).read())\n"
+        )
+        self.path.chmod(0o755)
+
+    def prints(self, version: str = V1, **status: object) -> None:
+        self.output.write_text(json.dumps({"kind": "ExecCredential", "apiVersion": version, "status": status}))
+
+    def told(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.runs.read_text().splitlines()]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def plugin(program: Program, **options: object) -> Plugin:
+    return Plugin([str(program.path)], version=V1, environment=dict(os.environ), **options)  # type: ignore[arg-type]
+
+
+async def test_a_plugin_runs_once_for_all_who_wait(program: Program) -> None:
+    program.prints(token="t")
+    who = plugin(program, cluster={"server": "https://x"})
+    async with guarded("Bearer t", who) as (client, server), trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(client.discover, "/x")
+    assert len(server.asked) == 5
+    spec = {"interactive": False, "cluster": {"server": "https://x"}}
+    assert program.told() == [{"apiVersion": V1, "kind": "ExecCredential", "spec": spec}]
+
+
+async def test_a_plugin_runs_again_when_its_credential_ends(program: Program) -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    who = plugin(program, now=lambda: now)
+    program.prints(token="one", expirationTimestamp="2026-01-01T13:00:00Z")
+    assert await who.authorization() == "Bearer one"
+    program.prints(token="two")
+    now += 3600 - credentials.PLUGIN_MARGIN - 1
+    assert await who.authorization() == "Bearer one"
+    now += 1
+    assert await who.authorization() == "Bearer two"
+    now += 1e9
+    assert await who.authorization() == "Bearer two"
+    assert len(program.told()) == 2
+
+
+async def test_a_plugin_runs_again_when_it_is_refused(program: Program) -> None:
+    program.prints(token="old")
+    async with guarded("Bearer new", plugin(program)) as (client, server):
+        with pytest.raises(KubeError, match="401"):
+            await client.discover("/x")
+        program.prints(token="new")
+        await client.discover("/x")
+    assert len(server.asked) == 4
+    assert len(program.told()) == 3
+
+
+async def test_a_plugin_may_give_a_client_certificate(program: Program) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("me@example.test")
+    program.prints(
+        clientCertificateData=pair.cert_chain_pems[0].bytes().decode(),
+        clientKeyData=pair.private_key_pem.bytes().decode(),
+    )
+    server_side, client_side = (ssl.create_default_context(purpose) for purpose in ssl.Purpose)
+    authority.issue_cert("127.0.0.1").configure_cert(client_side)
+    for side in (server_side, client_side):
+        authority.configure_trust(side)
+    client_side.verify_mode = ssl.CERT_REQUIRED
+
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        await stream.send_all(reply())
+
+    async with serving(answer, client_side) as server, pool(server, tls=server_side) as transport:
+        who = plugin(program, tls=server_side)
+        client = KubeClient(Sender(transport, httpx2.URL(f"https://127.0.0.1:{server.port}"), who))
+        assert await client.discover("/x") == {}
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        pytest.param("no json", "did not print an ExecCredential", id="not-json"),
+        pytest.param('{"kind": "ExecCredential", "apiVersion": "v0", "status": {}}', "of v0, not of", id="version"),
+        pytest.param(
+            json.dumps({"kind": "ExecCredential", "apiVersion": V1, "status": {}}), "neither a token nor", id="nothing"
+        ),
+    ],
+)
+async def test_a_plugin_that_prints_nonsense(program: Program, output: str, message: str) -> None:
+    program.output.write_text(output)
+    with pytest.raises(CredentialError, match=message):
+        await plugin(program).authorization()
+
+
+async def test_a_plugin_that_fails(program: Program) -> None:
+    program.path.write_text("#!/bin/sh\necho not logged in >&2\nexit 3\n")
+    async with guarded("x", plugin(program)) as (client, _server):
+        with pytest.raises(
+            KubeError, match=r"get /x: the credential plugin .* ended with code 3: not logged in"
+        ) as caught:
+            await client.discover("/x")
+    assert caught.value.unavailable
+
+
+async def test_a_plugin_that_is_not_there(program: Program) -> None:
+    program.path.unlink()
+    with pytest.raises(CredentialError, match=r"cannot be run: .*; get it from the shop"):
+        await plugin(program, hint="get it from the shop").authorization()
+
+
+async def test_a_plugin_that_never_ends(program: Program) -> None:
+    program.path.write_text("#!/bin/sh\nexec sleep 1000\n")
+    with pytest.raises(CredentialError, match=r"did not end within 0\.2 s"):  # a program runs on real time
+        await plugin(program, limit=0.2).authorization()
