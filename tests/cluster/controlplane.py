@@ -129,8 +129,15 @@ class ControlPlane:
 
     # ---- identities
 
-    def kubeconfig(self, user: str, *, server: str | None = None, file: str | None = None) -> Path:
-        """Writes (again) the kubeconfig of `admin`, `provisioner`, `controllers` or `scheduler`."""
+    def kubeconfig(
+        self,
+        user: str,
+        *,
+        server: str | None = None,
+        file: str | None = None,
+        credential: dict[str, object] | None = None,
+    ) -> Path:
+        """Writes (again) the kubeconfig of `admin`, `provisioner`, `controllers` or `scheduler`, or one like it."""
         token = self.tokens.setdefault(user, secrets.token_hex(24))
         path = self.folder / (file or f"{user}.kubeconfig")
         content = {
@@ -139,7 +146,7 @@ class ControlPlane:
             "clusters": [
                 {"name": "c", "cluster": {"server": server or self.server, "certificate-authority": str(self.ca_file)}}
             ],
-            "users": [{"name": "u", "user": {"token": token}}],
+            "users": [{"name": "u", "user": credential or {"token": token}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "default"}}],
             "current-context": "c",
         }

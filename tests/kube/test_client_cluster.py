@@ -1,0 +1,160 @@
+"""KubeClient against the real API server: what only it can show."""
+
+import base64
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+import trio
+
+from csi_provisioner.kube.client import KubeClient, KubeError, connect
+from csi_provisioner.model.kubernetes import (
+    CSIVolumeSource,
+    ObjectMeta,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeSpec,
+)
+from csi_provisioner.settings import ClusterSettings
+from tests.cluster.controlplane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+CLAIM_SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "x"}
+
+
+@pytest.fixture
+async def admin(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
+    settings = ClusterSettings(kubeconfig=str(control_plane.admin_kubeconfig))
+    client = await connect(settings, user_agent="csi-provisioner/test")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"t-{uuid4()}"
+
+
+def volume(name: str) -> PersistentVolume:
+    return PersistentVolume(
+        metadata=ObjectMeta(name=name),
+        spec=VolumeSpec(
+            accessModes=["ReadWriteOnce"],
+            capacity={"storage": "1Gi"},
+            csi=CSIVolumeSource(driver="x.test", volumeHandle="h"),
+        ),
+    )
+
+
+async def test_a_volume_from_its_creation_to_its_end(admin: KubeClient, name: str) -> None:
+    made = await admin.create(PersistentVolume, volume(name))
+    assert made.spec.csi is not None
+    with pytest.raises(KubeError) as caught:
+        await admin.create(PersistentVolume, volume(name))
+    assert caught.value.already_exists
+    patched = await admin.patch(PersistentVolume, name, {"metadata": {"finalizers": ["example.test/f"]}})
+    assert patched.metadata.finalizers is not None
+    assert "example.test/f" in patched.metadata.finalizers
+    await admin.patch(PersistentVolume, name, {"metadata": {"finalizers": None}}, strategy="merge")
+    await admin.delete(PersistentVolume, name)
+    with pytest.raises(KubeError, match=f'delete PersistentVolume {name}: persistentvolumes "{name}" not found'):
+        await admin.delete(PersistentVolume, name)
+
+
+async def test_changes_conflict_and_a_watch_shows_them(admin: KubeClient, name: str) -> None:
+    claim = await admin.create(
+        PersistentVolumeClaim, {"metadata": {"name": name, "namespace": "default"}, "spec": CLAIM_SPEC}
+    )
+    version = claim.metadata.resourceVersion
+
+    def annotate(obj: dict[str, object]) -> bool:
+        obj["metadata"]["annotations"] = {"a": "b"}  # type: ignore[index]
+        return True
+
+    async with admin.watch(PersistentVolumeClaim, resource_version=version, timeout_seconds=60) as events:
+        changed = await admin.change(PersistentVolumeClaim, name, "default", seen=version, edit=annotate)
+        assert changed is not None
+        with pytest.raises(KubeError) as caught:
+            await admin.change(PersistentVolumeClaim, name, "default", seen=version, edit=annotate)
+        assert caught.value.conflict
+        with trio.fail_after(10):
+            async for event in events:
+                if event.object.metadata.name == name:
+                    break
+        assert (event.type, event.object.metadata.annotations) == ("MODIFIED", {"a": "b"})
+    await admin.delete(PersistentVolumeClaim, name, "default")
+
+
+async def test_pages_of_one_list(admin: KubeClient, name: str) -> None:
+    names = {f"{name}-{i}" for i in range(5)}
+    for each in names:
+        await admin.create(PersistentVolume, volume(each))
+    found, token, versions = set(), None, set()
+    while True:
+        page = await admin.list_page(PersistentVolume, limit=2, continue_token=token)
+        found |= {item.metadata.name for item in page.items}
+        versions.add(page.resource_version)
+        token = page.continue_token
+        if token is None:
+            break
+    assert names <= found
+    assert len(versions) == 1
+    for each in names:
+        await admin.delete(PersistentVolume, each)
+
+
+async def test_a_version_from_the_future_says_so(admin: KubeClient) -> None:
+    with pytest.raises(KubeError) as caught:
+        await admin.list_page(PersistentVolume, resource_version=str(2**40))
+    assert "ResourceVersionTooLarge" in caught.value.causes
+
+
+async def test_the_server_may_be_killed_and_come_back(
+    control_plane: ControlPlane, admin: KubeClient, name: str
+) -> None:
+    await admin.create(PersistentVolume, volume(name))
+    async with admin.watch(PersistentVolume, resource_version="0", timeout_seconds=60) as events:
+        await anext(events)
+        control_plane.kill_apiserver()
+        with pytest.raises(KubeError) as watch_error:
+            async for _ in events:
+                pass
+    with pytest.raises(KubeError) as get_error:
+        await admin.get(PersistentVolume, name)
+    assert {watch_error.value.code, get_error.value.code} == {0}
+    control_plane.start_apiserver()
+    await admin.delete(PersistentVolume, name)
+
+
+async def test_a_frozen_server_holds_nobody_for_ever(control_plane: ControlPlane, name: str) -> None:
+    settings = ClusterSettings(kubeconfig=str(control_plane.provisioner_kubeconfig))
+    client = await connect(settings, user_agent="csi-provisioner/test", deadline=0.5)
+    with pytest.raises(KubeError) as caught:
+        await client.get(PersistentVolume, name)
+    assert caught.value.not_found
+    control_plane.freeze_apiserver()
+    try:
+        with pytest.raises(KubeError, match=r"no answer within 0\.5 s"):
+            await client.get(PersistentVolume, name)
+    finally:
+        control_plane.thaw_apiserver()
+    with pytest.raises(KubeError, match="not found"):
+        await client.get(PersistentVolume, name)
+    await client.aclose()
+
+
+async def test_a_client_certificate_opens_the_door(control_plane: ControlPlane) -> None:
+    pair = control_plane.ca.issue_cert("admin.test", common_name="someone", organization_name="system:masters")
+    user = {
+        "client-certificate-data": encoded(pair.cert_chain_pems[0].bytes()),
+        "client-key-data": encoded(pair.private_key_pem.bytes()),
+    }
+    path = control_plane.kubeconfig("admin", file="certificate.kubeconfig", credential=user)
+    client = await connect(ClusterSettings(kubeconfig=str(path)), user_agent="csi-provisioner/test")
+    assert (await client.discover("/apis/storage.k8s.io/v1"))["groupVersion"] == "storage.k8s.io/v1"
+    await client.aclose()
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
