@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -42,6 +43,7 @@ LONGEST_TRY = 15.0
 PATIENCE = 5.0
 """Seconds an event waits for volume writes at most: under lasting load events still appear."""
 BUSY_POLL = 0.05
+SECOND = 1_000_000_000  # in nanoseconds
 LONGEST_MESSAGE = 1024
 LONGEST_NAME = 253
 
@@ -223,7 +225,7 @@ class EventRecorder:
         namespace = line.about.namespace or "default"
         name = f"{line.about.name[: LONGEST_NAME - 17]}.{series.first:x}"
         if series.created:
-            news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last)}
+            news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last // SECOND)}
             try:
                 await self._client.patch(Event, name, news, namespace, strategy="merge")
             except KubeError as error:
@@ -288,10 +290,11 @@ def _event(line: _Line, series: _Series, name: str, namespace: str, message: str
         source=EventSource(component=line.component),
         reportingComponent=line.component,
         count=series.count,
-        firstTimestamp=_timestamp(series.first),
-        lastTimestamp=_timestamp(series.last),
+        firstTimestamp=_timestamp(series.first // SECOND),
+        lastTimestamp=_timestamp(series.last // SECOND),
     )
 
 
-def _timestamp(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+@lru_cache(maxsize=8)  # a burst writes the same seconds over and over
+def _timestamp(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,121 @@
+"""Caches and events against a real API server, with the provisioner's own rights."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import trio
+
+from csi_provisioner.kube.client import KubeClient, connect
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.reflector import Reflector
+from csi_provisioner.kube.store import Store
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
+from csi_provisioner.settings import ClusterSettings
+from tests.cluster.controlplane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    name = f"kube-{uuid4().hex[:8]}"
+    control_plane.kubectl("create", "namespace", name)
+    return name
+
+
+@asynccontextmanager
+async def client_of(plane: ControlPlane, user: str) -> AsyncIterator[KubeClient]:
+    settings = ClusterSettings(kubeconfig=str(plane.kubeconfig(user)))
+    client = await connect(settings, user_agent="test/1")
+    yield client
+    with trio.CancelScope(shield=True):
+        await client.aclose()
+
+
+def claim(name: str, namespace: str) -> dict[str, Any]:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    return {"metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+class Waiter:
+    """Lets a test wait for what a store shows."""
+
+    def __init__(self, store: Store[PersistentVolumeClaim]) -> None:
+        self._changed = trio.Event()
+        store.subscribe(lambda _key, _old, _new: self._changed.set())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(60):
+            while not condition():
+                await self._changed.wait()
+                self._changed = trio.Event()
+
+
+async def test_a_store_follows_through_paging_and_a_killed_server(control_plane: ControlPlane, namespace: str) -> None:
+    store: Store[PersistentVolumeClaim] = Store(index="uid")
+    waiter = Waiter(store)
+    async with (
+        client_of(control_plane, "admin") as admin,
+        client_of(control_plane, "provisioner") as client,
+        trio.open_nursery() as nursery,
+    ):
+        make = partial(admin.create, PersistentVolumeClaim, namespace=namespace)
+        for number in range(7):
+            await make(claim(f"c{number}", namespace))
+        reflector = Reflector(client, PersistentVolumeClaim, store, namespace=namespace, page=3)
+        await nursery.start(reflector.run)
+        assert len(store) == 7
+
+        written = await make(claim("ours", namespace))
+        store.remember(written)
+        assert store.by_uid(written.metadata.uid) is not None, "by our answer or by the watch, whichever came first"
+        await waiter.until(lambda: store.get(f"{namespace}/ours") is not written)
+        await admin.delete(PersistentVolumeClaim, "c0", namespace)
+        await waiter.until(lambda: f"{namespace}/c0" not in store)
+        store.remember(written)
+        assert store.get(f"{namespace}/ours") is not written, "the watch has shown it"
+
+        control_plane.restart_apiserver()
+        await make(claim("late", namespace))
+        await admin.delete(PersistentVolumeClaim, "c1", namespace)
+        await waiter.until(lambda: f"{namespace}/late" in store and f"{namespace}/c1" not in store)
+        assert len(store) == 7
+        nursery.cancel_scope.cancel()
+
+
+async def test_events_are_what_people_see(control_plane: ControlPlane, namespace: str) -> None:
+    volume = {
+        "metadata": {"name": f"v-{namespace}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "csi": {"driver": "none", "volumeHandle": "v"},
+        },
+    }
+    async with (
+        client_of(control_plane, "admin") as admin,
+        client_of(control_plane, "provisioner") as client,
+        trio.open_nursery() as nursery,
+    ):
+        about = await admin.create(PersistentVolumeClaim, claim("c", namespace), namespace)
+        made = await admin.create(PersistentVolume, volume)
+        recorder = EventRecorder(client, "d_host_1")
+        await nursery.start(recorder.run)
+        recorder.record(made, "Warning", "VolumeFailedDelete", "attached")
+        for attempt in range(3):
+            recorder.record(about, "Warning", "ProvisioningFailed", f"attempt {attempt}", "Internal")
+            with trio.fail_after(30):
+                await recorder.wait_written()
+        await admin.delete(PersistentVolume, made.metadata.name)
+        nursery.cancel_scope.cancel()
+    events = json.loads(control_plane.kubectl("get", "events", "-n", namespace, "-o", "json"))["items"]
+    (event,) = (e for e in events if e["source"]["component"] == "d_host_1")
+    assert (event["count"], event["message"], event["type"]) == (3, "attempt 2", "Warning")
+    assert event["involvedObject"]["uid"] == about.metadata.uid
+    assert event["reportingComponent"] == "d_host_1"
+    assert made.metadata.name in control_plane.kubectl("get", "events", "-n", "default")
