@@ -2,7 +2,7 @@
 
 The fixture `control_plane` starts one for the whole test session, the first time a test asks for it. No kubelet runs
 and service accounts are not admitted: nodes, CSINodes and pods are objects that a test writes. The provisioner comes
-as its service account, with exactly the rights of `kustomize/base` (and `optional-rights.yaml`, which users opt in to).
+as its service account, with exactly the rights that `kustomize/` gives.
 """
 
 import atexit
@@ -26,9 +26,9 @@ import pytest
 import trustme
 import yaml
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
-BASE = REPOSITORY / "kustomize" / "base"
+REPOSITORY = Path(__file__).parent.parent.parent
+# The base, and what users opt in to: secrets named by classes, grants of the cross-namespace gate
+MANIFESTS = [REPOSITORY / "kustomize" / name for name in ("base", "secrets", "reference-grants")]
 RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 CONTROLLERS = (
     "persistentvolume-binder-controller,persistentvolumeclaim-protection-controller,persistentvolume-protection-controller,"
@@ -65,19 +65,6 @@ def free_ports(count: int) -> list[int]:
 def die_with_the_tests() -> None:
     """Runs in the child: a test run that is killed leaves no control plane behind (elsewhere than Linux, `atexit`)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def role_documents(provisioner: tuple[str, str]) -> list[dict[str, Any]]:
-    """What the provisioner may do: the rights of the manifests, then those that users opt in to."""
-    files = [(HERE / "optional-rights.yaml").read_text()]
-    if not (BASE / "kustomization.yaml").exists():
-        files.append((HERE / "rights.yaml").read_text())
-    found = [document for text in files for document in yaml.safe_load_all(text)]
-    namespace, name = provisioner
-    for document in found:
-        for subject in document.get("subjects", []):
-            subject.update(namespace=namespace, name=name)
-    return found
 
 
 def custom_resource(group: str, version: str, scope: str, kind: str, plural: str) -> dict[str, Any]:
@@ -118,11 +105,9 @@ class ControlPlane:
         self.ca = trustme.CA()
         self.ca_file = folder / "ca.crt"
         self.ca.cert_pem.write_to_path(str(self.ca_file))
-        rendered = self.kubectl("kustomize", str(BASE)) if (BASE / "kustomization.yaml").exists() else ""
-        self.manifests = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] in RIGHTS]
-        accounts = [d["metadata"] for d in self.manifests if d["kind"] == "ServiceAccount"]
-        account = accounts[0] if accounts else {"name": "csi-provisioner"}
-        self.provisioner = (account.get("namespace", "default"), account["name"])
+        self.rights = self.rendered_rights()
+        account = next(right["metadata"] for right in self.rights if right["kind"] == "ServiceAccount")
+        self.provisioner = (account["namespace"], account["name"])
         self.admin_kubeconfig = self.kubeconfig("admin")
         self.provisioner_kubeconfig = self.kubeconfig("provisioner")
         self.write_keys()
@@ -214,7 +199,7 @@ class ControlPlane:
         self.start_controllers()
         definitions = [custom_resource(*kind) for kind in CUSTOM_KINDS]
         home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.provisioner[0]}}
-        self.apply(home, *definitions, *self.manifests, *role_documents(self.provisioner))
+        self.apply(home, *definitions, *self.rights)
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
     def start_apiserver(self, *flags: str) -> None:
@@ -316,6 +301,11 @@ class ControlPlane:
             self.end(name, signal.SIGKILL)  # nothing here is kept: an orderly end only costs time
 
     # ---- use
+
+    def rendered_rights(self) -> list[dict[str, Any]]:
+        rendered = [yaml.safe_load_all(self.kubectl("kustomize", str(folder))) for folder in MANIFESTS]
+        objects = [obj for documents in rendered for obj in documents if obj["kind"] in RIGHTS]
+        return list({(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}.values())
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         command = [self.programs / "kubectl", *arguments]
