@@ -25,7 +25,7 @@ from csi_provisioner.kube.config import resolve
 from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
-from csi_provisioner.kube.sender import Answer, Sender, from_transport
+from csi_provisioner.kube.sender import Sender, from_transport
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.settings import ClusterSettings
 
@@ -280,16 +280,13 @@ class KubeClient:
             return await self._sent(request, decode)
 
     async def _sent(self, request: httpx2.Request, decode: Callable[[bytes], R]) -> R:
-        answer = await self._timely(self._admitted, request)
+        if self._limit is not None:  # not part of the deadline: the server is not to blame
+            await self._limit.admit(request.method, request.extensions["target"].decode())
+        answer = await self._timely(self._sender.send, request)
         try:
             return decode(answer.content)
         except msgspec.DecodeError as error:
             raise KubeError(0, "InvalidAnswer", f"the answer cannot be understood: {error}") from error
-
-    async def _admitted(self, request: httpx2.Request) -> Answer:
-        if self._limit is not None:
-            await self._limit.admit(request.method, request.extensions["target"].decode())
-        return await self._sender.send(request)
 
     async def _timely(self, send: Callable[[httpx2.Request], Awaitable[R]], request: httpx2.Request) -> R:
         with trio.move_on_after(self._deadline):

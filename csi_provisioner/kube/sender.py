@@ -134,6 +134,8 @@ class Sender:
 async def whole(response: httpx2.Response) -> bytes:
     """The body, past httpx2's decoders: nothing was asked to be encoded."""
     stream = response.stream
+    if isinstance(stream, httpx2.ByteStream):  # it has come already
+        return b"".join(stream)
     assert isinstance(stream, httpx2.AsyncByteStream)
     try:
         return b"".join([chunk async for chunk in stream])

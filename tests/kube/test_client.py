@@ -293,6 +293,13 @@ async def test_the_limit_counts_all_but_watches() -> None:
         assert trio.current_time() - before == 2
 
 
+async def test_waiting_for_the_limit_is_not_waiting_for_an_answer() -> None:
+    async with client_of(always(says(CLAIM)), limit=TokenBucket(0.01, 1)) as (client, server):
+        for _ in range(2):
+            await client.get(PersistentVolumeClaim, "c", "n")
+    assert len(server.asked) == 2
+
+
 # ---- watching
 
 

@@ -7,6 +7,8 @@ import trio
 import trio.testing
 
 from csi_provisioner.kube.client import KubeError, TokenBucket
+from csi_provisioner.logs import log
+from csi_provisioner.settings import LogSettings
 
 
 @pytest.fixture
@@ -69,3 +71,27 @@ async def test_a_wait_beyond_the_deadline_fails_at_once() -> None:
 def test_a_bucket_without_a_rate_or_a_size(qps: float, burst: int) -> None:
     with pytest.raises(ValueError, match="above 0"):
         TokenBucket(qps, burst)
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "told"),
+    [
+        pytest.param(0, [2, 12], id="at-0-over-a-second-once-in-ten"),
+        pytest.param(2, [*range(2, 13)], id="at-2-over-a-second-once-a-second"),
+        pytest.param(3, [*range(1, 13)], id="at-3-every-wait"),
+    ],
+)
+async def test_what_the_log_says_of_waits(verbosity: int, told: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(LogSettings(verbosity=verbosity))
+    bucket, quick = TokenBucket(1, 1), TokenBucket(25, 1)
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(13):
+                nursery.start_soon(bucket.admit, "GET", "/x")
+            for _ in range(2):  # 40 ms: not worth a word
+                nursery.start_soon(quick.admit, "GET", "/quick")
+    finally:
+        log.configure(LogSettings())
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" delay=")[2].split()[0] for line in lines] == [f'"{seconds}.000s"' for seconds in told]
+    assert all('verb="GET" URL="/x"' in line for line in lines)
