@@ -1,0 +1,52 @@
+"""`world` is both worlds, one after the other: a journey is written once and holds in either."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio.testing
+
+from tests.cluster.controlplane import ControlPlane
+from tests.journeys.embedded import Embedded, embedded
+from tests.journeys.real import Real, real
+from tests.journeys.world import World
+
+SANDBOX, CLUSTER = "sandbox", "cluster"
+
+
+@pytest.fixture(params=[SANDBOX, pytest.param(CLUSTER, marks=pytest.mark.cluster)])
+def tier(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Virtual time where everything is in this process; a cluster has its own clock."""
+    in_cluster = "real_world" in request.fixturenames
+    if "tier" in request.fixturenames:
+        in_cluster = request.getfixturevalue("tier") == CLUSTER
+    return "trio" if in_cluster else ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+@pytest.fixture
+async def sandbox_world(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Embedded]:
+    async with embedded(tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+async def real_world(anyio_backend: object, tmp_path: Path, control_plane: ControlPlane) -> AsyncIterator[Real]:
+    async with real(control_plane, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+async def world(
+    anyio_backend: object, tier: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[World]:
+    if tier == SANDBOX:
+        async with embedded(tmp_path) as one:
+            yield one
+    else:
+        async with real(request.getfixturevalue("control_plane"), tmp_path) as other:
+            yield other

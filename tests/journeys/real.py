@@ -1,0 +1,156 @@
+"""A world of processes: a real control plane, a driver on grpcio, and the provisioner by its command line.
+
+The provisioner comes as its service account with the rights of `kustomize/`. It can be killed, and it can be sent
+through another address (`kubeconfig`), where a test may stand between it and the API server.
+"""
+
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.cluster.controlplane import REPOSITORY, ControlPlane
+from tests.foreign_process import ForeignDriver
+from tests.journeys.objects import GIB
+from tests.journeys.world import Call, Rule, World
+from tests.sandbox.api.client import Api
+from tests.sandbox.api.conftest import entering
+
+CAPABILITIES = [
+    "CREATE_DELETE_VOLUME",
+    "CREATE_DELETE_SNAPSHOT",
+    "CLONE_VOLUME",
+    "MODIFY_VOLUME",
+    "SINGLE_NODE_MULTI_WRITER",
+]
+
+
+class Real(World):
+    """`plane` is the control plane, `kubeconfig` the provisioner's."""
+
+    first_retry = 0.1
+
+    def __init__(self, api: Api, plane: ControlPlane, folder: Path) -> None:
+        super().__init__(api)
+        self.plane = plane
+        self.kubeconfig = plane.provisioner_kubeconfig
+        self._folder = folder
+        self._plugin = ForeignDriver(folder)
+        self._config: dict[str, Any] = {"name": self.driver, "controller": CAPABILITIES}
+        self._configure()
+        self._log = folder / "provisioner.log"
+        self._process: trio.Process | None = None
+
+    # ---- the provisioner
+
+    async def start(self, *flags: str) -> None:
+        arguments = [f"--csi-address={self._plugin.socket}", f"--kubeconfig={self.kubeconfig}"]
+        arguments += ["--extra-create-metadata", f"--retry-interval-start={self.first_retry}s", *flags]
+        with self._log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "csi_provisioner", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+            )
+
+    async def stop(self) -> int:
+        return await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        assert self._process is not None
+        with trio.fail_after(self.patience):
+            code = await self._process.wait()
+        self._process = None
+        return code
+
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    # ---- the driver
+
+    async def stop_driver(self) -> None:
+        await self._plugin.kill()
+
+    async def start_driver(self, **config: Any) -> None:
+        self._config |= config
+        self._configure()
+        await self._plugin.start()
+
+    def rules(self, *rules: Rule) -> None:
+        self._config["rules"] = [_rule(rule) for rule in rules]
+        self._configure()
+
+    def _configure(self) -> None:
+        self._plugin.configure(**self._config)
+
+    def calls(self, rpc: str) -> list[Call]:
+        ends = {call["call"]: call["code"] for call in self._plugin.calls(rpc, "end")}
+        return [_call(rpc, call["request"], ends.get(call["call"], "")) for call in self._plugin.calls(rpc)]
+
+    def volumes(self) -> dict[str, str]:
+        return {id_: volume["name"] for id_, volume in self._plugin.volumes().items()}
+
+    def snap(self, volume_id: str) -> str:
+        handle = f"snap-of-{volume_id}"
+        self._config.setdefault("snapshots", {})[handle] = GIB
+        self._configure()
+        return handle
+
+    async def leave(self) -> None:
+        await self.kill()
+        await self._plugin.kill()
+        await self.clean_up()
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": rule.rpc, "match": rule.match, "delay": rule.delay, "after": rule.done}
+    if rule.times is not None:
+        found["times"] = rule.times
+    if rule.error:
+        found["error"] = rule.error
+    return found
+
+
+def _call(rpc: str, request: dict[str, Any], code: str) -> Call:
+    source = request.get("volume_content_source", {})
+    return Call(
+        rpc,
+        name=request.get("name", ""),
+        volume_id=request.get("volume_id", ""),
+        source=source.get("volume", {}).get("volume_id", "") or source.get("snapshot", {}).get("snapshot_id", ""),
+        parameters=request.get("parameters", {}),
+        secrets=request.get("secrets", {}),
+        mutable_parameters=request.get("mutable_parameters", {}),
+        code=code,
+    )
+
+
+@asynccontextmanager
+async def real(plane: ControlPlane, folder: Path) -> AsyncIterator[Real]:
+    trust = ssl.create_default_context(cafile=str(plane.ca_file))
+    forget = plane.restart_apiserver
+    async with entering(plane.server, forget=forget, token=plane.tokens["admin"], trust=trust) as api:
+        world = Real(api, plane, folder)
+        try:
+            await world.start_driver()
+            yield world
+        finally:
+            with trio.CancelScope(shield=True):
+                await world.leave()
