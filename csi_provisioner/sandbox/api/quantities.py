@@ -6,6 +6,7 @@ text of that pair. Which fields of which kind hold quantities is `validation`'s 
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _FORM = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?|[eE][+-]?[0-9]+)")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -22,6 +23,7 @@ class QuantityError(ValueError):
         super().__init__("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
 
 
+@lru_cache(maxsize=1024)  # clusters use few different sizes, and every write looks at them again
 def parse(text: str, finest: Fraction = _NANO) -> tuple[Fraction, str]:
     """The number and its family: "binary", "decimal" or "exponent". What is finer than `finest` is rounded up, away
     from zero."""
@@ -40,6 +42,7 @@ def parse(text: str, finest: Fraction = _NANO) -> tuple[Fraction, str]:
     return (-number if sign == "-" else number), family
 
 
+@lru_cache(maxsize=1024)
 def canonical(value: str | int | float, finest: Fraction = _NANO) -> str:
     """The text the server keeps for `value`: no fraction digits, the largest suffix of its family that is exact."""
     number, family = parse(str(value), finest)

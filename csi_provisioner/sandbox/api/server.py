@@ -50,6 +50,8 @@ class ApiServer:
     port: int
     token: str
     connections: dict[Any, trio.SocketStream] = field(default_factory=dict)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    stopped: trio.Event = field(default_factory=trio.Event)
 
     @property
     def url(self) -> str:
@@ -69,6 +71,11 @@ class ApiServer:
     def cut_all(self) -> None:
         for client in list(self.connections):
             self.cut(client)
+
+    async def stop(self) -> None:
+        """End this server as if it had been killed; returns when its port is free."""
+        self.scope.cancel()
+        await self.stopped.wait()
 
 
 async def serve(
@@ -111,12 +118,16 @@ async def serve(
             # hypercorn shields its sends: without this a client that does not read would keep the server from ending
             server.cut_all()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(close_at_the_end)
-        if binder:
-            await nursery.start(Binder(objects).run)
-        nursery.start_soon(trio.serve_listeners, connection, [listener])
-        task_status.started(server)
+    try:
+        async with trio.open_nursery() as nursery:
+            server.scope = nursery.cancel_scope
+            nursery.start_soon(close_at_the_end)
+            if binder:
+                await nursery.start(Binder(objects).run)
+            nursery.start_soon(trio.serve_listeners, connection, [listener])
+            task_status.started(server)
+    finally:
+        server.stopped.set()
 
 
 def _config() -> Config:

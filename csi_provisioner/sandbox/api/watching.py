@@ -6,7 +6,7 @@ dropped, as a real API server drops slow watchers, and comes back with the versi
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -51,6 +51,13 @@ class Selection:
         return self.line("DELETED", change.now) if before else None
 
 
+class Start(NamedTuple):
+    """Where a watch begins: what it tells as present, and its place in the history from there."""
+
+    place: int
+    present: list[Version]
+
+
 class Watch:
     """An open watch; an ASGI application that answers its one request."""
 
@@ -91,30 +98,26 @@ class Watch:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._faults.opened(self)
+        start = self._start()  # before the head goes out: whoever has seen the head misses nothing from then on
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-                await self._stream(send)
+                await self._stream(start, send)
                 nursery.cancel_scope.cancel()
         finally:
             self._faults.closed(self)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _stream(self, send: Callable[[Message], Awaitable[None]]) -> None:
-        async def write(lines: bytes) -> None:
-            await send({"type": "http.response.body", "body": lines, "more_body": True})
-
+    async def _stream(self, start: Start | ApiError, send: Callable[[Message], Awaitable[None]]) -> None:
         end = trio.current_time() + self._timeout
-        try:
-            place = self._start()
-        except ApiError as problem:
-            await write(_error_line(problem))
+        if isinstance(start, ApiError):
+            await send(_chunk(_error_line(start)))
             return
-        if self._since is None:
-            for lines in _batches(self._present()):
-                await write(lines)
+        place = start.place
+        for lines in _batches(self._selection.line("ADDED", version) for version in start.present):
+            await send(_chunk(lines))
         bookmark = trio.current_time() + _BOOKMARK_PERIOD
         while True:
             await self._flowing.wait()
@@ -123,30 +126,37 @@ class Watch:
                 return
             place += len(changes)
             for lines in _batches(line for change in changes if (line := self._selection.tell(change))):
-                await write(lines)
+                await send(_chunk(lines))
             now = trio.current_time()
             if now >= end:
                 return
+            if place < self._collection.end:
+                continue  # a bookmark promises that everything before it has been told
             if now >= bookmark:
                 bookmark = now + _BOOKMARK_PERIOD
                 if self._bookmarks:
-                    await write(self._bookmark())
-            if place == self._collection.end:
+                    await send(_chunk(self._bookmark()))
+            else:
                 with trio.move_on_at(min(end, bookmark)):
                     await self._collection.waiting.park()
 
-    def _start(self) -> int:
-        return self._collection.end if self._since is None else self._collection.place_after(self._since)
-
-    def _present(self) -> Iterator[bytes]:
-        for version in list(self._collection.objects.values()):
-            if self._selection.wants(version):
-                yield self._selection.line("ADDED", version)
+    def _start(self) -> Start | ApiError:
+        if self._since is None:
+            present = [version for version in self._collection.objects.values() if self._selection.wants(version)]
+            return Start(self._collection.end, present)
+        try:
+            return Start(self._collection.place_after(self._since), [])
+        except ApiError as problem:  # told in the stream, not as the answer: so does a real API server
+            return problem
 
     def _bookmark(self) -> bytes:
         kind, metadata = self._selection.kind, {"resourceVersion": str(self._storage.number), "creationTimestamp": None}
         obj = {"kind": kind.name, "apiVersion": kind.api_version(self._selection.version), "metadata": metadata}
         return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
+
+
+def _chunk(lines: bytes) -> Message:
+    return {"type": "http.response.body", "body": lines, "more_body": True}
 
 
 def _error_line(problem: ApiError) -> bytes:

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import httpx2
 import pytest
@@ -17,9 +18,9 @@ from tests.sandbox.api.client import Api
 
 
 @asynccontextmanager
-async def running(objects: Objects | None = None, *, token: str = "", binder: bool = True) -> AsyncIterator[ApiServer]:
+async def running(objects: Objects | None = None, **options: Any) -> AsyncIterator[ApiServer]:
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, objects=objects or Objects(seed=1), token=token, binder=binder))
+        server = await nursery.start(partial(serve, objects=objects or Objects(seed=1), **options))
         yield server
         nursery.cancel_scope.cancel()
 

@@ -3,13 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import trio
+import trio.testing
 
+from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import CLAIMS, CLASSES, VOLUMES, Api, Object, claim, volume
 
 DRIVER = "driver.test"
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/{ns}/pods"
+
+
+@pytest.fixture
+def anyio_backend(where: ControlPlane | None) -> object:
+    return "trio" if where else ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 async def until(api: Api, path: str, seen: Callable[[Object], bool]) -> Object:

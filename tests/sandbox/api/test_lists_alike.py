@@ -3,11 +3,18 @@
 from typing import Any
 
 import pytest
+import trio.testing
 
+from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import CONFIG_MAPS, EVENTS, SNAPSHOTS, STRATEGIC, Api, Object, config_map
 
 # every namespace of a real cluster has a config map of its own: lists are told apart by a label
 MINE = {"labelSelector": "mine=yes"}
+
+
+@pytest.fixture
+def anyio_backend(where: ControlPlane | None) -> object:
+    return "trio" if where else ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 def names(body: Object) -> list[str]:
