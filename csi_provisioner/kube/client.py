@@ -7,7 +7,7 @@ decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch`
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -25,7 +25,7 @@ from csi_provisioner.kube.config import resolve
 from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
-from csi_provisioner.kube.sender import Sender, from_transport
+from csi_provisioner.kube.sender import Sender, mapped
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.settings import ClusterSettings
 
@@ -55,7 +55,7 @@ class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
 class Watch(Generic[T]):
     """The events of one open watch; it ends when the server ends it, and raises KubeError when it breaks."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], kind: type[T], doing: str) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], kind: type[T], doing: Callable[[], str]) -> None:
         self._chunks = chunks
         self._decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
         self._lines: deque[bytes] = deque()
@@ -67,7 +67,8 @@ class Watch(Generic[T]):
 
     async def __anext__(self) -> WatchEvent[T]:
         while not self._lines:
-            await self._more()
+            with naming(self._doing), mapped():
+                await self._more()
         line = self._lines.popleft()
         try:
             event: WatchEvent[T] = self._decode(line)
@@ -80,27 +81,21 @@ class Watch(Generic[T]):
     async def _more(self) -> None:
         try:
             chunk = await anext(self._chunks)
-        except httpx2.TransportError as error:
-            raise self._named(from_transport(error)) from error
         except StopAsyncIteration:
             if self._rest:
-                raise self._named(KubeError(0, "Unavailable", "the watch ended within an event")) from None
+                raise KubeError(0, "Unavailable", "the watch ended within an event") from None
             raise
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._lines.extend(line for line in lines if line)
 
-    def _unexpected(self, line: bytes, error: Exception | None) -> KubeError:
+    def _unexpected(self, line: bytes, trouble: Exception | None) -> KubeError:
         """An ERROR event, whose object is a Status and seldom fits the kind, or something that makes no sense."""
-        try:
+        error = KubeError(0, "InvalidAnswer", f"the event cannot be understood: {trouble}")
+        with suppress(msgspec.DecodeError):
             event = decoders.decode_watch_event(line)
-        except msgspec.DecodeError:
-            event = None
-        if event is not None and event.type == "ERROR":
-            return self._named(from_status(bytes(event.object)))
-        return self._named(KubeError(0, "InvalidAnswer", f"the event cannot be understood: {error}"))
-
-    def _named(self, error: KubeError) -> KubeError:
-        error.doing = self._doing
+            if event.type == "ERROR":
+                error = from_status(bytes(event.object))
+        error.doing = self._doing()
         return error
 
 
@@ -203,7 +198,7 @@ class KubeClient:
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)
         try:
-            yield Watch(aiter(stream), kind, doing())
+            yield Watch(aiter(stream), kind, doing)
         finally:
             await stream.aclose()
 

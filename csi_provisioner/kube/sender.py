@@ -6,8 +6,8 @@ and `KubeError` for whatever went wrong. An `AsyncClient` would add redirects, c
 settings to each request, half of the cost of one; none of them is wanted here. Deadlines are the caller's.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -81,51 +81,33 @@ class Sender:
 
     async def send(self, request: httpx2.Request, stream: bool = False) -> Answer:
         """The whole answer. lightkube's name for what `open_stream` does is not used here."""
-        try:
-            response = await self._accepted(request)
-            return Answer(await whole(response))
-        except httpx2.TransportError as error:
-            raise from_transport(error) from error
+        with mapped():
+            return Answer(await whole(await self._accepted(request)))
 
     async def open_stream(self, request: httpx2.Request) -> httpx2.Response:
         """The head of a good answer; its body comes from `response.stream`, to be closed by the caller."""
         request.extensions["stream"] = True
-        try:
+        with mapped():
             return await self._accepted(request)
-        except httpx2.TransportError as error:
-            raise from_transport(error) from error
 
     async def _accepted(self, request: httpx2.Request) -> httpx2.Response:
-        renewed = False
-        for waits in count():
-            value = await self._authorize(request)
+        waits, renewed = 0, False
+        while True:
+            value = await self._credentials.authorization()
+            if value is not None:
+                request.headers["Authorization"] = value
             response = await self._transport.handle_async_request(request)
             if response.is_success:
                 return response
             error = from_status(await whole(response), response.status_code, retry_after(response))
-            if error.code == 401 and not renewed and await self._renew(value):
+            if error.code == 401 and not renewed and await self._credentials.refused(value):
                 renewed = True
                 continue
             pause = pause_before_next(error, request.method)
-            if pause is None or waits >= MOST_WAITS:
+            if pause is None or waits == MOST_WAITS:
                 raise error
             await trio.sleep(pause)
-        raise AssertionError("unreachable")
-
-    async def _authorize(self, request: httpx2.Request) -> str | None:
-        try:
-            value = await self._credentials.authorization()
-        except CredentialError as error:
-            raise KubeError(0, "Credentials", str(error)) from error
-        if value is not None:
-            request.headers["Authorization"] = value
-        return value
-
-    async def _renew(self, refused: str | None) -> bool:
-        try:
-            return await self._credentials.refused(refused)
-        except CredentialError as error:
-            raise KubeError(0, "Credentials", str(error)) from error
+            waits += 1
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -143,8 +125,16 @@ async def whole(response: httpx2.Response) -> bytes:
         await stream.aclose()
 
 
-def from_transport(error: httpx2.TransportError) -> KubeError:
-    return KubeError(0, "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable", str(error))
+@contextmanager
+def mapped() -> Iterator[None]:
+    """What goes wrong without an answer, as the KubeError it is to everybody above."""
+    try:
+        yield
+    except httpx2.TransportError as error:
+        reason = "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable"
+        raise KubeError(0, reason, str(error)) from error
+    except CredentialError as error:
+        raise KubeError(0, "Credentials", str(error)) from error
 
 
 def retry_after(response: httpx2.Response) -> float | None:

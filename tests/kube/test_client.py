@@ -202,6 +202,8 @@ async def test_nobody_there() -> None:
     with pytest.raises(KubeError, match=r"delete PersistentVolume v: cannot connect to 127\.0\.0\.1 port 1") as caught:
         await client.delete(PersistentVolume, "v")
     assert caught.value.code == 0
+    with pytest.raises(KubeError, match="watch PersistentVolume: cannot connect"):
+        await opened(client)
 
 
 async def test_every_request_has_a_deadline() -> None:

@@ -1,5 +1,6 @@
 """Credentials that change: token files, exec plugins as real programs, and their renewal when they are refused."""
 
+import base64
 import json
 import os
 import ssl
@@ -17,8 +18,10 @@ import trustme
 
 from csi_provisioner.kube import credentials
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.config import resolve
 from csi_provisioner.kube.credentials import CredentialError, Credentials, Plugin, TokenFile
 from csi_provisioner.kube.sender import Sender
+from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Asked, Server, pool, reply, serving
 
 V1 = "client.authentication.k8s.io/v1"
@@ -151,6 +154,35 @@ async def test_a_plugin_runs_again_when_it_is_refused(program: Program) -> None:
         await client.discover("/x")
     assert len(server.asked) == 4
     assert len(program.told()) == 3
+
+
+async def test_a_plugin_that_fails_when_it_is_refused(program: Program) -> None:
+    who = plugin(program)
+    program.prints(token="old")
+    await who.authorization()
+    program.output.write_text("nothing")
+    async with guarded("Bearer new", who) as (client, _server):
+        with pytest.raises(KubeError, match=r"get /x: .* did not print an ExecCredential"):
+            await client.discover("/x")
+
+
+async def test_the_plugin_of_a_kubeconfig(program: Program, tmp_path: Path) -> None:
+    authority = base64.b64encode(trustme.CA().cert_pem.bytes()).decode()
+    extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}
+    entry = {"server": "https://api.test", "certificate-authority-data": authority, "extensions": [extension]}
+    run = {"apiVersion": V1, "command": "./plugin", "provideClusterInfo": True, "env": [{"name": "A", "value": "b"}]}
+    content = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": entry}],
+        "users": [{"name": "u", "user": {"exec": run}}],
+    }
+    put(tmp_path / "kubeconfig", json.dumps(content))
+    program.prints(token="t")
+    cluster = resolve(ClusterSettings(kubeconfig=str(tmp_path / "kubeconfig")), environment=os.environ)
+    assert await cluster.credentials.authorization() == "Bearer t"
+    told = {"server": "https://api.test", "certificate-authority-data": authority, "config": {"audience": "x"}}
+    assert program.told()[0]["spec"] == {"interactive": False, "cluster": told}
 
 
 async def test_a_plugin_may_give_a_client_certificate(program: Program) -> None:

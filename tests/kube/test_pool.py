@@ -1,5 +1,7 @@
 """Connections over time: kept, found closed, cut off by cancellation, waited for; and what a caller gets to see."""
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -100,6 +102,54 @@ async def test_a_new_connection_without_an_answer_is_an_error_at_once() -> None:
         with pytest.raises(httpx2.RemoteProtocolError, match="without an answer"):
             await ask(transport)
     assert server.connections == 1
+
+
+def reset(stream: trio.abc.Stream) -> None:
+    """Ends the connection as a dying machine does, without a farewell of TCP."""
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raise HangupError
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [(b"", httpx2.RemoteProtocolError), (reply()[:20], httpx2.ReadError), (reply()[:-1], httpx2.ReadError)],
+)
+async def test_a_connection_reset_by_the_server(sent: bytes, error: type[Exception]) -> None:
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        await stream.send_all(sent)
+        await trio.sleep(1)
+        reset(stream)
+
+    async with serving(answer) as server, pool(server) as transport:
+        with pytest.raises(error, match="the connection broke"):
+            await ask(transport, "POST")
+
+
+async def test_a_request_the_server_never_had_whole_is_sent_again() -> None:
+    """Whatever its method: what was cut cannot have been acted on."""
+    heads = 0
+
+    async def handle(stream: trio.SocketStream) -> None:
+        nonlocal heads
+        async with stream:
+            async for data in stream:
+                if not data.startswith(b"POST"):
+                    continue
+                heads += 1
+                if heads == 2:  # the second on the kept connection: hung up on while its body is on the way
+                    return
+                await stream.send_all(reply())
+
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        async with Transport("127.0.0.1", listener.socket.getsockname()[1]) as transport:
+            for body in (b"small", bytes(50_000_000)):
+                response = await transport.handle_async_request(request("POST", body=body))
+                assert response.status_code == 200
+        nursery.cancel_scope.cancel()
+    assert heads == 3
 
 
 @pytest.mark.parametrize("when", ["before-the-head", "in-the-head", "in-the-body"])
