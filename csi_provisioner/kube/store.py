@@ -33,7 +33,8 @@ def version_number(version: str) -> int:
 
 
 class Store(Generic[T]):
-    """`project` may shrink an object, or refuse it with None: then only its key is kept (objects of other drivers)."""
+    """`project` may shrink an object, in place too, or refuse it with None: then only its key is kept (objects of other
+    drivers)."""
 
     def __init__(self, *, project: Callable[[T], T | None] | None = None, index: Literal["uid"] | None = None) -> None:
         self._project = project

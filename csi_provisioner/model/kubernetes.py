@@ -361,6 +361,25 @@ class Event(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
     kind: str | None = None
 
 
+# ---- leases: only read; they are written untyped
+
+
+class LeaseSpec(msgspec.Struct, gc=False, omit_defaults=True, frozen=True):
+    holderIdentity: str | None = None
+    leaseDurationSeconds: int | None = None
+    acquireTime: str | None = None
+    renewTime: str | None = None
+    leaseTransitions: int | None = None
+
+
+@resource("coordination.k8s.io", "v1", "Lease", "leases")
+class Lease(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
+    metadata: ObjectMeta
+    spec: LeaseSpec = LeaseSpec()
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
 # ---- secrets: read live, never cached; decoded values live in `model.secret.SecretData` only
 
 

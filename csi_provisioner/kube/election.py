@@ -1,0 +1,342 @@
+"""Leader election on a Lease: wait for it, lead while it is ours, give it back (process.md 6 and 10.2).
+
+What a look at the Lease means is decided by pure functions; the elector reads, writes and waits. The clocks of others
+are never trusted: a Lease is free when its spec has not changed for its duration on our own clock. The resourceVersion
+arbitrates every write.
+
+Two things are stricter than the spec asks, so that nothing of ours runs on beside the next leader (design rule 9). The
+renew deadline counts from the last renewal, not from the first failure: between it and the lease's end there is always
+time for the shielded ends of what was being done; tries come faster instead. And a leader that sees another holder
+stops at once.
+"""
+
+import random as randomness
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import trio
+
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.kubernetes import Lease, LeaseSpec, ObjectMeta
+from csi_provisioner.settings import ElectionSettings
+
+SPREAD = 1.2
+"""process.md 6.5: a candidate waits between 1 and 2.2 retry periods, so that candidates drift apart."""
+TRIES_IN_DOUBT = 5
+"""Tries a retry period makes room for, once a renewal has failed."""
+HEALTH_GRACE = 20.0
+"""process.md 6.6: seconds after the lease's end in which the process should have stopped by itself."""
+
+
+class LeaseLostError(Exception):
+    """We led and do so no more; everything that was led has been cancelled."""
+
+
+# ---- decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """There is no Lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """It is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """It is free: given back, or its holder has been silent for its duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody else has it, until this time of our clock at least."""
+
+    holder: str
+    until: float
+
+
+Decision = Create | Renew | Acquire | Wait
+
+
+def decide(lease: LeaseSpec | None, identity: str, seen: float, now: float) -> Decision:
+    """`seen` is when this very spec was seen first, on our clock."""
+    if lease is None:
+        return Create()
+    if not lease.holderIdentity:
+        return Acquire()
+    if lease.holderIdentity == identity:
+        return Renew()
+    until = seen + (lease.leaseDurationSeconds or 0)
+    return Wait(lease.holderIdentity, until) if until > now else Acquire()
+
+
+def written(
+    lease: LeaseSpec | None, decision: Create | Renew | Acquire, identity: str, duration: float, now: str
+) -> Any:
+    """The fields of `spec` to write."""
+    spec = {"holderIdentity": identity, "leaseDurationSeconds": int(duration), "renewTime": now}
+    before = lease or LeaseSpec()
+    match decision:
+        case Create():
+            return spec | {"acquireTime": now, "leaseTransitions": 0}
+        case Acquire():
+            return spec | {"acquireTime": now, "leaseTransitions": (before.leaseTransitions or 0) + 1}
+        case Renew():
+            return spec | {"acquireTime": before.acquireTime, "leaseTransitions": before.leaseTransitions or 0}
+
+
+def lock_name(driver: str) -> str:
+    """The Lease's name (process.md 6.1), unchanged for years so that old and new versions exclude each other."""
+    name = re.sub("[^a-zA-Z0-9-]", "-", driver)
+    return name + "X" if name.endswith("-") else name
+
+
+def unique_identity(hostname: str) -> str:
+    """Two processes may share a host name (host network, copies run by hand); they must not share a lease."""
+    return lock_name(f"{hostname}-{secrets.token_hex(4)}")
+
+
+# ---- doing
+
+
+class LeaderElector:
+    """One lease. `events` gets the Lease's events, from `component`."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        settings: ElectionSettings,
+        *,
+        name: str,
+        namespace: str,
+        identity: str,
+        metrics: Metrics,
+        events: EventRecorder | None = None,
+        component: str = "",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._name = name
+        self._namespace = namespace
+        self._identity = identity
+        self._metrics = metrics
+        self._events = events
+        self._component = component
+        self._now = now
+        self._random = random
+        self._known: dict[str, Any] | None = None  # the Lease as the server last had it from us or for us
+        self._spec: LeaseSpec | None = None
+        self._seen = 0.0
+        self._renewed: float | None = None  # when the last good renewal was asked for; None: not leading
+        self._may_hold = False
+        self._trouble: tuple[int, str] | None = None
+
+    def health(self) -> str | None:
+        """What is wrong (process.md 6.6); None while all is well, as it is for everybody who does not lead."""
+        if self._renewed is None:
+            return None
+        silent = trio.current_time() - self._renewed
+        if silent <= self._settings.lease_duration + HEALTH_GRACE:
+            return None
+        return f"failed election to renew leadership on lease {self._name}: last renewed {silent:.0f} s ago"
+
+    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Waits for the lease, then runs `lead` under it and gives it back when that has ended, however it ended.
+
+        Raises LeaseLostError, after `lead` has been cancelled, if the lease cannot be kept; it is not given back then.
+        To stop in order, let `lead` return: it is renewed until then.
+        """
+        lost = False
+        try:
+            await self._become_leader()
+            async with trio.open_nursery() as term:
+
+                async def keep() -> None:
+                    nonlocal lost
+                    await self._keep()
+                    lost = True
+                    term.cancel_scope.cancel()
+
+                term.start_soon(keep)
+                await lead()
+                term.cancel_scope.cancel()
+        finally:
+            self._end_term()
+            if self._may_hold and not lost:
+                await self._give_back()
+        if lost:
+            raise LeaseLostError(f"lost the lease {self._namespace}/{self._name}")
+
+    async def _become_leader(self) -> None:
+        log.info("Waiting for the lease", lease=f"{self._namespace}/{self._name}", identity=self._identity)
+        self._metrics.leading(False)
+        while True:
+            asked = trio.current_time()
+            if await self._try(self._campaign, self._settings.renew_deadline):
+                break
+            await trio.sleep(self._settings.retry_period * (1 + SPREAD * self._random()))
+        self._renewed = asked
+        self._metrics.leading(True)
+        log.info("Became leader", lease=f"{self._namespace}/{self._name}", identity=self._identity)
+        self._tell("became leader")
+
+    async def _keep(self) -> None:
+        """Returns when the lease is lost."""
+        while True:
+            if not await self._renewed_in_time():
+                return
+            await trio.sleep(self._settings.retry_period)
+
+    async def _renewed_in_time(self) -> bool:
+        settings = self._settings
+        assert self._renewed is not None
+        # A try that hangs leaves time for another.
+        limit = max(1.0, (settings.renew_deadline - settings.retry_period) / 2)
+        with trio.move_on_at(self._renewed + settings.renew_deadline):
+            while True:
+                asked = trio.current_time()
+                if await self._try(self._renew, limit):
+                    self._renewed = asked
+                    return True
+                if self._spec is not None and self._spec.holderIdentity != self._identity:
+                    log.error("Somebody else has taken the lease", holder=self._spec.holderIdentity)
+                    return False
+                await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
+        log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
+        return False
+
+    def _end_term(self) -> None:
+        if self._renewed is not None:
+            self._renewed = None
+            self._metrics.leading(False)
+            self._tell("stopped leading")
+
+    # ---- one try
+
+    async def _try(self, attempt: Callable[[], Awaitable[bool]], limit: float) -> bool:
+        """Whether the lease is ours for another while. No error ends an election."""
+        with trio.move_on_after(limit) as scope:
+            try:
+                ours = await attempt()
+            except KubeError as error:
+                self._report((error.code, error.reason), err=str(error))
+            else:
+                self._trouble = None
+                return ours
+        if scope.cancelled_caught:
+            self._report((0, "Timeout"), err="no answer in time")
+        return False
+
+    async def _renew(self) -> bool:
+        """Straight on what is known; only if that fails, after another look."""
+        if self._known is not None and self._spec is not None:
+            try:
+                await self._write(self._known, self._spec, Renew())
+            except KubeError:
+                self._metrics.slow_renewal()
+            else:
+                return True
+        decision = await self._look()
+        if isinstance(decision, Wait | Acquire):
+            return False  # not ours any more; to take it again would be another term
+        return await self._settle(decision)
+
+    async def _campaign(self) -> bool:
+        decision = await self._look()
+        if isinstance(decision, Wait):
+            log.v(4, "The lease is held", holder=decision.holder)
+            return False
+        return await self._settle(decision)
+
+    async def _look(self) -> Decision:
+        try:
+            lease = await self._client.get_untyped(Lease, self._name, self._namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            self._known = self._spec = None
+            return Create()
+        spec = msgspec.convert(lease.get("spec") or {}, LeaseSpec)
+        now = trio.current_time()
+        if spec != self._spec:
+            if self._spec is None or spec.holderIdentity != self._spec.holderIdentity:
+                log.info("The lease has a holder", holder=spec.holderIdentity or "(none)")
+            self._spec, self._seen = spec, now
+        self._known = lease
+        return decide(spec, self._identity, self._seen, now)
+
+    async def _settle(self, decision: Create | Renew | Acquire) -> bool:
+        self._may_hold = True  # from here on, also if the answer is lost
+        try:
+            await self._write(self._known or {}, self._spec, decision)
+        except KubeError as error:
+            if error.code != 409:
+                raise
+            self._may_hold = False
+            log.v(3, "Somebody else was faster", lease=self._name)
+            return False
+        return True
+
+    async def _write(self, lease: dict[str, Any], before: LeaseSpec | None, decision: Create | Renew | Acquire) -> None:
+        """On success what was written is what is known."""
+        spec = written(before, decision, self._identity, self._settings.lease_duration, self._timestamp())
+        meta = {"name": self._name, "namespace": self._namespace, **lease.get("metadata", {})}
+        if self._settings.labels:
+            meta["labels"] = {**(meta.get("labels") or {}), **dict(self._settings.labels)}
+        spec = {**(lease.get("spec") or {}), **spec}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
+        if isinstance(decision, Create):
+            answer = await self._client.create(Lease, body, self._namespace)
+        else:
+            answer = await self._client.put_untyped(Lease, body)
+        meta["resourceVersion"] = answer.metadata.resourceVersion
+        meta["uid"] = answer.metadata.uid
+        self._known, self._spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
+
+    async def _give_back(self) -> None:
+        """Shielded, and over before anybody else could have taken the lease (design rule 9)."""
+        settings = self._settings
+        with trio.move_on_after(settings.lease_duration - settings.renew_deadline, shield=True):
+            try:
+                lease = await self._client.get_untyped(Lease, self._name, self._namespace)
+                spec = lease.get("spec") or {}
+                if spec.get("holderIdentity") != self._identity:
+                    return
+                now = self._timestamp()
+                free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
+                await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}})
+                log.info("Gave the lease back", lease=f"{self._namespace}/{self._name}")
+            except KubeError as error:
+                log.warning("The lease could not be given back, others wait it out", err=str(error))
+
+    # ---- what people are told
+
+    def _report(self, trouble: tuple[int, str], err: str) -> None:
+        if trouble == self._trouble:
+            log.v(3, "The election still has trouble", err=err)
+            return
+        self._trouble = trouble
+        log.error("The election has trouble, trying on", lease=f"{self._namespace}/{self._name}", err=err)
+
+    def _tell(self, what: str) -> None:
+        if self._events is not None and self._known is not None:
+            lease = Lease(metadata=msgspec.convert(self._known["metadata"], ObjectMeta))
+            message = f"{self._identity} {what}"
+            self._events.record(lease, "Normal", "LeaderElection", message, what, component=self._component)
+
+    def _timestamp(self) -> str:
+        return self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
