@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_provisioner.sandbox.api import kinds
-from csi_provisioner.sandbox.api.errors import Object
 from csi_provisioner.sandbox.api.kinds import Kind
 from csi_provisioner.sandbox.api.storage import Change
 
@@ -19,14 +18,20 @@ if TYPE_CHECKING:  # `objects` ties itself to this module
 
 def follow(objects: Objects) -> None:
     """Tie definitions and namespaces of `objects` to what they rule over."""
+    emptying: set[str] = set()  # deleting what is in a namespace is heard here again, once an object
 
     def note(kind: Kind, change: Change) -> None:
+        namespace = ""
         if kind.name == "CustomResourceDefinition":
             _define(objects, change)
         elif kind.name == "Namespace":
-            _empty(objects, change.now.key[1])
+            namespace = change.now.key[1]
         elif kind.namespaced and change.deleted:
-            _empty(objects, change.now.key[0])
+            namespace = change.now.key[0]
+        if namespace and namespace not in emptying:
+            emptying.add(namespace)
+            _empty(objects, namespace)
+            emptying.remove(namespace)
 
     objects.storage.listen(note)
 
@@ -50,11 +55,7 @@ def _empty(objects: Objects, name: str) -> None:
     left = False
     for kind in objects.kinds:
         for obj in objects.all(kind) if kind.namespaced else ():
-            if obj["metadata"].get("namespace") == name:
+            if obj["metadata"]["namespace"] == name:
                 left = not objects.delete(kind, obj["metadata"]["name"], name).gone or left
-    if not left and objects.find("Namespace", name) is not None:
-        objects.edit("Namespace", name, change=_release)
-
-
-def _release(namespace: Object) -> None:
-    namespace["spec"]["finalizers"] = []
+    if not left:
+        objects.edit("Namespace", name, change=lambda obj: obj["spec"].update(finalizers=[]))

@@ -85,7 +85,8 @@ class Objects:
 
     def all(self, kind: Kind | str) -> list[Object]:
         """Every object of a kind in key order, stored ones as from `find`."""
-        return [version.obj for version in self.storage.of(self.kind(kind)).objects.values()]
+        collection = self.storage.of(self.kind(kind))
+        return [collection.objects[key].obj for key in collection.keys]
 
     def get(self, kind: Kind, key: Key) -> Version:
         version = self.storage.get(kind, key)
