@@ -295,7 +295,7 @@ async def connect(
     """A client of the cluster that the settings lead to, with connections of its own; ConfigError if there is none."""
     cluster = resolve(settings)
     headers = [("User-Agent", user_agent), *cluster.headers]
-    sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers)
+    sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.server_name)
     return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline)
 
 

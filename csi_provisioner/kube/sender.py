@@ -47,6 +47,7 @@ class Sender:
         server: httpx2.URL,
         credentials: Credentials,
         headers: Sequence[tuple[str, str]] = (),
+        server_name: str | None = None,
     ) -> None:
         self._transport = transport
         self._credentials = credentials
@@ -55,6 +56,9 @@ class Sender:
         # compressed answers cost both sides more than loopback or a data centre's network does
         common = [("Host", server.netloc.decode()), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
         self._headers = httpx2.Headers([*common, *headers])
+        self._extensions: dict[str, Any] = {"timeout": {"connect": CONNECT_LIMIT}}
+        if server_name is not None:  # for httpx2's own transport; ours was told when it was made
+            self._extensions["sni_hostname"] = server_name
 
     def build_request(
         self,
@@ -70,7 +74,7 @@ class Sender:
         if params:
             target += f"?{urlencode(params)}"
         # the target apart from the URL, as httpx2's transports understand too: parsing a URL costs more than sending it
-        extensions = {"target": target.encode(), "timeout": {"connect": CONNECT_LIMIT}}
+        extensions = {"target": target.encode(), **self._extensions}
         body = httpx2.ByteStream(content or b"")
         request = httpx2.Request(method, self._server, headers=self._headers, stream=body, extensions=extensions)
         for name, value in (headers or {}).items():
