@@ -78,6 +78,11 @@ def read(
         return None
     http = _http(values)
     _refuse_old_modes(values)
+    if nodes.enabled and values[flags.LEADER_ELECTION]:
+        log.warning(
+            "--node-deployment with --leader-election: only the leader's node is served; "
+            "leave the election out, every node's provisioner has to be active"
+        )
     if values[flags.AUTOMAXPROCS]:
         log.info("--automaxprocs has no effect: the program runs in one thread")
     return Settings(

@@ -1,7 +1,7 @@
 """Whose claim it is when a provisioner runs on every node (node-deployment.md 4 to 7): the decisions of the race.
 
-The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting, asking
-the driver and writing are not done here.
+The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting and
+writing are `race`'s, asking the driver is `fitting`'s.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
 from csi_provisioner.planning import gate, wellknown
 from csi_provisioner.planning.gate import Fail, Provision, Skip
@@ -43,18 +43,6 @@ def decide(
     return Compete()
 
 
-def look_again(claim: PersistentVolumeClaim | None, uid: Uid, node: NodeName) -> Decision:
-    """Section 5 step 2: what has become of a claim while we waited; `Compete` is to go on waiting, or to take it."""
-    if claim is None:
-        return Fail("the claim was deleted while this node waited to take it")
-    if claim.metadata.uid != uid:
-        return Fail(f"claim {kubernetes.key(claim)} was replaced by another while this node waited to take it")
-    selected = gate.scheduler_node(claim)
-    if not selected:
-        return Compete()
-    return Provision() if selected == node else Skip(f"node {selected} was first")
-
-
 def take(claim: dict[str, Any], node: NodeName) -> bool:
     """Writes our name into the claim as the server has it; always a change."""
     metadata = claim["metadata"]
@@ -63,11 +51,6 @@ def take(claim: dict[str, Any], node: NodeName) -> bool:
 
 
 # ---- waiting
-
-
-def watch_interval(settings: NodeSettings) -> float:
-    """So often a waiting instance looks whether another was first; 10 ms so that a tiny base delay is no busy loop."""
-    return max(settings.base_delay / 100, 0.01)
 
 
 def delay(attempt: int, settings: NodeSettings, u: float) -> float:

@@ -4,7 +4,7 @@ Keyed by claim UID, so that a claim made anew under its old name is another item
 `ClaimMemory`; may run at any time, twice, and after a crash at any line.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -33,11 +33,12 @@ from .memory import ClaimMemory, Infeasible
 from .orphans import Orphans
 from .save import Saver
 
-Owner = Callable[[PersistentVolumeClaim, StorageClass | None], Awaitable[bool]]
+Owner = Callable[[PersistentVolumeClaim, StorageClass | None], bool]
 """Is the claim this instance's to provision? Only asked with `--node-deployment`."""
 
-Refresh = Callable[[StorageClass, PersistentVolume | None], None]
-"""A try ended: free capacity of the class, or of the volume's segments, may have changed (provision.md 17)."""
+Refresh = Callable[[StorageClass, PersistentVolume | State], None]
+"""A try ended, with a volume or in this state: free capacity of the volume's segments, or of the class, may have
+changed (provision.md 17)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class ClaimReconciler:
         if not gate.concerns(claim, self._facts):
             return self._leave(claim, "it is bound, or not for this driver")
         storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
-        if self._owner is not None and not await self._owned(claim, storage_class):
+        if self._owner is not None and not self._owner(claim, storage_class):
             return self._leave(claim, "it is another node's to provision")
         match gate.decide(claim, storage_class, self._facts):
             case gate.Skip(reason=reason):
@@ -140,15 +141,6 @@ class ClaimReconciler:
             del self._memory.infeasible[claim.metadata.uid]
             return None
         return RetryAt(held.until, "the driver called the claim infeasible")
-
-    async def _owned(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
-        assert self._owner is not None
-        try:
-            return await self._owner(claim, storage_class)
-        except (Refusal, KubeError) as error:
-            # node-deployment.md 4: provisioning repeats the question and tells the answer in an event
-            log.warning("Could not tell whether the claim is this node's", PVC=claim, error=str(error))
-            return True
 
     def _leave(self, claim: PersistentVolumeClaim, reason: str) -> Outcome:
         log.v(5, "Claim is not to be provisioned", PVC=claim, reason=reason)
@@ -220,10 +212,10 @@ class ClaimReconciler:
         result = await self._try(claim, storage_class)
         if isinstance(result, PersistentVolume):
             self._count(claim, trio.current_time() - started)
-            self._refreshed(storage_class, result, None)
+            self._refreshed(storage_class, result)
             return DONE
         self._count(claim, None)
-        self._refreshed(storage_class, None, result.state)
+        self._refreshed(storage_class, result.state)
         if isinstance(result, Ignored):
             return self._ignored(claim, result, counted=True)
         return await self._failed(claim, storage_class, result)
@@ -361,9 +353,9 @@ class ClaimReconciler:
         source = claim.spec.dataSource.kind if claim.spec.dataSource else ""
         self._metrics.provision(claim.spec.storageClassName or "", source, seconds)
 
-    def _refreshed(self, storage_class: StorageClass, pv: PersistentVolume | None, state: State | None) -> None:
-        if self._refresh is not None and state is not State.NO_CHANGE:
-            self._refresh(storage_class, pv)
+    def _refreshed(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
+        if self._refresh is not None:
+            self._refresh(storage_class, result)
 
     def announce(self, pv: PersistentVolume) -> None:
         """The volume is in the API server (provision.md 13): said on the claim if it still exists."""

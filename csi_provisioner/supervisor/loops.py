@@ -5,55 +5,40 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 """
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 import trio
 
-from csi_provisioner.csi.driver import Driver
 from csi_provisioner.deletion.attachments import Attachments
 from csi_provisioner.deletion.volumes import VolumeReconciler
-from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.nodes.local import LocalNode
+from csi_provisioner.nodes.local import cluster as local_cluster
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.topology import TopologyMemory
 from csi_provisioner.protection import clones, snapshots
 from csi_provisioner.provision import save
 from csi_provisioner.provision.claims import Caches, ClaimReconciler
 from csi_provisioner.provision.create import Creator
 from csi_provisioner.provision.gather import Gatherer
-from csi_provisioner.provision.memory import ClaimMemory, claim_uid
-from csi_provisioner.provision.orphans import Orphans
+from csi_provisioner.provision.memory import claim_uid
 from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.save import Saver
-from csi_provisioner.settings import ProvisioningSettings, Settings
+from csi_provisioner.settings import Settings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
 
 from .caches import follow, stores
+from .capacity import Access, Capacity
+from .nodes import Ownership
+from .parts import Parts
 
 # After the driver is back: everything that waits is due within this many seconds, not all at once.
 RELEASE_SPREAD = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the process has made before any work starts, and keeps for all lives of it."""
-
-    settings: Settings
-    provisioning: ProvisioningSettings
-    metrics: Metrics
-    kube: KubeClient
-    driver: Driver
-    events: EventRecorder
-    memory: ClaimMemory
-    orphans: Orphans
-    identity: str
 
 
 class Life:
@@ -61,7 +46,10 @@ class Life:
         self._parts = parts
         self._facts = facts
         self._syncing = trio.CancelScope()
-        self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=facts.topology)
+        watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
+        self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
+        self._cluster = self._topology() if facts.topology else None
+        self._capacity = self._publishing(parts.capacity) if parts.capacity is not None else None
         exclusive, retries = Exclusive(), parts.settings.retries
         saver = Saver(
             parts.kube,
@@ -71,6 +59,7 @@ class Life:
             wake=lambda name: self._saves.wake(name),
         )
         self._saver = saver
+        self._ownership = self._race(parts.local, exclusive) if parts.local is not None else None
         self._claims_work = self._claim_reconciler(saver)
         self._volumes_work = self._volume_reconciler()
         self._claims = Loop(
@@ -108,7 +97,9 @@ class Life:
             exclusive=exclusive,
             metrics=parts.metrics.queue("claims"),
         )
-        self._loops = (self._claims, self._volumes, self._saves, self._clones)
+        self._loops = [self._claims, self._volumes, self._saves, self._clones]
+        if self._ownership is not None:
+            self._loops.append(self._ownership.loop)
         self._subscribe()
 
     async def run(self) -> None:
@@ -120,6 +111,8 @@ class Life:
                 watching.cancel_scope.cancel()
                 return
             watching.start_soon(self._sweep_snapshots)
+            if self._capacity is not None:
+                watching.start_soon(self._capacity.run)
             for name in self._parts.memory.unsaved:
                 self._saves.wake(name)
             for uid in self._parts.memory.in_progress:
@@ -143,27 +136,75 @@ class Life:
 
     def pause(self) -> None:
         """The driver is away: nothing is started that would only fail. Saving needs no driver and goes on."""
-        self._claims.pause()
-        self._volumes.pause()
+        for loop in self._of_driver:
+            loop.pause()
 
     def resume(self) -> None:
-        for loop in (self._claims, self._volumes):
+        for loop in self._of_driver:
             loop.resume(lambda: random.uniform(0, RELEASE_SPREAD))
 
+    @property
+    def _of_driver(self) -> Iterator[Loop]:
+        yield from (self._claims, self._volumes)
+        if self._ownership is not None:
+            yield self._ownership.loop
+        if self._capacity is not None:
+            yield self._capacity.publisher.loop
+
     # ---- the parts
+
+    def _topology(self) -> ClusterTopology:
+        """Of this node alone where there is a provisioner on each, else of all nodes."""
+        local, nodes, csinodes = self._parts.local, self._stores.nodes, self._stores.csinodes
+        if local is not None:
+            return local_cluster(local, self._facts.name)
+        assert nodes is not None
+        assert csinodes is not None
+        cluster = ClusterTopology(self._facts.name)
+        nodes.subscribe(cluster.node_changed)
+        csinodes.subscribe(cluster.csinode_changed)
+        return cluster
+
+    def _placement(self, memories: dict[str, TopologyMemory], in_flight: Collection[str]) -> ClusterPlacement | None:
+        if self._cluster is None:
+            return None
+        settings = self._parts.provisioning
+        return ClusterPlacement(self._cluster, settings, memories, in_flight=in_flight, choose=random.choice)
+
+    def _gatherer(self, placement: ClusterPlacement | None) -> Gatherer:
+        parts, kept = self._parts, self._stores
+        grants = kept.grants
+        return Gatherer(
+            parts.kube,
+            kept.claims,
+            self._facts,
+            parts.provisioning,
+            grants=lambda: grants.values() if grants is not None else (),
+            placement=placement,
+        )
+
+    def _publishing(self, access: Access) -> Capacity:
+        parts = self._parts
+        return Capacity(access, parts.settings, parts.driver, self._stores, parts.local, parts.metrics)
+
+    def _race(self, local: LocalNode, exclusive: Exclusive) -> Ownership:
+        placement = self._placement({}, ())
+        return Ownership(
+            self._parts,
+            local,
+            self._facts,
+            self._stores,
+            self._cluster,
+            placement,
+            self._gatherer(placement),
+            exclusive=exclusive,
+            won=lambda uid: self._claims.wake(uid),
+        )
 
     def _claim_reconciler(self, saver: Saver) -> ClaimReconciler:
         parts, kept = self._parts, self._stores
         settings, memory = parts.provisioning, parts.memory
-        placement = None
-        if kept.nodes is not None and kept.csinodes is not None:
-            cluster = ClusterTopology(self._facts.name)
-            kept.nodes.subscribe(cluster.node_changed)
-            kept.csinodes.subscribe(cluster.csinode_changed)
-            placement = ClusterPlacement(
-                cluster, settings, memory.topology, in_flight=memory.in_progress, choose=random.choice
-            )
-        grants = kept.grants
+        placement = self._placement(memory.topology, memory.in_progress)
         return ClaimReconciler(
             Caches(kept.claims, kept.volumes, kept.storage_classes),
             parts.kube,
@@ -171,14 +212,7 @@ class Life:
             identity=parts.identity,
             provisioning=settings,
             retries=parts.settings.retries,
-            gatherer=Gatherer(
-                parts.kube,
-                kept.claims,
-                self._facts,
-                settings,
-                grants=lambda: grants.values() if grants is not None else (),
-                placement=placement,
-            ),
+            gatherer=self._gatherer(placement),
             creator=Creator(
                 parts.driver,
                 parts.orphans,
@@ -190,8 +224,10 @@ class Life:
             orphans=parts.orphans,
             events=parts.events,
             metrics=parts.metrics,
-            next_try=lambda uid: _next_try(self._claims, uid),
+            next_try=lambda uid: self._claims.next_try(uid),
             placement=placement,
+            owner=self._ownership.owns if self._ownership is not None else None,
+            refresh=self._capacity.publisher.provisioned if self._capacity is not None else None,
         )
 
     def _volume_reconciler(self) -> VolumeReconciler:
@@ -208,7 +244,9 @@ class Life:
             self._facts,
             events=parts.events,
             metrics=parts.metrics,
-            next_try=lambda name: _next_try(self._volumes, name),
+            next_try=lambda name: self._volumes.next_try(name),
+            segments=parts.local.segments if parts.local is not None else None,
+            refresh=self._capacity.publisher.deleted if self._capacity is not None else None,
         )
 
     # ---- what wakes what
@@ -271,11 +309,6 @@ class Life:
                 self._claims_work.suspect(
                     claim, "the claim is gone, and the process ends before the driver was certain"
                 )
-
-
-def _next_try(loop: Loop, key: str) -> tuple[int, float]:
-    failures = loop.backoff.failures(key)
-    return failures + 1, loop.backoff.delay(failures)
 
 
 def _undo_limit(settings: Settings) -> float:

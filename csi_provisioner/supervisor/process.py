@@ -19,16 +19,24 @@ from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import StartError
 from csi_provisioner.kube.client import ConfigError, KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.election import LeaseLostError
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.migration.registry import IN_TREE_NAMES
+from csi_provisioner.model.kubernetes import NodeName
+from csi_provisioner.nodes.local import LocalNode, described
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.settings import ProvisioningSettings, Settings
 
-from .loops import Life, Parts
+from . import capacity
+from .capacity import Access
+from .ending import ExitError
+from .leading import HEALTH_PATH, Leadership
+from .loops import Life
+from .parts import Parts
 
 # process.md 4.2: for the first connection only
 FIRST_CONNECT = 30.0
@@ -39,14 +47,6 @@ LAST_EVENTS = 2.0
 TERMINATION_LOG = trio.Path("/dev/termination-log")
 
 
-class ExitError(Exception):
-    """Ends the process with this code; the text has the reason and what to do."""
-
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
     """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3)."""
     process = _Process(settings, stop)
@@ -55,6 +55,8 @@ async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
         await process.run()
     except* (StartError, ExitError) as group:
         failures += _leaves(group)
+    except* LeaseLostError as group:
+        failures += [ExitError(f"{error}; another process may lead now", exit_code=1) for error in _leaves(group)]
     except* ConfigError as group:
         failures += [ExitError(str(error), exit_code=255) for error in _leaves(group)]
     for error in failures:
@@ -71,6 +73,7 @@ class _Process:
         self._handles_signals = stop is None
         self._works = False
         self._lost = trio.Event()
+        self._leadership = Leadership(settings, self._metrics)
 
     async def run(self) -> None:
         async with trio.open_nursery() as services:
@@ -111,8 +114,10 @@ class _Process:
                 driver = Driver(channel, self._settings.csi)
                 await driver.connect(FIRST_CONNECT)
                 facts = await self._meet(driver)
-                await self._listen(services)
-                await self._work(kube, driver, facts, provisioning)
+                local = await self._local(driver)
+                async with capacity.access(self._settings, facts.name, self._metrics) as access:
+                    await self._listen(services)
+                    await self._work(kube, driver, facts, provisioning, local, access)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await kube.aclose()
@@ -147,6 +152,13 @@ class _Process:
         topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
         return DriverFacts(name, in_tree, plugin, controller, topology)
 
+    async def _local(self, driver: Driver) -> LocalNode | None:
+        """Asked once: a node that moves needs a new process (node-deployment.md 2). Raises StartError."""
+        name = self._settings.nodes.node_name
+        if not self._settings.nodes.enabled or name is None:
+            return None
+        return described(NodeName(name), await driver.node_get_info())
+
     async def _listen(self, services: trio.Nursery) -> None:
         http = self._settings.http
         if not http.endpoint:
@@ -155,7 +167,10 @@ class _Process:
         from csi_provisioner.diagnostics import app as diagnostics
         from csi_provisioner.diagnostics.listen import ListenError
 
-        app = diagnostics.application({http.path: diagnostics.metrics_page(self._metrics)})
+        pages = {http.path: diagnostics.metrics_page(self._metrics)}
+        if self._leadership.sought and not http.legacy:
+            pages[HEALTH_PATH] = diagnostics.health_page(self._leadership.health)
+        app = diagnostics.application(pages)
         try:
             address = await services.start(diagnostics.serve, http, app)
         except* ListenError as group:
@@ -165,7 +180,13 @@ class _Process:
     # ---- work
 
     async def _work(
-        self, kube: KubeClient, driver: Driver, facts: DriverFacts, provisioning: ProvisioningSettings
+        self,
+        kube: KubeClient,
+        driver: Driver,
+        facts: DriverFacts,
+        provisioning: ProvisioningSettings,
+        local: LocalNode | None,
+        access: Access | None,
     ) -> None:
         """Lives follow each other while the driver comes back with other capabilities; what is known stays."""
         memory = ClaimMemory()
@@ -182,15 +203,22 @@ class _Process:
             events=events,
             memory=memory,
             orphans=Orphans(facts.name, self._metrics),
-            identity=_identity(facts.name),
+            identity=_identity(facts.name, local),
+            local=local,
+            capacity=access,
         )
-        self._works = True
-        async with trio.open_nursery() as telling:
-            await telling.start(events.run)
+
+        async def lead() -> None:
+            nonlocal life
+            self._works = True
             changed: DriverFacts | None = facts
             while changed is not None:
                 life = Life(parts, changed)
                 changed = await self._live(life, driver, changed)
+
+        async with trio.open_nursery() as telling:
+            await telling.start(events.run)
+            await self._leadership.run(facts.name, events, lead)
             with trio.move_on_after(LAST_EVENTS):
                 await events.wait_written()
             telling.cancel_scope.cancel()
@@ -248,9 +276,10 @@ class _Process:
                 await trio.sleep(RECONNECT_PAUSE)
 
 
-def _identity(driver: str) -> str:
+def _identity(driver: str, local: LocalNode | None) -> str:
     """process.md 3.2: which process made a volume."""
-    return f"{time.time_ns() // 1_000_000}-{random.randrange(10_000)}-{driver}"
+    identity = f"{time.time_ns() // 1_000_000}-{random.randrange(10_000)}-{driver}"
+    return identity if local is None else f"{identity}-{local.name}"
 
 
 def _event_source(driver: str) -> str:

@@ -52,6 +52,11 @@ class Loop:
         due = self._schedule.next_due()
         return due is not None and due <= trio.current_time()
 
+    def next_try(self, key: str) -> tuple[int, float]:
+        """Which try of the key this is, and the seconds until the next one should it fail."""
+        failures = self.backoff.failures(key)
+        return failures + 1, self.backoff.delay(failures)
+
     def wake(self, key: str, after: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier."""
         if self._schedule.add(key, trio.current_time() + after):

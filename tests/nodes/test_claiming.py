@@ -55,24 +55,6 @@ def test_node_deployment_4_the_missing_class_is_named() -> None:
     assert "StorageClass 'fast' of claim shop/data-db-0 does not exist" in found.message
 
 
-LOOKS: list[tuple[str, k8s.PersistentVolumeClaim | None, Kind]] = [
-    ("missing", None, Fail),
-    ("replaced", claim(uid="v"), Fail),
-    ("replaced-though-ours", claim("node-7", uid="v"), Fail),
-    ("taken-by-another", claim("node-8"), Skip),
-    ("ours", claim("node-7"), Provision),
-    ("free", claim(), Compete),
-    ("emptied", claim(""), Compete),
-]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"), [row[1:] for row in LOOKS], ids=[f"node-deployment-5-{row[0]}" for row in LOOKS]
-)
-def test_look_again(given: k8s.PersistentVolumeClaim | None, expected: Kind) -> None:
-    assert isinstance(claiming.look_again(given, k8s.Uid("u"), NODE), expected)
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -67,8 +67,3 @@ def test_node_deployment_6_attempts_count_until_forgotten() -> None:
     delays.forget(Uid("never seen"))
     assert delays.next(a) == 20
     assert len(delays) == 2
-
-
-@pytest.mark.parametrize(("base", "expected"), [(20, 0.2), (0.5, 0.01), (0, 0.01)])
-def test_node_deployment_5_watch_interval(base: float, expected: float) -> None:
-    assert claiming.watch_interval(settings(base, 60)) == expected

@@ -1,0 +1,202 @@
+"""Keeps the CSIStorageCapacity objects true: asks the driver, writes, deletes (capacity.md 7, 8 and 10).
+
+What should exist and what follows from a change is `desired`'s; here is the work it gives out. A key of the queue is
+the work itself, encoded, so that the same work twice is one item with one backoff. All requests go through a client
+of their own, whose limit keeps them from slowing provisioning down.
+"""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+import trio
+
+from csi_provisioner.capacity import naming, objects, refresh
+from csi_provisioner.capacity.desired import Desired, Surplus, Work
+from csi_provisioner.capacity.objects import Pair, Publication, Reading
+from csi_provisioner.capacity.segments import Segment
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.reflector import Reflector
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import QueueMetrics
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
+from csi_provisioner.model.outcome import DONE, Outcome, Retry, State
+from csi_provisioner.settings import CapacitySettings
+from csi_provisioner.work.backoff import Backoff
+from csi_provisioner.work.exclusive import Exclusive
+from csi_provisioner.work.runner import Loop
+
+QUEUE = "csistoragecapacity"
+
+# The flag takes 0, which would ask the driver without a pause
+SHORTEST_POLL = 0.1
+
+
+class Publisher:
+    """One life of the publishing. `segments` tells those that there are at the moment it is asked."""
+
+    def __init__(
+        self,
+        publication: Publication,
+        settings: CapacitySettings,
+        kube: KubeClient,
+        driver: Driver,
+        storage_classes: Store[StorageClass],
+        *,
+        segments: Callable[[], frozenset[Segment]],
+        backoff: Backoff,
+        metrics: QueueMetrics,
+    ) -> None:
+        self.desired = Desired(publication, immediate_binding=settings.immediate_binding)
+        self._publication = publication
+        self._poll_interval = max(settings.poll_interval, SHORTEST_POLL)
+        self._kube = kube
+        self._driver = driver
+        self._storage_classes = storage_classes
+        self._segments = segments
+        self._store: Store[CSIStorageCapacity] = Store()
+        self._created: dict[Pair, str] = {}  # keys of objects whose creation the watch has not shown yet
+        self.loop = Loop(
+            QUEUE,
+            self._reconcile,
+            workers=settings.threads,
+            backoff=backoff,
+            exclusive=Exclusive(),
+            metrics=metrics,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """For ever. The caches of classes, and of what `segments` looks at, must be whole before."""
+        publication = self._publication
+        reflector = Reflector(
+            self._kube,
+            CSIStorageCapacity,
+            self._store,
+            namespace=publication.namespace,
+            label_selector=naming.selector(publication.driver, publication.manager),
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(reflector.run)
+            self._begin()
+            nursery.start_soon(self.loop.run)
+            nursery.start_soon(self._poll)
+            task_status.started()
+
+    def obsolete(self) -> int:
+        return self.desired.obsolete(self._store.values())
+
+    # ---- what others tell
+
+    def segments_changed(self) -> None:
+        self._enqueue(self.desired.segments_changed(self._segments()))
+
+    def provisioned(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
+        """A try of the class ended: with the volume as it was written, or without one."""
+        name = storage_class.metadata.name
+        if isinstance(result, State):
+            self._enqueue(refresh.after_failure(self.desired, result, name))
+        else:
+            self._enqueue(refresh.after_provisioning(self.desired, result, name))
+
+    def deleted(self, volume: PersistentVolume) -> None:
+        self._enqueue(refresh.after_deletion(self.desired, volume))
+
+    # ---- what gives work
+
+    def _begin(self) -> None:
+        """Section 7: objects are looked at when all pairs are known, and nothing is done before both are; no await."""
+        self.segments_changed()
+        for storage_class in self._storage_classes.values():
+            self._saw_class(storage_class.metadata.name, None, storage_class)
+        for obj in self._store.values():
+            self._saw_object(kubernetes.key(obj), None, obj)
+        self._storage_classes.subscribe(self._saw_class)
+        self._store.subscribe(self._saw_object)
+        log.info(
+            "Publishing storage capacity",
+            pairs=self.desired.goal(),
+            objects=len(self._store),
+            namespace=self._publication.namespace,
+            managedBy=self._publication.manager,
+        )
+
+    async def _poll(self) -> None:
+        """The first round is the begin."""
+        while True:
+            await trio.sleep(self._poll_interval)
+            self._enqueue(self.desired.pairs())
+            log.v(3, "Storage capacity is asked for", pairs=self.desired.goal(), published=self.desired.current())
+
+    def _saw_class(self, name: str, old: StorageClass | None, new: StorageClass | None) -> None:
+        self._enqueue(self.desired.class_changed(name, old, new))
+
+    def _saw_object(self, key: str, old: CSIStorageCapacity | None, new: CSIStorageCapacity | None) -> None:
+        shown = new or old
+        pair = objects.pair_of(shown) if shown is not None else None
+        if pair is not None and self._created.get(pair) == key:
+            del self._created[pair]
+        self._enqueue(self.desired.object_changed(old, new))
+
+    def _enqueue(self, work: Iterable[Work]) -> None:
+        for item in work:
+            self.loop.wake(msgspec.json.encode(item).decode())
+
+    # ---- the work
+
+    async def _reconcile(self, key: str) -> Outcome:
+        work = msgspec.json.decode(key, type=Work)
+        try:
+            if isinstance(work, Surplus):
+                await self._delete(work)
+            else:
+                await self._publish(work)
+        except (CallError, KubeError) as error:
+            return Retry(str(error))
+        return DONE
+
+    async def _publish(self, pair: Pair) -> None:
+        wanted = self.desired.known(pair)
+        if wanted is None:
+            return
+        found = objects.reading(await self._driver.get_capacity(objects.question(pair, wanted[0])))
+        # Once more: the pair may have gone or got its object while the driver thought, and an object made now would
+        # only have to be deleted.
+        wanted = self.desired.known(pair)
+        if wanted is not None:
+            await self._write(pair, self._newest(pair, wanted[1]), found)
+
+    def _newest(self, pair: Pair, shown: CSIStorageCapacity | None) -> CSIStorageCapacity | None:
+        """The pair's object with what we wrote last, while the watch has not come so far: the store never goes back."""
+        return self._store.get(kubernetes.key(shown) if shown is not None else self._created.get(pair, ""))
+
+    async def _write(self, pair: Pair, known: CSIStorageCapacity | None, found: Reading) -> None:
+        namespace = self._publication.namespace
+        if known is None:
+            written = await self._kube.create(
+                CSIStorageCapacity, objects.new(pair, found, self._publication), namespace
+            )
+            self._created[pair] = kubernetes.key(written)
+        else:
+            patch = objects.correction(known, found, self._publication)
+            if patch is None:
+                return
+            written = await self._kube.patch(CSIStorageCapacity, known.metadata.name, patch, namespace)
+        self._store.remember(written)
+        log.v(
+            5,
+            "Storage capacity published",
+            object=kubernetes.key(written),
+            storageClass=pair.class_name,
+            segment=dict(pair.segment),
+            capacity=written.capacity,
+        )
+
+    async def _delete(self, surplus: Surplus) -> None:
+        try:
+            await self._kube.delete(CSIStorageCapacity, surplus.name, surplus.namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise

@@ -1,0 +1,165 @@
+"""The race for claims that any node may have (node-deployment.md 4 to 6): wait, look whether they fit, take them.
+
+The instances agree by the selected-node annotation alone; who is late gets a conflict. Waiting is a due time in the
+race's own loop, not a worker: thousands of claims may wait here while others are provisioned. What a claim looks like
+decides at each step (`claiming`), never what it looked like when the race began.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
+from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt
+from csi_provisioner.nodes import claiming
+from csi_provisioner.nodes.claiming import Compete, Delays
+from csi_provisioner.nodes.fitting import Fitting
+from csi_provisioner.planning import gate
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.gate import Skip
+from csi_provisioner.settings import NodeSettings
+
+QUEUE = "nodeownership"
+
+
+class Race:
+    """`wake(uid, after)` schedules a try, `won(uid)` has the claim provisioned; `next_try` is that of its failures."""
+
+    def __init__(
+        self,
+        node: NodeName,
+        settings: NodeSettings,
+        claims: Store[PersistentVolumeClaim],
+        storage_classes: Store[StorageClass],
+        kube: KubeClient,
+        facts: DriverFacts,
+        *,
+        fitting: Fitting,
+        delays: Delays,
+        events: EventRecorder,
+        wake: Callable[[str, float], None],
+        won: Callable[[str], None],
+        next_try: Callable[[str], tuple[int, float]],
+    ) -> None:
+        self._node = node
+        self._settings = settings
+        self._claims = claims
+        self._storage_classes = storage_classes
+        self._kube = kube
+        self._facts = facts
+        self._fitting = fitting
+        self._delays = delays
+        self._events = events
+        self._wake = wake
+        self._won = won
+        self._next_try = next_try
+        self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
+        """Is the claim this node's to provision? If it may be anyone's, the race for it begins."""
+        match claiming.decide(claim, storage_class, self._node, self._settings):
+            case Skip():
+                return False
+            case Compete():
+                assert storage_class is not None
+                self._enter(claim, storage_class)
+                return False
+        return True  # a missing class too: provisioning says so
+
+    def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        """Handler of the claim store: a claim that has a node, or is gone, is not waited for."""
+        if new is None and old is not None:
+            self._leave(old)
+        elif new is not None and gate.scheduler_node(new):
+            self._leave(new)
+
+    async def reconcile(self, uid: str) -> Outcome:
+        """The wait of a claim may be over."""
+        due = self._due.get(Uid(uid))
+        if due is None:
+            return DONE
+        if due > trio.current_time():
+            return RetryAt(due, "another node may take the claim first")
+        claim = self._claims.by_uid(uid)
+        storage_class = self._storage_classes.get(gate.claim_class(claim)) if claim is not None else None
+        if claim is None or storage_class is None or not self._is_open(claim, storage_class):
+            del self._due[Uid(uid)]
+            return DONE
+        if not await self._fitting.fits(claim, storage_class):
+            self._due.pop(Uid(uid), None)  # the delay stays long: others are first the next time
+            log.v(3, "Not enough room on this node for the claim's volume", PVC=claim)
+            return DONE
+        return await self._take(claim)
+
+    # ---- in and out
+
+    def _enter(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> None:
+        uid = Uid(claim.metadata.uid)
+        if uid not in self._due and self._fitting.is_allowed(claim, storage_class):
+            delay = self._draw(uid)
+            log.v(4, "Will try to take the claim for this node", PVC=claim, after=f"{delay:.3g}s")
+            self._wake(uid, delay)
+
+    def _draw(self, uid: Uid) -> float:
+        delay = self._delays.next(uid)
+        self._due[uid] = trio.current_time() + delay
+        return delay
+
+    def _leave(self, claim: PersistentVolumeClaim) -> None:
+        uid = Uid(claim.metadata.uid)
+        self._due.pop(uid, None)
+        self._delays.forget(uid)
+
+    def _is_open(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
+        decision = claiming.decide(claim, storage_class, self._node, self._settings)
+        return isinstance(decision, Compete) and gate.concerns(claim, self._facts)
+
+    # ---- the finish
+
+    async def _take(self, claim: PersistentVolumeClaim) -> Outcome:
+        """Under the version that was looked at: whoever changed the claim since then is before us."""
+        meta, uid = claim.metadata, Uid(claim.metadata.uid)
+        try:
+            changed = await self._kube.change(
+                PersistentVolumeClaim,
+                meta.name,
+                meta.namespace,
+                seen=meta.resourceVersion,
+                edit=lambda raw: claiming.take(raw, self._node),
+            )
+        except KubeError as error:
+            return self._not_taken(claim, error)
+        log.v(3, "Took the claim for this node", PVC=claim)
+        self._leave(claim)
+        if changed is not None:
+            self._claims.remember(changed)
+        self._won(uid)
+        return DONE
+
+    def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError) -> Outcome:
+        uid = Uid(claim.metadata.uid)
+        if error.not_found or uid not in self._due:
+            self._leave(claim)
+            return DONE
+        if error.conflict:
+            log.v(3, "The claim has changed, it may be another node's by now", PVC=claim)
+            self._draw(uid)
+            return RetryAt(self._due[uid], "the claim has changed")
+        attempt, delay = self._next_try(uid)
+        message = f"node check failed: selecting node {self._node} for claim {kubernetes.key(claim)} failed: {error}"
+        self._events.record(
+            claim,
+            "Warning",
+            "ProvisioningFailed",
+            f"{message} (attempt {attempt}; next try in {delay:.3g} s)",
+            failure_class=f"node {error.code}",
+        )
+        return Retry(message)
