@@ -11,11 +11,13 @@ import pytest
 import trio
 
 from csi_provisioner.kube.client import KubeClient, connect
+from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
-from csi_provisioner.settings import ClusterSettings
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.kubernetes import Lease, PersistentVolume, PersistentVolumeClaim
+from csi_provisioner.settings import ClusterSettings, ElectionSettings
 from tests.cluster.controlplane import ControlPlane
 
 pytestmark = pytest.mark.cluster
@@ -119,3 +121,24 @@ async def test_events_are_what_people_see(control_plane: ControlPlane, namespace
     assert event["involvedObject"]["uid"] == about.metadata.uid
     assert event["reportingComponent"] == "d_host_1"
     assert made.metadata.name in control_plane.kubectl("get", "events", "-n", "default")
+
+
+async def test_a_lease_is_taken_renewed_given_back_and_taken_again(control_plane: ControlPlane) -> None:
+    namespace, name = "default", f"lock-{uuid4().hex[:8]}"
+    settings = ElectionSettings(enabled=True, retry_period=0.2, labels=(("team", "storage"),))
+    async with client_of(control_plane, "admin") as client:
+        for term, identity in enumerate("ab"):
+            terms: list[Lease] = []
+
+            async def lead(terms: list[Lease] = terms) -> None:
+                while not terms or terms[0].spec.renewTime == terms[-1].spec.renewTime:
+                    terms.append(await client.get(Lease, name, namespace))
+
+            elector = LeaderElector(
+                client, settings, name=name, namespace=namespace, identity=identity, metrics=Metrics()
+            )
+            with trio.fail_after(30):
+                await elector.run(lead)
+            assert (terms[-1].spec.holderIdentity, terms[-1].spec.leaseTransitions) == (identity, term)
+            assert terms[-1].metadata.labels == {"team": "storage"}
+            assert (await client.get(Lease, name, namespace)).spec.holderIdentity == ""
