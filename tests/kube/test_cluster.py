@@ -1,4 +1,4 @@
-"""Caches and events against a real API server, with the provisioner's own rights."""
+"""Caches, events and the lease against a real API server; what is read and told, with the provisioner's own rights."""
 
 import json
 from collections.abc import AsyncIterator, Callable
