@@ -178,6 +178,8 @@ class Reflector(Generic[T]):
                     f"grant {verb} (with get, list and watch) on {info.plural} of API group {group or chr(34) * 2} "
                     f"in {where} to the service account of this process"
                 )
+            case 401:
+                return "check the credentials: the service account's token, or the user of the kubeconfig"
             case 404:
                 return f"{info.resource.api_version} {info.plural} is not served here: install what defines it"
             case _:

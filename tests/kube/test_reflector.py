@@ -211,13 +211,14 @@ async def test_a_server_behind_us_is_listed(api: FakeApi, store: Claims) -> None
 
 
 async def test_missing_permission_is_told_once_and_waited_out(api: FakeApi, store: Claims, lines: list[str]) -> None:
-    api.list_errors = [FORBIDDEN] * 4 + [KubeError(404, "NotFound")] * 3
+    api.list_errors = [KubeError(401)] * 2 + [FORBIDDEN] * 4 + [KubeError(404, "NotFound")] * 3
     async with following(api, store):
         api.watch_errors = [FORBIDDEN] * 3
         api.end_watches(NO_ANSWER)
         await trio.sleep(60)
     grant = 'of API group "" in the whole cluster to the service account of this process'
     assert lines == [
+        "Cannot list, trying on: check the credentials: the service account's token, or the user of the kubeconfig",
         f"Cannot list, trying on: grant list (with get, list and watch) on persistentvolumeclaims {grant}",
         "Cannot list, trying on: v1 persistentvolumeclaims is not served here: install what defines it",
         "Can list again: ",
