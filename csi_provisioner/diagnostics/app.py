@@ -5,6 +5,7 @@ method, as in the reference; everything that is not a page is 404. What the page
 """
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -20,9 +21,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from csi_provisioner.metrics import CONTENT_TYPE, Metrics
-from csi_provisioner.settings import HttpSettings
-
-from .listen import listen
 
 Page = Callable[[Request], Awaitable[Response]]
 
@@ -45,13 +43,22 @@ def metrics_page(metrics: Metrics) -> Page:
     return page
 
 
+def health_page(trouble: Callable[[], str | None]) -> Page:
+    """200 `ok` while there is no trouble, 500 with its text otherwise (process.md 6.6)."""
+
+    async def page(_request: Request) -> Response:
+        text = trouble()
+        if text is None:
+            return PlainTextResponse("ok")
+        return PlainTextResponse(f"internal server error: {text}\n", status_code=500)
+
+    return page
+
+
 async def serve(
-    http: HttpSettings, app: Starlette, *, task_status: "trio.TaskStatus[str]" = trio.TASK_STATUS_IGNORED
+    listener: socket.socket, app: Starlette, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until cancelled; started with the address that is listened on. ListenError if that cannot be."""
-    listener = listen(http.endpoint, http.path)
-    host, port, *_ = listener.getsockname()
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """Serve the connections of a socket that listens (`listen.listen`), until cancelled."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]  # hypercorn owns the descriptor from here on
     config.accesslog = None
@@ -59,7 +66,7 @@ async def serve(
     config.include_server_header = False
     async with trio.open_nursery() as nursery:
         await nursery.start(_serve, app, config)
-        task_status.started(address)
+        task_status.started()
 
 
 async def _serve(app: ASGIFramework, config: Config, *, task_status: "trio.TaskStatus[list[str]]") -> None:

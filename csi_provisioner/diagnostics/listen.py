@@ -29,6 +29,11 @@ def listen(endpoint: str, path: str) -> socket.socket:
     return listener
 
 
+def address_of(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _split(endpoint: str) -> tuple[str, int]:
     host, colon, port = endpoint.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:

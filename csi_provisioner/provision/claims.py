@@ -33,6 +33,9 @@ from .memory import ClaimMemory, Infeasible
 from .orphans import Orphans
 from .save import Saver
 
+# process.md 3.2: the second event source, of the few events that are not about an attempt
+POPULATOR_SOURCE = "external-provisioner"
+
 Owner = Callable[[PersistentVolumeClaim, StorageClass | None], bool]
 """Is the claim this instance's to provision? Only asked with `--node-deployment`."""
 
@@ -291,7 +294,7 @@ class ClaimReconciler:
         if not counted:
             self._count(claim, None)
         if ignored.event:
-            self._events.record(claim, "Normal", "Provisioning", ignored.event, failure_class="ignored")
+            self._events.record(claim, "Normal", "Provisioning", ignored.event, component=POPULATOR_SOURCE)
         log.v(2, "Claim is left alone", PVC=claim, reason=ignored.reason)
         self._end(claim, ignored.reason)
         return DONE

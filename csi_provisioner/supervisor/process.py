@@ -18,6 +18,7 @@ from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import StartError
+from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.kube.client import ConfigError, KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.kube.election import LeaseLostError
 from csi_provisioner.kube.events import EventRecorder
@@ -40,6 +41,8 @@ from .parts import Parts
 
 # process.md 4.2: for the first connection only
 FIRST_CONNECT = 30.0
+# From listening to serving HTTP
+HTTP_PAUSE = 0.5
 # After a loss, between two attempts to talk to a driver that answers, but not as it should
 RECONNECT_PAUSE = 1.0
 # What is left to say when everything else is over; the API server has this long to hear it
@@ -116,7 +119,7 @@ class _Process:
                 facts = await self._meet(driver)
                 local = await self._local(driver)
                 async with capacity.access(self._settings, facts.name, self._metrics) as access:
-                    await self._listen(services)
+                    self._listen(services)
                     await self._work(kube, driver, facts, provisioning, local, access)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
@@ -159,23 +162,29 @@ class _Process:
             return None
         return described(NodeName(name), await driver.node_get_info())
 
-    async def _listen(self, services: trio.Nursery) -> None:
+    def _listen(self, services: trio.Nursery) -> None:
+        """Listens at once, so that a bad address ends the process, and serves a little later."""
         http = self._settings.http
         if not http.endpoint:
             return
-        # The web framework is not free, and most sidecars run without an endpoint.
-        from csi_provisioner.diagnostics import app as diagnostics
-        from csi_provisioner.diagnostics.listen import ListenError
+        try:
+            listener = listen(http.endpoint, http.path)
+        except ListenError as error:
+            raise ExitError(str(error), exit_code=255) from error
+        log.info("Listening", address=address_of(listener), path=http.path)
+        services.start_soon(self._serve, listener)
 
+    async def _serve(self, listener: socket.socket) -> None:
+        # Loading the web framework takes as long as making the first volumes: those go first, and a scraper that is
+        # already here waits in the backlog.
+        await trio.sleep(HTTP_PAUSE)
+        from csi_provisioner.diagnostics import app as diagnostics
+
+        http = self._settings.http
         pages = {http.path: diagnostics.metrics_page(self._metrics)}
         if self._leadership.sought and not http.legacy:
             pages[HEALTH_PATH] = diagnostics.health_page(self._leadership.health)
-        app = diagnostics.application(pages)
-        try:
-            address = await services.start(diagnostics.serve, http, app)
-        except* ListenError as group:
-            raise ExitError(str(_leaves(group)[0]), exit_code=255) from group
-        log.info("Listening", address=address, path=http.path)
+        await diagnostics.serve(listener, diagnostics.application(pages))
 
     # ---- work
 

@@ -8,19 +8,19 @@ import httpx2
 import pytest
 import trio
 
-from csi_provisioner.diagnostics.app import application, metrics_page, serve
-from csi_provisioner.diagnostics.listen import ListenError, listen
+from csi_provisioner.diagnostics.app import application, health_page, metrics_page, serve
+from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.settings import HttpSettings
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
     metrics = Metrics()
     metrics.provision("fast", "", 0.3)
-    http = HttpSettings(endpoint="127.0.0.1:0", path="/m")
+    listener = listen("127.0.0.1:0", "/m")
+    address = address_of(listener)
     async with trio.open_nursery() as nursery:
-        address = await nursery.start(serve, http, application({http.path: metrics_page(metrics)}))
+        await nursery.start(serve, listener, application({"/m": metrics_page(metrics)}))
         async with httpx2.AsyncClient(base_url=f"http://{address}", headers={"accept-encoding": "identity"}) as client:
             yield client
         nursery.cancel_scope.cancel()
@@ -55,7 +55,9 @@ async def test_7_gzip_if_accepted(client: httpx2.AsyncClient) -> None:
 async def test_7_an_open_connection_does_not_hold_up_the_end() -> None:
     with trio.fail_after(2):
         async with trio.open_nursery() as nursery:
-            address = await nursery.start(serve, HttpSettings(endpoint="127.0.0.1:0"), application({}))
+            listener = listen("127.0.0.1:0", "/metrics")
+            address = address_of(listener)
+            await nursery.start(serve, listener, application({}))
             host, port = address.rsplit(":", 1)
             async with await trio.open_tcp_stream(host, int(port)):
                 nursery.cancel_scope.cancel()
@@ -93,3 +95,19 @@ def test_7_a_taken_port_is_named_with_the_path() -> None:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ListenError, match=f"{endpoint} to serve /m: Address already in use"):
             listen(endpoint, "/m")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "text"),
+    [(None, 200, "ok"), ("it is stuck", 500, "internal server error: it is stuck\n")],
+    ids=["6.6 well", "6.6 not renewed"],
+)
+async def test_6_6_health_of_the_election(trouble: str | None, status: int, text: str) -> None:
+    listener = listen("127.0.0.1:0", "/health")
+    address = address_of(listener)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, listener, application({"/health": health_page(lambda: trouble)}))
+        async with httpx2.AsyncClient(base_url=f"http://{address}") as client:
+            answer = await client.get("/health")
+        nursery.cancel_scope.cancel()
+    assert (answer.status_code, answer.text) == (status, text)

@@ -1,0 +1,60 @@
+"""The lease around the work: who may work, and how the health check tells (process.md 6, 7; design.md 2).
+
+Without `--leader-election` the work begins at once and no Lease is touched.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from csi_provisioner import __version__
+from csi_provisioner.kube import election
+from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.election import LeaderElector
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.settings import Settings
+
+HEALTH_PATH = "/healthz/leader-election"
+
+
+class Leadership:
+    """Known before it is sought, so that the HTTP endpoint can answer in standbys too."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.sought = settings.election.enabled
+        self._settings = settings
+        self._metrics = metrics
+        self._elector: LeaderElector | None = None
+        if self.sought:
+            metrics.leading(False)
+
+    def health(self) -> str | None:
+        """What is wrong; None while all is well."""
+        return self._elector.health() if self._elector is not None else None
+
+    async def run(self, driver: str, events: EventRecorder, lead: Callable[[], Awaitable[None]]) -> None:
+        """Runs `lead` once it may, and until it ends. Raises LeaseLostError when the lease is lost meanwhile."""
+        if not self.sought:
+            await lead()
+            return
+        settings = self._settings.election
+        identity = election.unique_identity(socket.gethostname())
+        # A client of its own, without a limit: busy workers must never delay a renewal (design.md 3, rule 8).
+        client = await connect(self._settings.cluster, user_agent=f"csi-provisioner/{__version__} (leader election)")
+        try:
+            self._elector = LeaderElector(
+                client,
+                settings,
+                name=election.lock_name(driver),
+                namespace=settings.namespace,
+                identity=identity,
+                metrics=self._metrics,
+                events=events,
+                component=f"{driver.replace('/', '-')}/{identity}",
+            )
+            await self._elector.run(lead)
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await client.aclose()
