@@ -57,7 +57,13 @@ async def test_a_volume_from_its_creation_to_its_end(admin: KubeClient, name: st
     assert patched.metadata.finalizers is not None
     assert "example.test/f" in patched.metadata.finalizers
     await admin.patch(PersistentVolume, name, {"metadata": {"finalizers": None}}, strategy="merge")
-    await admin.delete(PersistentVolume, name)
+    version = made.metadata.resourceVersion
+    async with admin.watch(PersistentVolume, resource_version=version, timeout_seconds=60) as events:
+        await admin.delete(PersistentVolume, name)
+        with trio.fail_after(30):  # until the controllers have let go of it
+            async for event in events:
+                if event.type == "DELETED" and event.object.metadata.name == name:
+                    break
     with pytest.raises(KubeError, match=f'delete PersistentVolume {name}: persistentvolumes "{name}" not found'):
         await admin.delete(PersistentVolume, name)
 
