@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from tests.cluster.controlplane import ControlPlane, binaries
 
 Requests = collections.Counter[str]
@@ -64,7 +62,7 @@ async def sandbox(folder: Path) -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def real(folder: Path) -> AsyncIterator[Cluster]:
     """etcd, kube-apiserver, kube-controller-manager, kube-scheduler; the provisioner has the rights of kustomize/."""
-    programs = await trio.to_thread.run_sync(binaries)
+    programs = binaries()
     if programs is None:
         raise RuntimeError("no control plane: set KUBEBUILDER_ASSETS, or have ../shared beside the repository")
     plane = ControlPlane(folder, programs)
@@ -75,7 +73,7 @@ async def real(folder: Path) -> AsyncIterator[Cluster]:
             plane.processes[name].send_signal(number)
 
     try:
-        await trio.to_thread.run_sync(plane.start)
+        plane.start()  # not in a worker thread: its processes are killed when the thread that started them ends
         yield Cluster(
             "control plane",
             plane.admin_kubeconfig,
@@ -107,6 +105,7 @@ class _Audit:
         self._plane.restart_apiserver(f"--audit-policy-file={policy}", f"--audit-log-path={self._log}")
 
     def requests(self) -> Requests:
+        self._log.touch()  # it is there from the first request on
         with self._log.open() as log:
             log.seek(self._read)
             lines = log.readlines()

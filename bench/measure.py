@@ -167,6 +167,7 @@ class Measure:
     async def requests(self, claims: int) -> tuple[Requests, Requests]:
         """The provisioner's requests for so many claims created, then deleted; a start's own are taken off."""
         self._cluster.count_requests()
+        self._cluster.requests()
         async with self._running() as provisioner:
             await provisioner.quiet()
         at_start = self._cluster.requests()
