@@ -5,6 +5,7 @@ What is secret is decided by the option in the proto, by way of the generated ta
 
 import json
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -19,12 +20,12 @@ STRIPPED = "***stripped***"
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def redact(message: Message) -> str:
-    shown = _fields(message)
+def redact(message: Message, secret: Collection[tuple[str, str]] = SECRET_FIELDS) -> str:
+    shown = _fields(message, secret)
     return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).translate(_ESCAPES)
 
 
-def _fields(message: Message) -> dict[str, Any]:
+def _fields(message: Message, secret: Collection[tuple[str, str]]) -> dict[str, Any]:
     """The populated fields by their names in the proto."""
     kind = type(message).__name__
     shown = {}
@@ -33,27 +34,26 @@ def _fields(message: Message) -> dict[str, Any]:
         value = getattr(message, name)
         if value is None or (not field.optional and not value):
             continue
-        # Names that are words of Python have a trailing underscore.
-        proto_name = name.rstrip("_")
-        shown[proto_name] = STRIPPED if (kind, proto_name) in SECRET_FIELDS else _value(field, value)
+        proto_name = name.rstrip("_")  # which names that are words of Python have
+        shown[proto_name] = STRIPPED if (kind, proto_name) in secret else _value(field, value, secret)
     return shown
 
 
-def _value(field: FieldMetadata, value: Any) -> Any:
+def _value(field: FieldMetadata, value: Any, secret: Collection[tuple[str, str]]) -> Any:
     if field.repeated:
-        return [_single(field, item) for item in value]
+        return [_single(field, item, secret) for item in value]
     if field.map_meta is not None:
         _, value_field = field.map_meta
-        return {_key(key): _single(value_field, item) for key, item in value.items()}
-    return _single(field, value)
+        return {_key(key): _single(value_field, item, secret) for key, item in value.items()}
+    return _single(field, value, secret)
 
 
-def _single(field: FieldMetadata, value: Any) -> Any:
+def _single(field: FieldMetadata, value: Any, secret: Collection[tuple[str, str]]) -> Any:
     if field.unwrap is not None:
         # A well-known type that betterproto2 replaced by a plain value: a wrapper has `value`, a Timestamp its parts.
-        return _fields(field.unwrap().from_wrapped(value))  # type: ignore[attr-defined]
+        return _fields(field.unwrap().from_wrapped(value), secret)  # type: ignore[attr-defined]
     if isinstance(value, Message):
-        return _fields(value)
+        return _fields(value, secret)
     if isinstance(value, betterproto2.Enum):
         return value.name or value.value
     if isinstance(value, bytes):

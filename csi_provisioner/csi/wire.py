@@ -147,12 +147,28 @@ def _fill(message: Message, data: bytes) -> None:
 def _takers(message_class: type[Message]) -> dict[int, Taker]:
     """By the tag: number and wire type. A field that comes with another wire type is as good as unknown."""
     hints = get_type_hints(message_class)
-    described = _described(message_class).items()
-    return {field.number << 3 | _wire_type(field): _taker(name, field, hints[name]) for name, field in described}
+    described = _described(message_class)
+    takers = {}
+    for name, field in described.items():
+        others = [other for other, of in described.items() if field.group and of.group == field.group and other != name]
+        taker = _taker(name, field, hints[name])
+        takers[field.number << 3 | _wire_type(field)] = _instead_of(others, taker) if others else taker
+    return takers
 
 
 def _wire_type(field: FieldMetadata) -> int:
     return _NUMBER if field.proto_type in _NUMBERS else _BYTES
+
+
+def _instead_of(others: list[str], taker: Taker) -> Taker:
+    """Of the fields of a oneof only the last that came is set."""
+
+    def take(message: Message, value: Any) -> None:
+        for other in others:
+            setattr(message, other, None)
+        taker(message, value)
+
+    return take
 
 
 def _taker(name: str, field: FieldMetadata, hint: Any) -> Taker:

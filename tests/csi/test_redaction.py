@@ -1,0 +1,82 @@
+"""How messages are shown: one row a kind of field (process.md 9.3)."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from betterproto2 import Message
+
+from csi_provisioner.csi.redaction import redact
+from csi_provisioner.model import csi
+from csi_provisioner.model.csi.secret_fields import SECRET_FIELDS
+
+MOUNT = csi.VolumeCapability(
+    mount=csi.VolumeCapabilityMountVolume(),
+    access_mode=csi.VolumeCapabilityAccessMode(mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER),
+)
+
+ROWS = {
+    "the example of the spec": (
+        csi.CreateVolumeRequest(
+            name="pvc-1",
+            capacity_range=csi.CapacityRange(required_bytes=1099511627776),
+            volume_capabilities=[MOUNT],
+            secrets={"password": "hidden"},
+        ),
+        '{"capacity_range":{"required_bytes":1099511627776},"name":"pvc-1","secrets":"***stripped***",'
+        '"volume_capabilities":[{"access_mode":{"mode":"SINGLE_NODE_WRITER"},"mount":{}}]}',
+    ),
+    "nothing": (csi.DeleteVolumeResponse(), "{}"),
+    "empty secrets are left out": (csi.DeleteVolumeRequest(volume_id="v", secrets={}), '{"volume_id":"v"}'),
+    "parameters and context are shown": (
+        csi.Volume(volume_context={"password": "shown"}),
+        '{"volume_context":{"password":"shown"}}',
+    ),
+    "keys of maps are sorted": (csi.Topology(segments={"b": "1", "a": "2"}), '{"segments":{"a":"2","b":"1"}}'),
+    "an enum without a name": (
+        csi.PluginCapabilityService(type=csi.PluginCapabilityServiceType(77)),
+        '{"type":77}',
+    ),
+    "false is not populated": (csi.Snapshot(ready_to_use=False), "{}"),
+    "true": (csi.Snapshot(ready_to_use=True), '{"ready_to_use":true}'),
+    "a wrapper": (csi.GetCapacityResponse(maximum_volume_size=5), '{"maximum_volume_size":{"value":5}}'),
+    "a wrapper of the default": (csi.ProbeResponse(ready=False), '{"ready":{}}'),
+    "a timestamp": (
+        csi.Snapshot(creation_time=datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC)),
+        '{"creation_time":{"seconds":7}}',
+    ),
+    "markup is escaped": (csi.Topology(segments={"a": "<&>"}), '{"segments":{"a":"\\u003c\\u0026\\u003e"}}'),
+    "it stays one line": (csi.Topology(segments={"a": "\n\u2028ö"}), '{"segments":{"a":"\\n\\u2028ö"}}'),
+    "lists": (
+        csi.CreateVolumeResponse(volume=csi.Volume(accessible_topology=[csi.Topology(), csi.Topology({"a": "b"})])),
+        '{"volume":{"accessible_topology":[{},{"segments":{"a":"b"}}]}}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "shown"), ROWS.values(), ids=ROWS)
+def test_9_3(message: Message, shown: str) -> None:
+    assert redact(message) == shown
+    json.loads(shown)
+
+
+def test_9_3_every_secret_field_of_the_proto_is_known() -> None:
+    assert len(SECRET_FIELDS) == 11
+    assert {field for _, field in SECRET_FIELDS} == {"secrets"}
+
+
+@pytest.mark.parametrize(("message", "field"), sorted(SECRET_FIELDS))
+def test_9_3_secrets_are_stripped_by_the_option(message: str, field: str) -> None:
+    request = getattr(csi, message)(**{field: {"key": "hidden"}})
+    assert redact(request) == f'{{"{field}":"***stripped***"}}'
+
+
+def test_9_3_secrets_are_stripped_at_every_level() -> None:
+    # The proto has none inside another message yet; a newer one may.
+    secret = {("Topology", "segments"), ("Volume", "volume_id")}
+    response = csi.CreateVolumeResponse(
+        volume=csi.Volume(volume_id="hidden", accessible_topology=[csi.Topology({"a": "hidden"})])
+    )
+    assert redact(response, secret) == (
+        '{"volume":{"accessible_topology":[{"segments":"***stripped***"}],"volume_id":"***stripped***"}}'
+    )
