@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.controlplane import ControlPlane, binaries
 
@@ -36,7 +37,7 @@ class Cluster:
     count_requests: Callable[[], None]
     """From now on; a real API server needs a restart for it and is slower afterwards."""
     requests: Callable[[], Requests]
-    """The provisioner's requests by verb and resource since it was asked last."""
+    """The provisioner's requests since it was asked last, by verb and resource, and status if refused."""
 
 
 @asynccontextmanager
@@ -110,5 +111,9 @@ class _Audit:
             log.seek(self._read)
             lines = log.readlines()
             self._read = log.tell()
-        references = ((line["verb"], line.get("objectRef", {})) for line in map(json.loads, lines))
-        return collections.Counter(f"{verb} {about.get('resource', '?')}" for verb, about in references)
+        return collections.Counter(map(_request, map(json.loads, lines)))
+
+
+def _request(line: dict[str, Any]) -> str:
+    code = line["responseStatus"]["code"]
+    return f"{line['verb']} {line.get('objectRef', {}).get('resource', '?')}" + (f" ({code})" if code >= 300 else "")

@@ -14,7 +14,9 @@ from csi_provisioner.sandbox.api.server import ApiServer, serve
 def _requests(server: ApiServer) -> str:
     """Requests since the last time, counted by verb and kind; those of the measurements themselves left out."""
     counts = collections.Counter(
-        f"{call.verb} {call.kind}" for call in server.calls if not call.agent.startswith("bench")
+        f"{call.verb} {call.kind}" + (f" ({call.code})" if call.code >= 300 else "")
+        for call in server.calls
+        if not call.agent.startswith("bench")
     )
     server.calls.clear()
     return json.dumps(counts)
