@@ -2,7 +2,16 @@
 
 import sys
 
-from csi_provisioner.sandbox.demo import main
+
+def _main() -> int:
+    try:
+        # Importing all of it takes a moment, in which Ctrl-C is no reason for a traceback either.
+        from csi_provisioner.sandbox.demo import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())
