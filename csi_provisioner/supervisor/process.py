@@ -115,6 +115,7 @@ class _Process:
             channel = Channel(self._settings.csi.address, on_lost=self._on_lost, metrics=self._metrics)
             async with channel:
                 driver = Driver(channel, self._settings.csi)
+                log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)
                 facts = await self._meet(driver)
                 local = await self._local(driver)
@@ -151,7 +152,7 @@ class _Process:
             # Once more under the driver's own name, for a sample that dashboards of such drivers know (process.md 3).
             await driver.probe_until_ready()
         plugin, controller = await driver.read_capabilities()
-        log.v(2, "Driver is ready", driver=name, inTreeName=in_tree or "")
+        log.info("CSI driver is ready", driver=name, inTreeName=in_tree or "")
         topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
         return DriverFacts(name, in_tree, plugin, controller, topology)
 
