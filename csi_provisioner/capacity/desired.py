@@ -17,7 +17,7 @@ from csi_provisioner.model.kubernetes import CSIStorageCapacity, StorageClass
 IMMEDIATE = "Immediate"
 
 
-class Surplus(msgspec.Struct, frozen=True, tag=True):
+class Surplus(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """An object to delete. Not looked at again before it is: a pair that came back gets a new object."""
 
     uid: str

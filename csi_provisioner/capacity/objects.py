@@ -20,7 +20,7 @@ from csi_provisioner.planning import quantity
 from csi_provisioner.planning.refusal import Refusal
 
 
-class Pair(msgspec.Struct, frozen=True, tag=True):
+class Pair(msgspec.Struct, frozen=True, tag=True, array_like=True):
     segment: Segment
     class_name: str
 

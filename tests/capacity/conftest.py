@@ -1,0 +1,15 @@
+"""A cluster with a driver of three zones, and a publisher's settings."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.embedded import Cluster, embedded
+
+
+@pytest.fixture
+async def cluster(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with embedded(tmp_path) as made:
+        made.objects.create("Namespace", {"metadata": {"name": "ns1"}})
+        yield made

@@ -1,0 +1,125 @@
+"""A cluster in this process, on virtual time: the sandbox's API, as many drivers and provisioners as a test wants.
+
+Provisioners are the whole program but for its command line: they get the settings, speak HTTP and gRPC, and end with
+the test.
+"""
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+
+from csi_provisioner import supervisor
+from csi_provisioner.sandbox.api.errors import Object
+from csi_provisioner.sandbox.api.objects import Objects
+from csi_provisioner.sandbox.api.server import ApiServer, serve
+from csi_provisioner.sandbox.driver import Config, Driver
+from csi_provisioner.settings import ClusterSettings, CsiSettings, Settings
+
+VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+"""For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date."""
+
+SELECTED = "volume.kubernetes.io/selected-node"
+
+
+class Cluster:
+    """`objects` is what the API server has, `server` counts and spoils requests."""
+
+    def __init__(self, server: ApiServer, folder: Path, nursery: trio.Nursery) -> None:
+        self.server = server
+        self.objects: Objects = server.objects
+        self._folder = folder
+        self._nursery = nursery
+        self._kubeconfig = folder / "kubeconfig"
+        self._kubeconfig.write_text(server.kubeconfig_text())
+
+    async def driver(self, config: Config) -> Driver:
+        driver = Driver(config)
+        await self._nursery.start(driver.serve, self.socket(config))
+        return driver
+
+    def socket(self, config: Config) -> str:
+        return str(self._folder / f"{config.node_id}.sock")
+
+    def settings(self, config: Config, **groups: Any) -> Settings:
+        cluster = groups.pop("cluster", ClusterSettings(capacity_qps=None))
+        return Settings(
+            csi=CsiSettings(address=self.socket(config)),
+            cluster=replace(cluster, kubeconfig=str(self._kubeconfig)),
+            **groups,
+        )
+
+    def provisioner(self, settings: Settings) -> None:
+        """Runs until the test ends."""
+        self._nursery.start_soon(partial(supervisor.run, settings, stop=trio.Event()))
+
+    # ---- objects
+
+    def node(self, name: str, driver: str, **labels: str) -> None:
+        given = {_key(label): value for label, value in labels.items()}
+        self.objects.create("Node", {"metadata": {"name": name, "labels": given}})
+        entry = {"name": driver, "nodeID": name, "topologyKeys": list(given)}
+        self.objects.create("CSINode", {"metadata": {"name": name}, "spec": {"drivers": [entry]}})
+
+    def storage_class(self, name: str, driver: str, *, late: bool = True, **fields: Any) -> None:
+        mode = "WaitForFirstConsumer" if late else "Immediate"
+        self.objects.create(
+            "StorageClass", {"metadata": {"name": name}, "provisioner": driver, "volumeBindingMode": mode} | fields
+        )
+
+    def claim(self, name: str, class_name: str, *, size: str = "1Gi", node: str = "", **spec: Any) -> None:
+        metadata: Object = {"name": name, "annotations": {SELECTED: node} if node else {}}
+        wanted = {"storageClassName": class_name, "accessModes": ["ReadWriteOnce"]}
+        wanted |= {"resources": {"requests": {"storage": size}}} | spec
+        self.objects.create("PersistentVolumeClaim", {"metadata": metadata, "spec": wanted}, "default")
+
+    def claims(self) -> dict[str, Object]:
+        return {claim["metadata"]["name"]: claim for claim in self.objects.all("PersistentVolumeClaim")}
+
+    def selected(self, name: str) -> str:
+        return str(self.claims()[name]["metadata"].get("annotations", {}).get(SELECTED, ""))
+
+    def is_bound(self, *names: str) -> bool:
+        claims = self.claims()
+        return all(claims[name].get("status", {}).get("phase") == "Bound" for name in names)
+
+    def events(self, about: str) -> list[str]:
+        """Reason and message of the events on an object."""
+        return [
+            f"{event['reason']}: {event['message']}"
+            for event in self.objects.all("Event")
+            if event["involvedObject"]["name"] == about
+        ]
+
+    def counts(self, kind: str) -> dict[str, int]:
+        """How often each write of a kind was asked for."""
+        calls = self.server.calls.of(kind=kind)
+        writes = ("create", "update", "patch", "delete")
+        return {verb: count for verb in writes if (count := sum(call.verb == verb for call in calls))}
+
+    async def until(self, holds: Any, *, limit: float = 3600.0) -> None:
+        with trio.fail_after(limit):
+            while not holds():  # noqa: ASYNC110 - of whatever the test looks at
+                await trio.sleep(0.05)
+
+
+def _key(label: str) -> str:
+    return f"acme.test/{label}"
+
+
+@asynccontextmanager
+async def embedded(folder: Path) -> AsyncIterator[Cluster]:
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, objects=Objects(seed=1)))
+        cluster = Cluster(server, folder, nursery)
+        try:
+            yield cluster
+        finally:
+            gc.unfreeze()  # provisioners froze what they found; the rest of the test run is not their business
+        nursery.cancel_scope.cancel()
