@@ -1,0 +1,233 @@
+"""The channel against a peer that is told what to send, on virtual time (process.md 4; design.md 3 rule 7)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from h2.settings import SettingCodes
+
+from csi_provisioner.csi.answer import LARGEST
+from csi_provisioner.csi.channel import Channel
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.model import csi
+from csi_provisioner.model.codes import Code
+from tests.csi.counted import Counted
+from tests.csi.peer import HEADERS, OK, Call, Peer, answer_empty, answer_nothing, peer
+
+METHOD = "/csi.v1.Controller/DeleteVolume"
+LIMIT = 10.0
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+class Link:
+    """A channel with what it reports."""
+
+    def __init__(self, path: Path) -> None:
+        self.lost = 0
+        self.metrics = Counted()
+        self.channel = Channel(str(path), on_lost=self._on_lost, metrics=self.metrics)
+
+    def _on_lost(self) -> None:
+        self.lost += 1
+
+    async def delete(self, volume: str = "v", limit: float = LIMIT, migrated: bool | None = None) -> None:
+        request = csi.DeleteVolumeRequest(volume_id=volume)
+        await self.channel.call(METHOD, request, csi.DeleteVolumeResponse, timeout=limit, migrated=migrated)
+
+    async def fail(self) -> CallError:
+        with pytest.raises(CallError) as caught:
+            await self.delete()
+        return caught.value
+
+
+@asynccontextmanager
+async def linked(
+    folder: Path, answer: Callable[[Call], Awaitable[None]] = answer_empty
+) -> AsyncIterator[tuple[Peer, Link]]:
+    async with peer(folder / "csi.sock", answer) as other:
+        link = Link(other.path)
+        async with link.channel:
+            yield other, link
+
+
+async def test_what_is_sent(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (other, link):
+        await link.delete("vol-1")
+    (call,) = other.calls
+    assert call.headers.pop("user-agent").startswith("csi-provisioner/")
+    assert call.headers == {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": METHOD,
+        ":authority": "localhost",
+        "grpc-timeout": "10000m",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    assert call.request == b"\0\0\0\0\x07" + bytes(csi.DeleteVolumeRequest(volume_id="vol-1"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (10.0, "10000m"),
+        (0.0001, "1m"),
+        (1.5, "1500m"),
+        (99_999.0, "99999000m"),
+        (100_000.0, "100000S"),
+        (1e12, "99999999S"),
+    ],
+)
+async def test_4_5_the_limit_on_the_wire(tmp_path: Path, limit: float, said: str) -> None:
+    async with linked(tmp_path) as (other, link):
+        await link.delete(limit=limit)
+    assert other.calls[0].headers["grpc-timeout"] == said
+
+
+async def test_4_5_a_shorter_scope_of_the_caller_is_told_too(tmp_path: Path) -> None:
+    async with linked(tmp_path, answer_nothing) as (other, link):
+        with trio.move_on_after(2):
+            await link.delete()
+    assert other.calls[0].headers["grpc-timeout"] == "2000m"
+
+
+async def test_4_5_no_answer_is_a_timeout(tmp_path: Path) -> None:
+    async with linked(tmp_path, answer_nothing) as (other, link):
+        started = trio.current_time()
+        error = await link.fail()
+        assert trio.current_time() - started == pytest.approx(LIMIT)
+        assert (error.code, error.message) == (Code.DEADLINE_EXCEEDED, "no answer within 10 s")
+        await other.calls[0].reset_by_client.wait()
+        assert link.lost == 0
+
+
+async def test_4_5_a_timeout_the_driver_reports(tmp_path: Path) -> None:
+    async with linked(tmp_path, lambda call: call.refuse(4, "too slow")) as (_, link):
+        error = await link.fail()
+    assert (error.code, error.message) == (Code.DEADLINE_EXCEEDED, "too slow")
+
+
+async def test_4_5_a_stream_reset_when_its_time_is_up_is_a_timeout(tmp_path: Path) -> None:
+    async def reset_late(call: Call) -> None:
+        await trio.sleep(LIMIT)
+        await call.reset(8)
+
+    async with linked(tmp_path, reset_late) as (_, link):
+        assert (await link.fail()).code == Code.DEADLINE_EXCEEDED
+
+
+async def test_a_cancelled_call_ends_at_once_and_the_driver_is_told(tmp_path: Path) -> None:
+    async with linked(tmp_path, answer_nothing) as (other, link):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.delete)
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            started = trio.current_time()
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() == started
+        await other.calls[0].reset_by_client.wait()
+        assert link.metrics.calls == [(METHOD, "Canceled", None)]
+        other.answer = answer_empty
+        await link.delete()
+        assert len(other.connections) == 1
+
+
+async def test_a_hundred_calls_share_one_connection(tmp_path: Path) -> None:
+    everybody = trio.Event()
+
+    async def together(call: Call) -> None:
+        if len(other.calls) == 100:
+            everybody.set()
+        await everybody.wait()
+        await call.answer()
+
+    async with linked(tmp_path, together) as (other, link), trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(link.delete)
+    assert len(other.connections) == 1
+
+
+async def test_a_driver_with_few_streams_is_not_asked_for_more(tmp_path: Path) -> None:
+    busy: set[Call] = set()
+    most = 0
+
+    async def slowly(call: Call) -> None:
+        nonlocal most
+        busy.add(call)
+        most = max(most, len(busy))
+        await trio.sleep(0.1)
+        busy.remove(call)
+        await call.answer()
+
+    async with peer(tmp_path / "csi.sock", slowly) as other:
+        other.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 3}
+        link = Link(other.path)
+        async with link.channel, trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(link.delete)
+    assert most == 3
+
+
+async def test_a_request_larger_than_the_windows(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (other, link):
+        await link.delete("v" * 300_000)
+    assert len(other.calls[0].request) > 300_000
+
+
+async def test_an_answer_larger_than_the_windows(tmp_path: Path) -> None:
+    message = b"\x0a" + b"\x80\x80\x80\x01" + b"x" * (1 << 21)  # field 1, which DeleteVolumeResponse does not have
+
+    async with linked(tmp_path, lambda call: call.answer(message)) as (_, link):
+        await link.delete()
+
+
+async def test_4_1_an_answer_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
+    async def huge(call: Call) -> None:
+        await call.send_headers(HEADERS)
+        await call.send_data(b"\0" + (LARGEST + 1).to_bytes(4, "big") + b"x" * 20_000)
+
+    async with linked(tmp_path, huge) as (other, link):
+        assert (await link.fail()).code == Code.RESOURCE_EXHAUSTED
+        await other.calls[0].reset_by_client.wait()
+        other.answer = answer_empty
+        await link.delete()
+        assert link.lost == 0
+
+
+async def test_a_call_is_counted_however_it_ends(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (other, link):
+        await link.delete(migrated=True)
+        other.answer = lambda call: call.refuse(8)
+        await link.fail()
+        other.answer = lambda call: call.refuse(99)
+        await link.fail()
+        other.answer = lambda call: call.send_headers([(":status", "418")], end=True)
+        await link.fail()
+        other.answer = answer_nothing
+        await link.fail()
+    assert link.metrics.calls == [
+        (METHOD, "OK", True),
+        (METHOD, "ResourceExhausted", None),
+        (METHOD, "Code(99)", None),
+        (METHOD, "unknown-non-grpc", None),
+        (METHOD, "DeadlineExceeded", None),
+    ]
+    assert link.metrics.seconds[-1] == pytest.approx(LIMIT)
+
+
+async def test_an_answer_counts_although_the_connection_ends_with_it(tmp_path: Path) -> None:
+    async def last_words(call: Call) -> None:
+        call.connection.h2.send_headers(1, HEADERS)
+        call.connection.h2.send_data(1, b"\0\0\0\0\0")
+        call.connection.h2.send_headers(1, OK, end_stream=True)
+        await call.connection.say_goodbye()
+
+    async with linked(tmp_path, last_words) as (_, link):
+        await link.delete()
+        assert link.lost == 1
