@@ -41,18 +41,20 @@ class FailedError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0 if every claim got its volume and gave it back."""
     options = _parser().parse_args(arguments)
+    out = sys.stdout
     with tempfile.TemporaryDirectory(prefix="csi-sandbox-") as name, contextlib.ExitStack() as stack:
-        out, folder = sys.stdout, Path(name)
+        folder = Path(name)
         log = folder / "provisioner.log"
         if not options.log:
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(log.open("w", buffering=1))))
         code = 1
         try:
-            code = trio.run(_Demo(options, folder, out).run)
+            code = trio.run(Demo(options.claims, folder, out, keep=options.keep, flags=options.flags).run)
         except* FailedError as group:
-            out.write(f"\nFAILED: {'; '.join(str(error) for error in _leaves(group))}\n")
-            if log.exists():
-                out.write("The end of the provisioner's log:\n" + "".join(log.read_text().splitlines(True)[-20:]))
+            out.write("".join(f"\nFAILED: {error}\n" for error in _leaves(group)))
+            if log.exists() and log.stat().st_size:
+                lines = log.read_text().splitlines(keepends=True)
+                out.write("The end of the provisioner's log:\n" + "".join(lines[-20:]))
         return code
 
 
@@ -70,11 +72,15 @@ def settings(arguments: Sequence[str]) -> Settings:
     return found
 
 
-class _Demo:
-    def __init__(self, options: argparse.Namespace, folder: Path, out: TextIO) -> None:
-        self._claims = [f"claim-{number}" for number in range(1, options.claims + 1)]
-        self._keep: bool = options.keep
-        self._flags: list[str] = options.flags
+class Demo:
+    """One performance. `folder` takes socket, kubeconfig and volumes; `flags` are more flags for the provisioner."""
+
+    def __init__(
+        self, claims: int, folder: Path, out: TextIO, *, keep: bool = False, flags: Sequence[str] = ()
+    ) -> None:
+        self._claims = [f"claim-{number}" for number in range(1, claims + 1)]
+        self._keep = keep
+        self._flags = flags
         self._folder = folder
         self._out = out
         self._objects = Objects()
