@@ -28,7 +28,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parent.parent.parent
 # The base, and what users opt in to: secrets named by classes, grants of the cross-namespace gate
-MANIFESTS = [REPOSITORY / "kustomize" / name for name in ("base", "secrets", "reference-grants")]
+MANIFESTS = [REPOSITORY / "kustomize" / name for name in ("base", "secrets", "reference-grants", "capacity")]
 RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 CONTROLLERS = (
     "persistentvolume-binder-controller,persistentvolumeclaim-protection-controller,persistentvolume-protection-controller,"

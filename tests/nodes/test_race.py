@@ -1,0 +1,151 @@
+"""Node-deployment.md 5, 6, 8 and 14 with the whole program on each node: the race for claims that any node may have."""
+
+from itertools import pairwise
+
+import pytest
+import trio
+
+from csi_provisioner.sandbox.api.faults import Fault as Refusal
+from csi_provisioner.sandbox.driver import GIB, Fault
+from csi_provisioner.settings import RetrySettings
+from tests.embedded import VIRTUAL, Cluster
+from tests.nodes.deployed import CLAIM, annotate, deploy, volumes
+from tests.nodes.objects import DRIVER, SELECTED
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+async def test_node_deployment_6_waits_within_the_base_delay(cluster: Cluster) -> None:
+    await deploy(cluster, "a", nodes={"base_delay": 20.0, "max_delay": 60.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    await trio.sleep(1)
+    begin = trio.current_time()
+    for number in range(50):
+        cluster.claim(f"c{number}", "fast")
+    taken: dict[str, float] = {}
+    while len(taken) < 50:
+        await trio.sleep(0.1)
+        for name in cluster.claims():
+            if cluster.selected(name):
+                taken.setdefault(name, trio.current_time() - begin)
+    assert max(taken.values()) <= 20.2
+    assert 7 <= sum(taken.values()) / 50 <= 13  # drawn evenly
+
+
+async def test_waiting_claims_hold_no_worker(cluster: Cluster) -> None:
+    """Two workers, a hundred claims that wait: one that is ours is served at once."""
+    slow = {"base_delay": 1000.0, "max_delay": 1000.0}
+    await deploy(cluster, "a", nodes=slow, retries=RetrySettings(workers=2))
+    cluster.storage_class("fast", DRIVER, late=False)
+    for number in range(100):
+        cluster.claim(f"c{number}", "fast")
+    await trio.sleep(0.5)
+    cluster.claim("mine", "fast", node="a")
+    await cluster.until(lambda: cluster.is_bound("mine"), limit=2)
+
+
+async def test_node_deployment_5_somebody_changes_the_claim_meanwhile(cluster: Cluster) -> None:
+    """A conflict draws the next, longer delay; nothing is written over."""
+    await deploy(cluster, "a", nodes={"base_delay": 1.0, "max_delay": 4.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, code=409, times=3))
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: cluster.is_bound("data"), limit=1 + 2 + 4 + 4)
+    writes = [call for call in cluster.server.calls.of("update", CLAIM) if call.name == "data"]
+    assert [call.code for call in writes] == [409, 409, 409, 200]
+    waits = [after.at - before.at for before, after in pairwise(writes)]
+    assert 1 <= waits[0] <= 2.1
+    assert all(3 <= wait <= 4.1 for wait in waits[1:])
+    assert not any(line.startswith("ProvisioningFailed") for line in cluster.events("data"))
+
+
+async def test_node_deployment_5_the_claim_cannot_be_written(cluster: Cluster) -> None:
+    await deploy(cluster, "a", nodes={"base_delay": 1.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, code=403, times=2))
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: cluster.is_bound("data"), limit=10)
+    await trio.sleep(5)
+    [failed] = [line for line in cluster.events("data") if line.startswith("ProvisioningFailed")]
+    assert "node check failed: selecting node a for claim default/data failed" in failed
+    assert "(attempt 2; next try in 2 s)" in failed
+
+
+async def test_node_deployment_15_3_an_update_while_the_claim_is_worked_on_is_not_lost(cluster: Cluster) -> None:
+    """The scheduler or a controller of the user gives the claim to this node while it looks for room."""
+    driver = await deploy(cluster, "a", nodes={"base_delay": 1.0})
+    driver.faults.add(Fault(rpc="GetCapacity", delay=8.0))
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await driver.wait_until(lambda: bool(driver.made("GetCapacity")))
+    annotate(cluster, "data", SELECTED, "a")
+    await cluster.until(lambda: cluster.is_bound("data"), limit=30)
+
+
+async def test_node_deployment_5_claims_that_go_are_not_waited_for(cluster: Cluster) -> None:
+    driver = await deploy(cluster, "a", nodes={"base_delay": 5.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await trio.sleep(0.01)
+    cluster.objects.delete(CLAIM, "data", "default")
+    await trio.sleep(1)
+    cluster.claim("data", "fast")  # another claim under its name
+    await cluster.until(lambda: cluster.is_bound("data"), limit=10)
+    assert len(driver.made("CreateVolume")) == 1
+    assert [call.code for call in cluster.server.calls.of("update", CLAIM)].count(200) == 1
+
+
+async def test_node_deployment_8_exhausted_sends_the_claim_back_into_the_race(cluster: Cluster) -> None:
+    """Driver a says there is room, but there is none; b takes the claim in the end."""
+    quick = {"base_delay": 1.0, "max_delay": 8.0}
+    first = await deploy(cluster, "a", nodes=quick)
+    first.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: len(first.made("CreateVolume")) >= 2)
+    await deploy(cluster, "b", nodes={"base_delay": 0.0})
+    await cluster.until(lambda: cluster.is_bound("data"), limit=200)
+    assert volumes(cluster) == {"data": "b"}
+    assert any("ResourceExhausted" in line for line in cluster.events("data"))
+
+
+@pytest.mark.parametrize("count", [3])
+async def test_node_deployment_14_walk_through(cluster: Cluster, count: int) -> None:
+    """a has 2Gi, b and c have 50Gi: a asks and leaves the claim, b or c takes it, once."""
+    drivers = {name: await deploy(cluster, name, size * GIB) for name, size in (("a", 2), ("b", 50), ("c", 50))}
+    assert len(drivers) == count
+    cluster.storage_class("fast", DRIVER, late=False)
+    for number in range(10):
+        cluster.claim(f"data-db-{number}", "fast", size="5Gi")
+    await cluster.until(lambda: cluster.is_bound(*cluster.claims()), limit=200)
+    assert set(volumes(cluster).values()) == {"b", "c"}
+    assert drivers["a"].made("GetCapacity")
+    assert not drivers["a"].made("CreateVolume")
+    assert sum(len(driver.made("CreateVolume")) for driver in drivers.values()) == 10
+    assert all(len(driver.made("NodeGetInfo")) == 1 for driver in drivers.values())
+
+
+async def test_twenty_nodes_race_for_a_hundred_claims(cluster: Cluster) -> None:
+    """Each volume is made exactly once, in one driver; each claim is written by one node.
+
+    A slow API server lets several nodes see the same claim free: the version they write it under decides.
+    """
+    cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, delay=2.0, times=None))
+    names = [f"node-{number}" for number in range(20)]
+    drivers = [await deploy(cluster, name) for name in names]
+    cluster.storage_class("fast", DRIVER, late=False)
+    await trio.sleep(5)
+    for number in range(100):
+        cluster.claim(f"data-{number}", "fast", size="1Gi")
+    await cluster.until(lambda: cluster.is_bound(*cluster.claims()), limit=400)
+    made = [volume.name for driver in drivers for volume in driver.state.volumes.values()]
+    assert len(made) == len(set(made)) == 100
+    assert sum(len(driver.made("CreateVolume")) for driver in drivers) == 100
+    assert len(volumes(cluster)) == 100
+    assert all(cluster.selected(name) == node for name, node in volumes(cluster).items())
+    assert len(cluster.server.calls.of("update", CLAIM, code=200)) == 100
+    assert len(cluster.server.calls.of("update", CLAIM, code=409)) > 10
+    assert len(set(volumes(cluster).values())) > 10  # spread by chance
