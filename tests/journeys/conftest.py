@@ -41,12 +41,17 @@ async def real_world(anyio_backend: object, tmp_path: Path, control_plane: Contr
 
 
 @pytest.fixture
-async def world(
-    anyio_backend: object, tier: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[World]:
-    if tier == SANDBOX:
+def plane(tier: str, request: pytest.FixtureRequest) -> ControlPlane | None:
+    """Started outside of the test's event loop, which it outlives."""
+    found: ControlPlane | None = request.getfixturevalue("control_plane") if tier == CLUSTER else None
+    return found
+
+
+@pytest.fixture
+async def world(anyio_backend: object, plane: ControlPlane | None, tmp_path: Path) -> AsyncIterator[World]:
+    if plane is None:
         async with embedded(tmp_path) as one:
             yield one
     else:
-        async with real(request.getfixturevalue("control_plane"), tmp_path) as other:
+        async with real(plane, tmp_path) as other:
             yield other

@@ -112,12 +112,15 @@ def _call(rpc: str, request: Any, code: str | None) -> Call:
 
 @asynccontextmanager
 async def embedded(folder: Path) -> AsyncIterator[Embedded]:
-    async with running() as server, entering(server.url, forget=server.objects.storage.compact) as api:
-        async with trio.open_nursery() as nursery:
-            world = Embedded(api, server, folder, nursery)
-            await world.start_driver()
-            try:
-                yield world
-            finally:
-                gc.unfreeze()  # the provisioner froze what it found; the rest of the test run is not its business
-            nursery.cancel_scope.cancel()
+    async with (
+        running() as server,
+        entering(server.url, forget=server.objects.storage.compact) as api,
+        trio.open_nursery() as nursery,
+    ):
+        world = Embedded(api, server, folder, nursery)
+        await world.start_driver()
+        try:
+            yield world
+        finally:
+            gc.unfreeze()  # the provisioner froze what it found; the rest of the test run is not its business
+        nursery.cancel_scope.cancel()
