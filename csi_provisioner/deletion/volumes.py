@@ -151,7 +151,8 @@ class VolumeReconciler:
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
         try:
-            await self._patch(seen, "remove")
+            # so that the watch's news of the deletion do not begin it once more
+            self._volumes.remember(await self._patch(seen, "remove"))
         except KubeError as error:
             if not error.not_found:
                 raise
@@ -168,7 +169,7 @@ class VolumeReconciler:
             volume,
             "Warning",
             "VolumeFailedDelete",
-            f"{message} (attempt {attempt}; next try in {delay:.3g} s)",
+            f"{message} (attempt {attempt}; next try in {delay:g} s)",
             failure_class=kind,
         )
         return Retry(message)

@@ -230,7 +230,7 @@ class KubeClient:
         obj = await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")
         if seen and version != seen:
-            text = f"it has changed: resourceVersion {version}, decided on {seen}"
+            text = "it has changed since it was looked at"
             raise KubeError(409, "Conflict", text, doing=described("change", kind, name, namespace))
         if not edit(obj):
             return None

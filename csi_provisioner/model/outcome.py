@@ -32,10 +32,12 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class RetryAt(msgspec.Struct, frozen=True):
-    """Try again at `due` (seconds on the clock of `trio.current_time`), without counting a failure."""
+    """Try again at `due` (seconds on the clock of `trio.current_time`), not earlier or later by any failure count;
+    `failed` says that this was a try, and counts as one."""
 
     due: float
     reason: str
+    failed: bool = False
 
 
 Outcome = Done | Retry | RetryAt

@@ -53,11 +53,13 @@ class Caches:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by."""
+    """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by;
+    `asked` says that the driver was called, so that the state is its own word."""
 
     state: State
     message: str
     kind: str
+    asked: bool
     infeasible: bool = False
 
 
@@ -105,8 +107,8 @@ class ClaimReconciler:
 
     async def reconcile(self, uid: str) -> Outcome:
         claim = self._caches.claims.by_uid(uid) or self._memory.in_progress.get(uid)
-        if claim is None:
-            return DONE
+        if claim is None or self._memory.is_unsaved(uid):
+            return DONE  # an unsaved volume is made; writing it is an item of its own
         held = self._held_off(claim)
         if held is not None:
             return held
@@ -121,8 +123,6 @@ class ClaimReconciler:
             case gate.Fail(message=message):
                 self._count(claim, None)
                 return Retry(message)
-        if self._memory.is_unsaved(uid):
-            return DONE  # the volume is made; writing it is an item of its own
         try:
             if await self._was_made(claim):
                 return DONE
@@ -153,6 +153,7 @@ class ClaimReconciler:
     def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
         uncertain = self._memory.in_progress.pop(claim.metadata.uid, None) is not None
+        self._memory.topology.pop(claim.metadata.uid, None)
         if uncertain and claim.spec.volumeName != self._name(claim):
             self.suspect(claim, reason)
 
@@ -226,10 +227,12 @@ class ClaimReconciler:
     async def _try(
         self, claim: PersistentVolumeClaim, storage_class: StorageClass
     ) -> "PersistentVolume | Failure | Ignored":
+        asked = False
         try:
             gate.check_addressed(claim, self._facts)
             plan = await self._gatherer.plan(claim, storage_class)
             self._memory.in_progress[claim.metadata.uid] = claim  # until the driver says for certain that it is not
+            asked = True
             made = await self._creator.create(plan)
             pv = await self._compose(plan, made)
         except Ignored as ignored:
@@ -237,14 +240,15 @@ class ClaimReconciler:
         except Refusal as refusal:
             if refusal.detail:
                 log.warning(refusal.message, PVC=claim, detail=refusal.detail)
-            return Failure(refusal.state, refusal.message, "refused")
+            return Failure(refusal.state, refusal.message, "refused", asked)
         except KubeError as error:
-            return Failure(State.NO_CHANGE, str(error), f"api {error.code}")
+            return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked)
         except CallError as error:
             return self._call_failed(claim, error)
         if self._placement is not None:
             self._placement.forget(claim.metadata.uid)
         self._memory.in_progress.pop(claim.metadata.uid, None)
+        self._orphans.has_owner(pv.metadata.name)
         self._memory.keep_unsaved(pv)  # from here on the volume is not lost, whatever is cancelled
         await self._release_snapshot(claim)
         await self._saver.save(pv)
@@ -256,7 +260,7 @@ class ClaimReconciler:
         if self._placement is not None and verdict.forgets_topology(state, topology_active=self._facts.topology):
             self._placement.forget(claim.metadata.uid)
         message = f"driver {self._facts.name} could not create the volume: {error}"
-        return Failure(state, message, label(error.code), infeasible=verdict.is_infeasible(code))
+        return Failure(state, message, label(error.code), asked=True, infeasible=verdict.is_infeasible(code))
 
     async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
         composed = volume.compose(plan, made, self._facts, self._identity, self._provisioning)
@@ -301,19 +305,19 @@ class ClaimReconciler:
 
     async def _failed(self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure) -> Outcome:
         uid = claim.metadata.uid
+        attempt, delay = self._next_try(uid)
+        then = f"next try in {delay:g} s"
+        until = trio.current_time() + self._retries.maximum
         if failure.infeasible:
-            until = trio.current_time() + self._retries.maximum
-            self._memory.infeasible.setdefault(uid, Infeasible(until, storage_class.metadata.uid))
-            delay = self._retries.maximum
-        else:
-            delay = self._next_try(uid)[1]
+            self._memory.infeasible[uid] = Infeasible(until, storage_class.metadata.uid)
+            then = f"retries are slow after this: in {self._retries.maximum:g} s, or once the StorageClass is made anew"
         rescheduled = (
             failure.state is State.RESCHEDULE
             and gate.scheduler_node(claim) is not None
             and await self._unselect_node(claim)
         )
-        attempt = self._next_try(uid)[0]
-        then = "the scheduler is asked for another node" if rescheduled else f"next try in {delay:.3g} s"
+        if rescheduled:
+            then = "the scheduler is asked for another node"
         self._events.record(
             claim,
             "Warning",
@@ -321,16 +325,23 @@ class ClaimReconciler:
             f"{failure.message} (attempt {attempt}; {then})",
             failure_class=failure.kind,
         )
-        if failure.state is State.IN_BACKGROUND:
-            self._memory.in_progress[uid] = claim
-        elif failure.state is not State.NO_CHANGE:
-            self._memory.in_progress.pop(uid, None)
+        self._follow_up(claim, failure)
         if rescheduled:
             return DONE
         if failure.infeasible:
-            log.v(2, "Claim is infeasible for the driver", PVC=claim, error=failure.message)
-            return RetryAt(self._memory.infeasible[uid].until, failure.message)
+            return RetryAt(until, failure.message, failed=True)
         return Retry(failure.message)
+
+    def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
+        """provision.md 3.2: whether the claim is still asked for once it is deleted."""
+        uid = claim.metadata.uid
+        if failure.state is State.IN_BACKGROUND:
+            self._memory.in_progress[uid] = claim
+        elif failure.asked:
+            self._memory.in_progress.pop(uid, None)
+        elif failure.state is not State.NO_CHANGE and self._caches.claims.by_uid(uid) is None:
+            # the driver is not asked again, so an earlier try of which it was not certain stays open
+            self._end(claim, failure.message)
 
     async def _unselect_node(self, claim: PersistentVolumeClaim) -> bool:
         """provision.md 5.1: the scheduler chooses again. The server's answer goes to the cache (Q13)."""

@@ -150,7 +150,13 @@ class Gatherer:
         except KubeError as error:
             _warn((sources.unprotected(draft, error.code, error),), draft)
             return None
-        log.v(3, "Protected a source against deletion", kind=kind.__name__, source=kubernetes.key(obj), finalizer=finalizer)
+        log.v(
+            3,
+            "Protected a source against deletion",
+            kind=kind.__name__,
+            source=kubernetes.key(obj),
+            finalizer=finalizer,
+        )
         return changed
 
     async def _secret(self, draft: Draft, reference: SecretReference) -> SecretData:

@@ -35,15 +35,22 @@ class Orphans:
     def suspect(self, *, volume_id: str, name: str, claim: str, reason: str) -> None:
         """Say it once, as a warning that names everything an administrator needs to look the volume up."""
         orphan = Orphan(self._driver, volume_id, name, claim, reason)
-        if orphan in self.suspects:
+        if any((known.volume_id, known.name) == (volume_id, name) for known in self.suspects):
             return
         self.suspects.append(orphan)
         self._count.suspected_orphan()
         log.warning(
-            "A volume may be left over in the storage backend; check it there and delete it by hand",
+            "A volume may be left over in the storage backend: delete it there by hand if no PersistentVolume names it",
             driver=orphan.driver,
             volumeID=volume_id or "unknown",
             volume=name,
             claim=claim,
             reason=reason,
         )
+
+    def has_owner(self, name: str) -> None:
+        """A later try has made a PersistentVolume of it after all."""
+        if self.suspects:
+            left = [orphan for orphan in self.suspects if orphan.name != name]
+            self.suspects.clear()
+            self.suspects.extend(left)

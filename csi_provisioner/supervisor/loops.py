@@ -40,6 +40,10 @@ from .parts import Parts
 # After the driver is back: everything that waits is due within this many seconds, not all at once.
 RELEASE_SPREAD = 2.0
 
+# The last try to save volumes: with the grace period before it and the last events after it, this is within the 30 s
+# that Kubernetes gives a pod to end.
+LAST_SAVES = 3.0
+
 
 class Life:
     def __init__(self, parts: Parts, facts: DriverFacts) -> None:
@@ -103,7 +107,7 @@ class Life:
         self._subscribe()
 
     async def run(self) -> None:
-        """Until stopped and drained, or cancelled. Volumes that could not be saved get one more try at the end."""
+        """Until stopped and drained, or cancelled."""
         async with trio.open_nursery() as watching:
             with self._syncing:
                 await watching.start(follow, self._parts.kube, self._stores)
@@ -120,9 +124,14 @@ class Life:
             async with trio.open_nursery() as loops:
                 for loop in self._loops:
                     loops.start_soon(loop.run)
-            await self._saver.last_try()
-            self._report_lost_claims()
             watching.cancel_scope.cancel()
+
+    async def end(self) -> None:
+        """The process leads no longer, for whatever reason: what is only in its memory is written or said now."""
+        # Shielded: drained, out of grace or without its lease, a volume that is made is lost if nobody writes it down.
+        with trio.move_on_after(min(LAST_SAVES, _undo_limit(self._parts.settings)), shield=True):
+            await self._saver.last_try()
+        self._report_lost_claims()
 
     def stop(self) -> None:
         self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
@@ -303,11 +312,20 @@ class Life:
         self._claims_work.announce(volume)
 
     def _report_lost_claims(self) -> None:
-        """The process ends with tries open for claims that are gone: no later process will know of them."""
-        for uid, claim in self._parts.memory.in_progress.items():
-            if self._stores.claims.by_uid(uid) is None:
-                self._claims_work.suspect(
-                    claim, "the claim is gone, and the process ends before the driver was certain"
+        """What the process knows of claims that are gone, no later process will know."""
+        parts, claims = self._parts, self._stores.claims
+        for uid, claim in parts.memory.in_progress.items():
+            if claims.by_uid(uid) is None:
+                reason = "the claim is gone, and the process ends before the driver was certain"
+                self._claims_work.suspect(claim, reason)
+        for volume in parts.memory.unsaved.values():
+            reference = volume.spec.claimRef
+            if reference is not None and claims.by_uid(reference.uid) is None:
+                parts.orphans.suspect(
+                    volume_id=volume.spec.csi.volumeHandle if volume.spec.csi else "",
+                    name=volume.metadata.name,
+                    claim=f"{reference.namespace}/{reference.name}",
+                    reason="the claim is gone, and the process ends before the PersistentVolume could be saved",
                 )
 
 

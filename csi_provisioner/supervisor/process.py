@@ -222,9 +222,13 @@ class _Process:
             nonlocal life
             self._works = True
             changed: DriverFacts | None = facts
-            while changed is not None:
-                life = Life(parts, changed)
-                changed = await self._live(life, driver, changed)
+            try:
+                while changed is not None:
+                    life = Life(parts, changed)
+                    changed = await self._live(life, driver, changed)
+            finally:
+                if life is not None:
+                    await life.end()
 
         async with trio.open_nursery() as telling:
             await telling.start(events.run)

@@ -160,17 +160,25 @@ class Loop:
             case Done():
                 self.backoff.forget(key)
             case RetryAt(due=due, reason=reason):
-                log.v(4, "Waits", queue=self.name, key=key, reason=reason)
-                self.wake(key, max(0.0, due - trio.current_time()))
+                delay = max(0.0, due - trio.current_time())
+                if outcome.failed:
+                    self.backoff.next(key)
+                    self._failed(key, delay, reason)
+                else:
+                    log.v(4, "Waits", queue=self.name, key=key, reason=reason)
+                self.wake(key, delay)
             case Retry(error=error):
                 delay = self.backoff.next(key)
-                log.warning(
-                    "Failed, will be tried again",
-                    queue=self.name,
-                    key=key,
-                    failures=self.backoff.failures(key),
-                    after=f"{delay:g}s",
-                    error=error,
-                )
-                self._metrics.retried()
+                self._failed(key, delay, error)
                 self.wake(key, delay)
+
+    def _failed(self, key: str, delay: float, error: str) -> None:
+        log.warning(
+            "Failed, will be tried again",
+            queue=self.name,
+            key=key,
+            failures=self.backoff.failures(key),
+            after=f"{delay:g}s",
+            error=error,
+        )
+        self._metrics.retried()

@@ -1,0 +1,196 @@
+"""One provisioner and one driver in a cluster of the sandbox, on virtual time: where the effects of the rules show.
+
+The provisioner is the whole program but for its command line. Tests reach for the fakes: `objects` is what the API
+server has, `api` refuses requests, `driver` misbehaves; all of it is heard over HTTP and gRPC.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import trio
+from loguru import logger
+
+from csi_provisioner import supervisor
+from csi_provisioner.logs import configure
+from csi_provisioner.sandbox.api.errors import Object
+from csi_provisioner.sandbox.api.faults import Fault as ApiFault
+from csi_provisioner.sandbox.driver import Config, Driver, Fault
+from csi_provisioner.sandbox.driver.server import Call
+from csi_provisioner.settings import LogSettings, ProvisioningSettings, Settings
+from tests.embedded import Cluster, embedded
+
+CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
+SNAPSHOT, CONTENT, ATTACHMENT = "VolumeSnapshot", "VolumeSnapshotContent", "VolumeAttachment"
+NAMESPACE = "default"
+# --extra-create-metadata: then the driver's faults can name a claim
+PROVISIONING = ProvisioningSettings(extra_create_metadata=True)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the log."""
+
+    level: str
+    message: str
+    keys: dict[str, Any]
+
+
+class Installation:
+    def __init__(self, cluster: Cluster, nursery: trio.Nursery, config: Config) -> None:
+        self.cluster = cluster
+        self.objects = cluster.objects
+        self.api = cluster.server.faults
+        self.requests = cluster.server.calls
+        self.config = config
+        self.driver = Driver(config)
+        self.driver.on_call = self._note
+        self.asked: list[tuple[float, Call]] = []
+        self.lines: list[Line] = []
+        self._nursery = nursery
+        self._serving = trio.CancelScope()
+        self._stop = trio.Event()
+        self._ended = trio.Event()
+        self._code = -1
+
+    def _note(self, call: Call) -> None:
+        if call.running:
+            self.asked.append((trio.current_time(), call))
+
+    # ---- the driver and the provisioner
+
+    async def serve(self, config: Config | None = None) -> None:
+        """Have the driver listen, as `config` if it has changed meanwhile."""
+        self.config = self.driver.config = config or self.config
+        self._serving = trio.CancelScope()
+        await self._nursery.start(self._serve)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[Any]) -> None:
+        with self._serving:
+            await self.driver.serve(self.cluster.socket(self.config), task_status=task_status)
+
+    def kill_driver(self) -> None:
+        self.driver.break_connections()
+        self._serving.cancel()
+
+    async def start(self, *, call_timeout: float = 10.0, log: LogSettings | None = None, **groups: Any) -> None:
+        """Returns when the provisioner works, its caches synced."""
+        groups = {"provisioning": PROVISIONING} | groups
+        settings = self.cluster.settings(self.config, **groups)
+        settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout))
+        configure(log or LogSettings())
+        logger.add(self._read)
+        self._stop, self._ended = trio.Event(), trio.Event()
+        synced = len(self.logged("Caches are synced"))
+        self._nursery.start_soon(self._provision, settings)
+        await self.until(lambda: len(self.logged("Caches are synced")) > synced or self._ended.is_set())
+
+    async def _provision(self, settings: Settings) -> None:
+        self._code = await supervisor.run(settings, stop=self._stop)
+        self._ended.set()
+
+    async def stop(self) -> int:
+        """As on SIGTERM; the exit code."""
+        self._stop.set()
+        await self._ended.wait()
+        return self._code
+
+    def _read(self, message: Any) -> None:
+        record = message.record
+        self.lines.append(Line(record["level"].name, record["message"], record["extra"].get("keys", {})))
+
+    def logged(self, text: str) -> list[Line]:
+        return [line for line in self.lines if text in line.message]
+
+    # ---- what goes wrong
+
+    def fault(self, code: str = "", **fields: Any) -> None:
+        """The driver fails CreateVolume, or what `rpc` says, for ever unless `times` says otherwise."""
+        self.driver.faults.add(Fault(code=code, **fields))
+
+    def refuse(self, verb: str, kind: str, code: int = 503, **fields: Any) -> ApiFault:
+        """The API server refuses such requests from the provisioner, for ever unless `times` says otherwise."""
+        return self.api.add(ApiFault(verb, kind, code=code, **{"times": None} | fields))
+
+    # ---- what came of it
+
+    def calls(self, rpc: str = "CreateVolume") -> list[Call]:
+        return self.driver.made(rpc)
+
+    def times(self, rpc: str = "CreateVolume") -> list[float]:
+        """Seconds from the first call to each."""
+        at = [when for when, call in self.asked if call.rpc == rpc]
+        return [round(when - at[0], 1) for when in at]
+
+    def pauses(self, rpc: str = "CreateVolume") -> list[float]:
+        """Seconds between the calls."""
+        at = self.times(rpc)
+        return [round(later - earlier, 1) for earlier, later in pairwise(at)]
+
+    def find(self, kind: str, name: str) -> Object | None:
+        return self.objects.find(kind, name, NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else "")
+
+    def get(self, kind: str, name: str) -> Object:
+        found = self.find(kind, name)
+        assert found is not None, f"no {kind} {name}"
+        return found
+
+    def volume_of(self, claim: str) -> str:
+        """The name that the claim's volume gets."""
+        return f"pvc-{self.get(CLAIM, claim)['metadata']['uid']}"
+
+    def finalizers(self, kind: str, name: str) -> list[str]:
+        return list((self.find(kind, name) or {"metadata": {}})["metadata"].get("finalizers", []))
+
+    def events(self, about: str, reason: str = "") -> list[Object]:
+        return [
+            event
+            for event in self.objects.all("Event")
+            if event["involvedObject"]["name"] == about and reason in ("", event["reason"])
+        ]
+
+    async def event(self, about: str, reason: str, count: int = 1) -> Object:
+        """The one event of that kind, once it was told so often."""
+        await self.until(lambda: any(event["count"] >= count for event in self.events(about, reason)))
+        [event] = [event for event in self.events(about, reason) if event["count"] >= count]
+        return event
+
+    async def until(self, holds: Callable[[], Any], limit: float = 3600.0) -> None:
+        await self.cluster.until(holds, limit=limit)
+
+    async def bound(self, *claims: str) -> None:
+        await self.until(lambda: self.cluster.is_bound(*claims))
+
+    # ---- objects
+
+    def storage_class(self, name: str = "fast", **fields: Any) -> None:
+        self.cluster.storage_class(name, self.config.name, late=False, **fields)
+
+    def claim(self, name: str = "data", class_name: str = "fast", **spec: Any) -> None:
+        self.cluster.claim(name, class_name, **spec)
+
+    def delete(self, kind: str, name: str) -> None:
+        self.objects.delete(kind, name, NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else "")
+
+    def edit(self, kind: str, name: str, change: Callable[[Object], Any], *, status: bool = False) -> None:
+        namespace = NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else ""
+        self.objects.edit(kind, name, namespace, change=change, status=status)
+
+    def touch(self, kind: str, name: str, value: str) -> None:
+        """A change that means nothing."""
+        self.edit(kind, name, lambda obj: obj["metadata"].setdefault("labels", {}).update(touched=value))
+
+
+@asynccontextmanager
+async def installation(folder: Path, config: Config) -> AsyncIterator[Installation]:
+    async with embedded(folder) as cluster, trio.open_nursery() as nursery:
+        site = Installation(cluster, nursery, config)
+        await site.serve()
+        try:
+            yield site
+        finally:
+            configure(LogSettings())  # takes our ears off the log
+            nursery.cancel_scope.cancel()
