@@ -33,3 +33,16 @@ def message(name: str) -> Any:
 
 def service(name: str) -> ServiceDescriptor:
     return _pool().FindServiceByName(f"csi.v1.{name}")
+
+
+def marked_fields() -> set[tuple[str, str]]:
+    """Message and field of every `csi_secret`; none of the messages is nested."""
+    pool = _pool()
+    secret = pool.FindExtensionByName("csi.v1.csi_secret")
+    options_class = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
+    return {
+        (name, field.name)
+        for name, kind in pool.FindFileByName(PROTO.name).message_types_by_name.items()
+        for field in kind.fields
+        if options_class.FromString(field.GetOptions().SerializeToString()).Extensions[secret]
+    }

@@ -26,6 +26,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import InformationalResponseReceived, RemoteSettingsChanged, UnknownFrameReceived
+from h2.exceptions import ProtocolError
 
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer, wire
@@ -43,7 +44,7 @@ STILL_CONNECTING = 10.0
 
 _HTTP2 = H2Configuration(
     client_side=True,
-    # Never fails, whatever bytes a driver puts into a message; see answer.status.
+    # Never fails, whatever bytes a driver puts into a message; `answer` makes text of them.
     header_encoding="latin-1",
     validate_inbound_headers=False,
     validate_outbound_headers=False,
@@ -181,6 +182,7 @@ class _Connection(H2Protocol, AbstractHandler):
         super().__init__(self, Configuration(), _HTTP2)
         self._loop = loop
         self._on_lost: Callable[[_Connection], None] | None = on_lost
+        self._streams: set[_Stream] = set()
         self.settled = trio.Event()
         """The driver's settings have come, or the connection has ended."""
         self.lost = False
@@ -215,14 +217,20 @@ class _Connection(H2Protocol, AbstractHandler):
         """Send one message, receive one."""
         headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
         stream = _Stream(self.connection, self._h2, self._transport)
+        self._streams.add(stream)
         # Trio runs grpclib's sending. Should it have to wait (for the peer's windows), it does so by this loop.
         token = trio_asyncio.current_loop.set(self._loop)
         try:
             with stream.sending:
                 await trio_asyncio.allow_asyncio(stream.send, headers, request, self.processor)
             await stream.over.wait()
+        except ProtocolError as error:
+            if not stream.over.is_set():
+                # Nothing can be begun on this connection any more: its stream numbers are used up.
+                self.processor.close(str(error))
         finally:
             trio_asyncio.current_loop.reset(token)
+            self._streams.discard(stream)
             stream.leave()
         if stream.broken is not None and trio.current_time() >= trio.current_effective_deadline():
             # A driver resets a stream whose time is up, perhaps before the scope that bounds us has its turn.
@@ -244,6 +252,8 @@ class _Connection(H2Protocol, AbstractHandler):
         # Called for a GOAWAY and again when its socket has closed.
         self.lost = True
         self.settled.set()
+        for stream in self._streams:
+            stream.give_up_waiting()
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             on_lost(self)
@@ -276,8 +286,14 @@ class _Stream(Stream):
                 self.reset_nowait(ErrorCodes.CANCEL)
             self._release()
 
+    def give_up_waiting(self) -> None:
+        """The connection has ended. grpclib tells the streams it knows, but not one that waits for its turn."""
+        if self._release is None:
+            self.__terminated__("Connection lost")
+
     def __ended__(self) -> None:
         self.over.set()
+        self.sending.cancel()  # an answer may come before all of the request has gone
 
     def __terminated__(self, reason: str) -> None:
         if not self.over.is_set():

@@ -30,6 +30,8 @@ class Connection:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
         self.opens_windows = True
+        self.answers_early = False
+        """Once the request begins, instead of when it has come."""
         self._nursery = calls
         self._calls: dict[int, Call] = {}
         self._sending = trio.Lock()
@@ -51,11 +53,13 @@ class Connection:
                 self._calls[event.stream_id] = Call(
                     self, event.stream_id, {str(name): str(value) for name, value in event.headers}
                 )
+                if self.answers_early:
+                    self._nursery.start_soon(answer, self._calls[event.stream_id])
             case h2.events.DataReceived():
                 self._calls[event.stream_id].request += event.data
                 if self.opens_windows:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case h2.events.StreamEnded():
+            case h2.events.StreamEnded() if not self.answers_early:
                 self._nursery.start_soon(answer, self._calls[event.stream_id])
             case h2.events.StreamReset():
                 self._calls[event.stream_id].reset_by_client.set()

@@ -180,6 +180,15 @@ async def test_a_request_larger_than_the_windows(tmp_path: Path) -> None:
     assert len(other.calls[0].request) > 300_000
 
 
+async def test_an_answer_before_all_of_the_request_has_gone(tmp_path: Path) -> None:
+    async with linked(tmp_path, lambda call: call.refuse(8, "request too large")) as (other, link):
+        await link.channel.wait_connected()
+        other.connections[0].answers_early, other.connections[0].opens_windows = True, False
+        with pytest.raises(CallError, match="request too large"):
+            await link.delete("v" * 300_000)
+        await other.calls[0].reset_by_client.wait()
+
+
 async def test_an_answer_larger_than_the_windows(tmp_path: Path) -> None:
     message = b"\x0a" + b"\x80\x80\x80\x01" + b"x" * (1 << 21)  # field 1, which DeleteVolumeResponse does not have
 

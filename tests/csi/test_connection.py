@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from h2.settings import SettingCodes
 
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model.codes import Code
@@ -188,6 +189,22 @@ async def test_a_request_stuck_in_the_windows_of_a_lost_driver_is_unavailable(tm
             nursery.start_soon(_unavailable, link, "v" * 300_000)
             await trio.sleep(1)
             await connection.stream.aclose()
+
+
+@pytest.mark.parametrize("politely", [True, False])
+async def test_calls_that_wait_for_a_stream_of_a_lost_driver_are_unavailable(tmp_path: Path, politely: bool) -> None:
+    async with peer(tmp_path / "csi.sock", answer_nothing) as other:
+        other.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 2}
+        link = Link(other.path)
+        async with link.channel, trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(_unavailable, link)
+            await trio.sleep(1)
+            assert len(other.calls) == 2
+            (connection,) = other.connections
+            await (connection.say_goodbye() if politely else connection.stream.aclose())
+            started = trio.current_time()
+        assert trio.current_time() == started
 
 
 async def _unavailable(link: Link, volume: str = "v") -> None:
