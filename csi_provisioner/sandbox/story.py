@@ -19,8 +19,9 @@ FEW = 5
 # Seconds between two states of the line of numbers: on a terminal it is written over, elsewhere each is a line.
 _PACE, _PACE_OF_LINES = 0.1, 2.0
 
-CREATED, MADE, WRITTEN, BOUND = "claims created", "volumes made", "PersistentVolumes written", "Bound"
-DELETED, GONE, REMOVED = "claims deleted", "volumes gone", "PersistentVolumes gone"
+# Short enough for all of a chapter to fit on a line of 80 with its numbers.
+CREATED, MADE, WRITTEN, BOUND = "created", "volumes made", "PVs written", "Bound"
+DELETED, GONE, REMOVED = "deleted", "volumes gone", "PVs gone"
 _CHAPTERS = ((CREATED, MADE, WRITTEN, BOUND), (DELETED, GONE, REMOVED))
 
 Object = dict[str, Any]
@@ -78,7 +79,7 @@ class Story:
                 self.line(self._numbers())
 
     def _numbers(self) -> str:
-        return f"of {self._total}: " + ", ".join(f"{step} {len(self._reached[step])}" for step in self._chapter)
+        return f"{self._total} claims: " + ", ".join(f"{step} {len(self._reached[step])}" for step in self._chapter)
 
     # ---- seen at the API
 

@@ -42,7 +42,7 @@ async def test_tells_every_step_of_a_claim(tmp_path: Path) -> None:
 async def test_many_claims_are_told_in_numbers(tmp_path: Path) -> None:
     out = io.StringIO()
     assert await Demo(40, tmp_path, out).run() == 0
-    assert "of 40: claims created 40, volumes made 40, PersistentVolumes written 40, Bound 40" in out.getvalue()
+    assert "40 claims: created 40, volumes made 40, PVs written 40, Bound 40" in out.getvalue()
     assert "claim-7: " not in out.getvalue()
 
 
