@@ -41,6 +41,7 @@ class Loop:
         self._exclusive = exclusive
         self._metrics = metrics
         self._id_of = id_of
+        self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._changed = trio.Event()
         self._paused = False
@@ -127,9 +128,11 @@ class Loop:
         if popped is None:
             return None
         key, due = popped
-        what = self._id_of(key)
+        # A key at work keeps its id: a volume that leaves the cache meanwhile has lost its claim, not its task.
+        what = self._ids.get(key) or self._id_of(key)
         if not self._exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
             return None
+        self._ids[key] = what
         self._metrics.got(trio.current_time() - due)
         return key, what
 
@@ -138,7 +141,7 @@ class Loop:
         try:
             outcome = await self._contained(key)
         finally:
-            del self.running[key]
+            del self.running[key], self._ids[key]
             self._metrics.finished(trio.current_time() - started)
             self._exclusive.leave(what)
             free.release()

@@ -126,6 +126,29 @@ async def test_rule_1_two_loops_never_work_on_the_same_claim_at_once() -> None:
     assert sorted(order) == ["1", "2", "pv-1", "pv-2"]
 
 
+async def test_rule_1_a_key_whose_id_changes_while_it_is_worked_on_waits_for_its_own_task() -> None:
+    ids = {"pv-1": "uid-1"}
+    runs: list[tuple[float, float]] = []
+
+    async def work(key: str) -> Outcome:
+        began = trio.current_time()
+        await trio.sleep(5)
+        runs.append((began - start, trio.current_time() - start))
+        if len(runs) == 2:
+            volumes.stop()
+        return DONE
+
+    volumes = loop(work, id_of=lambda key: ids.get(key, key))
+    start = trio.current_time()
+    volumes.wake("pv-1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(volumes.run)
+        await trio.sleep(1)
+        del ids["pv-1"]  # as when the watch shows the volume's end before its deletion is answered
+        volumes.wake("pv-1")
+    assert runs == [(0, 5), (5, 10)]
+
+
 async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
     times: list[float] = []
 
