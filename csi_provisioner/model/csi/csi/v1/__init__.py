@@ -177,6 +177,10 @@ class VolumeCapabilityAccessModeMode(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class CapacityRange(betterproto2.Message):
+    """
+    In bytes. Zero is no wish.
+    """
+
     required_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     limit_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -318,7 +322,7 @@ default_message_pool.register_message("csi.v1", "ControllerPublishVolumeResponse
 @dataclass(eq=False, repr=False)
 class ControllerServiceCapability(betterproto2.Message):
     """
-
+    One thing the controller service can do.
 
     Oneofs:
         - type:
@@ -392,6 +396,10 @@ default_message_pool.register_message("csi.v1", "CreateSnapshotResponse", Create
 
 @dataclass(eq=False, repr=False)
 class CreateVolumeRequest(betterproto2.Message):
+    """
+    Idempotent by name: the same name and the same wishes give the same volume, however often they come.
+    """
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     capacity_range: "CapacityRange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -452,6 +460,10 @@ default_message_pool.register_message("csi.v1", "DeleteSnapshotResponse", Delete
 
 @dataclass(eq=False, repr=False)
 class DeleteVolumeRequest(betterproto2.Message):
+    """
+    Idempotent: a volume that is not there counts as deleted.
+    """
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
@@ -486,6 +498,10 @@ default_message_pool.register_message("csi.v1", "GetCapacityRequest", GetCapacit
 
 @dataclass(eq=False, repr=False)
 class GetCapacityResponse(betterproto2.Message):
+    """
+    In bytes, for volumes of the parameters and in the part of the cluster that were asked about.
+    """
+
     available_capacity: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     maximum_volume_size: "int | None" = betterproto2.field(
@@ -660,6 +676,10 @@ default_message_pool.register_message("csi.v1", "NodeGetInfoRequest", NodeGetInf
 
 @dataclass(eq=False, repr=False)
 class NodeGetInfoResponse(betterproto2.Message):
+    """
+    The node on which the driver runs, under the driver's own name for it, and the part of the cluster it is in.
+    """
+
     node_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     max_volumes_per_node: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -700,7 +720,7 @@ default_message_pool.register_message("csi.v1", "NodeServiceCapability.RPC", Nod
 @dataclass(eq=False, repr=False)
 class PluginCapability(betterproto2.Message):
     """
-
+    One thing the plugin as a whole can do. A driver newer than this file may say things this file has no name for.
 
     Oneofs:
         - type:
@@ -748,6 +768,10 @@ default_message_pool.register_message("csi.v1", "ProbeRequest", ProbeRequest)
 
 @dataclass(eq=False, repr=False)
 class ProbeResponse(betterproto2.Message):
+    """
+    Whether the driver can be worked with. Says nothing at all: it can.
+    """
+
     ready: "bool | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.BoolValue, optional=True
     )
@@ -758,6 +782,10 @@ default_message_pool.register_message("csi.v1", "ProbeResponse", ProbeResponse)
 
 @dataclass(eq=False, repr=False)
 class Snapshot(betterproto2.Message):
+    """
+    A snapshot that was made, or is still being made.
+    """
+
     size_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     snapshot_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -778,6 +806,10 @@ default_message_pool.register_message("csi.v1", "Snapshot", Snapshot)
 
 @dataclass(eq=False, repr=False)
 class Topology(betterproto2.Message):
+    """
+    A part of the cluster, as keys and values of the driver's own choice; they become labels of nodes.
+    """
+
     segments: "dict[str, str]" = betterproto2.field(
         1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
@@ -788,6 +820,10 @@ default_message_pool.register_message("csi.v1", "Topology", Topology)
 
 @dataclass(eq=False, repr=False)
 class TopologyRequirement(betterproto2.Message):
+    """
+    Where a volume may be: reachable from at least one of `requisite`, and best from the first of `preferred`.
+    """
+
     requisite: "list[Topology]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     preferred: "list[Topology]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -860,6 +896,10 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class Volume(betterproto2.Message):
+    """
+    A volume that was made. Its capacity may be larger than what was asked for, and zero if the driver does not know.
+    """
+
     capacity_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     volume_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -879,7 +919,7 @@ default_message_pool.register_message("csi.v1", "Volume", Volume)
 @dataclass(eq=False, repr=False)
 class VolumeCapability(betterproto2.Message):
     """
-
+    How a volume is to be used: as a device or as a file system, and by how many at a time.
 
     Oneofs:
         - access_type:
@@ -931,6 +971,10 @@ default_message_pool.register_message("csi.v1", "VolumeCapability.MountVolume", 
 
 @dataclass(eq=False, repr=False)
 class VolumeCondition(betterproto2.Message):
+    """
+    What the driver knows of a volume's health.
+    """
+
     abnormal: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -942,7 +986,7 @@ default_message_pool.register_message("csi.v1", "VolumeCondition", VolumeConditi
 @dataclass(eq=False, repr=False)
 class VolumeContentSource(betterproto2.Message):
     """
-
+    What to fill a new volume with.
 
     Oneofs:
         - type:
