@@ -9,10 +9,10 @@ import os
 import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import msgspec
 
 from csi_provisioner.kube.credentials import PLUGIN_VERSIONS, Credentials, Fixed, Plugin, TokenFile, load_certificate
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ConfigError, ExecEntry, UserEntry, read
@@ -24,8 +24,7 @@ from csi_provisioner.settings import ClusterSettings
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """One API server, and everything that is needed to speak to it."""
 
     server: httpx2.URL

@@ -12,7 +12,7 @@ server still has it; if not (410) a fresh list is compared with what we have, so
 lost. Trouble of any other kind never throws away what is known.
 """
 
-from dataclasses import dataclass, replace
+import msgspec
 
 HEALTHY = 5.0
 """Seconds a watch must have been open to count as working; a shorter one that showed nothing is a failure, or a
@@ -31,8 +31,7 @@ JITTER = 0.2
 # ---- states: the question to ask next
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """Ask for one page; the first has no token."""
 
     token: str | None = None
@@ -40,8 +39,7 @@ class Listing:
     """Troubles in a row, in this state and the one before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
+class Watching(msgspec.Struct, frozen=True):
     """Ask for everything that happened after `version`."""
 
     version: str
@@ -56,16 +54,14 @@ State = Listing | Watching
 # ---- what came of the question
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """One page of the list; `token` leads to the next."""
 
     version: str
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The server ended the watch, as it does after the time we asked for."""
 
     version: str
@@ -74,23 +70,20 @@ class Closed:
     """Seconds it was open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Silent:
+class Silent(msgspec.Struct, frozen=True):
     """Nothing came for so long that the connection must be dead: we gave the watch up."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The page was not given."""
 
     code: int
     """The HTTP status; 0 = no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """The watch could not be opened, or ended with an error."""
 
     code: int
@@ -105,8 +98,7 @@ class Broken:
 Happened = Page | Closed | Silent | Failed | Broken
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     state: State
     pause: bool = False
     """Wait `pause_after(state.failures)` before asking."""
@@ -124,7 +116,7 @@ def step(state: State, happened: Happened) -> Step:
         case Watching(), Closed(version, lasted):
             if version != state.version or lasted >= HEALTHY:
                 return Step(Watching(version))
-            return Step(replace(state, failures=state.failures + 1), pause=True)
+            return Step(msgspec.structs.replace(state, failures=state.failures + 1), pause=True)
         case Watching(), Silent(version):
             silent = 1 if version != state.version else state.silent + 1
             return Step(Listing() if silent >= SILENT_WATCHES else Watching(version, silent=silent))

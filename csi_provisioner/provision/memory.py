@@ -5,14 +5,13 @@ volume that was made or written but is not in a cache yet, and a claim the drive
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
 from csi_provisioner.planning.topology import TopologyMemory
 
 
-@dataclass(frozen=True, slots=True)
-class Infeasible:
+class Infeasible(msgspec.Struct, frozen=True):
     """The driver refused the claim as it stands (provision.md 6): not before `until`, unless the class changes."""
 
     until: float
