@@ -33,6 +33,7 @@ went away. `call` is the same number in both.
                     delay      seconds to wait; ended by a cancellation, which is then the answer
                     error      a gRPC status to answer with: RESOURCE_EXHAUSTED, ...
                     message    its text
+                    capacity   what CreateVolume's answer says the volume's size is, whatever it is
                     after      true: do the work first, then wait and fail: the answer is lost, the volume is there
                     exit       true: the process ends with _exit(1) where the error would be answered
 """
@@ -297,7 +298,10 @@ class Calls:
             os._exit(1)
         if rule.get("error"):
             raise RefusedError(grpc.StatusCode[rule["error"]], rule.get("message", "as the test wants it"))
-        return answer if answer is not None else work(request)
+        answer = answer if answer is not None else work(request)
+        if "capacity" in rule:
+            answer["volume"]["capacityBytes"] = rule["capacity"]
+        return answer
 
     def _rule(self, method: str, request: Any) -> dict[str, Any]:
         subjects = list(_subjects(request))

@@ -82,6 +82,11 @@ class ForeignDriver:
                 kept.pop(change["id"], None)
         return kept
 
+    def made(self) -> list[str]:
+        """Names of the volumes that were ever made, one entry each time."""
+        changes = _lines(self._state)
+        return [change["name"] for change in changes if change["kind"] == "volumes" and change["op"] == "create"]
+
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -15,6 +15,7 @@ from csi_provisioner.sandbox.api.server import ApiServer
 from csi_provisioner.sandbox.demo import settings
 from csi_provisioner.sandbox.driver import Config, Driver, Fault
 from csi_provisioner.settings import Settings
+from tests.journeys.objects import GIB
 from tests.journeys.world import Call, Rule, World
 from tests.sandbox.api.client import Api
 from tests.sandbox.api.conftest import entering, running
@@ -84,6 +85,8 @@ class Embedded(World):
         self.plugin.faults.clear()
         for rule in rules:
             fault = Fault(rule.rpc, rule.match, rule.times, rule.delay, code=rule.error, created=rule.done)
+            if rule.capacity is not None:
+                fault = msgspec.structs.replace(fault, capacity_delta=rule.capacity - GIB)
             self.plugin.faults.add(fault)
 
     def calls(self, rpc: str) -> list[Call]:

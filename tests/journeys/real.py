@@ -107,6 +107,10 @@ class Real(World):
     def volumes(self) -> dict[str, str]:
         return {id_: volume["name"] for id_, volume in self._plugin.volumes().items()}
 
+    def made(self) -> list[str]:
+        """The name of every volume that was ever made, once for each time."""
+        return self._plugin.made()
+
     def snap(self, volume_id: str) -> str:
         handle = f"snap-of-{volume_id}"
         self._config.setdefault("snapshots", {})[handle] = GIB
@@ -125,6 +129,8 @@ def _rule(rule: Rule) -> dict[str, Any]:
         found["times"] = rule.times
     if rule.error:
         found["error"] = rule.error
+    if rule.capacity is not None:
+        found["capacity"] = rule.capacity
     return found
 
 

@@ -38,8 +38,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Rule:
-    """What the driver does to calls whose volume or claim (NAMESPACE/NAME) matches: wait, then fail if there is a code;
-    `done` with the work done all the same."""
+    """What the driver does to calls whose volume or claim (NAMESPACE/NAME) matches: wait, then fail if there is a code,
+    `done` with the work done before; or tell of a volume of another capacity than it has."""
 
     rpc: str = "CreateVolume"
     match: str = ""
@@ -47,6 +47,7 @@ class Rule:
     delay: float = 0.0
     error: str = ""
     done: bool = False
+    capacity: int | None = None
 
 
 class World(ABC):
