@@ -85,7 +85,7 @@ def _status(headers: Mapping[str, str]) -> StatusError:
     """The status a driver sent. A number without a name stays that number."""
     number = headers.get("grpc-status", "")
     if number == "0":
-        return StatusError(Code.INTERNAL, "the driver answered OK without a message")
+        return StatusError(Code.INTERNAL, "the driver answered OK without a message", not_grpc=True)
     if not number.isascii() or not number.isdigit():
         return StatusError(Code.UNKNOWN, f"the driver answered with the status {number!r}", not_grpc=True)
     # Percent-encoded UTF-8. Some servers leave the percent-encoding out; the bytes were read as Latin-1.
@@ -95,14 +95,14 @@ def _status(headers: Mapping[str, str]) -> StatusError:
 
 def _message(received: bytes | bytearray) -> bytes:
     if not received:
-        raise StatusError(Code.INTERNAL, "the driver answered OK without a message")
+        raise StatusError(Code.INTERNAL, "the driver answered OK without a message", not_grpc=True)
     if len(received) < _FRAME.size:
-        raise StatusError(Code.INTERNAL, "the driver's answer is cut short")
+        raise StatusError(Code.INTERNAL, "the driver's answer is cut short", not_grpc=True)
     compressed, length = _FRAME.unpack_from(received)
     if compressed:
-        raise StatusError(Code.INTERNAL, "the driver compressed its answer although nobody offered that")
+        raise StatusError(Code.INTERNAL, "the driver compressed its answer although nobody offered that", not_grpc=True)
     if len(received) != _FRAME.size + length:
-        raise StatusError(Code.INTERNAL, f"the driver's answer is not the {length} bytes it announced")
+        raise StatusError(Code.INTERNAL, f"the driver's answer is not the {length} bytes it announced", not_grpc=True)
     return bytes(received[_FRAME.size :])
 
 
@@ -110,4 +110,6 @@ def decode(message: bytes, response_type: type[ResponseT]) -> ResponseT:
     try:
         return wire.decode(message, response_type)
     except Exception as error:
-        raise StatusError(Code.INTERNAL, f"the driver's answer is no {response_type.__name__}: {error}") from error
+        raise StatusError(
+            Code.INTERNAL, f"the driver's answer is no {response_type.__name__}: {error}", not_grpc=True
+        ) from error
