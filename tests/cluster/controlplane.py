@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ class ControlPlane:
         self.folder = folder
         self.programs = programs
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Linux takes the thread for the parent: one that a test restarts the API server from may end with the test.
+        self.parent = ThreadPoolExecutor(1)
         self.port, self.etcd_port, self.etcd_peer_port, self.kcm_port, self.scheduler_port = free_ports(5)
         self.server = f"https://127.0.0.1:{self.port}"
         self.tokens: dict[str, str] = {}
@@ -166,7 +169,8 @@ class ControlPlane:
     def spawn(self, name: str, *arguments: str) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = self.parent.submit(
+                subprocess.Popen,
                 [self.programs / name, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -174,7 +178,7 @@ class ControlPlane:
                 cwd=self.folder,
                 preexec_fn=die_with_the_tests if os.uname().sysname == "Linux" else None,
                 start_new_session=True,  # Ctrl-C is for the tests; they end it in order
-            )
+            ).result()
 
     def end(self, name: str, how: signal.Signals) -> None:
         process = self.processes.pop(name, None)
@@ -299,6 +303,7 @@ class ControlPlane:
     def stop(self) -> None:
         for name in reversed(list(self.processes)):
             self.end(name, signal.SIGKILL)  # nothing here is kept: an orderly end only costs time
+        self.parent.shutdown()
 
     # ---- use
 

@@ -15,6 +15,7 @@ from csi_provisioner.sandbox.api.server import ApiServer
 from csi_provisioner.sandbox.demo import settings
 from csi_provisioner.sandbox.driver import Config, Driver, Fault
 from csi_provisioner.settings import Settings
+from tests.cluster.controlplane import free_ports
 from tests.journeys.objects import GIB
 from tests.journeys.world import Call, Rule, World
 from tests.sandbox.api.client import Api
@@ -48,6 +49,12 @@ class Embedded(World):
         found = settings([*arguments, *flags])
         logger.add(lambda line: self._lines.append(f"{line.record['message']} {line.record['extra']['keys']}\n"))
         self._nursery.start_soon(self._provision, found)
+
+    async def start_with_metrics(self) -> int:
+        """The port at which it tells its metrics."""
+        [port] = free_ports(1)
+        await self.start(f"--http-endpoint=127.0.0.1:{port}")
+        return port
 
     async def _provision(self, settings: Settings) -> None:
         self._code = await supervisor.run(settings, stop=self._stop)

@@ -1,0 +1,82 @@
+"""Whole parts go away under load, on the real control plane: every claim ends Bound, and no volume is left over."""
+
+import pytest
+import trio
+
+from tests.faults.gateway import Gateway
+from tests.journeys.objects import CLAIM, CLASS
+from tests.journeys.real import Real
+from tests.journeys.world import Rule
+
+pytestmark = pytest.mark.cluster
+
+LOAD = [f"data-{number}" for number in range(20)]
+HALF = len(LOAD) // 2
+
+
+async def loaded(world: Real) -> None:
+    """All claims are there, and the driver is at work on half of them."""
+    world.rules(Rule(delay=0.3))
+    await world.storage_class()
+    for name in LOAD:
+        await world.claim(name)
+    await world.start("--worker-threads=5")
+    await world.asked("CreateVolume", lambda calls: len(calls) > HALF)
+
+
+async def one_volume_each(world: Real) -> None:
+    await world.bound(*LOAD)
+    assert len(world.volumes()) == len(await world.own_volumes()) == len(LOAD)
+    assert len(world.made()) == len(LOAD)
+
+
+async def all_given_back(world: Real) -> None:
+    await world.delete(CLAIM, *LOAD)
+    await world.nothing_left()
+
+
+async def test_the_api_server_is_killed_and_comes_back(real_world: Real) -> None:
+    world = real_world
+    await loaded(world)
+    await trio.to_thread.run_sync(world.plane.restart_apiserver)
+    await one_volume_each(world)
+    world.rules(Rule("DeleteVolume", delay=0.3))
+    await world.delete(CLAIM, *LOAD)
+    await world.asked("DeleteVolume")
+    await trio.to_thread.run_sync(world.plane.restart_apiserver)
+    await world.nothing_left()
+    assert await world.stop() == 0
+
+
+async def test_the_provisioner_is_killed_again_and_again(real_world: Real) -> None:
+    world = real_world
+    await loaded(world)
+    for _ in range(3):
+        await world.kill()
+        made = len(world.made())
+        await world.start("--worker-threads=5")
+        await world.asked("CreateVolume", lambda _, made=made: len(world.made()) > min(made + 2, len(LOAD) - 1))
+    await one_volume_each(world)
+    await all_given_back(world)
+
+
+async def test_a_stale_claim_cache_makes_no_second_volume(real_world: Real, gate: Gateway) -> None:
+    """design.md 3, rule 1: bound, deleted and reclaimed while the claim watch is held back."""
+    world = real_world
+    world.rules(Rule(delay=1.0))
+    await world.storage_class()
+    await world.claim("data")
+    await world.start()
+    await world.asked("CreateVolume")
+    release = gate.hold("^GET /api/v1/persistentvolumeclaims.*watch")
+    await world.bound("data")
+    await world.delete(CLAIM, "data")
+    await world.nothing_left()
+    await world.delete(CLASS, world.class_name)  # made anew, it wakes up the claims that seem to wait for it
+    await world.storage_class()
+    await world.claim("next")
+    release.set()
+    await world.bound("next")
+    assert len(world.calls("CreateVolume")) == len(world.made()) == 2
+    await world.delete(CLAIM, "next")
+    await world.nothing_left()
