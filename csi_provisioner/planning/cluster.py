@@ -4,9 +4,11 @@ Kept up to date object by object by the handlers of the Node and CSINode stores,
 of nodes (topology.md 7). One writer, many readers; everything it gives out is immutable.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import CSINode, CSINodeDriver, Node, NodeName
 from csi_provisioner.planning import terms
 from csi_provisioner.planning.terms import Keys, Term
@@ -26,9 +28,7 @@ class ClusterTopology:
         self._labels: dict[str, Mapping[str, str]] = {}
         self._csinodes: dict[str, CSINode] = {}
         self._registered: dict[NodeName, Keys] = {}
-        # for each key set somebody asked for: how many nodes make each term, and the terms in canonical order
-        self._counts: dict[Keys, Counter[Term]] = {}
-        self._terms: dict[Keys, tuple[Term, ...]] = {}
+        self._terms: dict[Keys, _Terms] = {}  # for each key set somebody asked for
         for node in nodes:
             self.node_changed(node.metadata.name, None, node)
         for csinode in csinodes:
@@ -43,19 +43,9 @@ class ClusterTopology:
             self._labels[name] = after
         if before == after:
             return
-        for keys, counts in self._counts.items():
+        for keys, known in self._terms.items():
             gone, come = (None if labels is None else terms.of_labels(labels, keys) for labels in (before, after))
-            if gone == come:
-                continue
-            if come is not None:
-                counts[come] += 1
-                if counts[come] == 1:
-                    self._terms.pop(keys, None)
-            if gone is not None:
-                counts[gone] -= 1
-                if not counts[gone]:
-                    del counts[gone]
-                    self._terms.pop(keys, None)
+            known.change(gone, come)
 
     def csinode_changed(self, name: str, _old: CSINode | None, new: CSINode | None) -> None:
         self._csinodes.pop(name, None)
@@ -86,9 +76,57 @@ class ClusterTopology:
 
     def terms(self, keys: Keys) -> tuple[Term, ...]:
         """The distinct terms of all nodes that carry every key, whether or not the driver runs there."""
-        if keys not in self._counts:
+        return self._of(keys).ordered()
+
+    def messages(self, found: tuple[Term, ...]) -> Sequence[csi.Topology]:
+        """The terms as the driver gets them; shared, so not to be changed."""
+        if not found:
+            return ()
+        known = self._terms.get(tuple(key for key, _ in found[0]))
+        if known is not None and known.ordered() is found:
+            return known.messages
+        return [terms.topology(term) for term in found]
+
+    def _of(self, keys: Keys) -> "_Terms":
+        known = self._terms.get(keys)
+        if known is None:
             found = (terms.of_labels(labels, keys) for labels in self._labels.values())
-            self._counts[keys] = Counter(term for term in found if term is not None)
-        if keys not in self._terms:
-            self._terms[keys] = terms.canonical(self._counts[keys])
-        return self._terms[keys]
+            known = self._terms[keys] = _Terms(term for term in found if term is not None)
+        return known
+
+
+class _Terms:
+    """The distinct terms that nodes make of one key set, and their messages, both in canonical order.
+
+    A node that comes or goes costs one insertion, and a claim nothing, also where each node is a term of its own.
+    """
+
+    def __init__(self, found: Iterable[Term]) -> None:
+        self._counts = Counter(found)
+        self._order = sorted(self._counts)  # terms of the same keys: their own order is the canonical one
+        self._ordered: tuple[Term, ...] | None = None
+        self.messages = [terms.topology(term) for term in self._order]
+
+    def ordered(self) -> tuple[Term, ...]:
+        """The same tuple until something changes."""
+        if self._ordered is None:
+            self._ordered = tuple(self._order)
+        return self._ordered
+
+    def change(self, gone: Term | None, come: Term | None) -> None:
+        if gone == come:
+            return
+        if come is not None:
+            self._counts[come] += 1
+            if self._counts[come] == 1:
+                place = bisect_left(self._order, come)
+                self._order.insert(place, come)
+                self.messages.insert(place, terms.topology(come))
+                self._ordered = None
+        if gone is not None:
+            self._counts[gone] -= 1
+            if not self._counts[gone]:
+                del self._counts[gone]
+                place = bisect_left(self._order, gone)
+                del self._order[place], self.messages[place]
+                self._ordered = None

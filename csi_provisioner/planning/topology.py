@@ -4,6 +4,7 @@ The mode follows the selected node alone, not the class's binding mode. Whether 
 question (`DriverFacts.topology`). What each refusal says is in `topology_refusals`.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -73,12 +74,12 @@ def requirement(
         requisite, first = _immediate(facts, cluster, memory, choose)
     if not requisite:
         return None
-    messages = [terms.topology(term) for term in requisite]
+    messages = list(cluster.messages(requisite))
     # always a rotation: drivers try the preferred terms in order, and that order is what spreads the volumes
     return csi.TopologyRequirement(requisite=messages, preferred=messages[first:] + messages[:first])
 
 
-Decision = tuple[Sequence[Term], int]
+Decision = tuple[tuple[Term, ...], int]
 """The requisite terms in canonical order, and which of them comes first in the preferred ones."""
 
 
@@ -90,8 +91,12 @@ def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMe
         if facts.allowed and not any(segments.issuperset(term) for term in allowed):
             raise refusals.outside_allowed(facts.selected_node, own, allowed)
         return (own,), 0
-    requisite = allowed if facts.allowed else _aggregated(memory.keys, cluster, memory)
-    first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
+    if facts.allowed:
+        requisite = allowed
+        first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
+    else:
+        requisite = _aggregated(memory.keys, cluster, memory)
+        first = _place(own, requisite)
     if first is None and requisite:
         raise refusals.nothing_fits(facts.selected_node, own, requisite, bool(facts.allowed))
     return requisite, first or 0
@@ -127,6 +132,12 @@ def _selected_term(node: NodeName, cluster: ClusterTopology, memory: TopologyMem
     if own is None:
         raise refusals.labels_missing(node, memory.keys, cluster)
     return own
+
+
+def _place(own: Term, requisite: tuple[Term, ...]) -> int | None:
+    """Where a term is among those of the same keys, which are sorted and may be thousands."""
+    place = bisect_left(requisite, own)
+    return place if place < len(requisite) and requisite[place] == own else None
 
 
 def _aggregated(keys: Keys, cluster: ClusterTopology, memory: TopologyMemory) -> tuple[Term, ...]:

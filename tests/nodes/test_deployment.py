@@ -55,7 +55,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any] | None, str
 @pytest.mark.parametrize(
     ("claim", "storage_class", "flags", "selected", "provisioned"),
     [row[1:] for row in ROWS],
-    ids=[f"node-deployment-14-{row[0]}" for row in ROWS],
+    ids=[f"node-deployment-14-{row[0]}-p19-topology-5" for row in ROWS],
 )
 async def test_one_claim(
     cluster: Cluster,

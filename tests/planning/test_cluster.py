@@ -40,6 +40,9 @@ def test_topology_7_changes_one_by_one_or_all_at_once(changes: list[tuple[str, s
             term for n in known if (term := terms.of_labels(n.metadata.labels, keys)) is not None
         )
         assert index.terms(keys) == fresh.terms(keys) == expected
+        assert index.terms(keys) is index.terms(keys)
+        assert [dict(message.segments) for message in index.messages(expected)] == [dict(term) for term in expected]
+        assert list(index.messages(index.terms(keys))) == list(index.messages(expected))
     assert sorted(index.registered()) == sorted(fresh.registered())
     assert all(index.keys(name) == fresh.keys(name) for name in ("n1", "n2", "n3", "n4"))
 
