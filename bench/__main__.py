@@ -7,6 +7,7 @@ that.
 
 import argparse
 import shlex
+import signal
 import sys
 import tempfile
 from contextlib import AbstractAsyncContextManager
@@ -45,9 +46,14 @@ def main() -> None:
     parser.add_argument("--command", default=COMMAND, help="another provisioner; {sock} and {kubeconfig} are replaced")
     options = parser.parse_args()
     options.claims = options.claims or [500, 2000]
-    for name in options.cluster or CLUSTERS:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            trio.run(_run, CLUSTERS[name](Path(folder)), options, Path(folder))
+    # as Ctrl-C, which Trio knows how to take: the processes started here are ended either way
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for name in options.cluster or CLUSTERS:
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                trio.run(_run, CLUSTERS[name](Path(folder)), options, Path(folder))
+    except* KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 async def _run(opening: AbstractAsyncContextManager[Cluster], options: argparse.Namespace, folder: Path) -> None:
