@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import trio
 from loguru import logger
 
@@ -20,8 +21,10 @@ from csi_provisioner.sandbox.api.errors import Object
 from csi_provisioner.sandbox.api.faults import Fault as ApiFault
 from csi_provisioner.sandbox.driver import Config, Driver, Fault
 from csi_provisioner.sandbox.driver.server import Call
-from csi_provisioner.settings import LogSettings, ProvisioningSettings, Settings
+from csi_provisioner.sandbox.driver.state import Wanted
+from csi_provisioner.settings import HttpSettings, LogSettings, ProvisioningSettings, Settings
 from tests.embedded import Cluster, embedded
+from tests.journeys import objects
 
 CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
 SNAPSHOT, CONTENT, ATTACHMENT = "VolumeSnapshot", "VolumeSnapshotContent", "VolumeAttachment"
@@ -78,7 +81,7 @@ class Installation:
 
     async def start(self, *, call_timeout: float = 10.0, log: LogSettings | None = None, **groups: Any) -> None:
         """Returns when the provisioner works, its caches synced."""
-        groups = {"provisioning": PROVISIONING} | groups
+        groups = {"provisioning": PROVISIONING, "http": HttpSettings(endpoint="127.0.0.1:0")} | groups
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout))
         configure(log or LogSettings())
@@ -158,6 +161,16 @@ class Installation:
         [event] = [event for event in self.events(about, reason) if event["count"] >= count]
         return event
 
+    async def scraped(self) -> str:
+        address = self.logged("Listening")[-1].keys["address"]
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            return (await http.get(f"http://{address}/metrics")).text
+
+    async def metrics(self) -> dict[str, float]:
+        """Each series as it is written, with its value."""
+        lines = [line.rpartition(" ") for line in (await self.scraped()).splitlines() if not line.startswith("#")]
+        return {series: float(value) for series, _, value in lines}
+
     async def until(self, holds: Callable[[], Any], limit: float = 3600.0) -> None:
         await self.cluster.until(holds, limit=limit)
 
@@ -171,6 +184,20 @@ class Installation:
 
     def claim(self, name: str = "data", class_name: str = "fast", **spec: Any) -> None:
         self.cluster.claim(name, class_name, **spec)
+
+    def snapshot(self, name: str, *, namespace: str = NAMESPACE, finalizers: list[str] | None = None) -> None:
+        """A snapshot of a volume of its own, ready to restore from."""
+        source = self.driver.state.create_volume(Wanted(f"source-of-{name}", 1 << 30))
+        handle = self.driver.state.create_snapshot(f"snap-{name}", source.id).id
+        made = objects.snapshot(name, namespace, f"content-of-{name}")
+        made["metadata"]["finalizers"] = finalizers or []
+        made = self.objects.create(SNAPSHOT, made, namespace).obj
+        content = objects.content(f"content-of-{name}", self.config.name, handle, made)
+        self.objects.create(CONTENT, content)
+        ready = {"readyToUse": True, "restoreSize": "1Gi", "boundVolumeSnapshotContentName": f"content-of-{name}"}
+        self.objects.edit(SNAPSHOT, name, namespace, change=lambda obj: obj.update(status=ready), status=True)
+        status = {"snapshotHandle": handle, "readyToUse": True}
+        self.objects.edit(CONTENT, f"content-of-{name}", change=lambda obj: obj.update(status=status), status=True)
 
     def delete(self, kind: str, name: str) -> None:
         self.objects.delete(kind, name, NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else "")

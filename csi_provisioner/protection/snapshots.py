@@ -78,6 +78,7 @@ async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
         if error.not_found or error.conflict:
             log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=name)
         else:
-            log.warning("Could not take our finalizer off a snapshot", snapshot=name, error=str(error))
+            tell = log.info if error.forbidden else log.warning  # the right is optional
+            tell("Could not take our finalizer off a snapshot", snapshot=name, error=str(error))
         return
     log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=name)

@@ -328,9 +328,8 @@ class ClaimReconciler:
         self._follow_up(claim, failure)
         if rescheduled:
             return DONE
-        if failure.infeasible:
-            return RetryAt(until, failure.message, failed=True)
-        return Retry(failure.message)
+        said = f"claim {_key(claim)}: {failure.message}"  # the queue's key is a UID, which tells people nothing
+        return RetryAt(until, said, failed=True) if failure.infeasible else Retry(said)
 
     def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""

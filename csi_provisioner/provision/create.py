@@ -17,6 +17,8 @@ from .orphans import Orphans
 
 # One after the other without a pause (provision.md 9.4): a driver that is merely busy gets a second chance.
 UNDO_TRIES = 5
+# The driver is told the deadline, rounded, and may answer just before it: with so many seconds left it is over.
+TOO_LATE = 0.01
 
 
 class Creator:
@@ -54,7 +56,9 @@ class Creator:
                     error = failed
                 else:
                     return None
-        if scope.cancelled_caught or error is None:
+                if trio.current_time() > scope.deadline - TOO_LATE:
+                    break
+        if error is None or trio.current_time() > scope.deadline - TOO_LATE:
             error = CallError(
                 Code.DEADLINE_EXCEEDED, f"not done within {self._undo_limit:g} s", "/csi.v1.Controller/DeleteVolume"
             )

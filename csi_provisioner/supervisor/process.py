@@ -176,9 +176,13 @@ class _Process:
         services.start_soon(self._serve, listener)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # Loading the web framework takes as long as making the first volumes: those go first, and a scraper that is
-        # already here waits in the backlog.
-        await trio.sleep(HTTP_PAUSE)
+        with listener:
+            # Loading the web framework takes as long as making the first volumes: those go first, and a scraper that
+            # is already here waits in the backlog.
+            await trio.sleep(HTTP_PAUSE)
+            await self._serve_now(listener)
+
+    async def _serve_now(self, listener: socket.socket) -> None:
         from csi_provisioner.diagnostics import app as diagnostics
 
         http = self._settings.http

@@ -1,0 +1,165 @@
+"""The finalizer that keeps a source claim while it is cloned (provision.md 12.1 and 12.2)."""
+
+import msgspec
+import pytest
+import trio
+
+from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
+from tests.installation import CLAIM, CLASS, Installation
+from tests.journeys.objects import CLONE_FINALIZER, from_claim
+
+FIRST, LAST = "example.com/first", "example.com/last"
+
+
+async def _source(site: Installation) -> None:
+    site.storage_class()
+    site.claim("source")
+    await site.start()
+    await site.bound("source")
+
+
+async def _cloning(site: Installation, *names: str) -> None:
+    """Clones that the driver is busy with."""
+    await _source(site)
+    site.fault(gate="copying", match="/clone")
+    for name in names or ("clone",):
+        site.claim(name, **from_claim("source"))
+    await site.until(lambda: len(site.calls()) == 1 + len(names or ("clone",)))
+
+
+def _our_updates(site: Installation) -> int:
+    return len(site.requests.of("update", CLAIM, name="source"))
+
+
+async def test_12_1_protected_before_the_call_p19_sources_9(site: Installation) -> None:
+    await _cloning(site)
+    assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
+    assert site.calls()[1].request.volume_content_source.volume.volume_id in site.driver.state.volumes
+
+
+async def test_12_1_once_for_many_clones(site: Installation) -> None:
+    await _cloning(site, "clone-1", "clone-2", "clone-3")
+    assert len(site.requests.of("update", CLAIM, name="source", code=200)) == 1
+    site.driver.faults.gate("copying").set()
+    await site.bound("clone-1", "clone-2", "clone-3")
+
+
+@pytest.mark.parametrize("code", [403, 409, 500])
+async def test_12_1_without_protection_there_is_no_call(site: Installation, code: int) -> None:
+    await _source(site)
+    site.refuse("update", CLAIM, code, times=2, name="source")
+    site.claim("clone", **from_claim("source"))
+    failed = await site.event("clone", "ProvisioningFailed", 2)
+    assert failed["message"].startswith("PersistentVolumeClaim default/source cannot be the source of claim default")
+    assert len(site.calls()) == 1
+    await site.bound("clone")
+    assert len(site.calls()) == 2
+
+
+async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_9(site: Installation) -> None:
+    await _cloning(site)
+    site.delete(CLAIM, "source")
+    await trio.sleep(5)
+    assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
+    site.driver.faults.gate("copying").set()
+    await site.bound("clone")
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=10)
+
+
+async def test_12_2_nothing_of_the_cached_claim_is_changed_p19_sources_8(site: Installation) -> None:
+    """What others put beside our finalizer stays, in its order, though the cache may not know it yet."""
+    site.storage_class()
+    site.claim("source")
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].insert(0, FIRST))
+    await site.start()
+    await site.bound("source")
+    site.fault(gate="copying", match="/clone")
+    site.claim("clone", **from_claim("source"))
+    await site.until(lambda: len(site.calls()) == 2)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(LAST))
+    site.driver.faults.gate("copying").set()
+    await site.bound("clone")
+    site.delete(CLAIM, "source")
+    await site.until(lambda: CLONE_FINALIZER not in site.finalizers(CLAIM, "source"))
+    assert site.finalizers(CLAIM, "source") == [FIRST, LAST]
+
+
+async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
+    """A clone that is bound is no event of its source."""
+    await _cloning(site)
+    site.delete(CLAIM, "source")
+    await trio.sleep(20)
+    failed = [line.keys for line in site.logged("Failed, will be tried again")]
+    said = [keys for keys in failed if keys["key"] == "default/source"]
+    assert [keys["after"] for keys in said] == ["1s", "2s", "4s", "8s", "16s"]
+    assert "still being cloned" in str(said[0]["error"])
+    assert site.events("source", "ProvisioningFailed") == []
+
+
+async def test_12_2_a_living_source_keeps_it(site: Installation) -> None:
+    await _cloning(site)
+    site.driver.faults.gate("copying").set()
+    await site.bound("clone")
+    await trio.sleep(2000)  # a resync is among that
+    assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
+
+
+async def test_12_2_clones_of_other_provisioners_count(site: Installation) -> None:
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    foreign = {"metadata": {"name": "foreign"}, "provisioner": "other.example.com", "volumeBindingMode": "Immediate"}
+    site.objects.create(CLASS, foreign)
+    site.claim("theirs", "foreign", **from_claim("source"))
+    await trio.sleep(1)
+    site.delete(CLAIM, "source")
+    await trio.sleep(100)
+    assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
+    site.delete(CLAIM, "theirs")
+    await site.until(lambda: site.find(CLAIM, "source") is None)
+
+
+async def test_12_2_claims_of_another_namespace_do_not_count(site: Installation) -> None:
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    site.objects.create("Namespace", {"metadata": {"name": "elsewhere"}})
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    there = {"metadata": {"name": "clone"}, "spec": spec | from_claim("source")}
+    site.objects.create(CLAIM, there, "elsewhere")
+    site.delete(CLAIM, "source")
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=5)
+
+
+@pytest.mark.parametrize("code", [403, 409, 500, 503])
+async def test_12_2_a_failed_write_is_tried_again(site: Installation, code: int) -> None:
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    await trio.sleep(1)
+    trouble = site.refuse("update", CLAIM, code, times=3, name="source")
+    site.delete(CLAIM, "source")
+    await site.until(lambda: site.find(CLAIM, "source") is None)
+    assert trouble.hits == 3
+
+
+async def test_12_2_gone_meanwhile_is_an_end(site: Installation) -> None:
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    await trio.sleep(1)
+    trouble = site.refuse("update", CLAIM, 404, name="source")
+    site.delete(CLAIM, "source")
+    await trio.sleep(100)
+    assert trouble.hits == 1
+    assert site.logged("Failed, will be tried again") == []
+
+
+async def test_12_2_not_without_the_capability(site: Installation) -> None:
+    without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CLONE_VOLUME")
+    site.driver.config = site.config = msgspec.structs.replace(site.config, controller=without)
+    site.kill_driver()
+    await trio.sleep(0.1)
+    await site.serve()
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    site.delete(CLAIM, "source")
+    await trio.sleep(100)
+    assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
+    assert _our_updates(site) == 0

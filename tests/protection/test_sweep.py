@@ -1,0 +1,220 @@
+"""The sweep of finalizers that were left on snapshots (provision.md 12.3)."""
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
+from csi_provisioner.settings import Gates, ProvisioningSettings, RetrySettings
+from tests.installation import CLAIM, NAMESPACE, SNAPSHOT, Installation
+from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
+
+OTHERS = ["example.com/first", "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"]
+
+
+def _left(site: Installation, name: str) -> None:
+    """A snapshot that somebody crashed over."""
+    site.snapshot(name, finalizers=[OTHERS[0], SNAPSHOT_FINALIZER, OTHERS[1]])
+
+
+def _held(site: Installation, name: str) -> bool:
+    return SNAPSHOT_FINALIZER in site.finalizers(SNAPSHOT, name)
+
+
+def _lists(site: Installation) -> list[float]:
+    """When snapshots were listed, in seconds from the first time: the first one asks whether we may."""
+    at = [call.at for call in site.requests.of("list", SNAPSHOT)]
+    return [round(when - at[0]) for when in at]
+
+
+async def test_12_3_at_once_and_then_every_interval_p19_sources_7(site: Installation) -> None:
+    _left(site, "early")
+    await site.start()
+    await site.until(lambda: not _held(site, "early"), limit=1)
+    assert site.finalizers(SNAPSHOT, "early") == OTHERS
+    _left(site, "late")
+    await trio.sleep(290)
+    assert _held(site, "late")
+    await site.until(lambda: not _held(site, "late"), limit=11)
+    await trio.sleep(600)
+    assert _lists(site) == [0, 0, 300, 600, 900]
+
+
+async def test_12_3_the_interval_of_the_flag(site: Installation) -> None:
+    await site.start(retries=RetrySettings(snapshot_sweep_interval=60.0))
+    await trio.sleep(130)
+    assert _lists(site) == [0, 0, 60, 120]
+
+
+@pytest.mark.parametrize("interval", [0.0, -1.0])
+async def test_12_3_switched_off(site: Installation, interval: float) -> None:
+    _left(site, "snap")
+    await site.start(retries=RetrySettings(snapshot_sweep_interval=interval))
+    await trio.sleep(1000)
+    assert _lists(site) == []
+    assert _held(site, "snap")
+
+
+async def test_12_3_not_without_the_capability(site: Installation) -> None:
+    without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CREATE_DELETE_SNAPSHOT")
+    site.kill_driver()
+    await trio.sleep(0.1)
+    await site.serve(msgspec.structs.replace(site.config, controller=without))
+    await site.start()
+    await trio.sleep(1000)
+    assert _lists(site) == []
+
+
+async def test_12_3_without_the_right_to_list_it_is_off_quietly(site: Installation) -> None:
+    site.refuse("list", SNAPSHOT, 403)
+    await site.start()
+    await trio.sleep(1000)
+    assert _lists(site) == [0]
+    assert [line for line in site.lines if line.level in ("WARNING", "ERROR")] == []
+
+
+async def test_12_3_a_failing_list_ends_one_sweep_only_quirk_5(site: Installation) -> None:
+    _left(site, "snap")
+    site.refuse("list", SNAPSHOT, 500, skip=1, times=1)
+    await site.start()
+    await trio.sleep(100)
+    assert _held(site, "snap")
+    [line] = site.logged("Could not look for orphaned finalizers")
+    assert line.level == "WARNING"
+    await site.until(lambda: not _held(site, "snap"), limit=210)
+
+
+async def test_12_3_trouble_with_the_first_question_is_no_reason_to_stop(site: Installation) -> None:
+    _left(site, "snap")
+    site.refuse("list", SNAPSHOT, 500, times=1)
+    await site.start()
+    await site.until(lambda: not _held(site, "snap"), limit=1)
+
+
+USES: dict[str, dict[str, Any]] = {
+    "source": from_snapshot("snap"),
+    "reference": {"dataSourceRef": from_snapshot("snap")["dataSource"]},
+}
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_12_3_an_unfinished_claim_holds_it(site: Installation, use: str) -> None:
+    """Of any provisioner: this one's class does not exist."""
+    _left(site, "snap")
+    site.claim("waits", "nobodys", **USES[use])
+    await site.start()
+    await trio.sleep(1000)
+    assert _held(site, "snap")
+    site.delete(CLAIM, "waits")
+    await site.until(lambda: not _held(site, "snap"), limit=301)
+
+
+async def test_12_3_a_bound_claim_does_not(site: Installation) -> None:
+    site.storage_class()
+    site.snapshot("snap")
+    site.claim(**from_snapshot("snap"))
+    await site.start()
+    await site.bound("data")
+    site.edit(SNAPSHOT, "snap", lambda snapshot: snapshot["metadata"].update(finalizers=[SNAPSHOT_FINALIZER]))
+    await site.until(lambda: not _held(site, "snap"), limit=301)
+
+
+async def test_12_3_one_of_the_same_name_elsewhere_does_not(site: Installation) -> None:
+    site.objects.create("Namespace", {"metadata": {"name": "elsewhere"}})
+    _left(site, "snap")
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    there = {"metadata": {"name": "waits"}, "spec": spec | from_snapshot("snap")}
+    site.objects.create(CLAIM, there, "elsewhere")
+    await site.start()
+    await site.until(lambda: not _held(site, "snap"), limit=1)
+
+
+async def test_12_3_references_across_namespaces(site: Installation) -> None:
+    """Held while the claim is unfinished; not released with its volume (9.6) but by the next sweep."""
+    site.objects.create("Namespace", {"metadata": {"name": "shared"}})
+    grant = {
+        "apiVersion": "gateway.networking.k8s.io/v1beta1",
+        "kind": "ReferenceGrant",
+        "metadata": {"name": "restore"},
+        "spec": {
+            "from": [{"group": "", "kind": CLAIM, "namespace": NAMESPACE}],
+            "to": [{"group": "snapshot.storage.k8s.io", "kind": SNAPSHOT}],
+        },
+    }
+    site.objects.create("ReferenceGrant", grant, "shared")
+    site.snapshot("snap", namespace="shared")
+    site.storage_class()
+    site.fault("INTERNAL")
+    reference = from_snapshot("snap")["dataSource"] | {"namespace": "shared"}
+    site.claim(dataSourceRef=reference)
+    gates, provisioning = Gates(cross_namespace=True), ProvisioningSettings(cross_namespace=True)
+    await site.start(gates=gates, provisioning=provisioning)
+
+    def held() -> bool:
+        found = site.objects.find(SNAPSHOT, "snap", "shared") or {"metadata": {}}
+        return SNAPSHOT_FINALIZER in found["metadata"].get("finalizers", [])
+
+    await site.until(site.calls)
+    await trio.sleep(700)
+    assert held()
+    site.driver.faults.clear()
+    await site.bound("data")
+    assert held()
+    await site.until(lambda: not held(), limit=301)
+
+
+async def test_12_3_a_deleted_claim_whose_volume_may_be_made_holds_it(site: Installation) -> None:
+    site.storage_class()
+    site.snapshot("snap")
+    site.fault("DEADLINE_EXCEEDED")
+    site.claim(**from_snapshot("snap"))
+    await site.start()
+    await site.until(site.calls)
+    site.delete(CLAIM, "data")
+    await trio.sleep(1000)
+    assert site.find(CLAIM, "data") is None
+    assert _held(site, "snap")
+
+
+@pytest.mark.parametrize(("code", "level"), [(404, None), (409, None), (403, "INFO"), (500, "WARNING")])
+async def test_12_3_a_write_that_fails_is_left_to_the_next_sweep(
+    site: Installation, code: int, level: str | None
+) -> None:
+    _left(site, "one")
+    _left(site, "two")
+    site.refuse("update", SNAPSHOT, code, times=1, name="one")
+    await site.start()
+    await site.until(lambda: not _held(site, "two"), limit=1)
+    assert _held(site, "one")
+    assert [line.level for line in site.logged("Could not take our finalizer off")] == ([level] if level else [])
+    await site.until(lambda: not _held(site, "one"), limit=301)
+
+
+async def test_12_3_a_change_between_list_and_write_is_not_overwritten(site: Installation) -> None:
+    _left(site, "snap")
+    site.refuse("update", SNAPSHOT, 0, delay=1.0, times=1)
+    await site.start()
+    await site.until(lambda: site.requests.of("update", SNAPSHOT))
+    site.touch(SNAPSHOT, "snap", "a")
+    await trio.sleep(10)
+    assert _held(site, "snap")
+    await site.until(lambda: not _held(site, "snap"), limit=301)
+    assert site.get(SNAPSHOT, "snap")["metadata"]["labels"] == {"touched": "a"}
+
+
+async def test_12_3_more_than_one_page(site: Installation) -> None:
+    for number in range(520):
+        site.objects.create(
+            SNAPSHOT,
+            {
+                "apiVersion": "snapshot.storage.k8s.io/v1",
+                "kind": SNAPSHOT,
+                "metadata": {"name": f"snap-{number}", "finalizers": [SNAPSHOT_FINALIZER] if number > 510 else []},
+                "spec": {"source": {"persistentVolumeClaimName": "data"}},
+            },
+            NAMESPACE,
+        )
+    await site.start()
+    await site.until(lambda: not any(_held(site, f"snap-{number}") for number in range(520)), limit=5)

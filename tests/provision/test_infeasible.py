@@ -1,0 +1,119 @@
+"""A claim that the driver calls invalid is asked for again slowly (provision.md 6)."""
+
+import trio
+
+from csi_provisioner.settings import RetrySettings
+from tests.installation import CLAIM, CLASS, Installation
+
+
+async def _refused(site: Installation, **retries: float) -> None:
+    site.fault("INVALID_ARGUMENT", message="no such pool")
+    site.storage_class()
+    site.claim()
+    await site.start(retries=RetrySettings(**retries))  # type: ignore[arg-type]
+    await site.until(site.calls)
+
+
+async def test_6_only_at_the_longest_interval_p19_engine_4(site: Installation) -> None:
+    await _refused(site)
+    await site.until(lambda: len(site.calls()) == 4)
+    assert site.pauses() == [300.0, 300.0, 300.0]
+
+
+async def test_6_the_interval_is_that_of_the_flag_quirk_1(site: Installation) -> None:
+    await _refused(site, maximum=40.0)
+    await site.until(lambda: len(site.calls()) == 3)
+    assert site.pauses() == [40.0, 40.0]
+
+
+async def test_6_an_event_on_the_claim_does_not_shorten_it(site: Installation) -> None:
+    await _refused(site)
+    for value in "abc":
+        await trio.sleep(50)
+        site.touch(CLAIM, "data", value)
+    await site.until(lambda: len(site.calls()) == 2)
+    assert site.times() == [0.0, 300.0]
+
+
+async def test_6_an_event_on_the_class_does_not_shorten_it(site: Installation) -> None:
+    await _refused(site)
+    await trio.sleep(100)
+    site.touch(CLASS, "fast", "a")
+    await site.until(lambda: len(site.calls()) == 2)
+    assert site.times() == [0.0, 300.0]
+
+
+async def test_6_a_class_made_anew_shortens_it(site: Installation) -> None:
+    await _refused(site)
+    await trio.sleep(100)
+    site.delete(CLASS, "fast")
+    site.driver.faults.clear()
+    site.storage_class(parameters={"pool": "other"})
+    await site.bound("data")
+    assert site.times() == [0.0, 100.0]
+    assert site.calls()[1].request.parameters["pool"] == "other"
+
+
+async def test_6_success_ends_it_for_good(site: Installation) -> None:
+    """A claim of the same name is another claim."""
+    await _refused(site)
+    site.driver.faults.clear()
+    await site.bound("data")
+    assert site.times() == [0.0, 300.0]
+    site.delete(CLAIM, "data")
+    await site.until(lambda: site.calls("DeleteVolume"))
+    site.claim()
+    await site.bound("data")
+    assert len(site.calls()) == 3
+
+
+async def test_6_a_claim_made_anew_is_not_held_off(site: Installation) -> None:
+    await _refused(site)
+    site.delete(CLAIM, "data")
+    site.driver.faults.clear()
+    await site.until(lambda: site.find(CLAIM, "data") is None)
+    await trio.sleep(1)
+    site.claim()
+    await site.bound("data")
+    assert site.times()[-1] < 5
+
+
+async def test_6_a_deleted_claim_is_not_asked_for_again(site: Installation) -> None:
+    await _refused(site)
+    site.delete(CLAIM, "data")
+    await trio.sleep(2000)
+    assert len(site.calls()) == 1
+
+
+async def test_6_other_claims_are_not_held_off(site: Installation) -> None:
+    site.fault("INVALID_ARGUMENT", match="/data$")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(site.calls)
+    site.claim("other")
+    await site.bound("other")
+    assert [call.code for call in site.calls()] == ["INVALID_ARGUMENT", "OK"]
+
+
+async def test_6_its_event_says_that_it_is_slow_and_which_try_it_was(site: Installation) -> None:
+    await _refused(site)
+    first = await site.event("data", "ProvisioningFailed")
+    assert "no such pool" in first["message"]
+    assert "attempt 1" in first["message"]
+    assert "slow" in first["message"]
+    assert "300 s" in first["message"]
+    again = await site.event("data", "ProvisioningFailed", 3)
+    assert "attempt 3" in again["message"]
+    assert again["metadata"]["uid"] == first["metadata"]["uid"]
+
+
+async def test_6_after_it_the_usual_backoff_goes_on(site: Installation) -> None:
+    """The failures before are counted, so that the next kind of failure does not begin at one second."""
+    site.fault("INVALID_ARGUMENT", times=2)
+    site.fault("INTERNAL", times=2)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    assert site.pauses() == [300.0, 300.0, 4.0, 8.0]

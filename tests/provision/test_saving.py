@@ -1,0 +1,173 @@
+"""Writing the PersistentVolume: one try with the claim, then for ever by itself (provision.md 13)."""
+
+import pytest
+import trio
+
+from tests.installation import CLAIM, CLASS, VOLUME, Installation
+
+
+def _creations(site: Installation) -> list[float]:
+    """When the volume was written or tried to be, in seconds from the first time."""
+    at = [call.at for call in site.requests.of("create", VOLUME)]
+    return [round(when - at[0], 3) for when in at]
+
+
+async def _unsaved(site: Installation, **refusal: object) -> None:
+    site.refuse("create", VOLUME, **({"code": 503} | refusal))  # type: ignore[arg-type]
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: len(_creations(site)) >= 2)
+
+
+async def test_13_the_first_try_is_the_claims_own(site: Installation) -> None:
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    assert len(_creations(site)) == 1
+    assert site.logged("Could not save") == []
+    event = await site.event("data", "ProvisioningSucceeded")
+    assert site.volume_of("data") in event["message"]
+
+
+async def test_13_the_backoff_of_further_tries(site: Installation) -> None:
+    await _unsaved(site, times=6)
+    await site.bound("data")
+    assert _creations(site) == pytest.approx([0, 0, 0.005, 0.015, 0.035, 0.075, 0.155], abs=0.02)
+    assert len(site.calls()) == 1
+
+
+@pytest.mark.parametrize("code", [400, 403, 422, 500, 503])
+async def test_13_never_given_up_and_the_volume_is_kept_p19_engine_5(site: Installation, code: int) -> None:
+    await _unsaved(site, code=code)
+    await trio.sleep(3600)
+    assert len(_creations(site)) > 100
+    assert len(site.calls()) == 1
+    assert site.calls("DeleteVolume") == []
+    assert site.events("data", "ProvisioningFailed") == []
+    site.api.clear()
+    await site.bound("data")
+    await site.event("data", "ProvisioningSucceeded")
+    assert site.calls("DeleteVolume") == []
+
+
+async def test_13_an_outage_of_minutes_is_over_half_a_minute_later(site: Installation) -> None:
+    await _unsaved(site, cut="before")
+    await trio.sleep(600)
+    site.api.clear()
+    since = trio.current_time()
+    await site.bound("data")
+    assert trio.current_time() - since <= 31
+    assert len(site.calls()) == 1
+
+
+async def test_13_it_is_said_once_in_the_log_what_is_tried_and_why(site: Installation) -> None:
+    await _unsaved(site, message="the disk is full")
+    [line] = site.logged("Could not save the PersistentVolume")
+    assert line.level == "WARNING"
+    assert line.keys["PV"] == site.volume_of("data")
+    assert "the disk is full" in str(line.keys["error"])
+
+
+@pytest.mark.parametrize("cut", ["after", "answer"])
+async def test_13_one_that_is_there_already_is_a_success(site: Installation, cut: str) -> None:
+    """The answer to the first try was lost: the second is told AlreadyExists."""
+    site.refuse("create", VOLUME, code=0, cut=cut, times=1)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    await site.event("data", "ProvisioningSucceeded")
+    assert len(site.calls()) == 1
+    assert len(site.objects.all(VOLUME)) == 1
+
+
+async def test_13_events_of_the_claim_do_not_ask_the_driver_again(site: Installation) -> None:
+    await _unsaved(site)
+    for value in "abcd":
+        site.touch(CLAIM, "data", value)
+        await trio.sleep(40)
+    assert len(site.calls()) == 1
+    assert len(site.events("data", "Provisioning")) == 1
+
+
+async def test_13_nor_does_the_class_that_goes_meanwhile(site: Installation) -> None:
+    await _unsaved(site)
+    site.delete(CLASS, "fast")
+    site.touch(CLAIM, "data", "a")
+    await trio.sleep(100)
+    assert site.logged("Failed, will be tried again") == [
+        line for line in site.logged("Failed, will be tried again") if line.keys["queue"] == "unsavedpvs"
+    ]
+    site.api.clear()
+    await site.bound("data")
+    assert len(site.calls()) == 1
+
+
+async def test_13_also_when_the_claim_is_gone_p19_engine_5(site: Installation) -> None:
+    await _unsaved(site)
+    name = site.volume_of("data")
+    site.delete(CLAIM, "data")
+    await trio.sleep(300)
+    assert site.find(CLAIM, "data") is None
+    tries = len(_creations(site))
+    await trio.sleep(100)
+    assert len(_creations(site)) > tries
+    site.api.clear()
+    await site.until(lambda: site.calls("DeleteVolume"))  # Released at once
+    await site.until(lambda: site.find(VOLUME, name) is None)
+    assert len(site.calls()) == 1
+    assert site.events("data", "ProvisioningSucceeded") == []
+    assert site.driver.state.volumes == {}
+
+
+async def test_13_others_are_saved_meanwhile(site: Installation) -> None:
+    site.storage_class()
+    await site.start()
+    site.claim("first")
+    site.refuse("create", VOLUME, name=site.volume_of("first"))
+    site.refuse("create", VOLUME, times=20)
+    names = [f"other-{number}" for number in range(20)]
+    for name in names:
+        site.claim(name)
+    await site.bound(*names)
+    assert len(site.calls()) == 21
+    site.api.clear()
+    await site.bound("first")
+
+
+async def test_13_a_stop_tries_once_more(site: Installation) -> None:
+    await _unsaved(site)
+    await trio.sleep(100)
+    tries = len(_creations(site))
+    site.api.clear()
+    assert await site.stop() == 0
+    assert len(_creations(site)) == tries + 1
+    await site.bound("data")
+    await site.event("data", "ProvisioningSucceeded")
+
+
+async def test_13_after_a_restart_the_driver_gives_the_same_volume(site: Installation) -> None:
+    await _unsaved(site)
+    since = trio.current_time()
+    assert await site.stop() == 0
+    assert trio.current_time() - since < 6
+    site.api.clear()
+    await site.start()
+    await site.bound("data")
+    assert len({call.request.name for call in site.calls()}) == 1
+    assert len(site.calls()) == 2
+    assert len(site.driver.state.volumes) == 1
+    assert site.logged("A volume may be left over") == []
+
+
+async def test_13_what_no_later_process_can_know_is_said_at_the_end(site: Installation) -> None:
+    await _unsaved(site)
+    site.delete(CLAIM, "data")
+    await trio.sleep(1)
+    assert await site.stop() == 0
+    [volume] = site.driver.state.volumes.values()
+    [line] = site.logged("A volume may be left over")
+    assert (line.keys["volumeID"], line.keys["volume"]) == (volume.id, volume.name)
+    assert line.keys["claim"] == "default/data"

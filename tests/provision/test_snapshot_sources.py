@@ -1,0 +1,138 @@
+"""The finalizer on a source snapshot: put there before the call, taken off after it (provision.md 12.1, 9.6)."""
+
+import pytest
+import trio
+
+from tests.installation import CLAIM, SNAPSHOT, Installation
+from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
+
+OTHERS = ["example.com/first", "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"]
+
+
+async def _ready(site: Installation) -> None:
+    """A snapshot with others' finalizers, and the provisioner; its first sweep is over."""
+    site.storage_class()
+    site.snapshot("snap", finalizers=OTHERS)
+    await site.start()
+    await site.until(lambda: len(site.requests.of("list", SNAPSHOT)) >= 2)
+
+
+async def test_12_1_protected_while_the_driver_reads_p19_sources_7(site: Installation) -> None:
+    await _ready(site)
+    site.fault(gate="reading", times=1)
+    site.claim(**from_snapshot("snap"))
+    await site.until(site.calls)
+    assert site.finalizers(SNAPSHOT, "snap") == [*OTHERS, SNAPSHOT_FINALIZER]
+    site.driver.faults.gate("reading").set()
+    await site.bound("data")
+    assert site.finalizers(SNAPSHOT, "snap") == OTHERS
+
+
+async def test_12_1_not_taken_off_when_the_try_fails(site: Installation) -> None:
+    await _ready(site)
+    site.fault("INTERNAL", times=3)
+    site.claim(**from_snapshot("snap"))
+    await site.until(lambda: len(site.calls()) == 3)
+    assert site.finalizers(SNAPSHOT, "snap") == [*OTHERS, SNAPSHOT_FINALIZER]
+    await site.bound("data")
+    assert len(site.requests.of("update", SNAPSHOT)) == 2
+
+
+async def test_12_1_without_the_right_it_goes_on_unprotected_p19_sources_7(site: Installation) -> None:
+    await _ready(site)
+    site.refuse("update", SNAPSHOT, 403)
+    site.claim(**from_snapshot("snap"))
+    await site.bound("data")
+    assert site.calls()[0].request.volume_content_source.snapshot.snapshot_id
+    [line] = site.logged("used without protection")
+    assert "default/snap" in line.message
+
+
+@pytest.mark.parametrize("code", [409, 500, 503])
+async def test_12_1_any_other_failure_is_tried_again_before_the_call(site: Installation, code: int) -> None:
+    await _ready(site)
+    site.refuse("update", SNAPSHOT, code, times=2)
+    site.claim(**from_snapshot("snap"))
+    failed = await site.event("data", "ProvisioningFailed", 2)
+    assert failed["message"].startswith("VolumeSnapshot default/snap cannot be the source of claim default/data")
+    assert site.calls() == []
+    await site.bound("data")
+    assert len(site.calls()) == 1
+
+
+async def test_12_1_changed_by_somebody_between_read_and_write_is_a_conflict(site: Installation) -> None:
+    await _ready(site)
+    site.refuse("update", SNAPSHOT, 0, delay=1.0, times=1)
+    site.claim(**from_snapshot("snap"))
+    await site.until(lambda: site.requests.of("update", SNAPSHOT))
+    site.touch(SNAPSHOT, "snap", "a")
+    failed = await site.event("data", "ProvisioningFailed")
+    assert "modified" in failed["message"]
+    await site.bound("data")
+    assert site.get(SNAPSHOT, "snap")["metadata"]["labels"] == {"touched": "a"}
+
+
+@pytest.mark.parametrize("verb", ["get", "update"])
+@pytest.mark.parametrize("code", [403, 404, 409, 500])
+async def test_9_6_a_failed_release_fails_nothing(site: Installation, verb: str, code: int) -> None:
+    """The sweep comes for it: not in the same second, but in five minutes."""
+    await _ready(site)
+    site.fault(gate="reading", times=1)
+    site.claim(**from_snapshot("snap"))
+    await site.until(site.calls)
+    trouble = site.refuse(verb, SNAPSHOT, code)
+    site.driver.faults.gate("reading").set()
+    await site.bound("data")
+    await site.event("data", "ProvisioningSucceeded")
+    assert trouble.hits == 1
+    assert site.events("data", "ProvisioningFailed") == []
+    assert SNAPSHOT_FINALIZER in site.finalizers(SNAPSHOT, "snap")
+    site.api.clear()
+    await site.until(lambda: site.finalizers(SNAPSHOT, "snap") == OTHERS, limit=301)
+
+
+async def test_9_6_a_snapshot_that_went_meanwhile(site: Installation) -> None:
+    await _ready(site)
+    site.refuse("update", SNAPSHOT, 403)  # unprotected
+    site.edit(SNAPSHOT, "snap", lambda snapshot: snapshot["metadata"].pop("finalizers"))
+    site.fault(gate="reading", times=1)
+    site.claim(**from_snapshot("snap"))
+    await site.until(site.calls)
+    site.delete(SNAPSHOT, "snap")
+    site.driver.faults.gate("reading").set()
+    await site.bound("data")
+
+
+async def test_9_6_released_before_the_volume_is_written(site: Installation) -> None:
+    await _ready(site)
+    site.claim(**from_snapshot("snap"))
+    await site.bound("data")
+    writes = [(call.verb, call.kind) for call in site.requests if call.verb in ("create", "update")]
+    assert [write for write in writes if write[1] in (SNAPSHOT, "PersistentVolume")] == [
+        ("update", SNAPSHOT),
+        ("update", SNAPSHOT),
+        ("create", "PersistentVolume"),
+    ]
+
+
+async def test_9_6_also_while_another_claim_reads_it_quirk_12(site: Installation) -> None:
+    await _ready(site)
+    site.fault(gate="reading", match="/slow$", times=1)
+    site.claim("slow", **from_snapshot("snap"))
+    await site.until(site.calls)
+    site.claim("quick", **from_snapshot("snap"))
+    await site.bound("quick")
+    assert site.finalizers(SNAPSHOT, "snap") == OTHERS
+    site.driver.faults.gate("reading").set()
+    await site.bound("slow")
+
+
+async def test_12_3_of_a_claim_that_went_without_a_volume_it_is_swept_p19_sources_7(site: Installation) -> None:
+    await _ready(site)
+    site.fault("INTERNAL")
+    site.claim(**from_snapshot("snap"))
+    await site.until(site.calls)
+    site.delete(CLAIM, "data")
+    await trio.sleep(100)
+    assert SNAPSHOT_FINALIZER in site.finalizers(SNAPSHOT, "snap")
+    await site.until(lambda: site.finalizers(SNAPSHOT, "snap") == OTHERS, limit=301)

@@ -1,0 +1,149 @@
+"""An answer that cannot be used: the volume is deleted again, and the claim asked for again (provision.md 9.3, 9.4)."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from csi_provisioner.settings import ElectionSettings
+from tests.installation import CLAIM, NAMESPACE, Installation
+
+TOO_SMALL: dict[str, Any] = {"capacity_delta": -1}
+
+
+async def _made_unusable(site: Installation, *, spec: dict[str, Any] | None = None, **answer: Any) -> None:
+    site.fault(times=1, **(answer or TOO_SMALL))
+    site.storage_class()
+    site.claim(**(spec or {}))
+    await site.start()
+
+
+async def test_9_3_too_small_is_deleted_and_made_again(site: Installation) -> None:
+    await _made_unusable(site)
+    failed = await site.event("data", "ProvisioningFailed")
+    assert f"{(1 << 30) - 1} bytes" in failed["message"]
+    assert f"{1 << 30} bytes" in failed["message"]
+    await site.bound("data")
+    assert [call.rpc for _, call in site.asked if "Volume" in call.rpc] == [
+        "CreateVolume",
+        "DeleteVolume",
+        "CreateVolume",
+    ]
+    assert site.pauses() == [1.0]
+    assert len(site.driver.state.volumes) == 1
+
+
+async def test_9_3_without_a_volume_nothing_can_be_deleted_quirk_3(site: Installation) -> None:
+    await _made_unusable(site, no_volume=True)
+    await site.bound("data")
+    assert site.calls("DeleteVolume") == []
+    assert len(site.calls()) == 2
+
+
+@pytest.mark.parametrize("field", ["dataSource", "dataSourceRef"])
+async def test_9_3_without_its_content_source_it_is_deleted_p19_sources_3(site: Installation, field: str) -> None:
+    site.storage_class()
+    site.claim("source")
+    await site.start()
+    await site.bound("source")
+    site.fault(times=1, drop_content_source=True)
+    site.claim(**{field: {"kind": "PersistentVolumeClaim", "name": "source"}})
+    failed = await site.event("data", "ProvisioningFailed")
+    assert "data source" in failed["message"]
+    await site.bound("data")
+    assert len(site.calls("DeleteVolume")) == 1
+    assert len(site.driver.state.volumes) == 2
+
+
+async def test_9_3_the_claim_is_kept_when_it_is_deleted(site: Installation) -> None:
+    site.fault(**TOO_SMALL)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: len(site.calls()) == 2)
+    site.delete(CLAIM, "data")
+    await trio.sleep(1)
+    calls = len(site.calls())
+    await site.until(lambda: len(site.calls()) == calls + 2)
+    assert site.driver.state.volumes == {}
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, 4])
+async def test_9_4_tries_until_it_is_gone(site: Installation, failures: int) -> None:
+    site.fault("INTERNAL", rpc="DeleteVolume", times=failures)
+    await _made_unusable(site)
+    await site.bound("data")
+    assert site.times("DeleteVolume") == [0.0] * (failures + 1)  # back to back
+    assert site.logged("A volume may be left over") == []
+    assert await _suspected(site) == 0
+
+
+async def test_9_4_after_five_tries_it_is_said_counted_and_told_p19_sources_3(site: Installation) -> None:
+    site.fault("INTERNAL", rpc="DeleteVolume")
+    site.fault(times=2, **TOO_SMALL)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    failed = await site.event("data", "ProvisioningFailed")
+    assert len(site.calls("DeleteVolume")) == 5
+    [volume] = site.driver.state.volumes.values()
+    for fact in (volume.id, volume.name, "deleting it again failed", "attempt 1", "next try in 1 s"):
+        assert fact in failed["message"]
+    await site.bound("data")
+    # the second time it is the same volume: not said again
+    [line] = site.logged("A volume may be left over")
+    assert line.level == "WARNING"
+    assert line.keys["volumeID"] == volume.id
+    assert line.keys["volume"] == volume.name
+    assert line.keys["claim"] == f"{NAMESPACE}/data"
+    assert line.keys["driver"] == site.config.name
+    assert await _suspected(site) == 1
+
+
+async def test_9_4_one_deadline_for_all_tries(site: Installation) -> None:
+    site.fault("INTERNAL", rpc="DeleteVolume", delay=4.0)
+    await _made_unusable(site)
+    failed = await site.event("data", "ProvisioningFailed")
+    assert site.times("DeleteVolume") == [0.0, 4.0, 8.0]
+    assert "not done within 10 s" in failed["message"]
+    await site.bound("data")
+    assert site.times()[1] == pytest.approx(11.0, abs=0.1)
+
+
+async def test_9_4_the_secrets_of_the_creation_are_given(site: Installation) -> None:
+    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
+    prefix = "csi.storage.k8s.io/provisioner-secret"
+    site.fault(times=1, **TOO_SMALL)
+    site.storage_class(parameters={f"{prefix}-name": "login", f"{prefix}-namespace": NAMESPACE})
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    assert site.calls("DeleteVolume")[0].request.secrets == {"user": "u1"}
+
+
+async def test_9_4_an_undo_is_not_cut_by_a_stop(site: Installation) -> None:
+    site.fault(gate="undo", rpc="DeleteVolume", times=1)
+    await _made_unusable(site)
+    await site.until(lambda: site.calls("DeleteVolume"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.stop)
+        await trio.sleep(5)
+        site.driver.faults.gate("undo").set()
+    assert site.driver.state.volumes == {}
+    assert site.calls("DeleteVolume")[0].code == "OK"
+
+
+async def test_9_4_with_an_election_it_ends_before_another_may_lead(site: Installation) -> None:
+    """design.md 3, rule 9: the lease duration minus the renew deadline."""
+    site.fault(rpc="DeleteVolume", hang=True)
+    site.fault(times=1, **TOO_SMALL)
+    site.storage_class()
+    site.claim()
+    election = ElectionSettings(enabled=True, namespace=NAMESPACE, lease_duration=7.0, renew_deadline=4.0)
+    await site.start(election=election)
+    failed = await site.event("data", "ProvisioningFailed")
+    assert "not done within 3 s" in failed["message"]
+
+
+async def _suspected(site: Installation) -> float:
+    return (await site.metrics()).get("csi_provisioner_suspected_orphans_total", 0.0)
