@@ -173,12 +173,12 @@ async def test_capacity_6_class_deleted(cluster: Cluster, driver: Driver) -> Non
 # ---- volumes
 
 
-async def test_capacity_15_4_refresh_of_what_a_volume_touches(cluster: Cluster, driver: Driver) -> None:
+async def test_capacity_15_4_capacity_15_8_refresh_of_what_a_volume_touches(cluster: Cluster, driver: Driver) -> None:
     """Only the segment the volume lies in, when it is made and when it is deleted."""
     cluster.node("n2", DRIVER, zone="z-2")
     await trio.sleep(5)
     driver.calls.clear()
-    cluster.claim("a", "fast", node="n2", size="3Gi", volumeMode="Block")  # capacity-15-8: block works beside it
+    cluster.claim("a", "fast", node="n2", size="3Gi", volumeMode="Block")
     await cluster.until(lambda: cluster.is_bound("a"))
     await trio.sleep(5)
     assert [call.request.accessible_topology.segments for call in driver.made("GetCapacity")] == [{ZONE: "z-2"}]
@@ -247,6 +247,37 @@ async def test_capacity_15_11_p19_request_11_get_capacity_has_a_deadline(cluster
     assert [(call.code, call.cancelled) for call in driver.made("GetCapacity")] == [(None, True), ("OK", False)]
     assert all(call.deadline is not None and call.deadline <= 10 for call in driver.made("GetCapacity"))
     assert set(made(cluster)) == {FAST}
+
+
+async def test_capacity_15_7_parameters_are_not_logged(
+    cluster: Cluster, driver: Driver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.faults.add(Fault(rpc="GetCapacity", code="INTERNAL", times=1))
+    cluster.storage_class("other", DRIVER, parameters={"password": "hunter2"})
+    await trio.sleep(20)
+    assert ("z-1", "other") in made(cluster)
+    log = capsys.readouterr().err
+    assert "GetCapacity" in log
+    assert "hunter2" not in log
+
+
+async def test_capacity_15_14_what_was_deleted_while_nobody_watched(cluster: Cluster, driver: Driver) -> None:
+    """The list afterwards does not have them: as good as the events that were missed."""
+    cluster.node("n2", DRIVER, zone="z-2")
+    cluster.storage_class("other", DRIVER)
+    await trio.sleep(5)
+    before = {key: obj["metadata"]["name"] for key, obj in made(cluster).items()}
+    assert len(before) == 4
+    cluster.server.faults.stall_watches()
+    cluster.objects.delete("StorageClass", "other")
+    cluster.objects.delete("CSINode", "n2")
+    cluster.objects.delete(KIND, before[FAST], "ns1")
+    cluster.objects.storage.compact()
+    cluster.server.faults.cut_watches()
+    cluster.server.faults.resume_watches()
+    await trio.sleep(120)
+    assert set(made(cluster)) == {FAST}
+    assert made(cluster)[FAST]["metadata"]["name"] != before[FAST]
 
 
 @pytest.mark.parametrize("code", [403, 409, 422, 500])

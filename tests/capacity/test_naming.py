@@ -38,7 +38,7 @@ def test_capacity_4_fnv1a(text: str, expected: int) -> None:
 
 
 @given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){0,3}", fullmatch=True))
-def test_capacity_15_13_always_a_label_value(node: str) -> None:
+def test_capacity_15_13_node_deployment_15_6_always_a_label_value(node: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", naming.managed_by(node))
 
 

@@ -51,10 +51,10 @@ SCENARIOS = {
         writes={"create": 4},
         published={(zone, name) for zone in ("z-1", "z-2") for name in ("fast", "slow")},
     ),
-    "same-values": Scenario(objects=(("a", "z-1", "fast", {}),), calls=1, published=FAST),
+    "same-values-capacity-15-5": Scenario(objects=(("a", "z-1", "fast", {}),), calls=1, published=FAST),
     "owner-of-before-is-kept": Scenario(objects=(("a", "z-1", "fast", OWNED),), calls=1, published=FAST),
     "other-size": Scenario(objects=(("a", "z-1", "fast", SMALL),), calls=1, writes={"patch": 1}, published=FAST),
-    "other-maximum": Scenario(
+    "other-maximum-capacity-15-3": Scenario(
         objects=(("a", "z-1", "fast", {"maximumVolumeSize": "5Gi"}),), calls=1, writes={"patch": 1}, published=FAST
     ),
     "two-vanished-classes": Scenario(
@@ -109,8 +109,8 @@ async def test_what_comes_of_what_is_there(cluster: Cluster, scenario: Scenario)
     assert ours == scenario.published
 
 
-async def test_8_object(cluster: Cluster) -> None:
-    """What the object says; the parameters go unstripped, no capability is named (capacity-15-16)."""
+async def test_capacity_8_object_capacity_15_16(cluster: Cluster) -> None:
+    """What the object says; the parameters go unstripped, no capability is named."""
     cluster.node("n", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER, parameters={"csi.storage.k8s.io/fstype": "xfs", "tier": "gold"})
     driver = await start(cluster)

@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from csi_provisioner import supervisor
+from csi_provisioner.configuration import read
+from csi_provisioner.flags import FLAGS
 from csi_provisioner.sandbox.api.faults import Fault
 from csi_provisioner.sandbox.driver import Config
-from csi_provisioner.settings import ClusterSettings, HttpSettings, NodeSettings
+from csi_provisioner.settings import ClusterSettings, HttpSettings, LogSettings, NodeSettings
 from tests.capacity.objects import DRIVER
 from tests.capacity.publishing import CONFIG, KIND, SETTINGS, exists, made, start
 from tests.cluster.controlplane import free_ports
@@ -58,6 +60,17 @@ async def test_capacity_15_15_an_api_server_that_cannot_be_reached_ends_the_proc
     settings = replace(settings, cluster=ClusterSettings(master=f"http://127.0.0.1:{port}"))
     assert await supervisor.run(settings, stop=trio.Event()) == 255
     assert "cannot tell whether the cluster has CSIStorageCapacity" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "enabled"),
+    [([], False), (["--enable-capacity"], True), (["--capacity-controller-deployment-mode=central"], True)],
+    ids=["none", "switch", "old-mode"],
+)
+def test_capacity_15_2_one_switch(arguments: list[str], enabled: bool) -> None:
+    found = read(FLAGS.parse(arguments), {"NAMESPACE": "ns1"}, LogSettings())
+    assert found is not None
+    assert (found.capacity.enabled, found.capacity.namespace) == (enabled, "ns1")
 
 
 async def test_objects_get_the_owner(cluster: Cluster) -> None:

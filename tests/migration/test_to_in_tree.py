@@ -147,7 +147,7 @@ US_EAST = {GA_ZONE: ["us-east-1a"], GA_REGION: ["us-east-1"]}
 TOPOLOGY: list[tuple[str, str, k8s.PersistentVolume, Terms | None, dict[str, str] | None]] = [
     ("no-affinity", EBS, csi_volume(), None, None),
     (
-        "golden-migrate-aws-zones",
+        "golden-migrate-aws-zones-topology-13-7",
         EBS,
         csi_volume(at=[{EBS_ZONE: ["us-east-1a"]}]),
         [US_EAST],

@@ -96,8 +96,8 @@ async def test_node_deployment_4_class_missing(cluster: Cluster) -> None:
     await cluster.until(lambda: cluster.is_bound("data"), limit=400)
 
 
-async def test_node_deployment_3_and_10_nothing_is_read_of_nodes(cluster: Cluster) -> None:
-    """node-deployment-15-9; the requirement is this node's term, the identity names the node."""
+async def test_node_deployment_15_9_nothing_is_read_of_nodes(cluster: Cluster) -> None:
+    """The requirement is this node's term, the identity names the node."""
     driver = await deploy(cluster, "a")
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast")
@@ -111,8 +111,8 @@ async def test_node_deployment_3_and_10_nothing_is_read_of_nodes(cluster: Cluste
     assert volume["spec"]["csi"]["volumeAttributes"]["storage.kubernetes.io/csiProvisionerIdentity"].endswith("-a")
 
 
-async def test_node_deployment_7_the_question_before(cluster: Cluster) -> None:
-    """Stripped parameters and the capabilities of the volume, with a deadline (node-deployment-15-7); no side effect
+async def test_node_deployment_15_7_the_question_before(cluster: Cluster) -> None:
+    """Stripped parameters and the capabilities of the volume, with a deadline; no side effect
     on a source (Q11)."""
     driver = await deploy(cluster, "a", provisioning=ProvisioningSettings(extra_create_metadata=True))
     driver.faults.add(Fault(rpc="GetCapacity", hang=True, times=1))

@@ -149,3 +149,33 @@ async def test_twenty_nodes_race_for_a_hundred_claims(cluster: Cluster) -> None:
     assert len(cluster.server.calls.of("update", CLAIM, code=200)) == 100
     assert len(cluster.server.calls.of("update", CLAIM, code=409)) > 10
     assert len(set(volumes(cluster).values())) > 10  # spread by chance
+
+
+async def test_node_deployment_15_5_claims_that_went_while_nobody_watched(cluster: Cluster) -> None:
+    driver = await deploy(cluster, "a", nodes={"base_delay": 200.0, "max_delay": 200.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await trio.sleep(0.01)
+    cluster.server.faults.stall_watches(CLAIM)
+    cluster.objects.delete(CLAIM, "data", "default")
+    cluster.objects.storage.compact()
+    cluster.server.faults.cut_watches(CLAIM)
+    cluster.server.faults.resume_watches()
+    await trio.sleep(300)
+    assert driver.made("GetCapacity") == []
+    assert "update" not in {call.verb for call in cluster.server.calls.of(kind=CLAIM)}
+
+
+async def test_node_deployment_15_8_exhausted_storage_is_final(cluster: Cluster) -> None:
+    """No further call for a claim that is gone, on whichever node it was tried."""
+    drivers = [await deploy(cluster, name, nodes={"base_delay": 1.0}) for name in ("a", "b")]
+    for driver in drivers:
+        driver.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: sum(len(driver.made("CreateVolume")) for driver in drivers) >= 3)
+    cluster.objects.delete(CLAIM, "data", "default")
+    await trio.sleep(1)
+    calls = sum(len(driver.made("CreateVolume")) for driver in drivers)
+    await trio.sleep(1000)
+    assert sum(len(driver.made("CreateVolume")) for driver in drivers) == calls

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from lightkube.core.resource import api_info
 
+from csi_provisioner.model.kubernetes import CSINode
 from csi_provisioner.sandbox.driver import Config, Driver, Fault, Pool
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from csi_provisioner.settings import CsiSettings, ProvisioningSettings, Settings
@@ -160,3 +162,17 @@ async def test_topology_13_6_immediate_topology_can_be_switched_off(cluster: Clu
     await cluster.until(lambda: cluster.is_bound("a"), limit=30)
     [call] = driver.made("CreateVolume")
     assert call.request.accessibility_requirements is None
+
+
+async def test_topology_13_9_exhausted_storage_is_final(cluster: Cluster) -> None:
+    driver = await start(cluster)
+    driver.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))
+    cluster.claim("a", "now")
+    await cluster.until(lambda: len(driver.made("CreateVolume", running=False)) == 2)
+    cluster.objects.delete(CLAIM, "a", "default")
+    await trio.sleep(1000)
+    assert len(driver.made("CreateVolume")) == 2
+
+
+def test_topology_13_5_csinodes_of_v1_only() -> None:
+    assert api_info(CSINode).resource.api_version == "storage.k8s.io/v1"
