@@ -4,7 +4,8 @@ from typing import Any
 
 Object = dict[str, Any]
 
-CLAIM, VOLUME, CLASS, SECRET, EVENT = "claim", "volume", "class", "secret", "event"
+CLAIM, VOLUME, CLASS, SECRET = "claim", "volume", "class", "secret"
+EVENT, VOLUME_EVENT = "event", "event of a volume"
 SNAPSHOT, CONTENT, ATTRIBUTES, ATTACHMENT = "snapshot", "content", "attributes class", "attachment"
 
 PATHS = {
@@ -13,6 +14,7 @@ PATHS = {
     CLASS: "/apis/storage.k8s.io/v1/storageclasses",
     SECRET: "/api/v1/namespaces/{ns}/secrets",
     EVENT: "/api/v1/namespaces/{ns}/events",
+    VOLUME_EVENT: "/api/v1/namespaces/default/events",  # where those of objects without a namespace go
     SNAPSHOT: "/apis/snapshot.storage.k8s.io/v1/namespaces/{ns}/volumesnapshots",
     CONTENT: "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents",
     ATTRIBUTES: "/apis/storage.k8s.io/v1/volumeattributesclasses",
@@ -81,6 +83,11 @@ def content(name: str, driver: str, handle: str, of: Object) -> Object:
             "volumeSnapshotRef": {"kind": "VolumeSnapshot"} | reference,
         },
     }
+
+
+def attachment(name: str, volume: str) -> Object:
+    spec = {"attacher": "attacher.example.com", "nodeName": "node-1", "source": {"persistentVolumeName": volume}}
+    return {"metadata": {"name": name}, "spec": spec}
 
 
 def finalizers(obj: Object | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Claims that get a volume and give it back, and those that are left alone."""
 
-from tests.journeys.objects import CLAIM, SELECTED_NODE, VOLUME, VOLUME_FINALIZER, finalizers
+from tests.journeys.objects import CLAIM, SELECTED_NODE, STORAGE_PROVISIONER, VOLUME, VOLUME_FINALIZER, finalizers
 from tests.journeys.world import Rule, World
 
 
@@ -97,7 +97,7 @@ async def test_claims_of_other_provisioners_are_left_alone(world: World) -> None
 async def test_a_class_that_comes_late(world: World) -> None:
     await world.start()
     await world.claim("data")
-    annotations = {"volume.kubernetes.io/storage-provisioner": world.driver}
+    annotations = {STORAGE_PROVISIONER: world.driver}
     await world.patch(CLAIM, "data", {"metadata": {"annotations": annotations}})
     other = await world.storage_class("other")
     await world.claim("first", other)

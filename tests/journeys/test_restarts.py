@@ -1,6 +1,6 @@
 """The driver and the provisioner come and go; work that is open is finished by whoever comes next."""
 
-from tests.journeys.objects import CLAIM, from_claim
+from tests.journeys.objects import CLAIM, STORAGE_PROVISIONER, from_claim
 from tests.journeys.world import Rule, World
 
 LOAD = [f"data-{number}" for number in range(20)]
@@ -86,3 +86,18 @@ async def test_a_stop_lets_a_running_creation_end(world: World) -> None:
     assert await world.stop() == 0
     assert [call.code for call in world.calls("CreateVolume")] == ["OK", "OK"]
     await world.bound("data", "later")
+
+
+async def test_a_stop_while_the_driver_is_away(world: World) -> None:
+    await world.start()
+    await world.storage_class()
+    await world.claim("data")
+    await world.bound("data")
+    await world.stop_driver()
+    await world.claim("later")
+    await world.until(CLAIM, "later", lambda claim: STORAGE_PROVISIONER in claim["metadata"].get("annotations", {}))
+    assert await world.stop() == 0
+    await world.start_driver()
+    await world.start()
+    await world.bound("later")
+    assert len(world.volumes()) == 2

@@ -10,11 +10,9 @@ from tests.journeys.objects import (
     SECRET,
     SNAPSHOT,
     SNAPSHOT_FINALIZER,
-    VOLUME,
     finalizers,
     from_claim,
     from_snapshot,
-    static_volume,
 )
 from tests.journeys.world import Rule, World
 
@@ -107,16 +105,3 @@ async def test_an_attributes_class_becomes_mutable_parameters(world: World) -> N
     volume = await world.bound("data")
     assert volume["spec"]["volumeAttributesClassName"] == name
     assert world.calls("CreateVolume")[0].mutable_parameters == {"iops": "9000"}
-
-
-async def test_a_static_volume_of_the_driver_is_deleted_too(world: World) -> None:
-    await world.start()
-    name = world.api.unique("static")
-    await world.create(VOLUME, static_volume(name, "", world.driver, "made-by-hand"))
-    await world.claim("data", storageClassName="", volumeName=name)
-    await world.bound("data")
-    await world.until(VOLUME, name, lambda volume: len(finalizers(volume)) == 2)
-    assert world.calls("CreateVolume") == []
-    await world.delete(CLAIM, "data")
-    await world.gone(VOLUME, name)
-    assert [call.volume_id for call in world.calls("DeleteVolume")] == ["made-by-hand"]

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from tests.journeys import objects
-from tests.journeys.objects import CLAIM, CLASS, CONTENT, EVENT, PATHS, SNAPSHOT, VOLUME, Object
+from tests.journeys.objects import CLAIM, CLASS, CONTENT, EVENT, PATHS, SNAPSHOT, VOLUME, VOLUME_EVENT, Object
 from tests.sandbox.api.client import Api
 
 STEP = 0.02
@@ -184,7 +184,7 @@ class World(ABC):
         """The provisioner's events on an object, oldest first."""
         found = [
             event
-            for event in await self.all(EVENT)
+            for event in [*await self.all(EVENT), *await self.all(VOLUME_EVENT)]
             if event["involvedObject"]["name"] == about
             and event.get("source", {}).get("component", "").startswith(self.driver)
             and (not reasons or event["reason"] in reasons)
