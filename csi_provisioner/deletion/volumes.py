@@ -60,16 +60,20 @@ class VolumeReconciler:
         self._segments = segments
         self._refresh = refresh
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
+        self._finished: dict[str, str] = {}  # and of those whose object and finalizer are off our hands too
 
     def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         """Handler of the volume store: a volume that is gone need not be remembered."""
         if new is None:
             self._deleted.pop(name, None)
+            self._finished.pop(name, None)
 
     async def reconcile(self, name: str) -> Outcome:
         volume = self._volumes.get(name)
         if volume is None or not deletion.is_responsible(volume, self._facts):
             return DONE
+        if self._finished.get(name) == volume.metadata.uid:
+            return DONE  # woken by the news of our own writes
         change = deletion.finalizer_change(volume)
         if change is not None:
             try:
@@ -92,9 +96,10 @@ class VolumeReconciler:
         try:
             if self._deleted.get(name) != volume.metadata.uid:
                 await self._delete_in_backend(volume)
-                self._deleted[name] = volume.metadata.uid
+                self._note(self._deleted, volume)
                 log.v(2, "Volume deleted", PV=name)
             await self._remove(volume)
+            self._note(self._finished, volume)
         except Ignored as ignored:
             log.v(4, "Volume is not ours to delete", PV=name, reason=ignored.reason)
             # quirk Q7, kept: it counts as a success
@@ -107,6 +112,11 @@ class VolumeReconciler:
             return self._failed(volume, error)
         self._metrics.deletion(class_name, trio.current_time() - started)
         return DONE
+
+    def _note(self, notes: dict[str, str], volume: PersistentVolume) -> None:
+        """For as long as the cache has the volume: its going is what ends the note."""
+        if volume.metadata.name in self._volumes:
+            notes[volume.metadata.name] = volume.metadata.uid
 
     async def _delete_in_backend(self, volume: PersistentVolume) -> None:
         """delete.md 7, row by row."""
@@ -151,8 +161,7 @@ class VolumeReconciler:
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
         try:
-            # so that the watch's news of the deletion do not begin it once more
-            self._volumes.remember(await self._patch(seen, "remove"))
+            await self._patch(seen, "remove")
         except KubeError as error:
             if not error.not_found:
                 raise

@@ -107,8 +107,13 @@ class ClaimReconciler:
 
     async def reconcile(self, uid: str) -> Outcome:
         claim = self._caches.claims.by_uid(uid) or self._memory.in_progress.get(uid)
-        if claim is None or self._memory.is_unsaved(uid):
-            return DONE  # an unsaved volume is made; writing it is an item of its own
+        unsaved = self._memory.unsaved_name(uid)
+        if unsaved is not None:
+            self._saver.ensure(unsaved)  # the volume is made; writing it is an item of its own
+            return DONE
+        if claim is None:
+            self._memory.forget(uid)
+            return DONE
         held = self._held_off(claim)
         if held is not None:
             return held
@@ -373,6 +378,8 @@ class ClaimReconciler:
     def announce(self, pv: PersistentVolume) -> None:
         """The volume is in the API server (provision.md 13): said on the claim if it still exists."""
         claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
+        if claim is None and pv.spec.claimRef is not None:
+            self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
         log.v(2, "PersistentVolume written", PV=pv.metadata.name, PVC=claim)
         if claim is not None:
             self._events.record(

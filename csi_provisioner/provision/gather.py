@@ -32,6 +32,9 @@ from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER, SNAPSHOT_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
+# More than any cluster has classes of one driver at a time
+CLASS_PLANS = 500
+
 Source = TypeVar("Source", PersistentVolumeClaim, VolumeSnapshot)
 
 
@@ -85,6 +88,8 @@ class Gatherer:
         known = self._class_plans.get(meta.name)
         if known is not None and known[:2] == (meta.uid, meta.resourceVersion):
             return known[2]
+        if len(self._class_plans) >= CLASS_PLANS:
+            self._class_plans.clear()  # classes come and go under new names; reading one again costs little
         plan = classes.read(storage_class, self._facts)
         self._class_plans[meta.name] = (meta.uid, meta.resourceVersion, plan)
         return plan

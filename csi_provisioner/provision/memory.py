@@ -28,8 +28,10 @@ class ClaimMemory:
         self.topology: dict[str, TopologyMemory] = {}
         self._written: dict[str, str] = {}
         self._unsaved_of: dict[str, str] = {}
+        self._refused: set[str] = set()
 
     def keep_unsaved(self, volume: PersistentVolume) -> None:
+        self._refused.discard(volume.metadata.name)
         self.unsaved[volume.metadata.name] = volume
         self._unsaved_of[claim_uid(volume)] = volume.metadata.name
 
@@ -37,15 +39,33 @@ class ClaimMemory:
         """The volume is in the API server: until the claim's cache shows it bound, no second one may be made."""
         name, uid = volume.metadata.name, claim_uid(volume)
         self.unsaved.pop(name, None)
+        self._refused.discard(name)
         self._unsaved_of.pop(uid, None)
         self._written[uid] = name
 
-    def is_unsaved(self, uid: str) -> bool:
-        return uid in self._unsaved_of
+    def note_refused(self, volume: PersistentVolume) -> None:
+        """The API server will not have the volume as it is: it stays, but the driver may be asked for it anew."""
+        self._refused.add(volume.metadata.name)
+
+    def unsaved_name(self, uid: str) -> str | None:
+        """Name of the claim's volume if it only waits to be written."""
+        name = self._unsaved_of.get(uid)
+        return None if name in self._refused else name
+
+    @property
+    def is_saving(self) -> bool:
+        """Volumes wait to be written that the API server may still take."""
+        return len(self.unsaved) > len(self._refused)
 
     def written(self, uid: str) -> str | None:
         """Name of the PersistentVolume that was written for the claim and that its cache does not show yet."""
         return self._written.get(uid)
+
+    def forget(self, uid: str) -> None:
+        """The claim is gone, and nothing is under way for it."""
+        self.infeasible.pop(uid, None)
+        self.topology.pop(uid, None)
+        self._written.pop(uid, None)
 
     def forget_written(self, uid: str) -> None:
         self._written.pop(uid, None)

@@ -24,6 +24,10 @@ LONGEST_DELAY = 30.0
 WORKERS = 4
 
 
+# The object itself is refused: only another one, from another answer of the driver, will do.
+FINAL = (400, 422)
+
+
 class Saver:
     """`written` is called once per volume that is in the API server, `wake` schedules a volume name for another try."""
 
@@ -43,8 +47,7 @@ class Saver:
         self._wake = wake
 
     async def save(self, volume: PersistentVolume) -> None:
-        """The first try. Whatever happens here, cancellation included, the volume is in memory or in the API server."""
-        self._memory.keep_unsaved(volume)
+        """The first try at a volume that memory keeps; it stays there until it is in the API server."""
         error = await self._try(volume)
         if error is not None:
             log.warning(
@@ -52,7 +55,11 @@ class Saver:
                 PV=volume.metadata.name,
                 error=error,
             )
-            self._wake(volume.metadata.name)
+            self.ensure(volume.metadata.name)
+
+    def ensure(self, name: str) -> None:
+        """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
+        self._wake(name)
 
     async def reconcile(self, name: str) -> Outcome:
         """One further try at a volume that waits to be saved."""
@@ -73,6 +80,8 @@ class Saver:
             self._volumes.remember(await self._kube.create(PersistentVolume, volume))
         except KubeError as error:
             if not error.already_exists:
+                if error.code in FINAL:
+                    self._memory.note_refused(volume)
                 return str(error)
         self._memory.note_written(volume)
         self._written(volume)

@@ -78,7 +78,8 @@ async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
 
 async def test_11_2_populators_and_classes_of_others_are_failures(site: Installation) -> None:
     site.storage_class()
-    site.objects.create(CLASS, {"metadata": {"name": "theirs"}, "provisioner": NOBODY, "volumeBindingMode": "Immediate"})
+    fields = {"provisioner": NOBODY, "volumeBindingMode": "Immediate"}
+    site.objects.create(CLASS, {"metadata": {"name": "theirs"}} | fields)
     site.claim("populated", dataSourceRef={"apiGroup": "example.com", "kind": "Backup", "name": "monday"})
     site.claim("replaced", "theirs")
     chosen = {"volume.kubernetes.io/storage-provisioner": site.config.name}

@@ -1,0 +1,226 @@
+"""Deletions that fail: told on the volume, tried for ever, each volume by itself (delete.md 1, 6, 7 and 9)."""
+
+import msgspec
+import pytest
+import trio
+
+from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
+from csi_provisioner.settings import NodeSettings
+from tests.deletion.released import PROVISIONED_BY, attached, released
+from tests.installation import ATTACHMENT, CLASS, VOLUME, Installation
+from tests.journeys.objects import VOLUME_FINALIZER
+
+ATTACHES = msgspec.structs.replace(Config(), controller=(*CONTROLLER_CAPABILITIES, "PUBLISH_UNPUBLISH_VOLUME"))
+CODES = ["NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED", "UNAVAILABLE"]
+HERE, THERE = {"zone": "here"}, {"zone": "there"}
+
+
+async def _gone(site: Installation, name: str = "pv") -> None:
+    await site.until(lambda: site.find(VOLUME, name) is None)
+
+
+async def _as(site: Installation, config: Config) -> None:
+    site.kill_driver()
+    await trio.sleep(0.1)
+    await site.serve(config)
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_7_every_error_is_tried_again_with_backoff_d13_12(site: Installation, code: str) -> None:
+    released(site)
+    site.fault(code, rpc="DeleteVolume", times=4)
+    await site.start()
+    await _gone(site)
+    assert site.pauses("DeleteVolume") == [1.0, 2.0, 4.0, 8.0]
+
+
+async def test_7_for_ever_d13_12(site: Installation) -> None:
+    released(site)
+    site.fault("INTERNAL", rpc="DeleteVolume")
+    await site.start()
+    await trio.sleep(6 * 3600)
+    assert site.pauses("DeleteVolume")[-3:] == [300.0] * 3
+    assert site.find(VOLUME, "pv")
+    site.driver.faults.clear()
+    await _gone(site)
+
+
+async def test_1_each_volume_has_its_own_backoff_d13_12(site: Installation) -> None:
+    released(site, "old")
+    site.fault("INTERNAL", rpc="DeleteVolume", match="old")
+    await site.start()
+    await trio.sleep(1000)
+    released(site, "new")
+    site.fault("INTERNAL", rpc="DeleteVolume", match="new", times=2)
+    since = trio.current_time()
+    await _gone(site, "new")
+    assert trio.current_time() - since < 4
+
+
+async def test_6_its_event(site: Installation) -> None:
+    handle = released(site)
+    site.fault("INTERNAL", rpc="DeleteVolume", message="pool is on fire", times=3)
+    await site.start()
+    event = await site.event("pv", "VolumeFailedDelete", 3)
+    assert (event["type"], event["metadata"]["namespace"]) == ("Warning", "default")
+    assert event["involvedObject"]["kind"] == VOLUME
+    assert event["involvedObject"]["uid"] == site.get(VOLUME, "pv")["metadata"]["uid"]
+    for fact in (site.config.name, "volume pv", "Internal", "pool is on fire", "attempt 3", "next try in 4 s"):
+        assert fact in event["message"]
+    assert len(site.events("pv")) == 1
+    assert VOLUME_FINALIZER in site.finalizers(VOLUME, "pv")
+    assert site.requests.of("delete", VOLUME) == []
+    assert handle in site.driver.state.volumes
+    await _gone(site)
+    assert len(site.events("pv")) == 1  # none of a success
+    found = await site.metrics()
+    assert found['controller_persistentvolume_delete_failed_total{class="fast"}'] == 3
+
+
+async def test_7_no_source_that_could_be_deleted(site: Installation) -> None:
+    released(site, csi=None, hostPath={"path": "/somewhere"})
+    await site.start()
+    event = await site.event("pv", "VolumeFailedDelete")
+    assert "no CSI source" in event["message"]
+    assert site.calls("DeleteVolume") == []
+
+
+async def test_7_a_driver_that_cannot_delete(site: Installation) -> None:
+    await _as(site, msgspec.structs.replace(site.config, controller=("GET_CAPACITY",)))
+    released(site)
+    await site.start()
+    event = await site.event("pv", "VolumeFailedDelete", 3)
+    assert "CREATE_DELETE_VOLUME" in event["message"]
+    assert site.calls("DeleteVolume") == []
+
+
+# ---- attachments
+
+
+@pytest.mark.parametrize("status", [{}, {"attached": True}, {"attached": False}], ids=["unknown", "yes", "no"])
+async def test_7_2_attached_volumes_wait_d13_6(site: Installation, status: dict[str, bool]) -> None:
+    await _as(site, ATTACHES)
+    released(site)
+    attached(site, "pv", **status)
+    await site.start()
+    event = await site.event("pv", "VolumeFailedDelete", 3)
+    for fact in ("volume pv", "node node-1", "attachment"):
+        assert fact in event["message"]
+    assert site.calls("DeleteVolume") == []
+    site.delete(ATTACHMENT, "attachment")
+    await _gone(site)
+    assert len(site.calls("DeleteVolume")) == 1
+
+
+async def test_7_2_an_attachment_that_is_being_deleted_still_counts_d13_6(site: Installation) -> None:
+    await _as(site, ATTACHES)
+    released(site)
+    attached(site, "pv")
+    site.edit(ATTACHMENT, "attachment", lambda obj: obj["metadata"].update(finalizers=["example.com/detaching"]))
+    site.delete(ATTACHMENT, "attachment")
+    await site.start()
+    await trio.sleep(100)
+    assert site.calls("DeleteVolume") == []
+
+
+async def test_7_2_the_last_of_two_d13_6(site: Installation) -> None:
+    await _as(site, ATTACHES)
+    released(site)
+    attached(site, "pv", "one")
+    attached(site, "pv", "two")
+    await site.start()
+    await site.event("pv", "VolumeFailedDelete")
+    site.delete(ATTACHMENT, "one")
+    await trio.sleep(100)
+    assert site.calls("DeleteVolume") == []
+    site.delete(ATTACHMENT, "two")
+    await _gone(site)
+
+
+async def test_7_2_attachments_of_others_do_not_count(site: Installation) -> None:
+    await _as(site, ATTACHES)
+    released(site)
+    attached(site, "other")
+    await site.start()
+    await _gone(site)
+    assert site.events("pv") == []
+
+
+async def test_7_2_one_that_came_and_moved_while_the_watch_was_cut_d13_6(site: Installation) -> None:
+    await _as(site, ATTACHES)
+    await site.start()
+    attached(site, "pv")
+    await trio.sleep(1)
+    site.api.cut_watches(ATTACHMENT)
+    site.refuse("watch", ATTACHMENT, 410, times=1)
+    site.delete(ATTACHMENT, "attachment")
+    await trio.sleep(100)
+    released(site)
+    await _gone(site)
+    assert site.events("pv") == []
+
+
+async def test_7_2_a_driver_that_does_not_attach_needs_none_d13_6_p19_topology_6(site: Installation) -> None:
+    released(site)
+    attached(site, "pv")
+    await site.start()
+    await _gone(site)
+    assert site.requests.of("*", ATTACHMENT) == []
+
+
+# ---- migrated volumes, and nodes
+
+
+async def test_7_calls_for_migrated_volumes_are_labelled_d13_16(site: Installation) -> None:
+    await _as(site, msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
+    released(
+        site,
+        annotations={PROVISIONED_BY: "kubernetes.io/aws-ebs"},
+        awsElasticBlockStore={"volumeID": "vol-0123", "fsType": "ext4"},
+    )
+    released(site, "new")
+    await site.start()
+    await _gone(site, "new")
+    await _gone(site)
+    assert "vol-0123" in {call.request.volume_id for call in site.calls("DeleteVolume")}
+    found = await site.metrics()
+    for migrated in ("true", "false"):
+        labels = (
+            'driver_name="ebs.csi.aws.com",grpc_status_code="OK",'
+            f'method_name="/csi.v1.Controller/DeleteVolume",migrated="{migrated}"'
+        )
+        assert found[f"csi_sidecar_operations_seconds_count{{{labels}}}"] == 1
+
+
+def _affinity(segment: dict[str, str]) -> dict[str, object]:
+    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in segment.items()]
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": expressions}]}}
+
+
+async def test_7_1_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Installation) -> None:
+    local = msgspec.structs.replace(
+        site.config, node_segment=HERE, plugin=("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
+    )
+    await _as(site, local)
+    released(site, "theirs", nodeAffinity=_affinity(THERE))
+    released(site, "ours", nodeAffinity=_affinity(HERE))
+    released(site, "anywhere")
+    await site.start(nodes=NodeSettings(enabled=True, node_name="node-1"))
+    await _gone(site, "ours")
+    await _gone(site, "anywhere")
+    await trio.sleep(2000)
+    assert site.find(VOLUME, "theirs")
+    assert len(site.calls("DeleteVolume")) == 2
+    assert site.events("theirs") == []
+    assert site.logged("Failed, will be tried again") == []
+
+
+async def test_12_the_class_is_not_read_from_the_api_d13_14(site: Installation) -> None:
+    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, "default")
+    prefix = "csi.storage.k8s.io/provisioner-secret"
+    site.storage_class(parameters={f"{prefix}-name": "login", f"{prefix}-namespace": "default"})
+    released(site)
+    await site.start()
+    await _gone(site)
+    assert site.calls("DeleteVolume")[0].request.secrets == {"user": "u1"}
+    assert site.requests.of("get", CLASS) == []

@@ -1,0 +1,100 @@
+"""Which secret goes with DeleteVolume, and that a missing one does not keep a volume (delete.md 8 and 12)."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.deletion.released import released
+from tests.installation import NAMESPACE, VOLUME, Installation
+
+PREFIX = "csi.storage.k8s.io/provisioner-secret"
+ANNOTATION = "volume.kubernetes.io/provisioner-deletion-secret"
+BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
+
+
+def _annotated(name: str, namespace: str = NAMESPACE) -> dict[str, str]:
+    return {f"{ANNOTATION}-name": name, f"{ANNOTATION}-namespace": namespace}
+
+
+def _named(name: str) -> dict[str, str]:
+    return {f"{PREFIX}-name": name, f"{PREFIX}-namespace": NAMESPACE}
+
+
+# id: annotations, the class's parameters (None: no class), other fields of the volume, whose secret is sent
+CASES: dict[str, tuple[dict[str, str], dict[str, str] | None, dict[str, Any], str]] = {
+    "annotations-empty": (_annotated("", ""), _named("of-class"), {}, ""),
+    "annotation-half-empty": (_annotated("of-volume", ""), _named("of-class"), {}, ""),
+    "annotations-and-no-class-d13-4": (_annotated("of-volume"), None, {}, "of-volume"),
+    "annotations-win": (_annotated("of-volume"), _named("of-class"), {}, "of-volume"),
+    "annotated-secret-gone-d13-4": (_annotated("missing"), _named("of-class"), {}, ""),
+    "class": ({}, _named("of-class"), {}, "of-class"),
+    "one-annotation-is-none": ({f"{ANNOTATION}-name": "of-volume"}, _named("of-class"), {}, "of-class"),
+    "beta-class-annotation": ({BETA_CLASS: "fast"}, _named("of-class"), {"storageClassName": "unused"}, "of-class"),
+    "class-gone-d13-4": ({}, None, {}, ""),
+    "no-class": ({}, _named("of-class"), {"storageClassName": None}, ""),
+    "secret-of-class-gone-d13-4": ({}, _named("missing"), {}, ""),
+    "tokens-d13-15": ({}, _named("${pvc.name}-of-${pvc.namespace}"), {}, "gone-of-default"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_12_deleted_with_the_right_secret_or_none(site: Installation, case: str) -> None:
+    annotations, parameters, fields, expected = CASES[case]
+    for name in ("of-volume", "of-class", "gone-of-default"):
+        site.objects.create("Secret", {"metadata": {"name": name}, "stringData": {"of": name}}, NAMESPACE)
+    if parameters is not None:
+        site.storage_class(parameters=parameters)
+    released(site, annotations=annotations, **fields)
+    await site.start()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    assert site.calls("DeleteVolume")[0].request.secrets == ({"of": expected} if expected else {})
+    assert site.events("pv") == []
+
+
+ERRORS = {
+    "annotation-token": _named("${pvc.annotations['k']}"),
+    "half-a-pair": {f"{PREFIX}-name": "of-class"},
+    "unknown-token": _named("${node.name}"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+async def test_12_a_template_that_cannot_be_filled_in_is_an_error(site: Installation, case: str) -> None:
+    site.storage_class(parameters=ERRORS[case])
+    released(site)
+    await site.start()
+    event = await site.event("pv", "VolumeFailedDelete", 2)
+    assert "secret" in event["message"]
+    assert site.calls("DeleteVolume") == []
+
+
+@pytest.mark.parametrize("code", [403, 404, 500])
+async def test_8_a_secret_that_cannot_be_read_is_done_without_d13_4(site: Installation, code: int) -> None:
+    released(site, annotations=_annotated("of-volume"))
+    site.refuse("get", "Secret", code)
+    await site.start()
+    await site.until(lambda: site.find(VOLUME, "pv") is None)
+    [line] = site.logged("Cannot read the secret for the deletion")
+    assert (line.keys["PV"], line.keys["secret"]) == ("pv", "default/of-volume")
+    assert line.level == "WARNING"
+
+
+async def test_8_read_again_for_every_try(site: Installation) -> None:
+    site.objects.create("Secret", {"metadata": {"name": "of-volume"}, "stringData": {"password": "old"}}, NAMESPACE)
+    released(site, annotations=_annotated("of-volume"))
+    site.fault("UNAUTHENTICATED", rpc="DeleteVolume", times=2)
+    await site.start()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    site.edit("Secret", "of-volume", lambda secret: secret.update(data={"password": "bmV3"}))
+    await site.until(lambda: site.find(VOLUME, "pv") is None)
+    assert [call.request.secrets["password"] for call in site.calls("DeleteVolume")][-1] == "new"
+
+
+async def test_8_bytes_that_are_no_text_are_no_crash(site: Installation) -> None:
+    site.objects.create("Secret", {"metadata": {"name": "of-volume"}, "data": {"key": "//79"}}, NAMESPACE)
+    released(site, annotations=_annotated("of-volume"))
+    await site.start()
+    await site.until(lambda: site.find(VOLUME, "pv") is None)
+    await trio.sleep(1)
+    assert set(site.calls("DeleteVolume")[0].request.secrets) == {"key"}
