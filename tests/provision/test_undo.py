@@ -139,7 +139,7 @@ async def test_9_4_with_an_election_it_ends_before_another_may_lead(site: Instal
     site.fault(times=1, **TOO_SMALL)
     site.storage_class()
     site.claim()
-    election = ElectionSettings(enabled=True, namespace=NAMESPACE, lease_duration=7.0, renew_deadline=4.0)
+    election = ElectionSettings(enabled=True, namespace=NAMESPACE, lease_duration=9.0, renew_deadline=4.0)
     await site.start(election=election)
     failed = await site.event("data", "ProvisioningFailed")
     assert "not done within 3 s" in failed["message"]
