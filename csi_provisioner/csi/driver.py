@@ -13,7 +13,7 @@ import betterproto2
 import trio
 
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.csi.errors import CallError, StartError
+from csi_provisioner.csi.errors import CallError, StartError, WrongDriverError
 from csi_provisioner.logs import log
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
@@ -81,10 +81,10 @@ class Driver:
                 "the CSI driver's name is empty; GetPluginInfo of the driver has to give one", exit_code=255
             )
         if expected is not None and info.name != expected:
-            raise StartError(
+            raise WrongDriverError(
                 f"the CSI driver is {info.name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
                 "mount the socket of the other driver",
-                exit_code=255,
+                name=info.name,
             )
         return info.name
 

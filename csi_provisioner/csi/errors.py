@@ -36,3 +36,11 @@ class StartError(Exception):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class WrongDriverError(StartError):
+    """Another driver than `--provisioner` says answers on the socket; `name` is who it is."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message, exit_code=255)
+        self.name = name

@@ -3,6 +3,8 @@
 Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a living source keeps its finalizer.
 """
 
+from collections.abc import Callable, Iterable
+
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -17,15 +19,23 @@ def is_to_check(claim: PersistentVolumeClaim) -> bool:
 
 
 class CloneReconciler:
-    def __init__(self, kube: KubeClient, claims: Store[PersistentVolumeClaim]) -> None:
+    """`unfinished` are all claims that may still be cloned, also deleted ones whose volume is being made."""
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        claims: Store[PersistentVolumeClaim],
+        unfinished: Callable[[], Iterable[PersistentVolumeClaim]],
+    ) -> None:
         self._kube = kube
         self._claims = claims
+        self._unfinished = unfinished
 
     async def reconcile(self, key: str) -> Outcome:
         claim = self._claims.get(key)
         if claim is None or not is_to_check(claim):
             return DONE
-        if sources.clone_pending(claim, self._claims.values()):
+        if sources.clone_pending(claim, self._unfinished()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
         meta = claim.metadata
         try:

@@ -40,9 +40,8 @@ from .parts import Parts
 # After the driver is back: everything that waits is due within this many seconds, not all at once.
 RELEASE_SPREAD = 2.0
 
-# The last try to save volumes: with the grace period before it and the last events after it, this is within the 30 s
-# that Kubernetes gives a pod to end.
-LAST_SAVES = 3.0
+# The last try to save volumes, after the grace period or after a lost lease
+LAST_SAVES = 2.0
 
 
 class Life:
@@ -50,6 +49,7 @@ class Life:
         self._parts = parts
         self._facts = facts
         self._syncing = trio.CancelScope()
+        self._synced = False
         watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
@@ -95,7 +95,7 @@ class Life:
         # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
         self._clones = Loop(
             "claims",
-            clones.CloneReconciler(parts.kube, self._stores.claims).reconcile,
+            clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims).reconcile,
             workers=retries.cloning_protection_workers if "CLONE_VOLUME" in facts.controller else 0,
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
@@ -114,6 +114,7 @@ class Life:
             if self._syncing.cancelled_caught:
                 watching.cancel_scope.cancel()
                 return
+            self._synced = True
             watching.start_soon(self._sweep_snapshots)
             if self._capacity is not None:
                 watching.start_soon(self._capacity.run)
@@ -129,7 +130,7 @@ class Life:
     async def end(self) -> None:
         """The process leads no longer, for whatever reason: what is only in its memory is written or said now."""
         # Shielded: drained, out of grace or without its lease, a volume that is made is lost if nobody writes it down.
-        with trio.move_on_after(min(LAST_SAVES, _undo_limit(self._parts.settings)), shield=True):
+        with trio.move_on_after(LAST_SAVES, shield=True):
             await self._saver.last_try()
         self._report_lost_claims()
 
@@ -314,6 +315,8 @@ class Life:
     def _report_lost_claims(self) -> None:
         """What the process knows of claims that are gone, no later process will know."""
         parts, claims = self._parts, self._stores.claims
+        if not self._synced:
+            return  # what is not in the caches yet is not known to be gone
         for uid, claim in parts.memory.in_progress.items():
             if claims.by_uid(uid) is None:
                 reason = "the claim is gone, and the process ends before the driver was certain"
@@ -330,8 +333,9 @@ class Life:
 
 
 def _undo_limit(settings: Settings) -> float:
-    """Where another may lead after us, the undo of a volume must be over before it does (design.md 3, rule 9)."""
+    """Where another may lead after us, the shielded ends must be over before it does: the undo of a volume and, after
+    it, the last saves (design.md 3, rule 9)."""
     election = settings.election
     if not election.enabled:
         return settings.csi.timeout
-    return min(settings.csi.timeout, election.lease_duration - election.renew_deadline)
+    return min(settings.csi.timeout, max(0.5, election.lease_duration - election.renew_deadline - LAST_SAVES))

@@ -17,7 +17,7 @@ import trio
 from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.csi.errors import StartError
+from csi_provisioner.csi.errors import StartError, WrongDriverError
 from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.kube.client import ConfigError, KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.kube.election import LeaseLostError
@@ -206,7 +206,7 @@ class _Process:
         memory = ClaimMemory()
         life: Life | None = None
         events = EventRecorder(
-            kube, _event_source(facts.name), busy=lambda: bool(memory.unsaved) or (life is not None and life.is_behind)
+            kube, _event_source(facts.name), busy=lambda: memory.is_saving or (life is not None and life.is_behind)
         )
         parts = Parts(
             settings=self._settings,
@@ -273,7 +273,7 @@ class _Process:
             life.pause()
             log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=facts.name)
             found = await self._meet_again(driver)
-            if found.name != facts.name:
+            if isinstance(found, WrongDriverError) or found.name != facts.name:
                 text = f"The CSI driver came back as {found.name!r}, it was {facts.name!r} before; starting over"
                 with suppress(OSError):
                     await TERMINATION_LOG.write_text(text)
@@ -284,11 +284,13 @@ class _Process:
             log.info("CSI driver is back", driver=facts.name)
             life.resume()
 
-    async def _meet_again(self, driver: Driver) -> DriverFacts:
+    async def _meet_again(self, driver: Driver) -> DriverFacts | WrongDriverError:
         while True:
             try:
                 await driver.connect()
                 return await self._meet(driver)
+            except WrongDriverError as error:
+                return error
             except StartError as error:
                 log.warning("CSI driver is not usable yet", error=str(error))
                 await trio.sleep(RECONNECT_PAUSE)

@@ -72,8 +72,7 @@ class Loop:
         """Go on, and let everything that waits be due after `spread()` seconds (jitter against a stampede)."""
         self._paused = False
         now = trio.current_time()
-        for key in self._schedule.waiting():
-            self._schedule.add(key, now + spread())
+        self._schedule.postpone(lambda: now + spread())
         self._changed.set()
 
     def stop(self) -> None:

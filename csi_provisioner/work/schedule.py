@@ -5,6 +5,7 @@ woke a key up is not remembered.
 """
 
 import heapq
+from collections.abc import Callable
 
 
 class Schedule:
@@ -40,11 +41,16 @@ class Schedule:
         del self._due[key]
         return key, due
 
+    def postpone(self, due: Callable[[], float]) -> None:
+        """Every waiting key is due anew, at the time that `due` gives for it."""
+        waiting = list(self._due)
+        self._due.clear()
+        self._heap.clear()
+        for key in waiting:
+            self.add(key, due())
+
     def next_due(self) -> float | None:
         # an entry that was moved to an earlier time leaves its later self behind in the heap
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
-
-    def waiting(self) -> list[str]:
-        return list(self._due)

@@ -28,7 +28,7 @@ def test_the_earliest_time_of_a_key_wins_and_each_key_comes_once(steps: list[tup
             else:
                 assert popped[1] == model.pop(popped[0]) == min([popped[1], *model.values()])
         assert len(schedule) == len(model)
-        assert set(schedule.waiting()) == set(model)
+        assert all(key in schedule for key in model)
         assert schedule.next_due() == (min(model.values()) if model else None)
 
 
@@ -37,3 +37,13 @@ def test_equal_times_come_in_the_order_they_were_asked_for() -> None:
     for key in ("x", "a", "m"):
         schedule.add(key, 1.0)
     assert [schedule.pop(1.0), schedule.pop(1.0), schedule.pop(1.0)] == [("x", 1.0), ("a", 1.0), ("m", 1.0)]
+
+
+def test_postponed_keys_are_due_when_they_are_told_also_those_that_were_due_before() -> None:
+    schedule = Schedule()
+    schedule.add("overdue", 1.0)
+    schedule.add("later", 500.0)
+    times = iter([11.0, 12.0])
+    schedule.postpone(lambda: next(times))
+    assert schedule.pop(10.0) is None
+    assert [schedule.pop(12.0), schedule.pop(12.0)] == [("overdue", 11.0), ("later", 12.0)]
