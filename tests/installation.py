@@ -98,7 +98,11 @@ class Installation:
     async def stop(self) -> int:
         """As on SIGTERM; the exit code."""
         self._stop.set()
-        await self._ended.wait()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        with trio.fail_after(3600):
+            await self._ended.wait()
         return self._code
 
     def _read(self, message: Any) -> None:

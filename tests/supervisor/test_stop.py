@@ -1,0 +1,151 @@
+"""The end of the process: what runs may end, nothing begins, nothing made is lost (process.md 10, design.md 2, 3)."""
+
+import pytest
+import trio
+
+from csi_provisioner.settings import ElectionSettings
+from tests.deletion.released import released
+from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
+
+LEFT = "A volume may be left over"
+
+
+async def _stopped_after(site: Installation) -> tuple[int, float]:
+    """Exit code and the seconds it took."""
+    since = trio.current_time()
+    code = await site.stop()
+    return code, trio.current_time() - since
+
+
+async def _creating(site: Installation, seconds: float, **start: float) -> None:
+    site.fault(delay=seconds)
+    site.storage_class()
+    site.claim()
+    await site.start(**start)  # type: ignore[arg-type]
+    await site.until(site.calls)
+
+
+async def test_a_call_that_runs_may_end_and_its_volume_is_written(site: Installation) -> None:
+    await _creating(site, 20.0, call_timeout=30.0, shutdown_grace=25.0)
+    code, seconds = await _stopped_after(site)
+    assert (code, seconds) == (0, pytest.approx(20.0, abs=0.5))
+    assert site.calls()[0].code == "OK"
+    await site.bound("data")
+    assert len(site.events("data", "ProvisioningSucceeded")) == 1
+
+
+async def test_a_deletion_that_runs_may_end_with_all_its_writes(site: Installation) -> None:
+    released(site)
+    site.fault(rpc="DeleteVolume", delay=5.0)
+    await site.start()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    code, seconds = await _stopped_after(site)
+    assert (code, seconds) == (0, pytest.approx(5.0, abs=0.5))
+    await site.until(lambda: site.find(VOLUME, "pv") is None, limit=1)
+
+
+async def test_not_longer_than_the_grace_period(site: Installation) -> None:
+    await _creating(site, 1000.0, call_timeout=600.0, shutdown_grace=10.0)
+    code, seconds = await _stopped_after(site)
+    assert (code, seconds) == (0, pytest.approx(10.0, abs=0.5))
+    await trio.sleep(0.1)
+    assert site.calls()[0].cancelled
+
+
+async def test_with_nothing_running_it_ends_at_once(site: Installation) -> None:
+    site.fault("INTERNAL")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.event("data", "ProvisioningFailed", 4)
+    code, seconds = await _stopped_after(site)
+    assert (code, seconds) == (0, pytest.approx(0, abs=0.1))
+    calls = len(site.calls())
+    await trio.sleep(100)
+    assert len(site.calls()) == calls
+
+
+async def test_nothing_new_begins(site: Installation) -> None:
+    await _creating(site, 8.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.stop)
+        await trio.sleep(1)
+        site.claim("late")
+        released(site)
+    assert len(site.calls()) == 1
+    assert site.calls("DeleteVolume") == []
+    await site.bound("data")
+
+
+async def test_before_the_caches_are_there_nothing_is_waited_for(site: Installation) -> None:
+    site.refuse("list", CLAIM)
+    with trio.move_on_after(30):
+        await site.start()
+    assert await _stopped_after(site) == (0, pytest.approx(0, abs=0.1))
+
+
+async def test_while_the_driver_is_away(site: Installation) -> None:
+    site.storage_class()
+    await site.start()
+    site.kill_driver()
+    site.claim()
+    await trio.sleep(30)
+    assert await _stopped_after(site) == (0, pytest.approx(0, abs=0.1))
+
+
+async def test_13_also_without_grace_a_made_volume_gets_its_last_try(site: Installation) -> None:
+    """One claim's call uses up the whole grace period; the other's volume is written all the same."""
+    site.fault(match="/slow$", hang=True)
+    site.storage_class()
+    site.claim("slow")
+    site.claim("made")
+    site.refuse("create", VOLUME)
+    await site.start(call_timeout=600.0, shutdown_grace=10.0)
+    await site.until(lambda: site.logged("Could not save the PersistentVolume"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.stop)
+        await trio.sleep(5)
+        site.api.clear()
+    await site.bound("made")
+
+
+async def test_3_2_tries_left_open_are_said_at_the_end(site: Installation) -> None:
+    """The claim is deleted, the driver has not been certain, and no later process will know."""
+    await _creating(site, 1000.0, call_timeout=5.0, shutdown_grace=1.0)
+    await site.until(lambda: len(site.calls()) == 2)
+    name = site.volume_of("data")
+    site.delete(CLAIM, "data")
+    await site.until(lambda: site.find(CLAIM, "data") is None)
+    assert site.logged(LEFT) == []
+    await site.stop()
+    [line] = site.logged(LEFT)
+    assert (line.keys["volume"], line.keys["volumeID"]) == (name, "unknown")
+    assert "certain" in str(line.keys["reason"])
+
+
+async def test_3_2_those_whose_claim_is_there_are_the_next_process_s(site: Installation) -> None:
+    await _creating(site, 1000.0, call_timeout=5.0, shutdown_grace=1.0)
+    await site.until(lambda: len(site.calls()) == 2)
+    await site.stop()
+    assert site.logged(LEFT) == []
+    site.driver.faults.clear()
+    await site.start()
+    await site.bound("data")
+    assert len(site.driver.state.volumes) == 1
+
+
+async def test_a_lost_lease_ends_all_and_says_what_is_open(site: Installation) -> None:
+    site.fault(hang=True)
+    site.storage_class()
+    site.claim("there")
+    site.claim("gone")
+    await site.start(call_timeout=5.0, election=ElectionSettings(enabled=True, namespace=NAMESPACE))
+    await site.until(lambda: len(site.calls()) == 2)
+    name = site.volume_of("gone")
+    site.delete(CLAIM, "gone")
+    await trio.sleep(30)
+    site.refuse("*", "Lease")
+    assert await site.ended() == 1
+    assert [line.keys["volume"] for line in site.logged(LEFT)] == [name]
+    await trio.sleep(0.1)
+    assert site.driver.made("CreateVolume", running=True) == []
