@@ -25,19 +25,18 @@ async def foreign(tmp_path: Path) -> AsyncIterator[ForeignDriver]:
 
 
 class Lost:
-    """Counts connections that were lost, and lets a test wait for the next one."""
+    """Counts connections that were lost, and lets a test wait for the first one."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._next = trio.Event()
+        self._first = trio.Event()
 
     def __call__(self) -> None:
         self.count += 1
-        self._next.set()
-        self._next = trio.Event()
+        self._first.set()
 
     async def wait(self) -> None:
-        await self._next.wait()
+        await self._first.wait()
 
 
 @asynccontextmanager
