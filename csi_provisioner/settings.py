@@ -1,8 +1,8 @@
 """What the process was told, in one frozen group per part of it.
 
-Data only: the command line's grammar is in `flagset`, the flags in `flags`, the checks in `configuration`. A component takes its
-own group and the supervisor sees them all. The defaults are those of the flags (process.md 1.3); durations are
-seconds.
+Data only: the command line's grammar is in `flagset`, the flags in `flags`, the checks in `configuration`. A component
+takes its own group and the supervisor sees them all. The defaults are those of the flags (process.md 1.3); durations
+are seconds.
 """
 
 from dataclasses import dataclass, field
