@@ -29,6 +29,7 @@ from tests.journeys import objects
 CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
 SNAPSHOT, CONTENT, ATTACHMENT = "VolumeSnapshot", "VolumeSnapshotContent", "VolumeAttachment"
 NAMESPACE = "default"
+STEP = 0.2
 # --extra-create-metadata: then the driver's faults can name a claim
 PROVISIONING = ProvisioningSettings(extra_create_metadata=True)
 
@@ -127,15 +128,15 @@ class Installation:
     def calls(self, rpc: str = "CreateVolume") -> list[Call]:
         return self.driver.made(rpc)
 
-    def times(self, rpc: str = "CreateVolume") -> list[float]:
-        """Seconds from the first call to each."""
+    def times(self, rpc: str = "CreateVolume") -> list[int]:
+        """Whole seconds from the first call to each."""
         at = [when for when, call in self.asked if call.rpc == rpc]
-        return [round(when - at[0], 1) for when in at]
+        return [round(when - at[0]) for when in at]
 
-    def pauses(self, rpc: str = "CreateVolume") -> list[float]:
-        """Seconds between the calls."""
-        at = self.times(rpc)
-        return [round(later - earlier, 1) for earlier, later in pairwise(at)]
+    def pauses(self, rpc: str = "CreateVolume") -> list[int]:
+        """Whole seconds between the calls."""
+        at = [when for when, call in self.asked if call.rpc == rpc]
+        return [round(later - earlier) for earlier, later in pairwise(at)]
 
     def find(self, kind: str, name: str) -> Object | None:
         return self.objects.find(kind, name, NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else "")
@@ -174,6 +175,12 @@ class Installation:
         """Each series as it is written, with its value."""
         lines = [line.rpartition(" ") for line in (await self.scraped()).splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in lines}
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass. In small steps: a busy kernel may deliver late, and the clock jumps when all seem to wait."""
+        end = trio.current_time() + seconds
+        while (left := end - trio.current_time()) > 0:  # noqa: ASYNC110 - time, not an event
+            await trio.sleep(min(left, STEP))
 
     async def until(self, holds: Callable[[], Any], limit: float = 3600.0) -> None:
         await self.cluster.until(holds, limit=limit)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import trio
 
 from tests.deletion.released import PROTECTION, PROVISIONED_BY, bound, released
 from tests.installation import CLAIM, VOLUME, Installation
@@ -18,7 +17,7 @@ async def test_4_put_on_bound_volumes_that_lack_it_d13_9(site: Installation) -> 
     await site.until(lambda: VOLUME_FINALIZER in site.finalizers(VOLUME, "pv"), limit=1)
     assert sorted(site.finalizers(VOLUME, "pv")) == sorted([*OTHERS, VOLUME_FINALIZER])
     assert [entry for entry in site.finalizers(VOLUME, "pv") if entry != VOLUME_FINALIZER] == OTHERS
-    await trio.sleep(2000)
+    await site.rest(2000)
     assert len(site.requests.of("patch", VOLUME)) == 1
 
 
@@ -26,7 +25,7 @@ async def test_4_put_on_bound_volumes_that_lack_it_d13_9(site: Installation) -> 
 async def test_4_taken_off_when_the_policy_changes_d13_10(site: Installation, policy: str) -> None:
     bound(site, finalizers=(OTHERS[0], VOLUME_FINALIZER))
     await site.start()
-    await trio.sleep(10)
+    await site.rest(10)
     site.edit(VOLUME, "pv", lambda volume: volume["spec"].update(persistentVolumeReclaimPolicy=policy))
     await site.until(lambda: VOLUME_FINALIZER not in site.finalizers(VOLUME, "pv"), limit=1)
     assert site.finalizers(VOLUME, "pv") == OTHERS
@@ -42,7 +41,7 @@ LEFT_ALONE: dict[str, dict[str, Any]] = {
 async def test_4_not_put_on_volumes_that_are_not_bound(site: Installation, phase: str, fields: dict[str, Any]) -> None:
     released(site, phase=phase, finalizers=(), **fields)
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert site.finalizers(VOLUME, "pv") == [PROTECTION]
 
 
@@ -50,7 +49,7 @@ async def test_4_not_put_on_volumes_that_are_not_bound(site: Installation, phase
 async def test_4_not_put_on(site: Installation, case: str) -> None:
     bound(site, finalizers=(), **LEFT_ALONE[case])
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert site.finalizers(VOLUME, "pv") == [PROTECTION]
     assert site.requests.of("patch", VOLUME) == []
 
@@ -85,7 +84,7 @@ async def test_2_a_volume_that_went_meanwhile_is_an_end(site: Installation) -> N
     bound(site, finalizers=())
     trouble = site.refuse("patch", VOLUME, 404)
     await site.start()
-    await trio.sleep(500)
+    await site.rest(500)
     assert trouble.hits == 1
 
 

@@ -1,7 +1,6 @@
 """The three writes of a deletion, in their order, each repeated until it is done (delete.md 5, 6 and 9)."""
 
 import pytest
-import trio
 
 from tests.deletion.released import PROTECTION, released
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
@@ -20,7 +19,7 @@ async def test_6_the_volume_then_the_object_then_the_finalizer_d13_8(site: Insta
     site.fault(rpc="DeleteVolume", gate="deleting")
     await site.start()
     await site.until(lambda: site.calls("DeleteVolume"))
-    await trio.sleep(1)
+    await site.rest(1)
     assert site.requests.of("delete", VOLUME) == []
     assert site.requests.of("patch", VOLUME) == []
     object_write = site.refuse("delete", VOLUME, 0, delay=1.0)
@@ -52,7 +51,7 @@ async def test_6_the_object_deleted_before_its_claim_d13_7(site: Installation) -
     await site.bound("data")
     name = site.volume_of("data")
     site.delete(VOLUME, name)
-    await trio.sleep(100)
+    await site.rest(100)
     assert VOLUME_FINALIZER in site.finalizers(VOLUME, name)
     assert site.calls("DeleteVolume") == []
     site.delete(CLAIM, "data")
@@ -92,7 +91,7 @@ async def test_6_an_object_that_is_gone_is_an_end(site: Installation) -> None:
     trouble = site.refuse("delete", VOLUME, 404)
     await site.start()
     await site.until(lambda: trouble.hits)
-    await trio.sleep(500)
+    await site.rest(500)
     assert trouble.hits == 1
     assert len(site.calls("DeleteVolume")) == 1
     assert (await site.metrics())[f'{SERIES}_failed_total{{class="fast"}}'] == 1
@@ -102,7 +101,7 @@ async def test_6_finalizers_of_others_stay_in_their_order_d13_9(site: Installati
     released(site, finalizers=("example.com/first", VOLUME_FINALIZER, "example.com/last"))
     await site.start()
     await site.until(lambda: VOLUME_FINALIZER not in site.finalizers(VOLUME, "pv"))
-    await trio.sleep(100)
+    await site.rest(100)
     assert [entry for entry in site.finalizers(VOLUME, "pv") if entry != PROTECTION] == [
         "example.com/first",
         "example.com/last",
@@ -116,7 +115,7 @@ async def test_9_one_deletion_is_counted_once(site: Installation) -> None:
     released(site)
     await site.start()
     await _gone(site)
-    await trio.sleep(10)
+    await site.rest(10)
     found = await site.metrics()
     assert found[f'{SERIES}_total{{class="fast"}}'] == 1
     assert found[f'{SERIES}_duration_seconds_count{{class="fast"}}'] == 1
@@ -128,7 +127,7 @@ async def test_5_failed_and_retained_volumes_are_not_deleted(site: Installation)
     released(site, phase="Failed")
     released(site, "retained", persistentVolumeReclaimPolicy="Retain")
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert site.calls("DeleteVolume") == []
     assert VOLUME_FINALIZER in site.finalizers(VOLUME, "pv")
     assert VOLUME_FINALIZER not in site.finalizers(VOLUME, "retained")

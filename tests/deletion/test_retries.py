@@ -21,7 +21,7 @@ async def _gone(site: Installation, name: str = "pv") -> None:
 
 async def _as(site: Installation, config: Config) -> None:
     site.kill_driver()
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     await site.serve(config)
 
 
@@ -38,7 +38,7 @@ async def test_7_for_ever_d13_12(site: Installation) -> None:
     released(site)
     site.fault("INTERNAL", rpc="DeleteVolume")
     await site.start()
-    await trio.sleep(6 * 3600)
+    await site.rest(6 * 3600)
     assert site.pauses("DeleteVolume")[-3:] == [300.0] * 3
     assert site.find(VOLUME, "pv")
     site.driver.faults.clear()
@@ -49,7 +49,7 @@ async def test_1_each_volume_has_its_own_backoff_d13_12(site: Installation) -> N
     released(site, "old")
     site.fault("INTERNAL", rpc="DeleteVolume", match="old")
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     released(site, "new")
     site.fault("INTERNAL", rpc="DeleteVolume", match="new", times=2)
     since = trio.current_time()
@@ -119,7 +119,7 @@ async def test_7_2_an_attachment_that_is_being_deleted_still_counts_d13_6(site: 
     site.edit(ATTACHMENT, "attachment", lambda obj: obj["metadata"].update(finalizers=["example.com/detaching"]))
     site.delete(ATTACHMENT, "attachment")
     await site.start()
-    await trio.sleep(100)
+    await site.rest(100)
     assert site.calls("DeleteVolume") == []
 
 
@@ -131,7 +131,7 @@ async def test_7_2_the_last_of_two_d13_6(site: Installation) -> None:
     await site.start()
     await site.event("pv", "VolumeFailedDelete")
     site.delete(ATTACHMENT, "one")
-    await trio.sleep(100)
+    await site.rest(100)
     assert site.calls("DeleteVolume") == []
     site.delete(ATTACHMENT, "two")
     await _gone(site)
@@ -150,11 +150,11 @@ async def test_7_2_one_that_came_and_moved_while_the_watch_was_cut_d13_6(site: I
     await _as(site, ATTACHES)
     await site.start()
     attached(site, "pv")
-    await trio.sleep(1)
+    await site.rest(1)
     site.api.cut_watches(ATTACHMENT)
     site.refuse("watch", ATTACHMENT, 410, times=1)
     site.delete(ATTACHMENT, "attachment")
-    await trio.sleep(100)
+    await site.rest(100)
     released(site)
     await _gone(site)
     assert site.events("pv") == []
@@ -208,7 +208,7 @@ async def test_7_1_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Insta
     await site.start(nodes=NodeSettings(enabled=True, node_name="node-1"))
     await _gone(site, "ours")
     await _gone(site, "anywhere")
-    await trio.sleep(2000)
+    await site.rest(2000)
     assert site.find(VOLUME, "theirs")
     assert len(site.calls("DeleteVolume")) == 2
     assert site.events("theirs") == []

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import trio
 
 from tests.deletion.released import released
 from tests.installation import NAMESPACE, VOLUME, Installation
@@ -96,5 +95,5 @@ async def test_8_bytes_that_are_no_text_are_no_crash(site: Installation) -> None
     released(site, annotations=_annotated("of-volume"))
     await site.start()
     await site.until(lambda: site.find(VOLUME, "pv") is None)
-    await trio.sleep(1)
+    await site.rest(1)
     assert set(site.calls("DeleteVolume")[0].request.secrets) == {"key"}

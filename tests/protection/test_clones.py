@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-import trio
 
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.installation import CLAIM, CLASS, Installation
@@ -59,7 +58,7 @@ async def test_12_1_without_protection_there_is_no_call(site: Installation, code
 async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_9(site: Installation) -> None:
     await _cloning(site)
     site.delete(CLAIM, "source")
-    await trio.sleep(5)
+    await site.rest(5)
     assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
     site.driver.faults.gate("copying").set()
     await site.bound("clone")
@@ -88,7 +87,7 @@ async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
     """A clone that is bound is no event of its source."""
     await _cloning(site)
     site.delete(CLAIM, "source")
-    await trio.sleep(20)
+    await site.rest(20)
     failed = [line.keys for line in site.logged("Failed, will be tried again")]
     said = [keys for keys in failed if keys["key"] == "default/source"]
     assert [keys["after"] for keys in said] == ["1s", "2s", "4s", "8s", "16s"]
@@ -100,7 +99,7 @@ async def test_12_2_a_living_source_keeps_it(site: Installation) -> None:
     await _cloning(site)
     site.driver.faults.gate("copying").set()
     await site.bound("clone")
-    await trio.sleep(2000)  # a resync is among that
+    await site.rest(2000)  # a resync is among that
     assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
 
 
@@ -110,9 +109,9 @@ async def test_12_2_clones_of_other_provisioners_count(site: Installation) -> No
     foreign = {"metadata": {"name": "foreign"}, "provisioner": "other.example.com", "volumeBindingMode": "Immediate"}
     site.objects.create(CLASS, foreign)
     site.claim("theirs", "foreign", **from_claim("source"))
-    await trio.sleep(1)
+    await site.rest(1)
     site.delete(CLAIM, "source")
-    await trio.sleep(100)
+    await site.rest(100)
     assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
     site.delete(CLAIM, "theirs")
     await site.until(lambda: site.find(CLAIM, "source") is None)
@@ -133,7 +132,7 @@ async def test_12_2_claims_of_another_namespace_do_not_count(site: Installation)
 async def test_12_2_a_failed_write_is_tried_again(site: Installation, code: int) -> None:
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
-    await trio.sleep(1)
+    await site.rest(1)
     trouble = site.refuse("update", CLAIM, code, times=3, name="source")
     site.delete(CLAIM, "source")
     await site.until(lambda: site.find(CLAIM, "source") is None)
@@ -143,10 +142,10 @@ async def test_12_2_a_failed_write_is_tried_again(site: Installation, code: int)
 async def test_12_2_gone_meanwhile_is_an_end(site: Installation) -> None:
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
-    await trio.sleep(1)
+    await site.rest(1)
     trouble = site.refuse("update", CLAIM, 404, name="source")
     site.delete(CLAIM, "source")
-    await trio.sleep(100)
+    await site.rest(100)
     assert trouble.hits == 1
     assert site.logged("Failed, will be tried again") == []
 
@@ -155,11 +154,11 @@ async def test_12_2_not_without_the_capability(site: Installation) -> None:
     without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CLONE_VOLUME")
     site.driver.config = site.config = msgspec.structs.replace(site.config, controller=without)
     site.kill_driver()
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     await site.serve()
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     site.delete(CLAIM, "source")
-    await trio.sleep(100)
+    await site.rest(100)
     assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
     assert _our_updates(site) == 0

@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import trio
 
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from csi_provisioner.settings import Gates, ProvisioningSettings, RetrySettings
@@ -35,16 +34,16 @@ async def test_12_3_at_once_and_then_every_interval_p19_sources_7(site: Installa
     await site.until(lambda: not _held(site, "early"), limit=1)
     assert site.finalizers(SNAPSHOT, "early") == OTHERS
     _left(site, "late")
-    await trio.sleep(290)
+    await site.rest(290)
     assert _held(site, "late")
     await site.until(lambda: not _held(site, "late"), limit=11)
-    await trio.sleep(600)
+    await site.rest(600)
     assert _lists(site) == [0, 0, 300, 600, 900]
 
 
 async def test_12_3_the_interval_of_the_flag(site: Installation) -> None:
     await site.start(retries=RetrySettings(snapshot_sweep_interval=60.0))
-    await trio.sleep(130)
+    await site.rest(130)
     assert _lists(site) == [0, 0, 60, 120]
 
 
@@ -52,7 +51,7 @@ async def test_12_3_the_interval_of_the_flag(site: Installation) -> None:
 async def test_12_3_switched_off(site: Installation, interval: float) -> None:
     _left(site, "snap")
     await site.start(retries=RetrySettings(snapshot_sweep_interval=interval))
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert _lists(site) == []
     assert _held(site, "snap")
 
@@ -60,17 +59,17 @@ async def test_12_3_switched_off(site: Installation, interval: float) -> None:
 async def test_12_3_not_without_the_capability(site: Installation) -> None:
     without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CREATE_DELETE_SNAPSHOT")
     site.kill_driver()
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     await site.serve(msgspec.structs.replace(site.config, controller=without))
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert _lists(site) == []
 
 
 async def test_12_3_without_the_right_to_list_it_is_off_quietly(site: Installation) -> None:
     site.refuse("list", SNAPSHOT, 403)
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert _lists(site) == [0]
     assert [line for line in site.lines if line.level in ("WARNING", "ERROR")] == []
 
@@ -79,7 +78,7 @@ async def test_12_3_a_failing_list_ends_one_sweep_only_quirk_5(site: Installatio
     _left(site, "snap")
     site.refuse("list", SNAPSHOT, 500, skip=1, times=1)
     await site.start()
-    await trio.sleep(100)
+    await site.rest(100)
     assert _held(site, "snap")
     [line] = site.logged("Could not look for orphaned finalizers")
     assert line.level == "WARNING"
@@ -105,7 +104,7 @@ async def test_12_3_an_unfinished_claim_holds_it(site: Installation, use: str) -
     _left(site, "snap")
     site.claim("waits", "nobodys", **USES[use])
     await site.start()
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert _held(site, "snap")
     site.delete(CLAIM, "waits")
     await site.until(lambda: not _held(site, "snap"), limit=301)
@@ -157,7 +156,7 @@ async def test_12_3_references_across_namespaces(site: Installation) -> None:
         return SNAPSHOT_FINALIZER in found["metadata"].get("finalizers", [])
 
     await site.until(site.calls)
-    await trio.sleep(700)
+    await site.rest(700)
     assert held()
     site.driver.faults.clear()
     await site.bound("data")
@@ -173,7 +172,7 @@ async def test_12_3_a_deleted_claim_whose_volume_may_be_made_holds_it(site: Inst
     await site.start()
     await site.until(site.calls)
     site.delete(CLAIM, "data")
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert site.find(CLAIM, "data") is None
     assert _held(site, "snap")
 
@@ -198,7 +197,7 @@ async def test_12_3_a_change_between_list_and_write_is_not_overwritten(site: Ins
     await site.start()
     await site.until(lambda: site.requests.of("update", SNAPSHOT))
     site.touch(SNAPSHOT, "snap", "a")
-    await trio.sleep(10)
+    await site.rest(10)
     assert _held(site, "snap")
     await site.until(lambda: not _held(site, "snap"), limit=301)
     assert site.get(SNAPSHOT, "snap")["metadata"]["labels"] == {"touched": "a"}

@@ -5,7 +5,6 @@ import socket
 from typing import Any
 
 import pytest
-import trio
 
 from csi_provisioner.sandbox.api.errors import Object
 from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation
@@ -84,7 +83,7 @@ async def test_11_1_a_populator_is_told_by_the_second_source_p19_sources_1(site:
     site.storage_class()
     site.claim(dataSourceRef={"apiGroup": "example.com", "kind": "Backup", "name": "monday"})
     await site.start()
-    await trio.sleep(100)
+    await site.rest(100)
     events = {event["source"]["component"].partition("_")[0]: event for event in site.events("data")}
     assert set(events) == {site.config.name, "external-provisioner"}
     assert {(event["type"], event["reason"]) for event in events.values()} == {("Normal", "Provisioning")}
@@ -100,7 +99,7 @@ async def test_11_1_a_stream_of_failures_is_limited(site: Installation) -> None:
     await site.start()
     for value in range(60):
         site.touch(CLAIM, "data", str(value))
-        await trio.sleep(0.3)
+        await site.rest(0.3)
     assert len(site.calls()) >= 60
     assert len(site.requests.of("*", "Event")) <= 26
 
@@ -121,7 +120,7 @@ async def test_11_1_nothing_is_told_of(site: Installation, case: str) -> None:
     site.claim()
     site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(_chosen(site)))
     await site.start()
-    await trio.sleep(400)
+    await site.rest(400)
     assert site.events("data") == []
     assert site.calls() == []
 
@@ -140,7 +139,7 @@ async def test_11_1_nothing_is_told_of_a_volume_that_is_there(site: Installation
     }
     site.objects.create(VOLUME, volume)
     await site.start()
-    await trio.sleep(100)
+    await site.rest(100)
     assert site.events("data") == []
     assert site.calls() == []
 
@@ -221,7 +220,7 @@ async def test_messages_of_a_conflict_carry_no_versions(site: Installation) -> N
     site.storage_class()
     site.snapshot("snap")
     await site.start()
-    await trio.sleep(1)
+    await site.rest(1)
     site.refuse("get", "VolumeSnapshotContent", 0, delay=1.0, times=1)
     site.claim(**from_snapshot("snap"))
     await site.until(lambda: site.requests.of("get", "VolumeSnapshotContent"))

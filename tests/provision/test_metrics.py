@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-import trio
 
 from csi_provisioner.sandbox.driver import Config
 from tests.installation import CLAIM, CLASS, VOLUME, Installation
@@ -72,7 +71,7 @@ async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
     chosen = {"volume.kubernetes.io/storage-provisioner": site.config.name}
     site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(chosen))
     await site.start()
-    await trio.sleep(4)
+    await site.rest(4)
     assert await _counts(site) == {f"_failed_total{_labels()}": 3}
 
 
@@ -85,7 +84,7 @@ async def test_11_2_populators_and_classes_of_others_are_failures(site: Installa
     chosen = {"volume.kubernetes.io/storage-provisioner": site.config.name}
     site.edit(CLAIM, "replaced", lambda claim: claim["metadata"].setdefault("annotations", {}).update(chosen))
     await site.start()
-    await trio.sleep(5)
+    await site.rest(5)
     counts = await _counts(site)
     assert counts[f"_failed_total{_labels(source='Backup')}"] == 1  # the API server copies it into dataSource
     assert counts[f"_failed_total{_labels(class_='theirs')}"] >= 1
@@ -106,7 +105,7 @@ async def test_11_2_a_volume_that_is_there_is_a_failure(site: Installation) -> N
     }
     site.objects.create(VOLUME, volume)
     await site.start()
-    await trio.sleep(5)
+    await site.rest(5)
     assert set(await _counts(site)) == {f"_failed_total{_labels()}"}
 
 
@@ -115,10 +114,10 @@ async def test_11_2_while_an_infeasible_claim_is_held_off_nothing_is_counted(sit
     site.storage_class()
     site.claim()
     await site.start()
-    await trio.sleep(10)
+    await site.rest(10)
     for value in "abc":
         site.touch(CLAIM, "data", value)
-        await trio.sleep(10)
+        await site.rest(10)
     assert await _counts(site) == {f"_failed_total{_labels()}": 1}
 
 
@@ -127,14 +126,14 @@ async def test_11_2_a_volume_that_cannot_be_saved_is_a_success(site: Installatio
     site.storage_class()
     site.claim()
     await site.start()
-    await trio.sleep(100)
+    await site.rest(100)
     assert (await _counts(site))[f"_total{_labels()}"] == 1
     assert f"_failed_total{_labels()}" not in await _counts(site)
 
 
 async def test_3_1_calls_of_a_migratable_driver_say_whether_it_was_migrated_p19_migration_6(site: Installation) -> None:
     site.kill_driver()
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     await site.serve(msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
     site.storage_class()
     site.objects.create(
@@ -151,7 +150,7 @@ async def test_3_1_calls_of_a_migratable_driver_say_whether_it_was_migrated_p19_
     await site.start()
     await site.bound("new")
     await site.until(lambda: len(site.calls()) == 2)
-    await trio.sleep(1)
+    await site.rest(1)
     found = await site.metrics()
     for migrated in ("true", "false"):
         labels = (
@@ -167,5 +166,5 @@ async def test_3_1_calls_of_another_driver_say_nothing_of_it_p19_migration_6(sit
     site.claim()
     await site.start()
     await site.bound("data")
-    await trio.sleep(1)
+    await site.rest(1)
     assert "migrated" not in await site.scraped()

@@ -1,7 +1,6 @@
 """The finalizer on a source snapshot: put there before the call, taken off after it (provision.md 12.1, 9.6)."""
 
 import pytest
-import trio
 
 from tests.installation import CLAIM, SNAPSHOT, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
@@ -133,6 +132,6 @@ async def test_12_3_of_a_claim_that_went_without_a_volume_it_is_swept_p19_source
     site.claim(**from_snapshot("snap"))
     await site.until(site.calls)
     site.delete(CLAIM, "data")
-    await trio.sleep(100)
+    await site.rest(100)
     assert SNAPSHOT_FINALIZER in site.finalizers(SNAPSHOT, "snap")
     await site.until(lambda: site.finalizers(SNAPSHOT, "snap") == OTHERS, limit=301)

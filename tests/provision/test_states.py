@@ -1,7 +1,6 @@
 """What follows a failed CreateVolume: provision.md 3.2 and 9.2, with the claim still there and with it deleted."""
 
 import pytest
-import trio
 
 from tests.installation import CLAIM, CLASS, NAMESPACE, Installation, Line
 
@@ -36,7 +35,7 @@ async def _deleted_after_two_calls(site: Installation, code: str) -> int:
     await site.until(lambda: len(site.calls()) == 2)
     site.delete(CLAIM, "data")
     await site.until(lambda: site.find(CLAIM, "data") is None)
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     return len(site.calls())
 
 
@@ -56,7 +55,7 @@ async def test_3_2_in_background_outlives_the_claim_p19_engine_1(site: Installat
 )
 async def test_3_2_finished_ends_with_the_claim(site: Installation, code: str) -> None:
     calls = await _deleted_after_two_calls(site, code)
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert len(site.calls()) == calls
     assert site.logged("A volume may be left over") == []
 
@@ -103,9 +102,9 @@ async def test_3_2_no_change_of_a_claim_that_never_came_to_a_call_ends_with_it(s
     await site.until(lambda: broken.hits == 2)
     site.delete(CLAIM, "data")
     await site.until(lambda: site.find(CLAIM, "data") is None)
-    await trio.sleep(1)
+    await site.rest(1)
     hits = broken.hits
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert broken.hits == hits
     assert site.calls() == []
     assert site.logged("A volume may be left over") == []
@@ -124,7 +123,7 @@ async def test_3_2_the_last_of_an_open_claim_is_said_when_tries_end(site: Instal
     assert line.level == "WARNING"
     assert (line.keys["driver"], line.keys["claim"]) == (site.config.name, "default/data")
     assert line.keys["volume"] == site.volume_of("data")
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert len(site.calls()) == calls
 
 
@@ -142,7 +141,7 @@ async def test_3_2_an_open_claim_that_is_refused_for_good_before_the_call(site: 
     site.delete(CLAIM, "data")
     [line] = await _said(site)
     assert line.keys["volumeID"] == "unknown"
-    await trio.sleep(1000)
+    await site.rest(1000)
     assert len(site.logged("A volume may be left over")) == 1
 
 

@@ -62,7 +62,7 @@ async def test_9_3_the_claim_is_kept_when_it_is_deleted(site: Installation) -> N
     await site.start()
     await site.until(lambda: len(site.calls()) == 2)
     site.delete(CLAIM, "data")
-    await trio.sleep(1)
+    await site.rest(1)
     calls = len(site.calls())
     await site.until(lambda: len(site.calls()) == calls + 2)
     assert site.driver.state.volumes == {}
@@ -122,12 +122,16 @@ async def test_9_4_the_secrets_of_the_creation_are_given(site: Installation) -> 
 
 
 async def test_9_4_an_undo_is_not_cut_by_a_stop(site: Installation) -> None:
+    """Not even when the grace period is over."""
     site.fault(gate="undo", rpc="DeleteVolume", times=1)
-    await _made_unusable(site)
+    site.fault(times=1, **TOO_SMALL)
+    site.storage_class()
+    site.claim()
+    await site.start(shutdown_grace=1.0)
     await site.until(lambda: site.calls("DeleteVolume"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.stop)
-        await trio.sleep(5)
+        await site.rest(5)
         site.driver.faults.gate("undo").set()
     assert site.driver.state.volumes == {}
     assert site.calls("DeleteVolume")[0].code == "OK"

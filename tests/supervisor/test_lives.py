@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-import trio
 
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.installation import CLAIM, VOLUME, Installation
@@ -21,7 +20,7 @@ def _other(site: Installation) -> Config:
 
 async def _away(site: Installation, seconds: float, back: Config | None = None) -> None:
     site.kill_driver()
-    await trio.sleep(seconds)
+    await site.rest(seconds)
     await site.serve(back)
 
 
@@ -55,7 +54,7 @@ async def test_on_its_return_all_that_waits_is_released_spread_over_a_moment(sit
     await site.start()
     await site.until(lambda: len(site.calls()) >= 20 * 8)
     site.kill_driver()
-    await trio.sleep(10)
+    await site.rest(10)
     site.driver.faults.clear()
     heard = len(site.asked)
     await site.serve()
@@ -73,7 +72,7 @@ async def test_saving_needs_no_driver(site: Installation) -> None:
     await site.start()
     await site.until(lambda: site.logged("Could not save"))
     site.kill_driver()
-    await trio.sleep(10)
+    await site.rest(10)
     site.api.clear()
     await site.bound("data")
 
@@ -126,7 +125,7 @@ async def test_a_second_life_saves_what_is_unsaved(site: Installation) -> None:
     await site.until(lambda: site.logged("Could not save"))
     await _second_life(site)
     site.touch(CLAIM, "data", "a")
-    await trio.sleep(60)
+    await site.rest(60)
     assert len(site.calls()) == 1
     site.api.clear()
     await site.bound("data")
@@ -139,7 +138,7 @@ async def test_a_second_life_does_not_ask_earlier_for_what_is_infeasible(site: I
     site.claim()
     await site.start()
     await site.until(site.calls)
-    await trio.sleep(100)
+    await site.rest(100)
     await _second_life(site)
     await site.bound("data")
     assert site.pauses() == [pytest.approx(300.0, abs=0.5)]
@@ -163,7 +162,7 @@ async def test_one_that_is_not_ready_yet_is_waited_for(site: Installation) -> No
     await _away(site, 1)
     site.storage_class()
     site.claim()
-    await trio.sleep(60)
+    await site.rest(60)
     assert site.calls() == []
     site.driver.faults.clear()
     await site.bound("data")

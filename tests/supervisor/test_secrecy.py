@@ -4,7 +4,6 @@ import base64
 import json
 
 import pytest
-import trio
 
 from csi_provisioner.settings import LogSettings
 from tests.deletion.released import released
@@ -55,7 +54,7 @@ async def _whole_life(site: Installation, log: LogSettings) -> None:
     site.driver.break_connections()
     site.delete(CLAIM, "gone")
     await site.until(lambda: len(site.objects.all(VOLUME)) == 4)
-    await trio.sleep(5)
+    await site.rest(5)
     assert all(call.request.secrets == VALUES for call in site.calls() if call.code == "OK")
     assert {tuple(call.request.secrets) for call in site.calls("DeleteVolume")} >= {tuple(VALUES)}
 

@@ -48,7 +48,7 @@ async def test_not_longer_than_the_grace_period(site: Installation) -> None:
     await _creating(site, 1000.0, call_timeout=600.0, shutdown_grace=10.0)
     code, seconds = await _stopped_after(site)
     assert (code, seconds) == (0, pytest.approx(10.0, abs=0.5))
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     assert site.calls()[0].cancelled
 
 
@@ -61,7 +61,7 @@ async def test_with_nothing_running_it_ends_at_once(site: Installation) -> None:
     code, seconds = await _stopped_after(site)
     assert (code, seconds) == (0, pytest.approx(0, abs=0.1))
     calls = len(site.calls())
-    await trio.sleep(100)
+    await site.rest(100)
     assert len(site.calls()) == calls
 
 
@@ -69,7 +69,7 @@ async def test_nothing_new_begins(site: Installation) -> None:
     await _creating(site, 8.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.stop)
-        await trio.sleep(1)
+        await site.rest(1)
         site.claim("late")
         released(site)
     assert len(site.calls()) == 1
@@ -89,7 +89,7 @@ async def test_while_the_driver_is_away(site: Installation) -> None:
     await site.start()
     site.kill_driver()
     site.claim()
-    await trio.sleep(30)
+    await site.rest(30)
     assert await _stopped_after(site) == (0, pytest.approx(0, abs=0.1))
 
 
@@ -104,7 +104,7 @@ async def test_13_also_without_grace_a_made_volume_gets_its_last_try(site: Insta
     await site.until(lambda: site.logged("Could not save the PersistentVolume"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.stop)
-        await trio.sleep(5)
+        await site.rest(5)
         site.api.clear()
     await site.bound("made")
 
@@ -143,9 +143,9 @@ async def test_a_lost_lease_ends_all_and_says_what_is_open(site: Installation) -
     await site.until(lambda: len(site.calls()) == 2)
     name = site.volume_of("gone")
     site.delete(CLAIM, "gone")
-    await trio.sleep(30)
+    await site.rest(30)
     site.refuse("*", "Lease")
     assert await site.ended() == 1
     assert [line.keys["volume"] for line in site.logged(LEFT)] == [name]
-    await trio.sleep(0.1)
+    await site.rest(0.1)
     assert site.driver.made("CreateVolume", running=True) == []
