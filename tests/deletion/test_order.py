@@ -123,6 +123,20 @@ async def test_9_one_deletion_is_counted_once(site: Installation) -> None:
     assert f'{SERIES}_failed_total{{class="fast"}}' not in found
 
 
+async def test_9_nor_when_the_watch_tells_of_it_late(site: Installation) -> None:
+    """The news of our own writes come when all is done."""
+    site.fault(rpc="DeleteVolume", delay=3.0)
+    released(site)
+    await site.start()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    site.api.stall_watches(VOLUME)
+    await _gone(site)
+    site.api.resume_watches()
+    await site.rest(10)
+    assert (await site.metrics())[f'{SERIES}_total{{class="fast"}}'] == 1
+    assert len(site.requests.of("patch", VOLUME)) == 1
+
+
 async def test_5_failed_and_retained_volumes_are_not_deleted(site: Installation) -> None:
     released(site, phase="Failed")
     released(site, "retained", persistentVolumeReclaimPolicy="Retain")
