@@ -166,7 +166,10 @@ ENABLE_PPROF = _http("enable-pprof", BOOLEAN, False, "Serve profiles under /debu
 
 _capacity = partial(_flag, "Storage capacity")
 ENABLE_CAPACITY = _capacity(
-    "enable-capacity", BOOLEAN, False, "Publish CSIStorageCapacity objects. Needs NAMESPACE and POD_NAME."
+    "enable-capacity",
+    BOOLEAN,
+    False,
+    "Publish CSIStorageCapacity objects. Needs NAMESPACE, and POD_NAME for their owner.",
 )
 CAPACITY_FOR_IMMEDIATE_BINDING = _capacity(
     "capacity-for-immediate-binding", BOOLEAN, False, "Publish them for classes with immediate binding too."

@@ -178,13 +178,15 @@ class Publisher:
             written = await self._kube.create(
                 CSIStorageCapacity, objects.new(pair, found, self._publication), namespace
             )
-            self._created[pair] = kubernetes.key(written)
+            self._store.remember(written)
+            if self._store.get(kubernetes.key(written)) is written:
+                self._created[pair] = kubernetes.key(written)  # until the watch shows it, if it has not yet
         else:
             patch = objects.correction(known, found, self._publication)
             if patch is None:
                 return
             written = await self._kube.patch(CSIStorageCapacity, known.metadata.name, patch, namespace)
-        self._store.remember(written)
+            self._store.remember(written)
         log.v(
             5,
             "Storage capacity published",

@@ -1,7 +1,7 @@
 """The segments a driver's volumes can lie in (capacity.md 5): what Nodes and CSINodes say, or the one of this node.
 
 A segment is a term of `planning.terms`; the empty one stands for every node. Which changes of nodes call for another
-look is decided here too; looking is the publisher's.
+look is decided here too; looking is `discovery`'s.
 """
 
 from collections.abc import Iterable, Mapping

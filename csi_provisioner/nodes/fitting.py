@@ -10,6 +10,7 @@ from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeError
 from csi_provisioner.logs import log
 from csi_provisioner.model import csi
+from csi_provisioner.model.codes import Code
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.nodes import claiming
 from csi_provisioner.planning import classes, topology, wellknown
@@ -63,11 +64,16 @@ class Fitting:
         return True
 
     async def fits(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
-        """True as well if that cannot be told: the claim is taken, and provisioning tells the reason in an event."""
+        """True as well if that cannot be told: the claim is taken, and provisioning tells the reason in an event.
+
+        Raises CallError while the driver is away: its node is no place for a claim now.
+        """
         try:
             plan = await self._gatherer.plan(self._as_ours(claim), storage_class, protect=False)
             return await self._has_room(plan.request)
         except (Refusal, Ignored, KubeError, CallError) as error:
+            if isinstance(error, CallError) and error.code == Code.UNAVAILABLE:
+                raise
             log.warning("Cannot tell whether the volume fits on this node", PVC=claim, error=str(error))
             return True
         finally:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import trio
 
+from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.store import Store
@@ -25,6 +26,8 @@ from csi_provisioner.planning.gate import Skip
 from csi_provisioner.settings import NodeSettings
 
 QUEUE = "nodeownership"
+SHORTEST_WAIT = 0.01
+"""Seconds; the reference looks at the claim no more often either (node-deployment.md 5)."""
 
 
 class Race:
@@ -60,9 +63,6 @@ class Race:
         self._next_try = next_try
         self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
         """Is the claim this node's to provision? If it may be anyone's, the race for it begins."""
         match claiming.decide(claim, storage_class, self._node, self._settings):
@@ -93,7 +93,13 @@ class Race:
         if claim is None or storage_class is None or not self._is_open(claim, storage_class):
             del self._due[Uid(uid)]
             return DONE
-        if not await self._fitting.fits(claim, storage_class):
+        try:
+            has_room = await self._fitting.fits(claim, storage_class)
+        except CallError as error:
+            return Retry(str(error))
+        if Uid(uid) not in self._due:
+            return DONE  # taken or deleted meanwhile
+        if not has_room:
             self._due.pop(Uid(uid), None)  # the delay stays long: others are first the next time
             log.v(3, "Not enough room on this node for the claim's volume", PVC=claim)
             return DONE
@@ -152,7 +158,8 @@ class Race:
         if error.conflict:
             log.v(3, "The claim has changed, it may be another node's by now", PVC=claim)
             self._draw(uid)
-            return RetryAt(self._due[uid], "the claim has changed")
+            # only a newer version in the cache can change the outcome: without a base delay, too, give it a moment
+            return RetryAt(max(self._due[uid], trio.current_time() + SHORTEST_WAIT), "the claim has changed")
         attempt, delay = self._next_try(uid)
         message = f"node check failed: selecting node {self._node} for claim {kubernetes.key(claim)} failed: {error}"
         self._events.record(

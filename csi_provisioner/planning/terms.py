@@ -51,10 +51,6 @@ def flatten(allowed: Iterable[TopologySelectorTerm]) -> list[Term]:
     return flat
 
 
-def rotated(terms: tuple[Term, ...], first: int) -> tuple[Term, ...]:
-    return terms[first:] + terms[:first]
-
-
 def is_label_key(key: str) -> bool:
     prefix, slash, name = key.rpartition("/")
     return bool(_KEY_NAME.fullmatch(name)) and (not slash or bool(_KEY_PREFIX.fullmatch(prefix)))

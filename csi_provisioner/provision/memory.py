@@ -75,8 +75,6 @@ class ClaimMemory:
         if new is None and old is not None:
             self._written.pop(old.metadata.uid, None)
             self.infeasible.pop(old.metadata.uid, None)
-            if old.metadata.uid not in self.in_progress:
-                self.topology.pop(old.metadata.uid, None)
         elif new is not None and new.spec.volumeName:
             self._written.pop(new.metadata.uid, None)
 

@@ -138,6 +138,8 @@ class Life:
         self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
         for loop in self._loops:
             loop.stop()
+        if self._capacity is not None:
+            self._capacity.publisher.loop.stop()
 
     @property
     def is_behind(self) -> bool:
@@ -269,8 +271,10 @@ class Life:
         kept.volumes.subscribe(self._saw_volume)
         kept.storage_classes.subscribe(self._saw_class)
 
-    def _saw_claim(self, key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+    def _saw_claim(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         if new is None:
+            if old is not None and old.metadata.uid in self._parts.memory.topology:
+                self._claims.wake(old.metadata.uid)  # which forgets it, unless a call is still under way
             return
         if gate.concerns(new, self._facts) or new.metadata.uid in self._parts.memory.in_progress:
             self._claims.wake(new.metadata.uid)
