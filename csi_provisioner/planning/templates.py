@@ -5,12 +5,12 @@ Only names are handled here; what a secret holds is read elsewhere and never pas
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 
 import msgspec
 
 from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import dns
 from csi_provisioner.planning.refusal import Problem, Refusal
 from csi_provisioner.planning.wellknown import PARAMETER_PREFIX
 
@@ -127,19 +127,17 @@ _TOKEN = re.compile(
     r")"
 )
 _ANNOTATION = re.compile(r"pvc\.annotations\['(?P<key>.*)'\]", re.DOTALL)
-_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 
 
 def resolve(template: Template, subject: Subject) -> SecretReference:
     """The secret's reference for this claim. Fails with `NO_CHANGE` on unknown tokens and on what is no valid name."""
     known = {"pv.name": subject.volume, "pvc.namespace": subject.claim_namespace}
     namespace = _fill(template, "namespace", template.namespace, known, {})
-    if not _is_label(namespace):
+    if not dns.is_label(namespace):
         raise _invalid(template, "namespace", namespace, "a DNS label")
     known["pvc.name"] = subject.claim_name
     name = _fill(template, "name", template.name, known, subject.annotations)
-    if not _is_subdomain(name):
+    if not dns.is_subdomain(name):
         raise _invalid(template, "name", name, "a DNS subdomain")
     return SecretReference(name=name, namespace=namespace)
 
@@ -178,13 +176,3 @@ def _invalid(template: Template, part: str, value: str, wanted: str) -> Refusal:
         f"the {part} of the {template.purpose} secret comes out as {value!r}, which is not {wanted}; "
         "correct the StorageClass or what its template refers to",
     )
-
-
-@lru_cache(maxsize=1024)
-def _is_label(text: str) -> bool:
-    return len(text) <= 63 and _LABEL.fullmatch(text) is not None
-
-
-@lru_cache(maxsize=1024)
-def _is_subdomain(text: str) -> bool:
-    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None

@@ -9,13 +9,12 @@ from itertools import product
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import TopologySelectorTerm
+from csi_provisioner.planning import dns
 
 Term = tuple[tuple[str, str], ...]
 Keys = tuple[str, ...]
 """Distinct label keys, sorted."""
 
-_DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_KEY_PREFIX = re.compile(rf"(?=.{{1,253}}$){_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _KEY_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -53,7 +52,7 @@ def flatten(allowed: Iterable[TopologySelectorTerm]) -> list[Term]:
 
 def is_label_key(key: str) -> bool:
     prefix, slash, name = key.rpartition("/")
-    return bool(_KEY_NAME.fullmatch(name)) and (not slash or bool(_KEY_PREFIX.fullmatch(prefix)))
+    return bool(_KEY_NAME.fullmatch(name)) and (not slash or dns.is_subdomain(prefix))
 
 
 def topology(term: Term) -> csi.Topology:
