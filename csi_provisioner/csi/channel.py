@@ -31,7 +31,7 @@ from h2.exceptions import ProtocolError
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
-from csi_provisioner.csi.redaction import redact
+from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
 
@@ -144,10 +144,11 @@ class Channel(AsyncContextManagerMixin):
         try:
             with trio.move_on_after(limit):
                 connection = self._connection or await self._connect()
-                message = await connection.exchange(method, answer.framed(wire.encode(request)))
-                return answer.decode(message, response_type)
+                received = await connection.exchange(method, answer.framed(wire.encode(request)))
+                return answer.decode(received, response_type)
         except answer.StatusError as error:
-            raise CallError(error.code, error.message, method, not_grpc=error.not_grpc) from error.__cause__
+            message = scrubbed(error.message, request)
+            raise CallError(error.code, message, method, not_grpc=error.not_grpc) from error.__cause__
         except OSError as error:
             raise CallError(Code.UNAVAILABLE, f"cannot connect to {self._path}: {error}", method) from error
         raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s", method)

@@ -16,6 +16,9 @@ from csi_provisioner.model.csi.secret_fields import SECRET_FIELDS
 
 STRIPPED = "***stripped***"
 
+# Shorter values ("1", "yes") are words of ordinary texts, which would become unreadable without them.
+SHORTEST_SECRET = 4
+
 # Markup, as other Kubernetes sidecars do; and what Unicode calls the end of a line, so that it stays one.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -23,6 +26,17 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 def redact(message: Message, secret: Collection[tuple[str, str]] = SECRET_FIELDS) -> str:
     shown = _fields(message, secret)
     return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).translate(_ESCAPES)
+
+
+def scrubbed(text: str, request: Message) -> str:
+    """A driver's own words about a request, without the secret values of the request: some drivers repeat them."""
+    kind = type(request).__name__
+    for declared in fields(request):  # type: ignore[arg-type]
+        if (kind, declared.name) in SECRET_FIELDS:
+            values = [value for value in getattr(request, declared.name).values() if len(value) >= SHORTEST_SECRET]
+            for value in sorted(values, key=len, reverse=True):
+                text = text.replace(value, STRIPPED)
+    return text
 
 
 def _fields(message: Message, secret: Collection[tuple[str, str]]) -> dict[str, Any]:

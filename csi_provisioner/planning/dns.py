@@ -1,4 +1,4 @@
-"""A DNS label and a DNS subdomain as Kubernetes has them (RFC 1123): names of namespaces, of secrets, prefixes of keys."""
+"""DNS labels and subdomains as Kubernetes means them (RFC 1123): names of namespaces and secrets, prefixes of keys."""
 
 import re
 from functools import lru_cache

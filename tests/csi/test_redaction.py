@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from betterproto2 import Message
 
-from csi_provisioner.csi.redaction import redact
+from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.model import csi
 from csi_provisioner.model.csi.secret_fields import SECRET_FIELDS
 from tests import protobuf
@@ -82,3 +82,12 @@ def test_9_3_secrets_are_stripped_at_every_level() -> None:
     assert redact(response, secret) == (
         '{"volume":{"accessible_topology":[{"segments":"***stripped***"}],"volume_id":"***stripped***"}}'
     )
+
+
+def test_a_driver_that_repeats_a_secret_is_not_quoted_with_it() -> None:
+    request = csi.CreateVolumeRequest(
+        name="pvc-1", secrets={"user": "ada", "key": "s3cret-key", "longer": "s3cret-key-2"}
+    )
+    said = "login of ada with s3cret-key-2 failed, s3cret-key too, for pvc-1"
+    assert scrubbed(said, request) == "login of ada with ***stripped*** failed, ***stripped*** too, for pvc-1"
+    assert scrubbed(said, csi.ProbeRequest()) == said
