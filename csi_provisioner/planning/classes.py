@@ -6,6 +6,7 @@ resourceVersion stay the same.
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from csi_provisioner.planning import parameters, templates
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Problem
 from csi_provisioner.planning.templates import Templates
+
+T = TypeVar("T")
 
 
 class ClassPlan(msgspec.Struct, frozen=True):
@@ -41,12 +44,19 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
         original=storage_class,
         effective=effective,
         migrated=is_in_tree(storage_class, driver),
-        fstype=parameters.fstype(given),
-        parameters=parameters.for_driver(given),
+        fstype=_named(storage_class, parameters.fstype(given)),
+        parameters=_named(storage_class, parameters.for_driver(given)),
         secrets=templates.select(given),
         warnings=parameters.warnings(storage_class.metadata.name, given),
         translation=problem,
     )
+
+
+def _named(storage_class: StorageClass, value: T | Problem) -> T | Problem:
+    """A problem says which class has it: whoever reads it on a claim has to find the class."""
+    if isinstance(value, Problem):
+        return Problem(value.state, f"StorageClass {storage_class.metadata.name!r}: {value.message}")
+    return value
 
 
 def is_in_tree(storage_class: StorageClass, driver: DriverFacts) -> bool:

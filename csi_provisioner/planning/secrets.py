@@ -31,7 +31,7 @@ NO_SECRETS = SecretReferences()
 
 def provisioner_reference(draft: Draft) -> SecretReference | None:
     """Step 16: the secret to read now."""
-    return _resolve(draft.class_plan.secrets, templates.PROVISIONER, _subject(draft))
+    return _resolve(_class_name(draft), draft.class_plan.secrets, templates.PROVISIONER, _subject(draft))
 
 
 def references(draft: Draft) -> SecretReferences:
@@ -40,7 +40,7 @@ def references(draft: Draft) -> SecretReferences:
     if not given:
         return NO_SECRETS
     subject = _subject(draft)
-    return SecretReferences(*(_resolve(given, role, subject) for role in templates.ROLES))
+    return SecretReferences(*(_resolve(_class_name(draft), given, role, subject) for role in templates.ROLES))
 
 
 def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal:
@@ -57,9 +57,19 @@ def _subject(draft: Draft) -> Subject:
     return Subject(draft.name, meta.namespace or "", meta.name, meta.annotations or {})
 
 
-def _resolve(given: Templates, role: Role, subject: Subject) -> SecretReference | None:
+def _class_name(draft: Draft) -> str:
+    return draft.class_plan.original.metadata.name
+
+
+def _resolve(class_name: str, given: Templates, role: Role, subject: Subject) -> SecretReference | None:
+    """What is wrong with a template says whose it is: whoever reads it on a claim has to find the class."""
     template = given.get(role)
-    return None if template is None else templates.resolve(settled(template), subject)
+    if template is None:
+        return None
+    try:
+        return templates.resolve(settled(template), subject)
+    except Refusal as refusal:
+        raise Refusal(refusal.state, f"StorageClass {class_name!r}: {refusal.message}", refusal.detail) from refusal
 
 
 # ---- deletion
@@ -111,4 +121,4 @@ def _from_class(
     # the claim may be gone, so its annotations are no part of what tokens can stand for
     subject = Subject(volume.metadata.name, claim.namespace or "", claim.name)
     given = templates.select(storage_class.parameters or {})
-    return DeletionSecret(_resolve(given, templates.PROVISIONER, subject))
+    return DeletionSecret(_resolve(storage_class.metadata.name, given, templates.PROVISIONER, subject))
