@@ -26,6 +26,10 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "layers", "protos", "tests"]
 
+# A machine may forbid Python to keep its byte code, as images do whose installer made it. Here nothing has made it, and
+# every provisioner that a session starts would compile for half a second, which no installed one does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ROOT = Path(__file__).parent
 SHARED = ROOT.parent / "shared"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")

@@ -19,9 +19,14 @@ class Provisioner:
     def __init__(self, command: str, *, socket: Path, kubeconfig: Path, log: Path) -> None:
         self._log = log
         arguments = [part.format(sock=socket, kubeconfig=kubeconfig) for part in shlex.split(command)]
+        # as installed, where the installer has made the byte code: here the first start makes it, also on a machine
+        # that forbids it
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with log.open("ab") as out:
             self.started = time.time()
-            self._process = subprocess.Popen(arguments, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                arguments, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment
+            )
 
     def cpu(self) -> float:
         """Seconds of processor time so far, its own and the kernel's for it."""
