@@ -43,6 +43,9 @@ RELEASE_SPREAD = 2.0
 # The last try to save volumes, after the grace period or after a lost lease
 LAST_SAVES = 2.0
 
+# The names of the loops and of their metrics (process.md 8.3)
+CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
+
 
 class Life:
     def __init__(self, parts: Parts, facts: DriverFacts) -> None:
@@ -67,39 +70,39 @@ class Life:
         self._claims_work = self._claim_reconciler(saver)
         self._volumes_work = self._volume_reconciler()
         self._claims = Loop(
-            "claims",
+            CLAIMS,
             self._claims_work.reconcile,
             workers=retries.workers,
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
-            metrics=parts.metrics.queue("claims"),
+            metrics=parts.metrics.queue(CLAIMS),
         )
         self._volumes = Loop(
-            "volumes",
+            VOLUMES,
             self._volumes_work.reconcile,
             workers=retries.workers,
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
-            metrics=parts.metrics.queue("volumes"),
+            metrics=parts.metrics.queue(VOLUMES),
             id_of=self._claim_of,
         )
         self._saves = Loop(
-            "unsavedpvs",
+            SAVES,
             saver.reconcile,
             workers=save.WORKERS,
             backoff=Backoff(save.FIRST_DELAY, save.LONGEST_DELAY),
             exclusive=exclusive,
-            metrics=parts.metrics.queue("unsavedpvs"),
+            metrics=parts.metrics.queue(SAVES),
             id_of=lambda name: claim_uid(parts.memory.unsaved[name]) if name in parts.memory.unsaved else name,
         )
         # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
         self._clones = Loop(
-            "claims",
+            CLAIMS,
             clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims).reconcile,
             workers=retries.cloning_protection_workers if "CLONE_VOLUME" in facts.controller else 0,
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
-            metrics=parts.metrics.queue("claims"),
+            metrics=parts.metrics.queue(CLAIMS),
         )
         self._loops = [self._claims, self._volumes, self._saves, self._clones]
         if self._ownership is not None:

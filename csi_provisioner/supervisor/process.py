@@ -36,7 +36,7 @@ from . import capacity
 from .capacity import Access
 from .ending import ExitError
 from .leading import HEALTH_PATH, Leadership
-from .loops import Life
+from .loops import QUEUES, Life
 from .parts import Parts
 
 # process.md 4.2: for the first connection only
@@ -77,6 +77,8 @@ class _Process:
         self._works = False
         self._lost = trio.Event()
         self._leadership = Leadership(settings, self._metrics)
+        for name in QUEUES:
+            self._metrics.queue(name)  # a replica that stands by has the series too, at zero
 
     async def run(self) -> None:
         async with trio.open_nursery() as services:
