@@ -84,7 +84,7 @@ class Loop:
         # No buffer: a key leaves the schedule only when a worker is free, so merging goes on until then.
         send, receive = trio.open_memory_channel[tuple[str, str]](0)
         free = trio.Semaphore(self._workers)
-        with self._metrics.watch(lambda: len(self._schedule), self._ages):
+        with self._metrics.watch(self._depth, self._ages):
             await self._run(send, receive, free, task_status)
 
     async def _run(
@@ -145,6 +145,10 @@ class Loop:
             self._exclusive.leave(what)
             free.release()
         self._settle(key, outcome)
+
+    def _depth(self) -> int:
+        """What waits for a worker. What waits for its time is not in the queue: alerts on its length mean a backlog."""
+        return self._schedule.count_due(trio.current_time())
 
     def _ages(self) -> list[float]:
         now = trio.current_time()

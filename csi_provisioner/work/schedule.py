@@ -49,6 +49,9 @@ class Schedule:
         for key in waiting:
             self.add(key, due())
 
+    def count_due(self, now: float) -> int:
+        return sum(due <= now for due in self._due.values())
+
     def next_due(self) -> float | None:
         # an entry that was moved to an earlier time leaves its later self behind in the heap
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:

@@ -281,6 +281,27 @@ async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retrie
     assert 'workqueue_work_duration_seconds_count{name="claims"} 1' in after
 
 
+async def test_process_8_3_what_waits_for_its_time_is_not_in_the_queue() -> None:
+    metrics = Metrics()
+
+    async def work(key: str) -> Outcome:
+        return Retry("no")
+
+    claims = Loop(
+        "claims", work, workers=1, backoff=Backoff(100, 100), exclusive=Exclusive(), metrics=metrics.queue("claims")
+    )
+    claims.wake("fails")
+    claims.wake("later", after=50)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(1)
+        assert b'workqueue_depth{name="claims"} 0' in metrics.render()
+        claims.pause()
+        await trio.sleep(60)
+        assert b'workqueue_depth{name="claims"} 1' in metrics.render()
+        claims.stop()
+
+
 async def test_stop_ends_a_loop_without_workers() -> None:
     async def work(key: str) -> Outcome:
         raise AssertionError("--worker-threads=0 works on nothing")

@@ -28,6 +28,7 @@ def test_the_earliest_time_of_a_key_wins_and_each_key_comes_once(steps: list[tup
             else:
                 assert popped[1] == model.pop(popped[0]) == min([popped[1], *model.values()])
         assert len(schedule) == len(model)
+        assert schedule.count_due(time) == sum(due <= time for due in model.values())
         assert all(key in schedule for key in model)
         assert schedule.next_due() == (min(model.values()) if model else None)
 
