@@ -15,6 +15,8 @@ from csi_provisioner.flagset import Flag, Values
 from csi_provisioner.gates import UnknownGateError, gates_of
 from csi_provisioner.logs import log
 from csi_provisioner.settings import (
+    HEALTH_PATH,
+    PROFILES_PATH,
     CapacitySettings,
     ClusterSettings,
     CsiSettings,
@@ -143,7 +145,11 @@ def _http(values: Values) -> HttpSettings:
     # Braces are placeholders to the router; nobody has them in a path of metrics.
     if not path.startswith("/") or "{" in path or "}" in path:
         raise RefusedError(2, f"--metrics-path={path}: it must be a path that starts with /")
-    return HttpSettings(endpoint=endpoint or legacy, path=path, pprof=values[flags.ENABLE_PPROF], legacy=bool(legacy))
+    pprof = values[flags.ENABLE_PPROF]
+    is_health = path == HEALTH_PATH and endpoint and values[flags.LEADER_ELECTION]
+    if is_health or (path.startswith(PROFILES_PATH) and (endpoint or legacy) and pprof):
+        raise RefusedError(2, f"--metrics-path={path}: something else is served at this path")
+    return HttpSettings(endpoint=endpoint or legacy, path=path, pprof=pprof, legacy=bool(legacy))
 
 
 def _refuse_old_modes(values: Values) -> None:

@@ -7,6 +7,10 @@ are seconds.
 
 from dataclasses import dataclass, field
 
+HEALTH_PATH = "/healthz/leader-election"
+PROFILES_PATH = "/debug/pprof/"
+"""Paths of the HTTP endpoint that cannot be those of the metrics."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CsiSettings:

@@ -16,8 +16,6 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import Settings
 
-HEALTH_PATH = "/healthz/leader-election"
-
 
 class Leadership:
     """Known before it is sought, so that the HTTP endpoint can answer in standbys too."""

@@ -30,12 +30,12 @@ from csi_provisioner.nodes.local import LocalNode, described
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
-from csi_provisioner.settings import ProvisioningSettings, Settings
+from csi_provisioner.settings import HEALTH_PATH, ProvisioningSettings, Settings
 
 from . import capacity
 from .capacity import Access
 from .ending import ExitError
-from .leading import HEALTH_PATH, Leadership
+from .leading import Leadership
 from .loops import QUEUES, Life
 from .parts import Parts
 
@@ -191,6 +191,10 @@ class _Process:
         pages = {http.path: diagnostics.metrics_page(self._metrics)}
         if self._leadership.sought and not http.legacy:
             pages[HEALTH_PATH] = diagnostics.health_page(self._leadership.health)
+        if http.pprof:
+            from csi_provisioner.diagnostics import profiles
+
+            pages.update(profiles.pages())
         await diagnostics.serve(listener, diagnostics.application(pages))
 
     # ---- work

@@ -1,0 +1,108 @@
+"""What the process is doing, for whoever has to find out: its tasks, and where its CPU time goes (process.md 7).
+
+The paths are those of Go's pprof, where people look; what is there is Python's. Stacks are told without the values of
+variables, which may be secrets. Loaded only with `--enable-pprof`.
+"""
+
+import cProfile
+import math
+import pstats
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from io import StringIO
+
+import trio
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from csi_provisioner.diagnostics.app import Page
+from csi_provisioner.settings import PROFILES_PATH
+
+SECONDS = 30.0
+"""Of a CPU profile that nobody gave a length, as in Go."""
+LONGEST = 600.0
+"""Nobody waits longer for one, and everything is slower meanwhile."""
+LINES = 100
+"""Functions in a CPU profile; what comes after them takes no time to speak of."""
+
+
+def pages() -> Mapping[str, Page]:
+    profiling = trio.Lock()
+
+    async def cpu(request: Request) -> Response:
+        try:
+            profiling.acquire_nowait()
+        except trio.WouldBlock:
+            return PlainTextResponse("a CPU profile is being taken already, there can only be one\n", status_code=500)
+        try:
+            return PlainTextResponse(await _cpu_profile(_seconds(request.query_params.get("seconds", ""))))
+        finally:
+            profiling.release()
+
+    return {
+        PROFILES_PATH: _index,
+        f"{PROFILES_PATH}cmdline": _command_line,
+        f"{PROFILES_PATH}goroutine": _running,
+        f"{PROFILES_PATH}profile": cpu,
+    }
+
+
+async def _index(_request: Request) -> Response:
+    return PlainTextResponse(
+        f"{PROFILES_PATH}cmdline     the command line\n"
+        f"{PROFILES_PATH}goroutine   tasks and threads, each with where it is\n"
+        f"{PROFILES_PATH}profile     where CPU time goes, watched for {SECONDS:g} s or ?seconds=N\n"
+    )
+
+
+async def _command_line(_request: Request) -> Response:
+    return PlainTextResponse("\0".join(sys.argv))
+
+
+async def _running(_request: Request) -> Response:
+    return PlainTextResponse("\n".join([*_tasks(), *_threads()]) + "\n")
+
+
+def _tasks() -> Iterator[str]:
+    """As a tree: the tasks of a nursery stand under the one that opened it."""
+    root = trio.lowlevel.current_root_task()
+    left = [(root, "")] if root is not None else []
+    while left:
+        task, indent = left.pop()
+        yield f"{indent}{task.name}"
+        for frame, line in task.iter_await_frames():
+            yield f"{indent}    {frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
+        for nursery in task.child_nurseries:
+            left += [(child, f"{indent}  ") for child in nursery.child_tasks]
+
+
+def _threads() -> Iterator[str]:
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        yield f"thread {thread.name}"
+        frame = frames.get(thread.ident or 0)
+        for place in traceback.extract_stack(frame) if frame is not None else ():
+            yield f"    {place.filename}:{place.lineno} {place.name}"
+
+
+async def _cpu_profile(seconds: float) -> str:
+    """Of the one thread in which everything runs."""
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        await trio.sleep(seconds)
+    finally:
+        profile.disable()
+    text = StringIO()
+    pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(LINES)
+    return text.getvalue()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return SECONDS
+    return min(seconds, LONGEST) if seconds > 0 and not math.isnan(seconds) else SECONDS
