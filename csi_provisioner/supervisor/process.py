@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -48,6 +47,7 @@ RECONNECT_PAUSE = 1.0
 # What is left to say when everything else is over; the API server has this long to hear it
 LAST_EVENTS = 2.0
 TERMINATION_LOG = trio.Path("/dev/termination-log")
+LOST = "Lost connection to CSI driver, exiting"
 
 
 async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
@@ -119,8 +119,7 @@ class _Process:
                 driver = Driver(channel, self._settings.csi)
                 log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)
-                facts = await self._meet(driver)
-                local = await self._local(driver)
+                facts, local = await self._meet_first(driver)
                 async with capacity.access(self._settings, facts.name, self._metrics) as access:
                     self._listen(services)
                     await self._work(kube, driver, facts, provisioning, local, access)
@@ -143,6 +142,16 @@ class _Process:
             return provisioning
         log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
         return replace(provisioning, volume_attributes_class=False)
+
+    async def _meet_first(self, driver: Driver) -> tuple[DriverFacts, LocalNode | None]:
+        """A driver that is lost meanwhile ends the process: nothing is held yet that would be worth waiting for it."""
+        try:
+            return await self._meet(driver), await self._local(driver)
+        except StartError as error:
+            if not self._lost.is_set():
+                raise
+            await _leave_word(LOST)
+            raise ExitError(f"{LOST}: {error}", exit_code=1) from error
 
     async def _meet(self, driver: Driver) -> DriverFacts:
         """Probe, name, capabilities. Raises StartError."""
@@ -281,8 +290,7 @@ class _Process:
             found = await self._meet_again(driver)
             if isinstance(found, WrongDriverError) or found.name != facts.name:
                 text = f"The CSI driver came back as {found.name!r}, it was {facts.name!r} before; starting over"
-                with suppress(OSError):
-                    await TERMINATION_LOG.write_text(text)
+                await _leave_word(text)
                 raise ExitError(text, exit_code=1)
             if found != facts:
                 log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
@@ -300,6 +308,14 @@ class _Process:
             except StartError as error:
                 log.warning("CSI driver is not usable yet", error=str(error))
                 await trio.sleep(RECONNECT_PAUSE)
+
+
+async def _leave_word(text: str) -> None:
+    """For who looks at the pod after the process's end (process.md 4.4)."""
+    try:
+        await TERMINATION_LOG.write_text(text)
+    except OSError as error:
+        log.warning("The termination message cannot be written", path=str(TERMINATION_LOG), err=str(error))
 
 
 def _identity(driver: str, local: LocalNode | None) -> str:

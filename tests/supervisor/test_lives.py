@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import trio
 
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.installation import CLAIM, VOLUME, Installation
@@ -154,6 +155,24 @@ async def test_a_second_life_does_not_lose_a_call_that_ran(site: Installation) -
     await site.bound("data")
     assert len({call.request.name for call in site.calls()}) == 1
     assert len(site.driver.state.volumes) == 1
+
+
+@pytest.mark.parametrize("rpc", ["Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities"])
+async def test_process_4_4_one_that_dies_before_it_is_known_ends_the_process(site: Installation, rpc: str) -> None:
+    site.fault(rpc=rpc, hang=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.start)
+        await site.until(lambda: site.calls(rpc))
+        site.kill_driver()
+    assert await site.ended() == 1
+    assert len(site.logged("Lost connection to CSI driver, exiting")) == 1
+
+
+async def test_process_10_3_one_that_refuses_to_say_what_it_can_do_is_not_lost(site: Installation) -> None:
+    site.fault("UNAVAILABLE", rpc="ControllerGetCapabilities")
+    await site.start()
+    assert await site.ended() == 255
+    assert site.logged("Lost connection") == []
 
 
 async def test_one_that_is_not_ready_yet_is_waited_for(site: Installation) -> None:
