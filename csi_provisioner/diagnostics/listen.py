@@ -11,7 +11,8 @@ class ListenError(Exception):
 
 
 def listen(endpoint: str, path: str) -> socket.socket:
-    """A socket that listens at `:8080` (every address, IPv4 and IPv6), `127.0.0.1:8080`, `[::1]:8080` or `host:80`."""
+    """A socket that listens at `127.0.0.1:8080`, `[::1]:8080`, `host:80`, or, in all of its forms (`:8080`,
+    `0.0.0.0:8080`, `[::]:8080`), at every address of both families, as Go does it."""
     try:
         host, port = _split(endpoint)
         family = _family(host, port)
@@ -39,10 +40,10 @@ def _split(endpoint: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ValueError("an address is host:port, such as :8080, 127.0.0.1:8080 or [::1]:8080")
     if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], int(port)
-    if ":" in host:
+        host = host[1:-1]
+    elif ":" in host:
         raise ValueError("an IPv6 address goes in brackets, such as [::1]:8080")
-    return host, int(port)
+    return "" if host in ("0.0.0.0", "::") else host, int(port)
 
 
 def _family(host: str, port: int) -> socket.AddressFamily:

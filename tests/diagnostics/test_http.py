@@ -69,6 +69,14 @@ async def test_7_an_open_connection_does_not_hold_up_the_end() -> None:
         ("127.0.0.1:0", socket.AF_INET, "127.0.0.1"),
         ("localhost:0", None, "localhost"),
         pytest.param(":0", None, "127.0.0.1", id="every address, by IPv4"),
+        pytest.param("[::]:0", None, "127.0.0.1", id="every address of IPv6, by IPv4"),
+        pytest.param(
+            "0.0.0.0:0",
+            None,
+            "::1",
+            id="every address of IPv4, by IPv6",
+            marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6"),
+        ),
         pytest.param(
             "[::1]:0",
             socket.AF_INET6,
