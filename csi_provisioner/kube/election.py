@@ -207,8 +207,8 @@ class LeaderElector:
                 if await self._try(self._renew, limit):
                     self._renewed = asked
                     return True
-                if self._spec is not None and self._spec.holderIdentity != self._identity:
-                    log.error("Somebody else has taken the lease", holder=self._spec.holderIdentity)
+                if other := self._other_holder():
+                    log.error("Somebody else has taken the lease", holder=other)
                     return False
                 await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
@@ -246,9 +246,9 @@ class LeaderElector:
             else:
                 return True
         decision = await self._look()
-        if isinstance(decision, Wait | Acquire):
-            return False  # not ours any more; to take it again would be another term
-        return await self._settle(decision)
+        if isinstance(decision, Wait) or self._other_holder():
+            return False
+        return await self._settle(decision)  # also what was deleted or emptied: nobody else leads
 
     async def _campaign(self) -> bool:
         decision = await self._look()
@@ -279,9 +279,10 @@ class LeaderElector:
         try:
             await self._write(self._known or {}, self._spec, decision)
         except KubeError as error:
+            if 400 <= error.code < 500:  # refused, so it is as it was
+                self._may_hold = isinstance(decision, Renew)
             if error.code != 409:
                 raise
-            self._may_hold = False
             log.v(3, "Somebody else was faster", lease=self._name)
             return False
         return True
@@ -317,6 +318,11 @@ class LeaderElector:
                 log.info("Gave the lease back", lease=f"{self._namespace}/{self._name}")
             except KubeError as error:
                 log.warning("The lease could not be given back, others wait it out", err=str(error))
+
+    def _other_holder(self) -> str | None:
+        """As far as we know."""
+        holder = self._spec.holderIdentity if self._spec is not None else None
+        return holder if holder != self._identity else None
 
     # ---- what people are told
 

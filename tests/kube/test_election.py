@@ -1,10 +1,5 @@
 """Leader election: its decisions as tables, its loop on the wire and on virtual time (process.md 6 and 10.2)."""
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -15,7 +10,6 @@ from csi_provisioner.kube.election import (
     Create,
     Decision,
     LeaderElector,
-    LeaseLostError,
     Renew,
     Wait,
     decide,
@@ -27,7 +21,8 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import LeaseSpec
 from csi_provisioner.settings import ClusterSettings, ElectionSettings
-from tests.kube.wire import Asked, HangupError, Server, reply, serving
+from tests.kube.leases import LeaseApi, candidates
+from tests.kube.wire import serving
 
 THEIRS = LeaseSpec(holderIdentity="them", leaseDurationSeconds=15, acquireTime="then", leaseTransitions=3)
 OURS = LeaseSpec(holderIdentity="us", leaseDurationSeconds=15, acquireTime="then", leaseTransitions=3)
@@ -88,105 +83,9 @@ def anyio_backend() -> object:
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
-class LeaseApi:
-    """Keeps one Lease under its resourceVersion. While `fault` is a status or "hang", that is the answer; "lost": the
-    next write is done but not answered."""
-
-    def __init__(self) -> None:
-        self.lease: dict[str, Any] | None = None
-        self.version = 0
-        self.asked: list[tuple[float, str]] = []
-        self.fault: int | str | None = None
-        self.events: list[dict[str, Any]] = []
-
-    async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
-        if asked.target.endswith("/events"):
-            self.events.append(json.loads(asked.body))
-            await stream.send_all(reply(201, asked.body))
-            return
-        self.asked.append((trio.current_time(), asked.method))
-        if self.fault == "hang":
-            await trio.sleep_forever()
-        code, body = (self.fault, None) if isinstance(self.fault, int) else self.do(asked)
-        if self.fault == "lost" and asked.method != "GET":
-            self.fault = None
-            raise HangupError
-        await stream.send_all(reply(code, json.dumps(body or {"kind": "Status", "code": code, "reason": "R"}).encode()))
-
-    def do(self, asked: Asked) -> tuple[int, dict[str, Any] | None]:
-        body = json.loads(asked.body) if asked.body else {}
-        if asked.method == "GET":
-            return (200, self.lease) if self.lease else (404, None)
-        stored = (self.lease or {"metadata": {}})["metadata"].get("resourceVersion")
-        if body["metadata"].get("resourceVersion") != stored:
-            return 409, None
-        self.put(body)
-        return 200, self.lease
-
-    def put(self, lease: dict[str, Any]) -> None:
-        self.version += 1
-        self.lease = {**lease, "metadata": {**lease["metadata"], "resourceVersion": str(self.version)}}
-
-    @property
-    def holder(self) -> str | None:
-        return self.lease["spec"]["holderIdentity"] if self.lease else None
-
-
 @pytest.fixture
 def api() -> LeaseApi:
     return LeaseApi()
-
-
-class Candidate:
-    """One process: notes when it led; leads until told to stop."""
-
-    def __init__(self, elector: LeaderElector) -> None:
-        self.elector = elector
-        self.stop = trio.Event()
-        self.leads: list[float] = []
-        self.ended: list[float] = []
-        self.lost: float | None = None
-
-    async def lead(self) -> None:
-        self.leads.append(trio.current_time())
-        try:
-            await self.stop.wait()
-        finally:
-            self.ended.append(trio.current_time())
-
-    async def run(self) -> None:
-        try:
-            await self.elector.run(self.lead)
-        except LeaseLostError:
-            self.lost = trio.current_time()
-
-
-Start = Callable[..., Awaitable[Candidate]]
-
-
-@asynccontextmanager
-async def candidates(api: LeaseApi) -> AsyncIterator[tuple[Start, Server]]:
-    async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
-
-        async def start(identity: str, **settings: Any) -> Candidate:
-            client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
-            clients.push_async_callback(client.aclose)
-            candidate = Candidate(
-                LeaderElector(
-                    client,
-                    ElectionSettings(enabled=True, **settings),
-                    name="lock",
-                    namespace="ns",
-                    identity=identity,
-                    metrics=Metrics(),
-                    random=lambda: 0.5,
-                )
-            )
-            nursery.start_soon(candidate.run)
-            return candidate
-
-        yield start, server
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_first_leads_and_renews_in_place(api: LeaseApi) -> None:
@@ -282,6 +181,43 @@ async def test_another_holder_ends_it_at_once(api: LeaseApi) -> None:
         assert a.lost is not None
         assert a.lost - taken <= 5
         assert api.holder == "b"
+
+
+async def test_a_lease_that_somebody_emptied_is_taken_back_by_its_leader(api: LeaseApi) -> None:
+    """Nobody holds it, and the resourceVersion sees to it that nobody can in between: no reason to end (6.5)."""
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        await trio.sleep(12)
+        assert api.lease is not None
+        api.put({**api.lease, "spec": {**api.lease["spec"], "holderIdentity": ""}})
+        await trio.sleep(20)
+        assert api.holder == "a"
+        assert api.lease["spec"]["leaseTransitions"] == 1
+        assert (a.ended, a.lost) == ([], None)
+
+
+@pytest.mark.parametrize("fault", [409, 403])
+async def test_a_leader_whose_writes_were_refused_a_while_still_gives_back(api: LeaseApi, fault: int) -> None:
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        await trio.sleep(12)
+        api.write_fault = fault
+        await trio.sleep(5)
+        api.write_fault = None
+        await trio.sleep(20)
+        a.stop.set()
+        await trio.sleep(1)
+        assert (a.lost, api.holder) == (None, "")
+
+
+@pytest.mark.parametrize("fault", [409, 403, 404])
+async def test_a_candidate_that_was_refused_has_nothing_to_give_back(api: LeaseApi, fault: int) -> None:
+    api.write_fault = fault
+    async with candidates(api) as (start, _):
+        await start("a")
+        await trio.sleep(30)
+        asked = len(api.asked)
+    assert len(api.asked) == asked
 
 
 async def test_a_deleted_lease_is_made_again_by_its_leader(api: LeaseApi) -> None:

@@ -1,0 +1,112 @@
+"""A Lease on the wire, and processes that want it."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import trio
+
+from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.election import LeaderElector, LeaseLostError
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.settings import ClusterSettings, ElectionSettings
+from tests.kube.wire import Asked, HangupError, Server, reply, serving
+
+
+class LeaseApi:
+    """Keeps one Lease under its resourceVersion. While `fault` is a status or "hang", that is the answer; "lost": the
+    next write is done but not answered. `write_fault`: a status for writes only."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.version = 0
+        self.asked: list[tuple[float, str]] = []
+        self.fault: int | str | None = None
+        self.write_fault: int | None = None
+        self.events: list[dict[str, Any]] = []
+
+    async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
+        if asked.target.endswith("/events"):
+            self.events.append(json.loads(asked.body))
+            await stream.send_all(reply(201, asked.body))
+            return
+        self.asked.append((trio.current_time(), asked.method))
+        if self.fault == "hang":
+            await trio.sleep_forever()
+        fault = self.write_fault if asked.method != "GET" and self.write_fault else self.fault
+        code, body = (fault, None) if isinstance(fault, int) else self.do(asked)
+        if self.fault == "lost" and asked.method != "GET":
+            self.fault = None
+            raise HangupError
+        await stream.send_all(reply(code, json.dumps(body or {"kind": "Status", "code": code, "reason": "R"}).encode()))
+
+    def do(self, asked: Asked) -> tuple[int, dict[str, Any] | None]:
+        body = json.loads(asked.body) if asked.body else {}
+        if asked.method == "GET":
+            return (200, self.lease) if self.lease else (404, None)
+        stored = (self.lease or {"metadata": {}})["metadata"].get("resourceVersion")
+        if body["metadata"].get("resourceVersion") != stored:
+            return 409, None
+        self.put(body)
+        return 200, self.lease
+
+    def put(self, lease: dict[str, Any]) -> None:
+        self.version += 1
+        self.lease = {**lease, "metadata": {**lease["metadata"], "resourceVersion": str(self.version)}}
+
+    @property
+    def holder(self) -> str | None:
+        return self.lease["spec"]["holderIdentity"] if self.lease else None
+
+
+class Candidate:
+    """One process: notes when it led; leads until told to stop."""
+
+    def __init__(self, elector: LeaderElector) -> None:
+        self.elector = elector
+        self.stop = trio.Event()
+        self.leads: list[float] = []
+        self.ended: list[float] = []
+        self.lost: float | None = None
+
+    async def lead(self) -> None:
+        self.leads.append(trio.current_time())
+        try:
+            await self.stop.wait()
+        finally:
+            self.ended.append(trio.current_time())
+
+    async def run(self) -> None:
+        try:
+            await self.elector.run(self.lead)
+        except LeaseLostError:
+            self.lost = trio.current_time()
+
+
+Start = Callable[..., Awaitable[Candidate]]
+
+
+@asynccontextmanager
+async def candidates(api: LeaseApi) -> AsyncIterator[tuple[Start, Server]]:
+    async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
+
+        async def start(identity: str, **settings: Any) -> Candidate:
+            client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+            clients.push_async_callback(client.aclose)
+            candidate = Candidate(
+                LeaderElector(
+                    client,
+                    ElectionSettings(enabled=True, **settings),
+                    name="lock",
+                    namespace="ns",
+                    identity=identity,
+                    metrics=Metrics(),
+                    random=lambda: 0.5,
+                )
+            )
+            nursery.start_soon(candidate.run)
+            return candidate
+
+        yield start, server
+        nursery.cancel_scope.cancel()
