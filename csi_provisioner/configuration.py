@@ -181,26 +181,30 @@ def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
 
 
 def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
+    _check_rate(values, flags.KUBE_API_QPS, flags.KUBE_API_BURST)
+    if _capacity_enabled(values):
+        _check_rate(values, flags.KUBE_API_CAPACITY_QPS, flags.KUBE_API_CAPACITY_BURST)
     return ClusterSettings(
         kubeconfig=values[flags.KUBECONFIG] or environ.get("KUBE_CONFIG_PATH") or None,
         master=values[flags.MASTER] or None,
         service_host=environ.get("KUBERNETES_SERVICE_HOST") or None,
         service_port=environ.get("KUBERNETES_SERVICE_PORT") or None,
         fallback_kubeconfig=environ.get("KUBECONFIG") or None,
-        qps=_rate(values, flags.KUBE_API_QPS, flags.KUBE_API_BURST),
+        qps=_rate(values[flags.KUBE_API_QPS]),
         burst=values[flags.KUBE_API_BURST],
-        capacity_qps=_rate(values, flags.KUBE_API_CAPACITY_QPS, flags.KUBE_API_CAPACITY_BURST),
+        capacity_qps=_rate(values[flags.KUBE_API_CAPACITY_QPS]),
         capacity_burst=values[flags.KUBE_API_CAPACITY_BURST],
     )
 
 
-def _rate(values: Values, qps: Flag[float], burst: Flag[int]) -> float | None:
-    """Requests per second; None: no limit."""
-    if not values[qps] > 0:
-        return None
-    if values[burst] <= 0:
+def _check_rate(values: Values, qps: Flag[float], burst: Flag[int]) -> None:
+    if values[qps] > 0 and values[burst] <= 0:
         raise RefusedError(255, f"--{burst.name}={values[burst]} must be more than 0 when --{qps.name} is")
-    return values[qps] if values[qps] < math.inf else None
+
+
+def _rate(qps: float) -> float | None:
+    """Requests per second; None: no limit."""
+    return qps if 0 < qps < math.inf else None
 
 
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
@@ -218,9 +222,13 @@ def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
     )
 
 
+def _capacity_enabled(values: Values) -> bool:
+    return values[flags.ENABLE_CAPACITY] or values[flags.CAPACITY_MODE] == "central"
+
+
 def _capacity(values: Values, environ: Mapping[str, str]) -> CapacitySettings:
     return CapacitySettings(
-        enabled=values[flags.ENABLE_CAPACITY] or values[flags.CAPACITY_MODE] == "central",
+        enabled=_capacity_enabled(values),
         threads=values[flags.CAPACITY_THREADS],
         poll_interval=values[flags.CAPACITY_POLL_INTERVAL],
         immediate_binding=values[flags.CAPACITY_FOR_IMMEDIATE_BINDING],

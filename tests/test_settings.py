@@ -206,7 +206,7 @@ def test_1_4_gates(given: str, expected: Gates) -> None:
         (["--timeout=-5s"], 2, "--timeout=-5s"),
         (["--shutdown-grace-period=-1s"], 2, "--shutdown-grace-period=-1s"),
         (["--kube-api-qps=1", "--kube-api-burst=0"], 255, "--kube-api-burst=0"),
-        (["--kube-api-capacity-burst=-1"], 255, "--kube-api-capacity-burst=-1"),
+        (["--enable-capacity", "--kube-api-capacity-burst=-1"], 255, "--kube-api-capacity-burst=-1"),
         (["--leader-election", "--leader-election-lease-duration=10s"], 2, "--leader-election-lease-duration=10s"),
         (["--leader-election", "--leader-election-renew-deadline=6s"], 2, "--leader-election-renew-deadline=6s"),
         (["--leader-election", "--leader-election-retry-period=0"], 2, "--leader-election-retry-period=0s"),
@@ -235,6 +235,7 @@ def test_10_3_refused(arguments: list[str], exit_code: int, named: str) -> None:
     [
         ["--leader-election-lease-duration=1s", "--leader-election-retry-period=0"],
         ["--kube-api-burst=0"],
+        ["--kube-api-capacity-burst=0"],
         ["--kube-api-qps=-1", "--kube-api-burst=0"],
         ["--metrics-path=/healthz/leader-election", "--http-endpoint=:1"],
         ["--metrics-path=/healthz/leader-election", "--metrics-address=:1", "--leader-election"],
