@@ -1,6 +1,7 @@
 """The program as it is started: streams, exit codes, order of the checks (process.md 1.5, 3, 10.3)."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -31,6 +32,24 @@ def test_1_5_version() -> None:
     assert "--logtostderr" in warning
     assert note.startswith("I")
     assert "Topology" in note
+
+
+# Stops itself with the first line of its log.
+STOPPED_EARLY = """
+import os, signal, sys
+class Terminal:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.stderr = Terminal()
+from csi_provisioner.cli import main
+sys.exit(main())
+"""
+
+
+def test_11_5_a_signal_that_comes_early_has_a_handler() -> None:
+    """Without one it would be lost on the first process of a container."""
+    done = subprocess.run([sys.executable, "-c", STOPPED_EARLY, "--logtostderr"], timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def test_1_1_help_is_on_stderr() -> None:
