@@ -40,7 +40,7 @@ from .parts import Parts
 # After the driver is back: everything that waits is due within this many seconds, not all at once.
 RELEASE_SPREAD = 2.0
 
-# The last try to save volumes, after the grace period or after a lost lease
+# The last try to save volumes, after the grace period or after a lost lease: at most
 LAST_SAVES = 2.0
 
 # The names of the loops and of their metrics (process.md 8.3)
@@ -53,6 +53,7 @@ class Life:
         self._facts = facts
         self._syncing = trio.CancelScope()
         self._synced = False
+        self._undo_limit, self._saves_limit = _shielded_limits(parts.settings)
         watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
@@ -133,7 +134,7 @@ class Life:
     async def end(self) -> None:
         """The process leads no longer, for whatever reason: what is only in its memory is written or said now."""
         # Shielded: drained, out of grace or without its lease, a volume that is made is lost if nobody writes it down.
-        with trio.move_on_after(LAST_SAVES, shield=True):
+        with trio.move_on_after(self._saves_limit, shield=True):
             await self._saver.last_try()
         self._report_lost_claims()
 
@@ -232,7 +233,7 @@ class Life:
                 parts.driver,
                 parts.orphans,
                 migratable=self._facts.in_tree_name is not None,
-                undo_limit=_undo_limit(parts.settings),
+                undo_limit=self._undo_limit,
             ),
             saver=saver,
             memory=memory,
@@ -339,10 +340,12 @@ class Life:
                 )
 
 
-def _undo_limit(settings: Settings) -> float:
-    """Where another may lead after us, the shielded ends must be over before it does: the undo of a volume and, after
-    it, the last saves (design.md 3, rule 9)."""
+def _shielded_limits(settings: Settings) -> tuple[float, float]:
+    """Seconds for the undo of a volume and, after it, for the last saves. Where another may lead after us, both must be
+    over before it does (design.md 3, rule 9)."""
     election = settings.election
     if not election.enabled:
-        return settings.csi.timeout
-    return min(settings.csi.timeout, max(0.5, election.lease_duration - election.renew_deadline - LAST_SAVES))
+        return settings.csi.timeout, LAST_SAVES
+    left = election.lease_duration - election.renew_deadline
+    saves = min(LAST_SAVES, left / 2)
+    return min(settings.csi.timeout, left - saves), saves

@@ -149,3 +149,19 @@ async def test_a_lost_lease_ends_all_and_says_what_is_open(site: Installation) -
     assert [line.keys["volume"] for line in site.logged(LEFT)] == [name]
     await site.rest(0.1)
     assert site.driver.made("CreateVolume", running=True) == []
+
+
+async def test_design_3_9_after_a_lost_lease_all_is_over_before_another_can_lead(site: Installation) -> None:
+    """Also where the lease ends soon after its renewal is given up: the last tries get what is left of it."""
+    site.storage_class()
+    site.claim()
+    site.refuse("create", VOLUME)
+    tight = ElectionSettings(enabled=True, namespace=NAMESPACE, lease_duration=3, renew_deadline=2, retry_period=0.5)
+    await site.start(election=tight)
+    await site.until(lambda: site.logged("Could not save"))
+    site.api.clear()
+    site.refuse("create", VOLUME, delay=1000)
+    site.refuse("*", "Lease")
+    since = trio.current_time()
+    assert await site.ended() == 1
+    assert trio.current_time() - since <= tight.lease_duration
