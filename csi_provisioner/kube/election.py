@@ -206,6 +206,7 @@ class LeaderElector:
                 asked = trio.current_time()
                 if await self._try(self._renew, limit):
                     self._renewed = asked
+                    log.v(5, "Lease renewed", lease=f"{self._namespace}/{self._name}")
                     return True
                 if other := self._other_holder():
                     log.error("Somebody else has taken the lease", holder=other)

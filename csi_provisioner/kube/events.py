@@ -206,6 +206,7 @@ class EventRecorder:
     async def _write(self, line: _Line, series: _Series) -> None:
         series.due = False  # whatever happens from now on is due again
         message, series.message = series.message, ""
+        _log(line.about, series, message)
         with trio.move_on_after(LONGEST_TRY):
             for failures in range(TRIES):
                 if failures:
@@ -266,6 +267,18 @@ def reference(obj: Resource) -> ObjectReference:
         namespace=meta.namespace,
         uid=meta.uid,
         resourceVersion=meta.resourceVersion,
+    )
+
+
+def _log(about: ObjectReference, series: _Series, message: str) -> None:
+    """Also for those whose cluster does not take events: what was done for whom is in the log without any verbosity."""
+    log.info(
+        "Event occurred",
+        object=f"{about.namespace}/{about.name}" if about.namespace else about.name,
+        kind=about.kind,
+        type=series.type,
+        reason=series.reason,
+        message=message,
     )
 
 

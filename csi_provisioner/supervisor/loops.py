@@ -53,7 +53,6 @@ class Life:
         self._facts = facts
         self._syncing = trio.CancelScope()
         self._synced = False
-        self._undo_limit, self._saves_limit = _shielded_limits(parts.settings)
         watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
@@ -134,7 +133,8 @@ class Life:
     async def end(self) -> None:
         """The process leads no longer, for whatever reason: what is only in its memory is written or said now."""
         # Shielded: drained, out of grace or without its lease, a volume that is made is lost if nobody writes it down.
-        with trio.move_on_after(self._saves_limit, shield=True):
+        _, limit = _shielded_limits(self._parts.settings)
+        with trio.move_on_after(limit, shield=True):
             await self._saver.last_try()
         self._report_lost_claims()
 
@@ -220,6 +220,7 @@ class Life:
     def _claim_reconciler(self, saver: Saver) -> ClaimReconciler:
         parts, kept = self._parts, self._stores
         settings, memory = parts.provisioning, parts.memory
+        undo_limit, _ = _shielded_limits(parts.settings)
         placement = self._placement(memory.topology, memory.in_progress)
         return ClaimReconciler(
             Caches(kept.claims, kept.volumes, kept.storage_classes),
@@ -233,7 +234,7 @@ class Life:
                 parts.driver,
                 parts.orphans,
                 migratable=self._facts.in_tree_name is not None,
-                undo_limit=self._undo_limit,
+                undo_limit=undo_limit,
             ),
             saver=saver,
             memory=memory,

@@ -251,6 +251,19 @@ async def test_missing_permission_is_told_once(api: EventApi, capsys: pytest.Cap
     assert "grant create and patch on events" in told[0]
 
 
+async def test_process_9_2_what_is_told_is_in_the_log_too(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.always = (403, "Forbidden")
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        recorder.record(volume("v", 1), "Warning", "VolumeFailedDelete", "no")
+        await recorder.wait_written()
+    told = [line for line in capsys.readouterr().err.splitlines() if "Event occurred" in line]
+    assert [line.partition('"Event occurred" ')[2] for line in told] == [
+        'object="ns/c" kind="PersistentVolumeClaim" type="Normal" reason="Provisioning" message="for claim"',
+        'object="v" kind="PersistentVolume" type="Warning" reason="VolumeFailedDelete" message="no"',
+    ]
+
+
 async def test_waits_for_volume_writes_but_not_for_ever(api: EventApi) -> None:
     busy = True
     async with recording(api, lambda: busy) as recorder:
