@@ -309,16 +309,28 @@ class LeaderElector:
         settings = self._settings
         with trio.move_on_after(settings.lease_duration - settings.renew_deadline, shield=True):
             try:
-                lease = await self._client.get_untyped(Lease, self._name, self._namespace)
-                spec = lease.get("spec") or {}
-                if spec.get("holderIdentity") != self._identity:
-                    return
-                now = self._timestamp()
-                free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
-                await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}})
-                log.info("Gave the lease back", lease=f"{self._namespace}/{self._name}")
+                # Not in the way of a renewal that was still under way, or of somebody's label.
+                while not await self._given_back():
+                    log.v(4, "The lease has changed meanwhile, looking again", lease=self._name)
             except KubeError as error:
                 log.warning("The lease could not be given back, others wait it out", err=str(error))
+
+    async def _given_back(self) -> bool:
+        """False: it was changed by somebody in between."""
+        lease = await self._client.get_untyped(Lease, self._name, self._namespace)
+        spec = lease.get("spec") or {}
+        if spec.get("holderIdentity") != self._identity:
+            return True
+        now = self._timestamp()
+        free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
+        try:
+            await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}})
+        except KubeError as error:
+            if not error.conflict:
+                raise
+            return False
+        log.info("Gave the lease back", lease=f"{self._namespace}/{self._name}")
+        return True
 
     def _other_holder(self) -> str | None:
         """As far as we know."""

@@ -16,7 +16,8 @@ from tests.kube.wire import Asked, HangupError, Server, reply, serving
 
 class LeaseApi:
     """Keeps one Lease under its resourceVersion. While `fault` is a status or "hang", that is the answer; "lost": the
-    next write is done but not answered. `write_fault`: a status for writes only."""
+    next write is done but not answered. `write_fault`: a status for writes only. `touched_after_get`: somebody writes
+    after the next GET."""
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -24,6 +25,7 @@ class LeaseApi:
         self.asked: list[tuple[float, str]] = []
         self.fault: int | str | None = None
         self.write_fault: int | None = None
+        self.touched_after_get = False
         self.events: list[dict[str, Any]] = []
 
     async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
@@ -44,7 +46,11 @@ class LeaseApi:
     def do(self, asked: Asked) -> tuple[int, dict[str, Any] | None]:
         body = json.loads(asked.body) if asked.body else {}
         if asked.method == "GET":
-            return (200, self.lease) if self.lease else (404, None)
+            seen = self.lease
+            if seen and self.touched_after_get:
+                self.touched_after_get = False
+                self.put(seen)
+            return (200, seen) if seen else (404, None)
         stored = (self.lease or {"metadata": {}})["metadata"].get("resourceVersion")
         if body["metadata"].get("resourceVersion") != stored:
             return 409, None

@@ -254,6 +254,17 @@ async def test_cancelled_it_gives_back_what_it_may_hold(api: LeaseApi, moment: f
         await client.aclose()
 
 
+async def test_a_change_in_between_does_not_keep_it_from_being_given_back(api: LeaseApi) -> None:
+    """A renewal of its own that was still under way, or a label of somebody's."""
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        await trio.sleep(12)
+        api.touched_after_get = True
+        a.stop.set()
+        await trio.sleep(1)
+        assert api.holder == ""
+
+
 async def test_events_tell_who_leads(api: LeaseApi) -> None:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
         client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
