@@ -60,7 +60,7 @@ class VolumeReconciler:
         self._segments = segments
         self._refresh = refresh
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
-        self._finished: dict[str, str] = {}  # and of those whose object and finalizer are off our hands too
+        self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
 
     def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         """Handler of the volume store: a volume that is gone need not be remembered."""
@@ -99,7 +99,6 @@ class VolumeReconciler:
                 self._note(self._deleted, volume)
                 log.v(2, "Volume deleted", PV=name)
             await self._remove(volume)
-            self._note(self._finished, volume)
         except Ignored as ignored:
             log.v(4, "Volume is not ours to delete", PV=name, reason=ignored.reason)
             # quirk Q7, kept: it counts as a success
@@ -165,6 +164,7 @@ class VolumeReconciler:
         except KubeError as error:
             if not error.not_found:
                 raise
+        self._note(self._finished, volume)  # and only so: a cache that is late may show our finalizer yet
 
     def _failed(self, volume: PersistentVolume, error: Refusal | CallError) -> Outcome:
         name = volume.metadata.name

@@ -97,6 +97,21 @@ async def test_6_an_object_that_is_gone_is_an_end(site: Installation) -> None:
     assert (await site.metrics())[f'{SERIES}_failed_total{{class="fast"}}'] == 1
 
 
+async def test_6_a_finalizer_that_the_cache_shows_too_late_d13_8(site: Installation) -> None:
+    """Put on by another instance, say: what made the object Terminating has to take it off once it is seen."""
+    released(site, finalizers=())
+    site.fault(rpc="DeleteVolume", gate="deleting")
+    await site.start()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    site.api.stall_watches(VOLUME)
+    site.edit(VOLUME, "pv", lambda volume: volume["metadata"]["finalizers"].append(VOLUME_FINALIZER))
+    site.driver.faults.gate("deleting").set()
+    await site.until(lambda: "deletionTimestamp" in site.get(VOLUME, "pv")["metadata"])
+    site.api.resume_watches()
+    await _gone(site)
+    assert len(site.calls("DeleteVolume")) == 1
+
+
 async def test_6_finalizers_of_others_stay_in_their_order_d13_9(site: Installation) -> None:
     released(site, finalizers=("example.com/first", VOLUME_FINALIZER, "example.com/last"))
     await site.start()
