@@ -5,7 +5,7 @@ Which plugins there are is in `registry`; topology, the part most of them share,
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
@@ -37,6 +37,8 @@ class Plugin:
     """Sets the in-tree source from the CSI source, and topology and labels with it."""
     to_csi: Callable[[PersistentVolume], CSIVolumeSource]
     """Gives the CSI source of the in-tree one, and puts topology into the terms of the driver."""
+    parameters: Collection[str] | None = None
+    """Those of a class that survive its translation (lower case); None: all of them do, in one form or another."""
 
 
 def renamed(parameters: dict[str, str] | None, names: dict[str, str]) -> dict[str, str]:

@@ -10,7 +10,14 @@ from csi_provisioner.migration.plugin import Plugin, TranslationError
 from csi_provisioner.migration.registry import KNOWN
 from csi_provisioner.model.kubernetes import PersistentVolume, StorageClass
 
-__all__ = ["TranslationError", "has_in_tree_source", "storage_class", "volume_to_csi", "volume_to_in_tree"]
+__all__ = [
+    "TranslationError",
+    "dropped_parameters",
+    "has_in_tree_source",
+    "storage_class",
+    "volume_to_csi",
+    "volume_to_in_tree",
+]
 
 
 def storage_class(sc: StorageClass, driver: str) -> StorageClass:
@@ -18,6 +25,12 @@ def storage_class(sc: StorageClass, driver: str) -> StorageClass:
     translated = copy.deepcopy(sc)
     _plugin(driver).storage_class(translated)
     return translated
+
+
+def dropped_parameters(sc: StorageClass, driver: str) -> list[str]:
+    """Those of the class that the driver does not get in any form."""
+    known = _plugin(driver).parameters
+    return [] if known is None else [key for key in sc.parameters or {} if key.lower() not in known]
 
 
 def volume_to_in_tree(pv: PersistentVolume, driver: str) -> PersistentVolume:

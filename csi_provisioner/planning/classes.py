@@ -47,7 +47,7 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
         fstype=_named(storage_class, parameters.fstype(given)),
         parameters=_named(storage_class, parameters.for_driver(given)),
         secrets=templates.select(given),
-        warnings=parameters.warnings(storage_class.metadata.name, given),
+        warnings=parameters.warnings(storage_class.metadata.name, given) + _losses(storage_class, driver),
         translation=problem,
     )
 
@@ -62,6 +62,17 @@ def _named(storage_class: StorageClass, value: T | Problem) -> T | Problem:
 def is_in_tree(storage_class: StorageClass, driver: DriverFacts) -> bool:
     """Of the plugin the driver supersedes: the class decides that, never the claim's annotations (section 14.1)."""
     return driver.in_tree_name is not None and storage_class.provisioner == driver.in_tree_name
+
+
+def _losses(storage_class: StorageClass, driver: DriverFacts) -> tuple[str, ...]:
+    """One line for each parameter that does not survive the translation (section 14.2)."""
+    if not is_in_tree(storage_class, driver):
+        return ()
+    return tuple(
+        f"StorageClass {storage_class.metadata.name!r} has the parameter {key!r}, which driver {driver.name} does not "
+        "take over from the in-tree plugin: it is left out"
+        for key in translate.dropped_parameters(storage_class, driver.name)
+    )
 
 
 def translated(storage_class: StorageClass, driver: DriverFacts) -> StorageClass | Problem:

@@ -115,6 +115,18 @@ def test_8_3_in_tree_class_is_translated() -> None:
     assert plan.warnings == ()
 
 
+def test_14_2_parameters_that_are_dropped_are_told() -> None:
+    given_ = {"diskFormat": "thin", "fsType": "xfs", "unknownThing": "x"}
+    plan = classes.read(
+        storage_class(given_, provisioner="kubernetes.io/vsphere-volume"),
+        driver("csi.vsphere.vmware.com", in_tree_name="kubernetes.io/vsphere-volume"),
+    )
+    assert plan.parameters == {"diskformat-migrationparam": "thin", "csimigration": "true"}
+    [warning] = plan.warnings
+    for fact in ("StorageClass 'fast'", "'unknownThing'", "csi.vsphere.vmware.com"):
+        assert fact in warning
+
+
 def test_16_class_of_the_driver_itself_is_not_translated() -> None:
     own = storage_class({"fsType": "xfs"}, provisioner=EBS)
     plan = classes.read(own, driver(EBS, in_tree_name=EBS_IN_TREE))

@@ -64,4 +64,5 @@ PLUGIN = Plugin(
     storage_class=storage_class,
     to_in_tree=to_in_tree,
     to_csi=to_csi,
+    parameters=_PARAMETERS,
 )
