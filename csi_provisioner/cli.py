@@ -18,7 +18,8 @@ USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a 
 def main() -> int:
     """The program; returns its exit code."""
     # Until the supervisor has its own: a container's first process never gets a signal that it has no handler for.
-    signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
+    # Nothing has begun, so there is nothing to end.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     program, *arguments = sys.argv
     try:
         values = FLAGS.parse(arguments)

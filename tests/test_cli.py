@@ -1,7 +1,6 @@
 """The program as it is started: streams, exit codes, order of the checks (process.md 1.5, 3, 10.3)."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -49,7 +48,7 @@ sys.exit(main())
 def test_11_5_a_signal_that_comes_early_has_a_handler() -> None:
     """Without one it would be lost on the first process of a container."""
     done = subprocess.run([sys.executable, "-c", STOPPED_EARLY, "--logtostderr"], timeout=60, check=False)
-    assert done.returncode == 128 + signal.SIGTERM
+    assert done.returncode == 0
 
 
 def test_1_1_help_is_on_stderr() -> None:
