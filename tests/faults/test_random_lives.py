@@ -1,0 +1,174 @@
+"""Random lives on virtual time: claims come and go while driver, API server, watches and provisioner fail in turn.
+
+Each seed is one history; what it did is in the captured log of a test that fails. Whatever happened, once all is well
+again every claim has its volume, what was deleted is gone, and a volume that is left over was told. Not here: codes by
+which a driver says for certain that there is no volume, because one that lies leaks; processes that are killed have the
+table of test_crashes.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from loguru import logger
+
+from csi_provisioner.sandbox.api.faults import Fault as ApiFault
+from csi_provisioner.sandbox.driver import Config, Fault
+from tests.embedded import VIRTUAL
+from tests.installation import CLAIM, PROVISIONING, VOLUME, Installation, installation
+
+SEEDS = range(40)
+STEPS = 50
+UNCERTAIN = ("CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
+# not 404, which would be a lie
+REFUSALS = (401, 403, 409, 410, 429, 500, 503, 504)
+PAUSES = (0.0, 0.01, 0.05, 0.3, 2.0, 20.0)
+LEFT_OVER = "A volume may be left over"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installation(tmp_path, Config(name="random.csi.test")) as made:
+        made.storage_class()
+        yield made
+
+
+class Life:
+    """What may happen next; all of it decided by the seed."""
+
+    def __init__(self, site: Installation, seed: int) -> None:
+        self._site = site
+        self._random = random.Random(seed)
+        self._is_serving = True
+        self._made = 0
+        self.wanted: list[str] = []
+
+    async def live(self) -> None:
+        happenings = {
+            self._claims: 35,
+            self._deletions: 15,
+            self._driver_fault: 12,
+            self._api_fault: 18,
+            self._watches: 10,
+            self._driver_restart: 5,
+            self._provisioner_restart: 5,
+        }
+        await self._start()
+        for happening in self._random.choices(list(happenings), list(happenings.values()), k=STEPS):
+            logger.info("{}", happening.__name__)
+            await happening()
+            await trio.sleep(self._random.choice(PAUSES))
+
+    async def calm(self) -> None:
+        self._site.api.clear()
+        self._site.driver.faults.clear()
+        await self._serve()
+
+    async def _claims(self) -> None:
+        for _ in range(self._random.randint(1, 4)):
+            self._made += 1
+            name = f"claim-{self._made}"
+            self._site.claim(name)
+            self.wanted.append(name)
+
+    async def _deletions(self) -> None:
+        for name in self._random.sample(self.wanted, min(len(self.wanted), 3)):
+            self.wanted.remove(name)
+            self._site.delete(CLAIM, name)
+
+    async def _driver_fault(self) -> None:
+        times = self._random.randint(1, 4)
+        wrong = self._random.choice(
+            [
+                Fault(code=self._random.choice(UNCERTAIN), created=self._random.random() < 0.5),
+                Fault(delay=self._random.choice([0.3, 2.0, 15.0])),
+                Fault(hang=True),
+                Fault(capacity_delta=-1),
+                Fault("DeleteVolume", code="INTERNAL", created=self._random.random() < 0.5),
+                Fault("DeleteVolume", delay=2.0),
+            ]
+        )
+        self._site.driver.faults.add(Fault(**{**_fields(wrong), "times": times}))
+
+    async def _api_fault(self) -> None:
+        fault = ApiFault(
+            verb=self._random.choice(["*", "create", "patch", "delete", "get", "list", "watch"]),
+            kind=self._random.choice(["*", VOLUME, CLAIM, "Event", "StorageClass"]),
+            agent="csi-provisioner*",
+            times=self._random.randint(1, 6),
+            skip=self._random.randint(0, 2),
+        )
+        wrong = self._random.random()
+        if wrong < 0.5:
+            fault = replace(fault, code=self._random.choice(REFUSALS))
+        elif wrong < 0.85:
+            fault = replace(fault, cut=self._random.choice(["before", "after", "answer"]))
+        else:
+            fault = replace(fault, delay=self._random.choice([0.5, 20.0]))
+        self._site.api.add(fault)
+
+    async def _watches(self) -> None:
+        kind = self._random.choice(["*", VOLUME, CLAIM])
+        match self._random.randrange(3):
+            case 0:
+                self._site.api.cut_watches(kind)
+            case 1:
+                self._site.api.stall_watches(kind)
+            case _:
+                self._site.api.resume_watches()
+
+    async def _driver_restart(self) -> None:
+        if self._is_serving:
+            self._site.kill_driver()
+            self._is_serving = False
+        else:
+            await self._serve()
+
+    async def _serve(self) -> None:
+        if not self._is_serving:
+            await trio.sleep(0.5)  # until its old socket is gone
+            await self._site.serve()
+            self._is_serving = True
+
+    async def _provisioner_restart(self) -> None:
+        await self._serve()  # without a driver the first connection gives up, as it should
+        await self._site.stop()
+        await trio.sleep(self._random.choice([0.0, 1.0, 30.0]))
+        await self._start()
+
+    async def _start(self) -> None:
+        grace = self._random.choice([0.5, 5.0, 25.0])
+        await self._site.start(
+            call_timeout=self._random.choice([1.0, 3.0, 10.0]), provisioning=PROVISIONING, shutdown_grace=grace
+        )
+
+
+def _fields(fault: Fault) -> dict[str, object]:
+    return {name: getattr(fault, name) for name in fault.__struct_fields__}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_all_is_well_again(site: Installation, seed: int) -> None:
+    life = Life(site, seed)
+    await life.live()
+    await life.calm()
+
+    def volumes() -> set[str]:
+        return {volume["metadata"]["name"] for volume in site.objects.all(VOLUME)}
+
+    def settled() -> bool:
+        names = set(site.cluster.claims())
+        return names == set(life.wanted) and site.cluster.is_bound(*names) and len(volumes()) == len(names)
+
+    await site.until(settled)
+    left_over = {volume.name for volume in site.driver.state.volumes.values()} - volumes()
+    assert left_over <= {line.keys["volume"] for line in site.logged(LEFT_OVER)}
+    assert volumes() <= {volume.name for volume in site.driver.state.volumes.values()}
