@@ -75,10 +75,13 @@ class Race:
         return True  # a missing class too: provisioning says so
 
     def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
-        """Handler of the claim store: a claim that has a node, or is gone, is not waited for."""
+        """Handler of the claim store: a claim that has a node, or is gone, is not waited for.
+
+        Where it was not waited for because it did not fit, its delay stays long, in case it comes back.
+        """
         if new is None and old is not None:
             self._leave(old)
-        elif new is not None and gate.scheduler_node(new):
+        elif new is not None and new.metadata.uid in self._due and gate.scheduler_node(new):
             self._leave(new)
 
     async def reconcile(self, uid: str) -> Outcome:

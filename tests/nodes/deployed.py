@@ -6,7 +6,7 @@ from csi_provisioner.sandbox.api.errors import Object
 from csi_provisioner.sandbox.driver import GIB, Config, Driver, Pool
 from csi_provisioner.settings import NodeSettings, Settings
 from tests.embedded import Cluster
-from tests.nodes.objects import DRIVER
+from tests.nodes.objects import DRIVER, SELECTED
 
 KEY = "acme.test/node"
 PLUGIN = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
@@ -50,5 +50,14 @@ def volumes(cluster: Cluster) -> dict[str, str]:
 def annotate(cluster: Cluster, claim: str, key: str, value: str) -> None:
     def change(obj: Object) -> None:
         obj["metadata"].setdefault("annotations", {})[key] = value
+
+    cluster.objects.edit(CLAIM, claim, "default", change=change)
+
+
+def unselect(cluster: Cluster, claim: str) -> None:
+    """As a node does whose driver is out of space."""
+
+    def change(obj: Object) -> None:
+        del obj["metadata"]["annotations"][SELECTED]
 
     cluster.objects.edit(CLAIM, claim, "default", change=change)

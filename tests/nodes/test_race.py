@@ -9,7 +9,7 @@ from csi_provisioner.sandbox.api.faults import Fault as Refusal
 from csi_provisioner.sandbox.driver import GIB, Fault
 from csi_provisioner.settings import RetrySettings
 from tests.embedded import VIRTUAL, Cluster
-from tests.nodes.deployed import CLAIM, annotate, deploy, volumes
+from tests.nodes.deployed import CLAIM, annotate, deploy, unselect, volumes
 from tests.nodes.objects import DRIVER, SELECTED
 
 
@@ -110,6 +110,26 @@ async def test_node_deployment_8_exhausted_sends_the_claim_back_into_the_race(cl
     await cluster.until(lambda: cluster.is_bound("data"), limit=200)
     assert volumes(cluster) == {"data": "b"}
     assert any("ResourceExhausted" in line for line in cluster.events("data"))
+
+
+@pytest.mark.parametrize(
+    ("size", "soonest"), [(2, 20.0), (50, 0.0)], ids=["had-no-room-and-stays-slow", "was-beaten-and-is-as-new"]
+)
+async def test_node_deployment_14_the_claim_comes_back_from_another_node(
+    cluster: Cluster, size: int, soonest: float
+) -> None:
+    """Who found no room keeps its long wait, also after another node had the claim; who only came late does not."""
+    driver = await deploy(cluster, "a", size * GIB)
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast", size="5Gi")
+    await trio.sleep(30 if soonest else 0.01)
+    annotate(cluster, "data", SELECTED, "b")
+    await trio.sleep(1)
+    looks = len(driver.made("GetCapacity"))
+    unselect(cluster, "data")
+    begin = trio.current_time()
+    await driver.wait_until(lambda: len(driver.made("GetCapacity")) > looks)
+    assert soonest < trio.current_time() - begin <= soonest + 20.1
 
 
 @pytest.mark.parametrize("count", [3])
