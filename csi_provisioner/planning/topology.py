@@ -6,7 +6,7 @@ question (`DriverFacts.topology`). What each refusal says is in `topology_refusa
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -49,7 +49,8 @@ class TopologyMemory:
     """What earlier tries of one claim saw (section 8), so that a retry asks for the same even if a node is gone.
 
     The caller keeps one per claim UID, and drops it once a volume is made or surely not made. `requirement` fills it,
-    also when it refuses; what it holds is never handed out.
+    but for what it refuses: nothing was asked for then, and keys kept from it would hide from the next try that the
+    node is gone or has been registered anew. What it holds is never handed out.
     """
 
     node: str = ""
@@ -62,16 +63,21 @@ class TopologyMemory:
         if node != self.node and not in_flight:
             self.node, self.keys, self.labels, self.terms = node, (), {}, ()
 
+    def keep(self, seen: "TopologyMemory") -> None:
+        self.keys, self.labels, self.terms = seen.keys, seen.labels, seen.terms
+
 
 def requirement(
     facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose
 ) -> csi.TopologyRequirement | None:
     """What to ask for, or None for a volume that may be anywhere. `choose` picks one node of several at random."""
     memory.begin(facts.selected_node, in_flight=facts.in_flight)
+    seen = replace(memory)
     if facts.selected_node:
-        requisite, first = _delayed(facts, cluster, memory)
+        requisite, first = _delayed(facts, cluster, seen)
     else:
-        requisite, first = _immediate(facts, cluster, memory, choose)
+        requisite, first = _immediate(facts, cluster, seen, choose)
+    memory.keep(seen)
     if not requisite:
         return None
     messages = list(cluster.messages(requisite))
@@ -127,7 +133,7 @@ def _selected_term(node: NodeName, cluster: ClusterTopology, memory: TopologyMem
         memory.keys = cluster.keys(node)
     own = terms.of_labels(memory.labels, memory.keys)
     if own is None:
-        memory.labels = dict(cluster.labels(node) or memory.labels)
+        memory.labels = dict(cluster.labels(node) or {})
         own = terms.of_labels(memory.labels, memory.keys)
     if own is None:
         raise refusals.labels_missing(node, memory.keys, cluster)

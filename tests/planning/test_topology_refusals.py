@@ -90,11 +90,11 @@ def test_topology_9_e3_node_object_missing() -> None:
     check(refused(index, "n1"), ["node n1 does not exist", f"driver {DRIVER}", "acme.test/zone", "selected again"])
 
 
-def test_topology_9_e3_node_gone_while_its_keys_are_remembered() -> None:
+def test_topology_9_e1_follows_e3_once_the_csinode_is_gone_too() -> None:
     index, memory = ClusterTopology(DRIVER, [], [csinode("n1", ["zone"])]), TopologyMemory()
-    refused(index, "n1", memory)
-    index.csinode_changed("n1", None, None)
     assert refused(index, "n1", memory).state is State.NO_CHANGE
+    index.csinode_changed("n1", None, None)
+    assert refused(index, "n1", memory).state is State.RESCHEDULE
 
 
 def test_topology_9_e6_illegal_key() -> None:

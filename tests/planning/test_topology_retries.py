@@ -6,10 +6,11 @@ import pytest
 
 from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
+from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import TopologyMemory
 
-from .clusters import answered, ask, case, cluster, csinode, full, node, wanted
+from .clusters import DRIVER, answered, ask, case, cluster, csinode, full, node, wanted
 
 
 def test_topology_12_r1_time_out_then_node_and_csinode_deleted() -> None:
@@ -110,10 +111,19 @@ def test_topology_8_another_node_selected_while_nothing_is_in_flight() -> None:
     assert fresh[0] == {"rack": "r-b", "zone": "z-1"}
 
 
-def test_topology_8_c1_keys_are_kept_though_the_labels_are_missing() -> None:
+def test_topology_8_what_was_refused_is_not_remembered() -> None:
+    """A volume was never asked for with these keys, so that nothing can be left behind by asking with others."""
     index, memory = cluster("K4"), TopologyMemory()
     with pytest.raises(Refusal):
         ask(case("T25"), index, memory)
     index.csinode_changed("d4", None, csinode("d4", ["zone"]))
+    _, preferred = answered(ask(case("T25"), index, memory))
+    assert preferred[0] == {"zone": "z-7"}
+
+
+def test_topology_8_what_was_refused_is_not_remembered_without_a_node_either() -> None:
+    index, memory = ClusterTopology(DRIVER, [node("n1", {"zone": "z-1"})], [csinode("n1", ["rack"])]), TopologyMemory()
     with pytest.raises(Refusal, match="rack"):
-        ask(case("T25"), index, memory)
+        ask({"pvc": "x"}, index, memory)
+    index.csinode_changed("n1", None, csinode("n1", ["zone"]))
+    assert answered(ask({"pvc": "x"}, index, memory)) == ([{"zone": "z-1"}], [{"zone": "z-1"}])

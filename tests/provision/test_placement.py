@@ -90,6 +90,32 @@ async def test_a_node_without_csinode_is_given_up_p19_topology_2(cluster: Cluste
     assert 'failed to get selected CSINode n2: csinode.storage.k8s.io "n2" not found' in failed
 
 
+async def test_topology_13_10_a_node_that_goes_before_its_csinode_is_given_up(cluster: Cluster) -> None:
+    """As in a cluster that shrinks: the garbage collector takes the CSINode a moment after the Node."""
+    await start(cluster)
+    cluster.objects.delete("Node", "n2")
+    cluster.claim("a", "late", node="n2")
+    await trio.sleep(2)
+    assert cluster.selected("a") == "n2"
+    cluster.objects.delete("CSINode", "n2")
+    await trio.sleep(30)
+    assert cluster.selected("a") == ""
+
+
+async def test_topology_9_e3_heals_when_the_driver_registers_other_keys(cluster: Cluster) -> None:
+    cluster.objects.edit("Node", "n2", change=lambda node: node["metadata"].update(labels={"acme.test/rack": "r-1"}))
+    driver = await start(cluster)
+    cluster.claim("a", "late", node="n2")
+    await trio.sleep(10)
+    assert driver.made("CreateVolume") == []
+    entry = {"name": DRIVER, "nodeID": "n2", "topologyKeys": ["acme.test/rack"]}
+    cluster.objects.edit("CSINode", "n2", change=lambda csinode: csinode["spec"].update(drivers=[entry]))
+    await cluster.until(lambda: bool(driver.made("CreateVolume")), limit=60)
+    [first, *_] = driver.made("CreateVolume")
+    requirement = first.request.accessibility_requirements
+    assert [term.segments for term in requirement.preferred] == [{"acme.test/rack": "r-1"}]
+
+
 async def test_retries_ask_for_the_same_though_nodes_vanish_p19_topology_3(cluster: Cluster) -> None:
     """topology-12-R1 and topology-13-12: twice no answer, and the nodes go in between."""
     driver = await cluster.driver(ZONED)
