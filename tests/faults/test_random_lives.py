@@ -80,7 +80,9 @@ class Life:
             self.wanted.append(name)
 
     async def _deletions(self) -> None:
-        for name in self._random.sample(self.wanted, min(len(self.wanted), 3)):
+        waiting = [name for name in self.wanted if not self._site.cluster.is_bound(name)]
+        some = waiting if waiting and self._random.random() < 0.5 else self.wanted
+        for name in self._random.sample(some, min(len(some), 3)):
             self.wanted.remove(name)
             self._site.delete(CLAIM, name)
 
