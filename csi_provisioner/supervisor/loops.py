@@ -309,7 +309,7 @@ class Life:
             await snapshots.sweep_forever(kube, self._unfinished_claims, interval)
 
     def _unfinished_claims(self) -> Iterable[PersistentVolumeClaim]:
-        return chain(self._stores.claims.values(), self._parts.memory.in_progress.values())
+        return chain(self._stores.claims.values(), self._parts.memory.reading())
 
     # ---- ends
 
