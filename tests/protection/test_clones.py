@@ -173,3 +173,4 @@ async def test_12_2_not_without_the_capability(site: Installation) -> None:
     await site.rest(100)
     assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
     assert _our_updates(site) == 0
+    assert (await site.metrics())['workqueue_depth{name="claims"}'] == 0  # nor does anything wait for it
