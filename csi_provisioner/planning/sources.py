@@ -154,10 +154,10 @@ def check_content(
     return Content(SNAPSHOT_KIND, handle, warnings)
 
 
-def _check_restore_size(draft: Draft, restore_size: str | None) -> tuple[str, ...]:
+def _check_restore_size(draft: Draft, restore_size: str | int | None) -> tuple[str, ...]:
     if restore_size is None:
         return ()
-    wanted, smallest = quantity.requested(draft.claim), quantity.parse(restore_size)
+    wanted, smallest = quantity.requested(draft.claim), quantity.parse(str(restore_size))
     if wanted is None:
         raise _refused(draft, f"the claim asks for no size, while the snapshot needs {smallest} bytes")
     if wanted < smallest:

@@ -126,6 +126,7 @@ class ClaimReconciler:
             case gate.Skip(reason=reason):
                 return self._leave(claim, reason)
             case gate.Fail(message=message):
+                self._memory.turn_back(uid)
                 self._count(claim, None)
                 return Retry(message)
         try:
@@ -157,7 +158,7 @@ class ClaimReconciler:
 
     def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
-        uncertain = self._memory.in_progress.pop(claim.metadata.uid, None) is not None
+        uncertain = self._memory.settle(claim.metadata.uid)
         self._memory.topology.pop(claim.metadata.uid, None)
         if uncertain and claim.spec.volumeName != self._name(claim):
             self.suspect(claim, reason)
@@ -180,7 +181,7 @@ class ClaimReconciler:
             self._memory.forget_written(uid)
         # quirk Q4, kept: the default name counts as well
         if any(name in self._caches.volumes for name in (naming.default_name(uid), self._name(claim))):
-            self._memory.in_progress.pop(uid, None)
+            self._memory.settle(uid)
             self._count(claim, None)
             return True
         return False
@@ -211,7 +212,7 @@ class ClaimReconciler:
             storage_class = gate.check_class(claim, found, self._facts)
         except Refusal as refusal:
             self._count(claim, None)
-            self._memory.in_progress.pop(claim.metadata.uid, None)
+            self._memory.settle(claim.metadata.uid)
             return Retry(refusal.message)  # no event: provision.md 5 step 4
         except Ignored as ignored:
             return self._ignored(claim, ignored)
@@ -236,7 +237,7 @@ class ClaimReconciler:
         try:
             gate.check_addressed(claim, self._facts)
             plan = await self._gatherer.plan(claim, storage_class)
-            self._memory.in_progress[claim.metadata.uid] = claim  # until the driver says for certain that it is not
+            self._memory.ask(claim)
             asked = True
             made = await self._creator.create(plan)
             pv = await self._compose(plan, made)
@@ -252,7 +253,7 @@ class ClaimReconciler:
             return self._call_failed(claim, error)
         if self._placement is not None:
             self._placement.forget(claim.metadata.uid)
-        self._memory.in_progress.pop(claim.metadata.uid, None)
+        self._memory.settle(claim.metadata.uid)
         self._orphans.has_owner(pv.metadata.name)
         self._memory.keep_unsaved(pv)  # from here on the volume is not lost, whatever is cancelled
         await self._release_snapshot(claim)
@@ -339,11 +340,12 @@ class ClaimReconciler:
     def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""
         uid = claim.metadata.uid
-        if failure.state is State.IN_BACKGROUND:
-            self._memory.in_progress[uid] = claim
-        elif failure.asked:
-            self._memory.in_progress.pop(uid, None)
-        elif failure.state is not State.NO_CHANGE and self._caches.claims.by_uid(uid) is None:
+        if failure.asked:
+            if failure.state is not State.IN_BACKGROUND:
+                self._memory.settle(uid)
+        elif failure.state is State.NO_CHANGE:
+            self._memory.turn_back(uid)
+        elif self._caches.claims.by_uid(uid) is None:
             # the driver is not asked again, so an earlier try of which it was not certain stays open
             self._end(claim, failure.message)
 

@@ -5,6 +5,8 @@ volume that was made or written but is not in a cache yet, and a claim the drive
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
@@ -29,6 +31,28 @@ class ClaimMemory:
         self._written: dict[str, str] = {}
         self._unsaved_of: dict[str, str] = {}
         self._refused: set[str] = set()
+        self._turned_back: set[str] = set()
+
+    def ask(self, claim: PersistentVolumeClaim) -> None:
+        """The driver is asked for the claim's volume: in progress until it says for certain."""
+        self.in_progress[claim.metadata.uid] = claim
+        self._turned_back.discard(claim.metadata.uid)
+
+    def turn_back(self, uid: str) -> None:
+        """A try ended before the driver was asked: an earlier one stays open, but nobody knows for how long."""
+        if uid in self.in_progress:
+            self._turned_back.add(uid)
+
+    def settle(self, uid: str) -> bool:
+        """Nothing is in progress any longer; was it?"""
+        self._turned_back.discard(uid)
+        return self.in_progress.pop(uid, None) is not None
+
+    def reading(self) -> Iterator[PersistentVolumeClaim]:
+        """Claims in progress, maybe deleted, whose source has to stay. One whose last try was turned back does not
+        count: a source that is to go, held by a deleted claim that can never be asked for again, would stay for ever.
+        """
+        return (claim for uid, claim in self.in_progress.items() if uid not in self._turned_back)
 
     def keep_unsaved(self, volume: PersistentVolume) -> None:
         self._refused.discard(volume.metadata.name)

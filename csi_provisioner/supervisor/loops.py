@@ -99,7 +99,7 @@ class Life:
         self._clones = Loop(
             CLAIMS,
             clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims).reconcile,
-            workers=retries.cloning_protection_workers if "CLONE_VOLUME" in facts.controller else 0,
+            workers=retries.cloning_protection_workers,
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
             metrics=parts.metrics.queue(CLAIMS),
@@ -272,18 +272,22 @@ class Life:
         kept = self._stores
         kept.claims.subscribe(self._parts.memory.saw_claim)
         kept.claims.subscribe(self._saw_claim)
+        if "CLONE_VOLUME" in self._facts.controller:
+            kept.claims.subscribe(self._saw_source)
         kept.volumes.subscribe(self._volumes_work.saw_volume)
         kept.volumes.subscribe(self._saw_volume)
         kept.storage_classes.subscribe(self._saw_class)
 
-    def _saw_claim(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+    def _saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         if new is None:
             if old is not None and old.metadata.uid in self._parts.memory.topology:
                 self._claims.wake(old.metadata.uid)  # which forgets it, unless a call is still under way
             return
         if gate.concerns(new, self._facts) or new.metadata.uid in self._parts.memory.in_progress:
             self._claims.wake(new.metadata.uid)
-        if clones.is_to_check(new):
+
+    def _saw_source(self, key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        if new is not None and clones.is_to_check(new):
             self._clones.wake(key)
 
     def _saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
@@ -314,7 +318,7 @@ class Life:
             await snapshots.sweep_forever(kube, self._unfinished_claims, interval)
 
     def _unfinished_claims(self) -> Iterable[PersistentVolumeClaim]:
-        return chain(self._stores.claims.values(), self._parts.memory.in_progress.values())
+        return chain(self._stores.claims.values(), self._parts.memory.reading())
 
     # ---- ends
 

@@ -65,6 +65,17 @@ async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_
     await site.until(lambda: site.find(CLAIM, "source") is None, limit=10)
 
 
+async def test_12_2_a_deleted_clone_whose_volume_may_be_made_does_not_hold_it_for_ever(site: Installation) -> None:
+    """From a source that is being deleted there is no further try, so the driver's last word never comes."""
+    await _source(site)
+    site.fault("DEADLINE_EXCEEDED", match="/clone$")
+    site.claim("clone", **from_claim("source"))
+    await site.until(lambda: len(site.calls()) == 3)
+    site.delete(CLAIM, "clone")
+    site.delete(CLAIM, "source")
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=60)
+
+
 async def test_12_2_nothing_of_the_cached_claim_is_changed_p19_sources_8(site: Installation) -> None:
     """What others put beside our finalizer stays, in its order, though the cache may not know it yet."""
     site.storage_class()
@@ -162,3 +173,4 @@ async def test_12_2_not_without_the_capability(site: Installation) -> None:
     await site.rest(100)
     assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
     assert _our_updates(site) == 0
+    assert (await site.metrics())['workqueue_depth{name="claims"}'] == 0  # nor does anything wait for it

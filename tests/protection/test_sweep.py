@@ -7,9 +7,13 @@ import pytest
 
 from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from csi_provisioner.settings import Gates, ProvisioningSettings, RetrySettings
-from tests.installation import CLAIM, NAMESPACE, SNAPSHOT, Installation
+from tests.installation import CLAIM, CLASS, NAMESPACE, SECRET, SNAPSHOT, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
 
+SECRET_PARAMETERS = {
+    "csi.storage.k8s.io/provisioner-secret-name": "login",
+    "csi.storage.k8s.io/provisioner-secret-namespace": NAMESPACE,
+}
 OTHERS = ["example.com/first", "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"]
 
 
@@ -175,6 +179,21 @@ async def test_12_3_a_deleted_claim_whose_volume_may_be_made_holds_it(site: Inst
     await site.rest(1000)
     assert site.find(CLAIM, "data") is None
     assert _held(site, "snap")
+
+
+@pytest.mark.parametrize("kind", [SECRET, CLASS])
+async def test_12_3_but_not_once_the_driver_is_asked_no_more(site: Installation, kind: str) -> None:
+    """As when a namespace is deleted with all that is in it: it must not wait for this snapshot for ever."""
+    site.storage_class(parameters=SECRET_PARAMETERS)
+    site.objects.create(SECRET, {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
+    site.snapshot("snap")
+    site.fault("DEADLINE_EXCEEDED")
+    site.claim(**from_snapshot("snap"))
+    await site.start()
+    await site.until(lambda: len(site.calls()) == 2)
+    for gone, name in ((CLAIM, "data"), (SNAPSHOT, "snap"), (kind, "login" if kind == SECRET else "fast")):
+        site.delete(gone, name)
+    await site.until(lambda: site.find(SNAPSHOT, "snap") is None, limit=601)
 
 
 @pytest.mark.parametrize(("code", "level"), [(404, None), (409, None), (403, "INFO"), (500, "WARNING")])

@@ -47,6 +47,18 @@ async def test_12_1_without_the_right_it_goes_on_unprotected_p19_sources_7(site:
     assert "default/snap" in line.message
 
 
+@pytest.mark.parametrize(("size", "fits"), [(1 << 30, True), (2 << 30, False)])
+async def test_8_7_9_a_size_may_be_a_number(site: Installation, size: int, fits: bool) -> None:
+    """A quantity is read from either, and not every cluster's schema of snapshots insists on text."""
+    await _ready(site)
+    site.edit(SNAPSHOT, "snap", lambda snapshot: snapshot["status"].update(restoreSize=size), status=True)
+    site.claim(**from_snapshot("snap"))
+    if fits:
+        await site.bound("data")
+    else:
+        assert "less than" in (await site.event("data", "ProvisioningFailed"))["message"]
+
+
 @pytest.mark.parametrize("code", [409, 500, 503])
 async def test_12_1_any_other_failure_is_tried_again_before_the_call(site: Installation, code: int) -> None:
     await _ready(site)
