@@ -35,7 +35,7 @@ class Orphans:
     def suspect(self, *, volume_id: str, name: str, claim: str, reason: str) -> None:
         """Say it once, as a warning that names everything an administrator needs to look the volume up."""
         orphan = Orphan(self._driver, volume_id, name, claim, reason)
-        if any((known.volume_id, known.name) == (volume_id, name) for known in self.suspects):
+        if any(known.name == name and volume_id in ("", known.volume_id) for known in self.suspects):
             return
         self.suspects.append(orphan)
         self._count.suspected_orphan()

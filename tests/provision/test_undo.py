@@ -100,6 +100,21 @@ async def test_9_4_after_five_tries_it_is_said_counted_and_told_p19_sources_3(si
     assert await _suspected(site) == 1
 
 
+async def test_9_4_what_was_said_with_its_id_is_not_said_again_without(site: Installation) -> None:
+    """The claim goes, and the process ends before another try."""
+    site.fault("INTERNAL", rpc="DeleteVolume")
+    site.fault(**TOO_SMALL)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.event("data", "ProvisioningFailed")
+    site.delete(CLAIM, "data")
+    await site.stop()
+    [volume] = site.driver.state.volumes.values()
+    [line] = site.logged("A volume may be left over")
+    assert line.keys["volumeID"] == volume.id
+
+
 async def test_9_4_one_deadline_for_all_tries(site: Installation) -> None:
     site.fault("INTERNAL", rpc="DeleteVolume", delay=4.0)
     await _made_unusable(site)
