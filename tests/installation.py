@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import trio
 from loguru import logger
 
@@ -23,7 +24,7 @@ from csi_provisioner.sandbox.driver import Config, Driver, Fault
 from csi_provisioner.sandbox.driver.server import Call
 from csi_provisioner.sandbox.driver.state import Wanted
 from csi_provisioner.settings import HttpSettings, LogSettings, ProvisioningSettings, Settings
-from tests.embedded import Cluster, embedded
+from tests.embedded import VIRTUAL, Cluster, embedded
 from tests.journeys import objects
 
 CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
@@ -232,3 +233,17 @@ async def installation(folder: Path, config: Config) -> AsyncIterator[Installati
         finally:
             configure(LogSettings())  # takes our ears off the log
             nursery.cancel_scope.cancel()
+
+
+# ---- fixtures, for the conftest of whoever wants them
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+@pytest.fixture
+async def site(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installation(tmp_path, Config()) as one:
+        yield one

@@ -7,18 +7,17 @@ table of test_crashes.
 """
 
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import trio
 from loguru import logger
 
 from csi_provisioner.sandbox.api.faults import Fault as ApiFault
-from csi_provisioner.sandbox.driver import Config, Fault
-from tests.embedded import VIRTUAL
-from tests.installation import CLAIM, PROVISIONING, VOLUME, Installation, installation
+from csi_provisioner.sandbox.driver import Fault
+from tests.installation import CLAIM, PROVISIONING, VOLUME, Installation, site
+
+__all__ = ["site"]
 
 SEEDS = range(40)
 STEPS = 50
@@ -27,18 +26,6 @@ UNCERTAIN = ("CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 REFUSALS = (401, 403, 409, 410, 429, 500, 503, 504)
 PAUSES = (0.0, 0.01, 0.05, 0.3, 2.0, 20.0)
 LEFT_OVER = "A volume may be left over"
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> object:
-    return VIRTUAL
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installation(tmp_path, Config(name="random.csi.test")) as made:
-        made.storage_class()
-        yield made
 
 
 class Life:
@@ -159,6 +146,7 @@ def _fields(fault: Fault) -> dict[str, object]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_all_is_well_again(site: Installation, seed: int) -> None:
+    site.storage_class()
     life = Life(site, seed)
     await life.live()
     await life.calm()
