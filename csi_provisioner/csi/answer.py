@@ -4,6 +4,7 @@ The status in the trailers decides; an answer of nothing but headers has it ther
 by its HTTP status or its content type. A stream that ended before its status is broken, whatever it brought.
 """
 
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -22,6 +23,9 @@ LARGEST = 4 * 1024 * 1024
 
 _FRAME = struct.Struct(">BI")
 """Before each message: whether it is compressed, and its length."""
+
+_NUMBER = re.compile("[0-9]{1,10}")
+"""A status: 32 bits."""
 
 # What a proxy's or web server's answer means: the gRPC specification's "HTTP to gRPC Status Code Mapping".
 _OF_HTTP = {
@@ -86,7 +90,7 @@ def _status(headers: Mapping[str, str]) -> StatusError:
     number = headers.get("grpc-status", "")
     if number == "0":
         return StatusError(Code.INTERNAL, "the driver answered OK without a message", not_grpc=True)
-    if not number.isascii() or not number.isdigit():
+    if not _NUMBER.fullmatch(number):
         return StatusError(Code.UNKNOWN, f"the driver answered with the status {number!r}", not_grpc=True)
     # Percent-encoded UTF-8. Some servers leave the percent-encoding out; the bytes were read as Latin-1.
     message = unquote_to_bytes(headers.get("grpc-message", "").encode("latin-1")).decode("utf-8", "replace")

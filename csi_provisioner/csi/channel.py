@@ -51,6 +51,15 @@ _HTTP2 = H2Configuration(
     normalize_inbound_headers=False,
     normalize_outbound_headers=False,
 )
+
+
+class _Http2(H2Connection):
+    """A status comes in headers, and with it whatever a driver has to say. More than they may hold would end the
+    connection, and all calls on it. The most that h2 takes in one piece: 64 frames of 16 KiB."""
+
+    DEFAULT_MAX_HEADER_LIST_SIZE = 1024 * 1024
+
+
 _AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
 
 
@@ -190,7 +199,7 @@ class _Connection(H2Protocol, AbstractHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
-        self._h2 = H2Connection(config=_HTTP2)
+        self._h2 = _Http2(config=_HTTP2)
         self._h2.initiate_connection()
         self._transport = cast(asyncio.Transport, transport)
         self.connection = Connection(self._h2, self._transport, config=self.config)

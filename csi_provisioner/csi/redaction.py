@@ -33,10 +33,17 @@ def scrubbed(text: str, request: Message) -> str:
     kind = type(request).__name__
     for declared in fields(request):  # type: ignore[arg-type]
         if (kind, declared.name) in SECRET_FIELDS:
-            values = [value for value in getattr(request, declared.name).values() if len(value) >= SHORTEST_SECRET]
-            for value in sorted(values, key=len, reverse=True):
-                text = text.replace(value, STRIPPED)
+            said = {way for value in getattr(request, declared.name).values() for way in _ways_to_say(value)}
+            for way in sorted(said, key=len, reverse=True):
+                text = text.replace(way, STRIPPED)
     return text
+
+
+def _ways_to_say(value: str) -> list[str]:
+    """Without the line end that a value from `echo` has and no driver keeps; as it is, or quoted as JSON and Go do."""
+    bare = value.strip()
+    quoted = json.dumps(bare, ensure_ascii=False)[1:-1]
+    return [bare, quoted, quoted.translate(_ESCAPES)] if len(bare) >= SHORTEST_SECRET else []
 
 
 def _fields(message: Message, secret: Collection[tuple[str, str]]) -> dict[str, Any]:

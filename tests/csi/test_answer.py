@@ -77,6 +77,7 @@ NOT_GRPC = {
     "trailers without status": (OK, [("x", "y")], Code.UNKNOWN),
     "status no number": (OK, [("grpc-status", "fine")], Code.UNKNOWN),
     "status no ASCII": (OK, [("grpc-status", "²")], Code.UNKNOWN),
+    "status too long": (OK, [("grpc-status", "9" * 5000)], Code.UNKNOWN),
 }
 
 

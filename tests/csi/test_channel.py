@@ -209,6 +209,15 @@ async def test_4_1_an_answer_too_large_is_refused_without_being_read(tmp_path: P
         assert link.lost == 0
 
 
+async def test_an_error_with_much_to_say_ends_no_other_call(tmp_path: Path) -> None:
+    said = "a tool said no; " * 5_000 + "the end"
+
+    async with linked(tmp_path, lambda call: call.refuse(8, said)) as (other, link):
+        error = await link.fail()
+        assert (error.code, error.message) == (Code.RESOURCE_EXHAUSTED, said)
+        assert (link.lost, len(other.connections)) == (0, 1)
+
+
 async def test_a_call_is_counted_however_it_ends(tmp_path: Path) -> None:
     async with linked(tmp_path) as (other, link):
         await link.delete(migrated=True)

@@ -91,3 +91,17 @@ def test_a_driver_that_repeats_a_secret_is_not_quoted_with_it() -> None:
     said = "login of ada with s3cret-key-2 failed, s3cret-key too, for pvc-1"
     assert scrubbed(said, request) == "login of ada with ***stripped*** failed, ***stripped*** too, for pvc-1"
     assert scrubbed(said, csi.ProbeRequest()) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param("hunter2\n", "login with hunter2 failed", id="line-end"),
+        pytest.param('hu"nter\n2', r'"hu\"nter\n2" is no key', id="quoted"),
+        pytest.param("hun<ter&2", r'{"key":"hun\u003cter\u00262"}', id="go-json"),
+    ],
+)
+def test_a_secret_is_known_however_a_driver_puts_it(value: str, said: str) -> None:
+    shown = scrubbed(said, csi.DeleteVolumeRequest(secrets={"key": value}))
+    assert "nter" not in shown
+    assert "***stripped***" in shown
