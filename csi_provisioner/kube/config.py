@@ -10,11 +10,20 @@ import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import msgspec
 
-from csi_provisioner.kube.credentials import PLUGIN_VERSIONS, Credentials, Fixed, Plugin, TokenFile, load_certificate
+from csi_provisioner.kube.credentials import (
+    PLUGIN_VERSIONS,
+    CertificateFiles,
+    Credentials,
+    Fixed,
+    Plugin,
+    TokenFile,
+    load_certificate,
+)
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ConfigError, ExecEntry, UserEntry, read
 from csi_provisioner.kube.proxy import proxy_for
 from csi_provisioner.kube.transport import REQUESTS, STREAMS, Transport
@@ -99,8 +108,8 @@ def assemble(
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot use the certificates for {server}: {error}") from error
     proxy = cluster.proxy_url or proxy_for(server.scheme, server.host, port_of(server), environment)
-    if proxy and not proxy.startswith(("http://", "https://")):
-        raise ConfigError(f"the proxy {httpx2.URL(proxy).host} must be http:// or https://; others are not supported")
+    if proxy:
+        check_proxy(proxy)
     return Cluster(
         server=server,
         credentials=credentials,
@@ -110,6 +119,16 @@ def assemble(
         proxy=proxy,
         headers=impersonation(user),
     )
+
+
+def check_proxy(proxy: str) -> None:
+    """Without showing it: a password may be in it."""
+    try:
+        url = httpx2.URL(proxy)
+    except httpx2.InvalidURL as error:
+        raise ConfigError("the proxy (proxy-url, or HTTPS_PROXY or HTTP_PROXY) is not a URL") from error
+    if url.scheme not in ("http", "https"):
+        raise ConfigError(f"the proxy {url.host} must be http:// or https://; others are not supported")
 
 
 def server_url(cluster: ClusterEntry) -> httpx2.URL:
@@ -134,10 +153,11 @@ def port_of(server: httpx2.URL) -> int:
 
 def tls_of(cluster: ClusterEntry, user: UserEntry, folder: Path) -> ssl.SSLContext:
     data, file = cluster.certificate_authority_data, cluster.certificate_authority
-    if data:
-        tls = ssl.create_default_context(cadata=decoded(data).decode())
-    else:
-        tls = ssl.create_default_context(cafile=folder / file if file else None)
+    # what stands between the certificates may be in any language
+    authority = content(data, file, folder).decode("ascii", "ignore")
+    if (data or file) and not authority:
+        raise ValueError("the certificate authority is empty")
+    tls = ssl.create_default_context(cadata=authority or None)
     # Newer Pythons refuse CAs without key identifiers, which many clusters have and every other client accepts
     tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if cluster.insecure_skip_tls_verify:
@@ -176,6 +196,8 @@ def credentials_of(
         return Fixed.password(user.username, user.password)
     if user.auth_provider:
         raise ConfigError("the user's auth-provider is not supported: it was replaced by exec plugins")
+    if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
+        return CertificateFiles(folder / user.client_certificate, folder / user.client_key, tls)
     return Fixed()
 
 
@@ -220,4 +242,6 @@ def told_to_plugin(cluster: ClusterEntry, folder: Path) -> dict[str, object]:
 def impersonation(user: UserEntry) -> tuple[tuple[str, str], ...]:
     fields = [("Impersonate-User", user.as_user), ("Impersonate-Uid", user.as_uid)]
     fields += [("Impersonate-Group", group) for group in user.as_groups or ()]
+    for key, values in (user.as_user_extra or {}).items():
+        fields += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
     return tuple(field for field in fields if field[1])

@@ -1,8 +1,8 @@
 """Who we are to the API server: the `Authorization` header of each request, and what to do when it is refused.
 
-Forms: nothing, a fixed token or password, a token file that is re-read (projected tokens rotate), an exec plugin
-(`client.authentication.k8s.io/v1` and `v1beta1`), which may also give a client certificate. Secrets are kept here and
-in the TLS context only, and are in no message and no `repr`.
+Forms: nothing, a fixed token or password, a token file that is re-read (projected tokens rotate), a client certificate
+in files, which are re-read too, an exec plugin (`client.authentication.k8s.io/v1` and `v1beta1`), which may also give a
+client certificate. Secrets are kept here and in the TLS context only, and are in no message and no `repr`.
 """
 
 import base64
@@ -13,7 +13,8 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +25,8 @@ import trio
 
 from csi_provisioner.logs import log
 
-# A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough
-TOKEN_AGE = 60.0
+# A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
+FILE_AGE = 60.0
 # Less than a request's own deadline, so that the message is about the plugin
 PLUGIN_LIMIT = 25.0
 # A credential that ends while the request is under way helps nobody
@@ -75,7 +76,7 @@ class TokenFile:
         self._read_at = -math.inf
 
     async def authorization(self) -> str | None:
-        if trio.current_time() - self._read_at >= TOKEN_AGE:
+        if trio.current_time() - self._read_at >= FILE_AGE:
             self._read()
         return self._value
 
@@ -95,6 +96,40 @@ class TokenFile:
         else:
             log.warning("The token file cannot be read, going on with the last token", path=self._path, err=trouble)
         self._read_at = trio.current_time()
+
+
+class CertificateFiles:
+    """A client certificate that others replace on disk: the connections that are made from then on show the new one."""
+
+    def __init__(self, certificate: Path, key: Path, tls: ssl.SSLContext) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._tls = tls
+        self._pair = (b"", b"")
+        self._read_at = -math.inf
+
+    async def authorization(self) -> str | None:
+        if trio.current_time() - self._read_at >= FILE_AGE:
+            self._read()
+        return None
+
+    async def refused(self, value: str | None) -> bool:
+        return self._read()
+
+    def _read(self) -> bool:
+        """Whether there is another one than before."""
+        self._read_at = trio.current_time()
+        try:
+            pair = self._certificate.read_bytes(), self._key.read_bytes()
+            if pair == self._pair:
+                return False
+            load_certificate(self._tls, *pair)
+        except (OSError, ValueError) as error:  # perhaps only one of the two has been replaced yet
+            path = self._certificate
+            log.warning("The client certificate cannot be read, going on with the last one", path=path, err=str(error))
+            return False
+        self._pair = pair
+        return True
 
 
 class _PluginStatus(msgspec.Struct):
@@ -154,7 +189,10 @@ class Plugin:
     async def _run(self) -> None:
         status = self._understood(await self._printed())
         if status.clientCertificateData and status.clientKeyData and self._tls is not None:
-            load_certificate(self._tls, status.clientCertificateData.encode(), status.clientKeyData.encode())
+            try:
+                load_certificate(self._tls, status.clientCertificateData.encode(), status.clientKeyData.encode())
+            except (OSError, ValueError) as error:
+                raise CredentialError(f"{self._name} gave a client certificate of no use: {error}") from error
         elif not status.token:
             raise CredentialError(f"{self._name} gave neither a token nor a client certificate")
         self._value = f"Bearer {status.token}" if status.token else None
@@ -192,9 +230,19 @@ class Plugin:
 
 
 def load_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """From memory. The ssl module reads files only, so there is one for a moment, readable for us alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pair.pem")
-        path.touch(mode=0o600)
-        path.write_bytes(certificate + b"\n" + key)
-        tls.load_cert_chain(os.fspath(path))
+    """From memory, all or nothing."""
+    with _readable_file(certificate + b"\n" + key) as path:
+        # First where it does no harm: a pair that does not fit would leave `tls` with half of it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
+        tls.load_cert_chain(path)
+
+
+@contextmanager
+def _readable_file(content: bytes) -> Iterator[str]:
+    """The ssl module reads files only, so there is one for a moment, readable for us alone; where it can be had, one
+    that is on no disk, as a pod's may be read-only."""
+    in_memory = hasattr(os, "memfd_create")
+    with open(os.memfd_create("pair"), "wb") if in_memory else tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}" if in_memory else file.name

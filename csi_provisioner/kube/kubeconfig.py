@@ -53,6 +53,7 @@ class UserEntry(msgspec.Struct, rename="kebab"):
     as_user: str = msgspec.field(default="", name="as")
     as_uid: str = ""
     as_groups: list[str] | None = None
+    as_user_extra: dict[str, list[str]] | None = None
 
 
 class ContextEntry(msgspec.Struct):
@@ -68,7 +69,7 @@ class NamedCluster(msgspec.Struct):
 
 class NamedUser(msgspec.Struct):
     name: str
-    user: UserEntry
+    user: UserEntry = msgspec.field(default_factory=UserEntry)
 
 
 class NamedContext(msgspec.Struct):
@@ -93,7 +94,7 @@ N = TypeVar("N", bound=Named)
 def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
     """Cluster, user and namespace of the file's current context."""
     try:
-        file = msgspec.yaml.decode(path.read_bytes(), type=File)
+        file = msgspec.convert(without_nulls(msgspec.yaml.decode(path.read_bytes())), File)
     except OSError as error:
         raise ConfigError(f"cannot read the kubeconfig {path}: {error.strerror or error}") from error
     except msgspec.DecodeError as error:
@@ -104,6 +105,16 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
     cluster = chosen(file.clusters, context.cluster, "cluster", path).cluster
     user = chosen(file.users, context.user, "user", path).user if context.user else UserEntry()
     return cluster, user, context.namespace or "default"
+
+
+def without_nulls(value: object) -> object:
+    """`namespace:` with nothing behind it is as good as left out."""
+    match value:
+        case dict():
+            return {name: without_nulls(of) for name, of in value.items() if of is not None}
+        case list():
+            return [without_nulls(of) for of in value]
+    return value
 
 
 def chosen(entries: Sequence[N] | None, name: str, what: str, path: Path) -> N:

@@ -141,6 +141,11 @@ class Transport(httpx2.AsyncBaseTransport):
         return None
 
     def _put_back(self, connection: Connection) -> None:
+        if connection.status == 401:
+            # Perhaps it is our certificate that was refused, which is that of the handshake as long as a connection
+            # lives: who asks again with another one does so on a new connection.
+            connection.kept = False
+            self._close_idle()
         whole = connection.complete and connection.kept
         if whole and not self._closed and len(self._idle) < self._most_kept:
             self._idle.append(connection)
@@ -153,7 +158,7 @@ class Transport(httpx2.AsyncBaseTransport):
         host, port = self._address
         try:
             transport = await trio.open_tcp_stream(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
             raise httpx2.ConnectError(f"cannot connect to {host} port {port}: {reason(error)}") from error
         notice_silence(transport)
         if self._tls is None:
@@ -173,6 +178,9 @@ class Transport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Ends the idle connections; those in use end with their requests."""
         self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
 

@@ -127,9 +127,11 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
         pytest.param(of_cluster(server="ftp://x"), "is not an http:// or https:// URL", id="scheme"),
         pytest.param(of_cluster(server="https://x:port"), "is not a URL", id="url"),
         pytest.param({"clusters": {"name": "c"}}, r"Expected `array \| null`, got `object`", id="type"),
-        pytest.param(of_cluster(**{"certificate-authority": "gone.crt"}), "cannot use the certificates", id="ca-gone"),
+        pytest.param(of_cluster(**{"certificate-authority": "gone.crt"}), r"certificates .*/gone\.crt'", id="ca-gone"),
+        pytest.param(of_cluster(**{"certificate-authority": "empty.crt"}), "authority is empty", id="ca-empty"),
         pytest.param(of_cluster(**{"certificate-authority-data": "%%"}), "cannot use the certificates", id="ca-bad"),
         pytest.param(of_cluster(**{"proxy-url": "socks5://p:1"}), "proxy p must be http", id="socks"),
+        pytest.param(of_cluster(**{"proxy-url": "http://me:pw@p:x"}), r"\(proxy-url.*\) is not a URL", id="proxy"),
         pytest.param({**of_cluster(), **of_user(**{"client-key-data": "eA=="})}, "needs its key", id="half-a-pair"),
         pytest.param(
             of_user(**{"auth-provider": {"name": "gcp"}}), "auth-provider is not supported", id="auth-provider"
@@ -140,6 +142,7 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
     ],
 )
 def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    (tmp_path / "empty.crt").touch()
     path = written(tmp_path, **changes)
     with pytest.raises(ConfigError, match=message):
         resolve(ClusterSettings(kubeconfig=path), environment=NOWHERE)
@@ -202,6 +205,24 @@ def test_certificates_inline_or_in_files_beside_the_kubeconfig(tmp_path: Path, i
     assert len(cluster.tls.get_ca_certs()) == 1
 
 
+def test_a_bundle_of_authorities_with_comments(tmp_path: Path) -> None:
+    bundle = b"".join("# Autorità\n".encode() + trustme.CA().cert_pem.bytes() for _ in range(2))
+    cluster = found(tmp_path, **of_cluster(**{"certificate-authority-data": base64.b64encode(bundle).decode()}))
+    assert cluster.tls is not None
+    assert len(cluster.tls.get_ca_certs()) == 2
+
+
+def test_a_name_with_nothing_behind_it_is_as_good_as_left_out(tmp_path: Path) -> None:
+    context = {"cluster": "c", "user": "u", "namespace": None}
+    cluster = found(
+        tmp_path,
+        contexts=[{"name": "here", "context": context}],
+        clusters=[{"name": "c", "cluster": {"server": "http://api.test", "certificate-authority": None}}],
+        users=[{"name": "u", "user": None}],
+    )
+    assert (cluster.namespace, str(cluster.server)) == ("default", "http://api.test")
+
+
 def test_tls_details(tmp_path: Path) -> None:
     cluster = found(tmp_path, **of_cluster(**{"tls-server-name": "other.test", "insecure-skip-tls-verify": True}))
     assert cluster.server_name == "other.test"
@@ -211,8 +232,15 @@ def test_tls_details(tmp_path: Path) -> None:
 
 
 def test_impersonation(tmp_path: Path) -> None:
-    cluster = found(tmp_path, **of_user(**{"as": "her", "as-groups": ["a", "b"]}))
-    assert cluster.headers == (("Impersonate-User", "her"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b"))
+    extra = {"example.org/scopes": ["view", "edit"]}
+    cluster = found(tmp_path, **of_user(**{"as": "her", "as-groups": ["a", "b"], "as-user-extra": extra}))
+    assert cluster.headers == (
+        ("Impersonate-User", "her"),
+        ("Impersonate-Group", "a"),
+        ("Impersonate-Group", "b"),
+        ("Impersonate-Extra-example.org%2Fscopes", "view"),
+        ("Impersonate-Extra-example.org%2Fscopes", "edit"),
+    )
 
 
 @pytest.mark.parametrize(

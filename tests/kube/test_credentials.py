@@ -185,26 +185,15 @@ async def test_the_plugin_of_a_kubeconfig(program: Program, tmp_path: Path) -> N
     assert program.told()[0]["spec"] == {"interactive": False, "cluster": told}
 
 
-async def test_a_plugin_may_give_a_client_certificate(program: Program) -> None:
-    authority = trustme.CA()
-    pair = authority.issue_cert("me@example.test")
+@pytest.mark.parametrize("content", ["nonsense", ""], ids=["no-certificate", "no-key"])
+async def test_a_plugin_that_gives_a_certificate_of_no_use(program: Program, content: str) -> None:
+    pair = trustme.CA().issue_cert("me@example.test")
     program.prints(
-        clientCertificateData=pair.cert_chain_pems[0].bytes().decode(),
-        clientKeyData=pair.private_key_pem.bytes().decode(),
+        clientCertificateData=content or pair.cert_chain_pems[0].bytes().decode(), clientKeyData=content or "nonsense"
     )
-    server_side, client_side = (ssl.create_default_context(purpose) for purpose in ssl.Purpose)
-    authority.issue_cert("127.0.0.1").configure_cert(client_side)
-    for side in (server_side, client_side):
-        authority.configure_trust(side)
-    client_side.verify_mode = ssl.CERT_REQUIRED
-
-    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
-        await stream.send_all(reply())
-
-    async with serving(answer, client_side) as server, pool(server, tls=server_side) as transport:
-        who = plugin(program, tls=server_side)
-        client = KubeClient(Sender(transport, httpx2.URL(f"https://127.0.0.1:{server.port}"), who))
-        assert await client.discover("/x") == {}
+    async with guarded("x", plugin(program, tls=ssl.create_default_context())) as (client, _server):
+        with pytest.raises(KubeError, match=r"get /x: the credential plugin .* a client certificate of no use"):
+            await client.discover("/x")
 
 
 @pytest.mark.parametrize(

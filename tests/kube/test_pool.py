@@ -262,6 +262,12 @@ async def test_nobody_listens() -> None:
             await ask(transport)
 
 
+async def test_what_can_be_no_host() -> None:
+    async with Transport("api..example.test", 1) as transport:
+        with pytest.raises(httpx2.ConnectError, match=r"cannot connect to api\.\.example\.test port 1: .*label"):
+            await ask(transport)
+
+
 async def test_a_closed_transport_keeps_nothing() -> None:
     gate = trio.Event()
 
