@@ -171,6 +171,7 @@ class Plugin:
         self._limit = limit
         self._value: str | None = None
         self._good_until = -math.inf
+        self._runs = 0
         self._running = trio.Lock()  # one run serves all who wait for it
 
     async def authorization(self) -> str | None:
@@ -181,8 +182,9 @@ class Plugin:
         return self._value
 
     async def refused(self, value: str | None) -> bool:
+        runs = self._runs
         async with self._running:
-            if self._value == value:  # else somebody has run it meanwhile
+            if self._value == value and self._runs == runs:  # else somebody has run it meanwhile
                 await self._run()
         return True
 
@@ -196,6 +198,7 @@ class Plugin:
         elif not status.token:
             raise CredentialError(f"{self._name} gave neither a token nor a client certificate")
         self._value = f"Bearer {status.token}" if status.token else None
+        self._runs += 1
         expires = status.expirationTimestamp
         self._good_until = math.inf if expires is None else expires.astimezone(UTC).timestamp() - PLUGIN_MARGIN
 

@@ -83,6 +83,18 @@ async def test_a_plugin_may_give_a_client_certificate_and_another_one_later(tmp_
         assert (server.connections, len(program.told())) == (4, 2)
 
 
+async def test_a_plugin_runs_once_for_all_whose_certificate_was_refused(tmp_path: Path) -> None:
+    identities, program = Identities(), Program(tmp_path)
+    certificate, key = identities.issue()
+    program.prints(clientCertificateData=certificate.decode(), clientKeyData=key.decode())
+    who = plugin(program, tls=identities.client)
+    header = await who.authorization()
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(who.refused, header)
+    assert len(program.told()) == 2
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "tls.crt", tmp_path / "tls.key"
