@@ -97,7 +97,6 @@ class VolumeReconciler:
             if self._deleted.get(name) != volume.metadata.uid:
                 await self._delete_in_backend(volume)
                 self._note(self._deleted, volume)
-                log.v(2, "Volume deleted", PV=name)
             await self._remove(volume)
         except Ignored as ignored:
             log.v(4, "Volume is not ours to delete", PV=name, reason=ignored.reason)
@@ -125,7 +124,9 @@ class VolumeReconciler:
         data = await self._secrets(target)
         deletion.check_detached(volume, self._attachments(volume.metadata.name))
         migrated = target.migrated if self._facts.in_tree_name else None
-        await self._driver.delete_volume(deletion.request(target, data), migrated=migrated)
+        request = deletion.request(target, data)
+        await self._driver.delete_volume(request, migrated=migrated)
+        log.v(2, "Volume deleted", PV=volume.metadata.name, volumeID=request.volume_id)
         if self._refresh is not None:
             self._refresh(volume)
 

@@ -26,6 +26,7 @@ from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender, mapped
+from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.settings import ClusterSettings
 
@@ -294,6 +295,8 @@ async def connect(
 ) -> KubeClient:
     """A client of the cluster that the settings lead to, with connections of its own; ConfigError if there is none."""
     cluster = resolve(settings)
+    host = cluster.server.netloc.decode()  # and no more of the URL: a password may be in it
+    log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
     headers = [("User-Agent", user_agent), *cluster.headers]
     sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.server_name)
     return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline)

@@ -37,6 +37,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """One API server, and everything that is needed to speak to it."""
 
     server: httpx2.URL
+    source: str
+    """Where we know it from, for people."""
     credentials: Credentials
     namespace: str
     tls: ssl.SSLContext | None = None
@@ -57,7 +59,8 @@ def resolve(
     if settings.kubeconfig:
         return from_file(Path(settings.kubeconfig), settings.master, environment)
     if settings.master:
-        return assemble(ClusterEntry(server=settings.master), UserEntry(), "default", Path(), environment)
+        entry = ClusterEntry(server=settings.master)
+        return assemble(entry, UserEntry(), "default", "--master", folder=Path(), environment=environment)
     if settings.service_host and settings.service_port:
         return from_pod(settings.service_host, settings.service_port, account, environment)
     if settings.fallback_kubeconfig:
@@ -74,7 +77,7 @@ def from_file(path: Path, master: str | None, environment: Mapping[str, str]) ->
         cluster.server = master
     if not cluster.server:
         raise ConfigError(f"the cluster of the kubeconfig {path} has no server; --master can give one")
-    return assemble(cluster, user, namespace, path.parent, environment)
+    return assemble(cluster, user, namespace, f"kubeconfig {path}", folder=path.parent, environment=environment)
 
 
 def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]) -> Cluster:
@@ -94,11 +97,19 @@ def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]
         namespace = ""
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     cluster = ClusterEntry(server=server, certificate_authority=authority)
-    return assemble(cluster, UserEntry(token_file=str(account / "token")), namespace or "default", account, environment)
+    user = UserEntry(token_file=str(account / "token"))
+    source = "service account of the pod"
+    return assemble(cluster, user, namespace or "default", source, folder=account, environment=environment)
 
 
 def assemble(
-    cluster: ClusterEntry, user: UserEntry, namespace: str, folder: Path, environment: Mapping[str, str]
+    cluster: ClusterEntry,
+    user: UserEntry,
+    namespace: str,
+    source: str,
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
 ) -> Cluster:
     """`folder` is what relative paths of the entries start from."""
     server = server_url(cluster)
@@ -112,6 +123,7 @@ def assemble(
         check_proxy(proxy)
     return Cluster(
         server=server,
+        source=source,
         credentials=credentials,
         namespace=namespace,
         tls=tls,

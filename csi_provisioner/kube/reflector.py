@@ -46,7 +46,7 @@ class Reflector(Generic[T]):
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self._client = client
-        self._kind = kind
+        self.kind = kind
         self._store = store
         self._namespace = namespace
         self._selector = label_selector
@@ -76,7 +76,7 @@ class Reflector(Generic[T]):
             if isinstance(state, watching.Listing) and isinstance(step.state, watching.Watching):
                 self._store.swap(self._gathered, step.state.version)
                 self._gathered = {}
-                log.v(3, "List complete", kind=self._kind.__name__, objects=len(self._store))
+                log.v(3, "List complete", kind=self.kind.__name__, objects=len(self._store))
                 if not synced:
                     synced = True
                     task_status.started()
@@ -89,7 +89,7 @@ class Reflector(Generic[T]):
             self._gathered = {}
         try:
             page = await self._client.list_page(
-                self._kind,
+                self.kind,
                 namespace=self._namespace,
                 limit=self._page,
                 continue_token=state.token,
@@ -109,7 +109,7 @@ class Reflector(Generic[T]):
         with trio.move_on_after(self._inactivity) as silence:
             try:
                 async with self._client.watch(
-                    self._kind,
+                    self.kind,
                     resource_version=version,
                     namespace=self._namespace,
                     label_selector=self._selector,
@@ -128,7 +128,7 @@ class Reflector(Generic[T]):
                 self._report("watch", error, news=opened is None and not unknown)
                 lasted = 0.0 if opened is None else trio.current_time() - opened
                 return watching.Broken(error.code, version, lasted, unknown)
-        log.v(2, "Watch went silent, reconnecting", kind=self._kind.__name__, seconds=self._inactivity)
+        log.v(2, "Watch went silent, reconnecting", kind=self.kind.__name__, seconds=self._inactivity)
         return watching.Silent(version)
 
     def _show(self, event: WatchEvent[T]) -> str:
@@ -156,21 +156,21 @@ class Reflector(Generic[T]):
     def _report(self, verb: str, error: KubeError, *, news: bool) -> None:
         trouble = (error.code, verb)
         if error.code == 410 or not news or trouble == self._trouble:
-            log.v(3, f"Cannot {verb} yet", kind=self._kind.__name__, err=str(error))
+            log.v(3, f"Cannot {verb} yet", kind=self.kind.__name__, err=str(error))
             return
         self._trouble = trouble
         tell = log.error if error.code in (401, 403, 404) else log.warning
         tell(
-            f"Cannot {verb}, trying on", kind=self._kind.__name__, err=str(error), advice=self._advice(verb, error.code)
+            f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(verb, error.code)
         )
 
     def _resolve(self, verb: str) -> None:
         if self._trouble is not None and self._trouble[1] == verb:
             self._trouble = None
-            log.info(f"Can {verb} again", kind=self._kind.__name__)
+            log.info(f"Can {verb} again", kind=self.kind.__name__)
 
     def _advice(self, verb: str, code: int) -> str:
-        info = api_info(self._kind)
+        info = api_info(self.kind)
         group, where = info.resource.group, f"namespace {self._namespace}" if self._namespace else "the whole cluster"
         match code:
             case 403:

@@ -382,7 +382,8 @@ class ClaimReconciler:
         claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
         if claim is None and pv.spec.claimRef is not None:
             self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
-        log.v(2, "PersistentVolume written", PV=pv.metadata.name, PVC=claim)
+        handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
+        log.v(2, "PersistentVolume written", PV=pv.metadata.name, PVC=claim, volumeID=handle)
         if claim is not None:
             self._events.record(
                 claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"

@@ -71,6 +71,7 @@ async def follow(
         reflectors.append(Reflector(kube, ReferenceGrant, kept.grants))
     if kept.nodes is not None and kept.csinodes is not None:
         reflectors += [Reflector(kube, Node, kept.nodes), Reflector(kube, CSINode, kept.csinodes)]
+    log.info("Watching", kinds=" ".join(reflector.kind.__name__ for reflector in reflectors))
     async with trio.open_nursery() as watches:
         async with trio.open_nursery() as syncing:
             for reflector in reflectors:

@@ -51,25 +51,27 @@ IN_POD = {"service_host": "10.0.0.1", "service_port": "443"}
 
 
 @pytest.mark.parametrize(
-    ("given", "server"),
+    ("given", "server", "source"),
     [
         pytest.param(
-            {"kubeconfig", "master", "pod", "fallback"}, "http://master.test", id="master-replaces-the-server"
+            {"kubeconfig", "master", "pod", "fallback"}, "http://master.test", "kubeconfig flag", id="both-flags"
         ),
-        pytest.param({"kubeconfig", "pod", "fallback"}, "http://flag.test:8080", id="kubeconfig"),
-        pytest.param({"master", "pod", "fallback"}, "http://master.test", id="master-alone"),
-        pytest.param({"pod", "fallback"}, "https://10.0.0.1", id="pod"),
-        pytest.param({"fallback"}, "http://fallback.test:8080", id="KUBECONFIG"),
+        pytest.param({"kubeconfig", "pod", "fallback"}, "http://flag.test:8080", "kubeconfig flag", id="kubeconfig"),
+        pytest.param({"master", "pod", "fallback"}, "http://master.test", "--master", id="master-alone"),
+        pytest.param({"pod", "fallback"}, "https://10.0.0.1", "service account of the pod", id="pod"),
+        pytest.param({"fallback"}, "http://fallback.test:8080", "kubeconfig fallback", id="KUBECONFIG"),
     ],
 )
-def test_order(given: set[str], server: str, tmp_path: Path, account: Path) -> None:
+def test_order(given: set[str], server: str, source: str, tmp_path: Path, account: Path) -> None:
     settings = ClusterSettings(
         kubeconfig=written(tmp_path, "flag") if "kubeconfig" in given else None,
         master="http://master.test" if "master" in given else None,
         fallback_kubeconfig=written(tmp_path, "fallback") if "fallback" in given else None,
         **(IN_POD if "pod" in given else {}),  # type: ignore[arg-type]
     )
-    assert str(resolve(settings, account=account, environment=NOWHERE).server) == server
+    found = resolve(settings, account=account, environment=NOWHERE)
+    assert str(found.server) == server
+    assert found.source.replace(f"{tmp_path}/", "") == source
 
 
 def test_nothing_given_names_all_ways() -> None:
