@@ -114,22 +114,19 @@ class CertificateFiles:
         return None
 
     async def refused(self, value: str | None) -> bool:
-        return self._read()
+        self._read()
+        return True  # nobody knows here which one it was: the connection may be older than the last that was read
 
-    def _read(self) -> bool:
-        """Whether there is another one than before."""
+    def _read(self) -> None:
         self._read_at = trio.current_time()
         try:
             pair = self._certificate.read_bytes(), self._key.read_bytes()
-            if pair == self._pair:
-                return False
-            load_certificate(self._tls, *pair)
+            if pair != self._pair:
+                load_certificate(self._tls, *pair)
+                self._pair = pair
         except (OSError, ValueError) as error:  # perhaps only one of the two has been replaced yet
             path = self._certificate
             log.warning("The client certificate cannot be read, going on with the last one", path=path, err=str(error))
-            return False
-        self._pair = pair
-        return True
 
 
 class _PluginStatus(msgspec.Struct):
@@ -236,8 +233,13 @@ def load_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> Non
     """From memory, all or nothing."""
     with _readable_file(certificate + b"\n" + key) as path:
         # First where it does no harm: a pair that does not fit would leave `tls` with half of it.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=_no_password)
         tls.load_cert_chain(path)
+
+
+def _no_password() -> str:
+    """Otherwise it would be asked for on the terminal, and all would wait for the answer."""
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
 
 
 @contextmanager

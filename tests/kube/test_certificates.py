@@ -11,6 +11,12 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.credentials import CertificateFiles, Credentials, load_certificate
@@ -114,10 +120,21 @@ async def test_a_refused_certificate_is_read_again_at_once(files: tuple[Path, Pa
         other = identities.issue()
         with pytest.raises(KubeError, match="401"):
             await client.discover("/x")
-        assert len(server.asked) == 2  # the files still say the same: no use in asking again
+        assert len(server.asked) == 3  # the files still say the same, but the connection might have been older
         put(files, other)
         await client.discover("/x")
-        assert (await client.discover("/x"), len(server.asked)) == ({}, 5)
+        assert (await client.discover("/x"), len(server.asked)) == ({}, 6)
+
+
+async def test_all_that_are_refused_at_once_ask_again_with_the_new_certificate(files: tuple[Path, Path]) -> None:
+    identities = Identities()
+    put(files, identities.issue())
+    async with guarded(identities, CertificateFiles(*files, identities.client)) as (client, server):
+        await ask_at_once(client, 3)
+        identities.expire()
+        put(files, identities.issue())
+        await ask_at_once(client, 3)
+        assert server.connections == 6
 
 
 async def certificates_over_time(files: tuple[Path, Path]) -> None:
@@ -136,6 +153,24 @@ async def certificates_over_time(files: tuple[Path, Path]) -> None:
         assert set(identities.seen[3:]) == set(identities.valid)
 
 
+async def a_connection_that_outlives_its_certificate(files: tuple[Path, Path]) -> None:
+    identities = Identities()
+    put(files, identities.issue())
+    async with guarded(identities, CertificateFiles(*files, identities.client)) as (client, server):
+        await client.discover("/x")
+        put(files, identities.issue())
+        await trio.sleep(60)
+        await client.discover("/x")  # has read the new one, and needs it not yet
+        assert identities.seen == identities.valid[:1] * 2
+        del identities.valid[0]
+        await client.discover("/x")
+        assert server.connections == 2
+
+
+def test_a_connection_that_outlives_its_certificate_costs_no_request(files: tuple[Path, Path]) -> None:
+    trio.run(a_connection_that_outlives_its_certificate, files, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_certificates_are_read_again_after_a_minute_and_taken_if_they_fit(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,3 +181,13 @@ def test_certificates_are_read_again_after_a_minute_and_taken_if_they_fit(
 def test_a_certificate_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     load_certificate(ssl.create_default_context(), *Identities().issue())
+
+
+def test_nobody_is_asked_for_the_password_of_a_key() -> None:
+    """On a terminal the question would stop the whole program, also long after its start."""
+    certificate, key = Identities().issue()
+    locked = load_pem_private_key(key, None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    with pytest.raises(ValueError, match="the key is encrypted"):
+        load_certificate(ssl.create_default_context(), certificate, locked)
