@@ -81,8 +81,10 @@ class Installation:
         self.driver.break_connections()
         self._serving.cancel()
 
-    async def start(self, *, call_timeout: float = 10.0, log: LogSettings | None = None, **groups: Any) -> None:
-        """Returns when the provisioner works, its caches synced."""
+    async def start(
+        self, *, call_timeout: float = 10.0, log: LogSettings | None = None, signals: bool = False, **groups: Any
+    ) -> None:
+        """Returns when the provisioner works, its caches synced. With `signals` it is they that stop it."""
         groups = {"provisioning": PROVISIONING, "http": HttpSettings(endpoint="127.0.0.1:0")} | groups
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout))
@@ -90,11 +92,11 @@ class Installation:
         logger.add(self._read)
         self._stop, self._ended = trio.Event(), trio.Event()
         synced = len(self.logged("Caches are synced"))
-        self._nursery.start_soon(self._provision, settings)
+        self._nursery.start_soon(self._provision, settings, None if signals else self._stop)
         await self.until(lambda: len(self.logged("Caches are synced")) > synced or self._ended.is_set())
 
-    async def _provision(self, settings: Settings) -> None:
-        self._code = await supervisor.run(settings, stop=self._stop)
+    async def _provision(self, settings: Settings, stop: trio.Event | None) -> None:
+        self._code = await supervisor.run(settings, stop=stop)
         self._ended.set()
 
     async def stop(self) -> int:

@@ -89,7 +89,10 @@ class _Process:
             services.cancel_scope.cancel()
 
     async def _signals(self, process: trio.CancelScope) -> None:
-        """The first signal drains, the second ends at once."""
+        """The first signal drains, the second ends at once; more of them change nothing."""
+        # The handler of before would be back when nobody receives any longer. It ends the process on the spot, also in
+        # the midst of what is shielded and short, and with an exit code that may not be the right one.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 if self._stop.is_set():

@@ -1,5 +1,8 @@
 """The end of the process: what runs may end, nothing begins, nothing made is lost (process.md 10, design.md 2, 3)."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import trio
 
@@ -165,3 +168,27 @@ async def test_design_3_9_after_a_lost_lease_all_is_over_before_another_can_lead
     since = trio.current_time()
     assert await site.ended() == 1
     assert trio.current_time() - since <= tight.lease_duration
+
+
+@pytest.fixture
+def too_early() -> Iterator[list[int]]:
+    """The signals that the handler gets which is there before the supervisor's, and ends the process on the spot."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)
+
+
+async def test_10_2_more_signals_than_two_cut_nothing_off(site: Installation, too_early: list[int]) -> None:
+    site.fault(capacity_delta=-1)
+    site.fault(rpc="DeleteVolume", hang=True)
+    site.storage_class()
+    site.claim()
+    await site.start(signals=True)
+    await site.until(lambda: site.calls("DeleteVolume"))
+    for _ in range(4):
+        signal.raise_signal(signal.SIGTERM)
+        await site.rest(0.4)
+    assert await site.ended() == 1
+    assert len(site.logged(LEFT)) == 1
+    assert too_early == []
