@@ -37,7 +37,7 @@ def pages() -> Mapping[str, Page]:
         except trio.WouldBlock:
             return PlainTextResponse("a CPU profile is being taken already, there can only be one\n", status_code=500)
         try:
-            return PlainTextResponse(await _cpu_profile(_seconds(request.query_params.get("seconds", ""))))
+            return PlainTextResponse(await _cpu_profile(request))
         finally:
             profiling.release()
 
@@ -87,12 +87,14 @@ def _threads() -> Iterator[str]:
             yield f"    {place.filename}:{place.lineno} {place.name}"
 
 
-async def _cpu_profile(seconds: float) -> str:
-    """Of the one thread in which everything runs."""
+async def _cpu_profile(request: Request) -> str:
+    """Of the one thread in which everything runs, for as long as somebody waits for it."""
     profile = cProfile.Profile()
     profile.enable()
     try:
-        await trio.sleep(seconds)
+        with trio.move_on_after(_seconds(request.query_params.get("seconds", ""))):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
     finally:
         profile.disable()
     text = StringIO()

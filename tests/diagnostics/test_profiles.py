@@ -1,5 +1,6 @@
 """What `--enable-pprof` adds to the HTTP endpoint (process.md 7)."""
 
+import sys
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -83,3 +84,11 @@ async def test_one_profile_at_a_time(client: httpx2.AsyncClient) -> None:
         nursery.start_soon(ask)
     assert sorted(codes) == [200, 500]
     assert (await client.get("/profile")).status_code == 200
+
+
+async def test_a_profile_ends_with_who_asked_for_it(client: httpx2.AsyncClient) -> None:
+    with trio.move_on_after(10):
+        await client.get("/profile?seconds=600")
+    await trio.sleep(1)
+    assert sys.getprofile() is None
+    assert (await client.get("/profile?seconds=1")).status_code == 200
