@@ -4,6 +4,9 @@ import socket
 
 # Scrapers and probes are few; the rest of the backlog is for a moment when the loop is busy.
 _BACKLOG = 64
+# Seconds for a client to take what was sent: hypercorn does not let a cancellation end that, so whoever stopped reading
+# a long answer would hold up the end of the process for as long as he likes.
+PATIENCE = 10.0
 
 
 class ListenError(Exception):
@@ -26,6 +29,8 @@ def listen(endpoint: str, path: str) -> socket.socket:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ListenError(f"cannot listen on {endpoint} to serve {path}: {reason}") from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # not on every system; connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))
     listener.setblocking(False)
     return listener
 

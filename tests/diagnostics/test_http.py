@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 import trio
+from starlette.requests import Request
+from starlette.responses import Response
 
+from csi_provisioner.diagnostics import listen as listening
 from csi_provisioner.diagnostics.app import application, health_page, metrics_page, serve
 from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.metrics import Metrics
@@ -61,6 +64,33 @@ async def test_7_an_open_connection_does_not_hold_up_the_end() -> None:
             host, port = address.rsplit(":", 1)
             async with await trio.open_tcp_stream(host, int(port)):
                 nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system cannot be told to give up")
+async def test_7_who_takes_nothing_of_an_answer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(_request: Request) -> Response:
+        return Response(bytes(32_000_000))
+
+    monkeypatch.setattr(listening, "PATIENCE", 0.1)
+    listener = listen("127.0.0.1:0", "/m")
+    client = await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1])
+    async with trio.open_nursery() as limit:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, listener, application({"/m": page}))
+            await client.send_all(b"GET /m HTTP/1.1\r\nHost: x\r\n\r\n")
+            taken = 0
+            while taken < 1_000_000:  # so that the rest is on its way
+                taken += len(await client.receive_some())
+            limit.start_soon(_hang_up, client)
+            nursery.cancel_scope.cancel()
+        limit.cancel_scope.cancel()
+    assert client.socket.fileno() != -1
+    await client.aclose()
+
+
+async def _hang_up(client: trio.SocketStream) -> None:
+    await trio.sleep(10)
+    client.socket.close()
 
 
 @pytest.mark.parametrize(
