@@ -225,6 +225,7 @@ class _Connection(H2Protocol, AbstractHandler):
 
     async def exchange(self, method: str, request: bytes) -> bytes:
         """Send one message, receive one."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # there is no time left to tell the driver of
         headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
         stream = _Stream(self.connection, self._h2, self._transport)
         self._streams.add(stream)

@@ -123,6 +123,17 @@ async def test_4_5_a_stream_reset_when_its_time_is_up_is_a_timeout(tmp_path: Pat
         assert (await link.fail()).code == Code.DEADLINE_EXCEEDED
 
 
+async def test_a_call_that_begins_cancelled_only_ends(tmp_path: Path) -> None:
+    """Its deadline is minus infinity, which no header can say."""
+    async with linked(tmp_path) as (other, link):
+        await link.delete()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await link.delete()
+        assert scope.cancelled_caught
+    assert len(other.calls) == 1
+
+
 async def test_a_cancelled_call_ends_at_once_and_the_driver_is_told(tmp_path: Path) -> None:
     async with linked(tmp_path, answer_nothing) as (other, link):
         async with trio.open_nursery() as nursery:
