@@ -77,6 +77,8 @@ class Channel(AsyncContextManagerMixin):
     """
 
     def __init__(self, path: str, *, on_lost: Callable[[], None], metrics: CallMetrics) -> None:
+        self.trouble = ""
+        """What keeps us from being connected, for people."""
         self._path = path
         self._on_lost = on_lost
         self._metrics = metrics
@@ -138,14 +140,15 @@ class Channel(AsyncContextManagerMixin):
         try:
             await self._connect()
         except OSError as error:
-            log.v(5, "No connection to the CSI driver yet", address=self._path, err=str(error))
+            self.trouble = error.strerror or str(error)
+            log.v(5, "No connection to the CSI driver yet", address=self._path, err=self.trouble)
             return False
         return True
 
     async def _log_connecting(self) -> None:
         while True:
             await trio.sleep(STILL_CONNECTING)
-            log.warning("Still connecting to the CSI driver", address=self._path)
+            log.warning("Still connecting to the CSI driver", address=self._path, err=self.trouble)
 
     async def _ask(
         self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float
@@ -169,6 +172,7 @@ class Channel(AsyncContextManagerMixin):
             connection = _Connection(self._loop, self._lost)
             try:
                 await self._loop.run_aio_coroutine(self._loop.create_unix_connection(lambda: connection, self._path))
+                self.trouble = "it takes connections but says nothing"
                 await connection.settled.wait()
             except BaseException:
                 connection.close_quietly()

@@ -36,8 +36,9 @@ class Driver:
             await self._channel.wait_connected()
         if scope.cancelled_caught:
             raise StartError(
-                f"deadline exceeded: no CSI driver answered on {self._settings.address} within {limit:g} s; is the "
-                "driver's container running, and its socket mounted here at the path of --csi-address?",
+                f"deadline exceeded: no CSI driver answered on {self._settings.address} within {limit:g} s "
+                f"({self._channel.trouble}); is the driver's container "
+                "running, and its socket mounted here at the path of --csi-address and open to this user?",
                 exit_code=1,
             )
 

@@ -18,7 +18,7 @@ from csi_provisioner.model.codes import Code
 from csi_provisioner.settings import CsiSettings, LogSettings
 from tests import protobuf
 from tests.csi.counted import Counted
-from tests.csi.peer import Call, Peer, answer_nothing, peer
+from tests.csi.peer import Call, Peer, answer_nothing, listening, peer
 
 READY = csi.ProbeResponse(ready=True)
 SILENT = csi.ProbeResponse()
@@ -95,10 +95,18 @@ async def test_4_2_no_driver_in_time(tmp_path: Path) -> None:
     settings = CsiSettings(address=str(tmp_path / "none.sock"))
     async with Channel(settings.address, on_lost=lambda: None, metrics=Counted()) as channel:
         started = trio.current_time()
-        with pytest.raises(StartError, match=r"deadline exceeded.*--csi-address") as caught:
+        with pytest.raises(StartError, match=r"deadline exceeded.*No such file.*--csi-address") as caught:
             await Driver(channel, settings).connect(limit=30)
         assert trio.current_time() - started == pytest.approx(30)
     assert caught.value.exit_code == 1
+
+
+async def test_4_2_a_driver_that_says_nothing(tmp_path: Path) -> None:
+    settings = CsiSettings(address=str(tmp_path / "mute.sock"))
+    with listening(tmp_path / "mute.sock"):
+        async with Channel(settings.address, on_lost=lambda: None, metrics=Counted()) as channel:
+            with pytest.raises(StartError, match="it takes connections but says nothing"):
+                await Driver(channel, settings).connect(limit=30)
 
 
 async def test_identify(tmp_path: Path) -> None:
