@@ -18,6 +18,10 @@ from .backoff import Backoff
 from .exclusive import Exclusive
 from .schedule import Schedule
 
+# Seconds: what fails again sooner is said once, and then when the waits have grown to this. A thousand volumes that an
+# API server does not take would else be ten thousand lines in three seconds.
+NEWS = 1.0
+
 
 class Loop:
     """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`."""
@@ -179,12 +183,10 @@ class Loop:
                 self.wake(key, delay)
 
     def _failed(self, key: str, delay: float, error: str) -> None:
-        log.warning(
-            "Failed, will be tried again",
-            queue=self.name,
-            key=key,
-            failures=self.backoff.failures(key),
-            after=f"{delay:g}s",
-            error=error,
-        )
+        failures = self.backoff.failures(key)
+        keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "error": error}
+        if failures > 1 and delay < NEWS:
+            log.v(3, "Failed, will be tried again", **keys)
+        else:
+            log.warning("Failed, will be tried again", **keys)
         self._metrics.retried()

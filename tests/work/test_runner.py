@@ -24,13 +24,14 @@ def loop(
     workers: int = 10,
     exclusive: Exclusive | None = None,
     name: str = "claims",
+    first_delay: float = 1.0,
     id_of: Callable[[str], str] = lambda key: key,
 ) -> Loop:
     return Loop(
         name,
         work,
         workers=workers,
-        backoff=Backoff(1.0, 8.0),
+        backoff=Backoff(first_delay, 8.0),
         exclusive=exclusive or Exclusive(),
         metrics=Metrics().queue(name),
         id_of=id_of,
@@ -312,3 +313,16 @@ async def test_stop_ends_a_loop_without_workers() -> None:
         nursery.start_soon(claims.run)
         await trio.sleep(1)
         claims.stop()
+
+
+async def test_what_is_tried_again_within_a_second_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work(key: str) -> Outcome:
+        if saves.backoff.failures(key) == 11:
+            saves.stop()
+        return Retry("no")
+
+    saves = loop(work, name="unsavedpvs", first_delay=0.005)
+    saves.wake("pv")
+    await saves.run()
+    said = [line.partition("after=")[2].split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == ['"0.005s"', '"1.28s"', '"2.56s"', '"5.12s"', '"8s"']
