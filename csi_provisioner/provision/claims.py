@@ -54,13 +54,14 @@ class Caches:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by;
-    `asked` says that the driver was called, so that the state is its own word."""
+    `asked` says that the driver was called, so that the state is its own word. `detail` is for the log only."""
 
     state: State
     message: str
     kind: str
     asked: bool
     infeasible: bool = False
+    detail: str = ""
 
 
 class ClaimReconciler:
@@ -244,9 +245,7 @@ class ClaimReconciler:
         except Ignored as ignored:
             return ignored
         except Refusal as refusal:
-            if refusal.detail:
-                log.warning(refusal.message, PVC=claim, detail=refusal.detail)
-            return Failure(refusal.state, refusal.message, "refused", asked)
+            return Failure(refusal.state, refusal.message, "refused", asked, detail=refusal.detail)
         except KubeError as error:
             return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked)
         except CallError as error:
@@ -335,6 +334,7 @@ class ClaimReconciler:
         if rescheduled:
             return DONE
         said = f"claim {_key(claim)}: {failure.message}"  # the queue's key is a UID, which tells people nothing
+        said += f" ({failure.detail})" if failure.detail else ""
         return RetryAt(until, said, failed=True) if failure.infeasible else Retry(said)
 
     def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:

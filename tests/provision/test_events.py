@@ -244,4 +244,5 @@ async def test_messages_of_a_foreign_source_are_vague(site: Installation) -> Non
     failed = await site.event("data", "ProvisioningFailed")
     assert "not bound or not valid" in failed["message"]
     assert volume not in failed["message"]
-    assert any(volume in str(line.keys.get("detail")) for line in site.lines)
+    [line] = [line for line in site.lines if volume in str(line.keys) and line.level == "WARNING"]
+    assert str(line.keys["error"]).endswith("(403 Forbidden))")
