@@ -24,6 +24,7 @@ from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
 from csi_provisioner.model.outcome import DONE, Outcome, Retry, State
+from csi_provisioner.planning import terms
 from csi_provisioner.settings import CapacitySettings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
@@ -154,7 +155,7 @@ class Publisher:
             else:
                 await self._publish(work)
         except (CallError, KubeError) as error:
-            return Retry(str(error))
+            return Retry(f"{_named(work)}: {error}")
         return DONE
 
     async def _publish(self, pair: Pair) -> None:
@@ -202,3 +203,9 @@ class Publisher:
         except KubeError as error:
             if not error.not_found:
                 raise
+
+
+def _named(work: Work) -> str:
+    if isinstance(work, Surplus):
+        return f"surplus object {work.namespace}/{work.name}"
+    return f"StorageClass {work.class_name} in {{{terms.text(work.segment)}}}"

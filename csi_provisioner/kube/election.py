@@ -344,7 +344,24 @@ class LeaderElector:
             log.v(3, "The election still has trouble", err=err)
             return
         self._trouble = trouble
-        log.error("The election has trouble, trying on", lease=f"{self._namespace}/{self._name}", err=err)
+        lease, advice = f"{self._namespace}/{self._name}", self._advice(trouble[0])
+        log.error("The election has trouble, trying on", lease=lease, err=err, advice=advice)
+
+    def _advice(self, code: int) -> str:
+        match code:
+            case 403:
+                return (
+                    "grant get, create and update on leases of API group coordination.k8s.io in namespace "
+                    f"{self._namespace} to the service account of this process"
+                )
+            case 404:
+                return (
+                    f"is there a namespace {self._namespace}? It is --leader-election-namespace, else that of the pod"
+                )
+            case 401:
+                return "check the credentials: the service account's token, or the user of the kubeconfig"
+            case _:
+                return "is the API server up and reachable?"
 
     def _tell(self, what: str) -> None:
         if self._events is not None and self._known is not None:

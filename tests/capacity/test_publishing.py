@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from csi_provisioner.sandbox.api.faults import Fault
 from csi_provisioner.settings import CapacitySettings
 from tests.capacity.objects import DRIVER, LABELS
 from tests.capacity.publishing import KIND, SETTINGS, ZONE, exists, made, start
@@ -125,3 +126,12 @@ async def test_capacity_8_object_capacity_15_16(cluster: Cluster) -> None:
     assert "ownerReferences" not in obj["metadata"]
     assert obj["nodeTopology"] == {"matchLabels": {ZONE: "z-1"}}
     assert (obj["capacity"], obj["maximumVolumeSize"]) == ("10Gi", "4Gi")
+
+
+async def test_a_failure_names_class_and_segment(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.node("n-1", DRIVER, zone="z-1")
+    cluster.storage_class("fast", DRIVER)
+    cluster.server.faults.add(Fault("create", KIND, code=403, message="no"))
+    await start(cluster)
+    said = capsys.readouterr().err
+    assert f'error="StorageClass fast in {{{ZONE}=z-1}}: create CSIStorageCapacity' in said

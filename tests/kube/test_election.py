@@ -170,6 +170,24 @@ async def test_a_short_trouble_is_survived(api: LeaseApi) -> None:
         assert (len(a.leads), a.ended, a.lost) == (1, [], None)
 
 
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (403, "grant get, create and update on leases of API group coordination.k8s.io in namespace ns"),
+        (404, "is there a namespace ns? It is --leader-election-namespace, else that of the pod"),
+        (503, "is the API server up and reachable?"),
+    ],
+)
+async def test_what_to_do_about_a_trouble_is_said(
+    api: LeaseApi, capsys: pytest.CaptureFixture[str], fault: int, advice: str
+) -> None:
+    api.write_fault = fault
+    async with candidates(api) as (start, _):
+        await start("a")
+        await trio.sleep(60)
+    assert capsys.readouterr().err.count(f'advice="{advice}') == 1
+
+
 async def test_another_holder_ends_it_at_once(api: LeaseApi) -> None:
     async with candidates(api) as (start, _):
         a = await start("a")
