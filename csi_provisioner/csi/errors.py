@@ -27,7 +27,8 @@ class CallError(Exception):
         return "unknown-non-grpc" if self.not_grpc else label(self.code)
 
     def __str__(self) -> str:
-        return f"{self.method.rpartition('/')[2]}: rpc error: code = {label(self.code)} desc = {self.message}"
+        reason = self.message or "(the driver gave no reason)"
+        return f"{self.method.rpartition('/')[2]}: rpc error: code = {label(self.code)} desc = {reason}"
 
 
 class StartError(Exception):

@@ -27,7 +27,8 @@ def listen(endpoint: str, path: str) -> socket.socket:
             dualstack_ipv6=not host and family == socket.AF_INET6,
         )
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = str(getattr(error, "strerror", None) or error)
+        reason = reason.partition(" (while ")[0]  # create_server says the address again, as a tuple
         raise ListenError(f"cannot listen on {endpoint} to serve {path}: {reason}") from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # not on every system; connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))

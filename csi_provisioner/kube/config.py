@@ -84,7 +84,11 @@ def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]
     try:
         (account / "token").read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token of the pod's service account: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot read the token of the pod's service account, {account / 'token'}: {reason}; is "
+            "automountServiceAccountToken off, or does the file belong to another user?"
+        ) from error
     authority = str(account / "ca.crt")
     try:
         ssl.create_default_context(cafile=authority)

@@ -98,7 +98,7 @@ async def test_capacity_3_where_the_way_ends(
 
 
 async def test_capacity_3_missing_on_the_way(cluster: Cluster, kube: KubeClient) -> None:
-    with pytest.raises(OwnerError, match="cannot look up Pod ns1/p-0"):
+    with pytest.raises(OwnerError, match=r"cannot look up Pod ns1/p-0.*NAMESPACE and POD_NAME"):
         await owner.find(kube, "ns1", "p-0", 1)
     pod(cluster, REPLICAS)
     with pytest.raises(OwnerError, match="cannot look up ReplicaSet ns1/p-77"):

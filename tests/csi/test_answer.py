@@ -109,3 +109,8 @@ def test_the_text_of_an_error(code: int, not_grpc: bool, shown: str, label: str)
     error = CallError(code, "no space", "/csi.v1.Controller/CreateVolume", not_grpc=not_grpc)
     assert str(error) == f"CreateVolume: rpc error: code = {shown} desc = no space"
     assert error.label == label
+
+
+def test_an_error_without_a_text_says_so() -> None:
+    error = CallError(Code.DEADLINE_EXCEEDED, "", "/csi.v1.Identity/Probe")
+    assert str(error) == "Probe: rpc error: code = DeadlineExceeded desc = (the driver gave no reason)"

@@ -111,7 +111,7 @@ def test_an_unreadable_ca_leaves_the_systems(account: Path, content: str | None)
 
 def test_an_unreadable_token_is_an_error(account: Path) -> None:
     (account / "token").unlink()
-    with pytest.raises(ConfigError, match="token of the pod's service account"):
+    with pytest.raises(ConfigError, match=r"token of the pod's service account, .*/token: No such file or directory;"):
         resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
 
 
