@@ -19,7 +19,8 @@ def main() -> int:
     """The program; returns its exit code."""
     # Until the supervisor has its own: a container's first process never gets a signal that it has no handler for.
     # Nothing has begun, so there is nothing to end.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
     program, *arguments = sys.argv
     try:
         values = FLAGS.parse(arguments)

@@ -46,6 +46,7 @@ HTTP_PAUSE = 0.5
 RECONNECT_PAUSE = 1.0
 # What is left to say when everything else is over; the API server has this long to hear it
 LAST_EVENTS = 2.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TERMINATION_LOG = trio.Path("/dev/termination-log")
 LOST = "Lost connection to CSI driver, exiting"
 
@@ -92,8 +93,9 @@ class _Process:
         """The first signal drains, the second ends at once; more of them change nothing."""
         # The handler of before would be back when nobody receives any longer. It ends the process on the spot, also in
         # the midst of what is shielded and short, and with an exit code that may not be the right one.
-        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        for wanted in SIGNALS:
+            signal.signal(wanted, lambda _number, _frame: None)
+        with trio.open_signal_receiver(*SIGNALS) as received:
             async for number in received:
                 if self._stop.is_set():
                     log.warning("Second signal, ending at once", signal=signal.Signals(number).name)

@@ -174,12 +174,17 @@ async def test_design_3_9_after_a_lost_lease_all_is_over_before_another_can_lead
 def too_early() -> Iterator[list[int]]:
     """The signals that the handler gets which is there before the supervisor's, and ends the process on the spot."""
     received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _frame: received.append(number)) for number in numbers]
     yield received
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
-async def test_10_2_more_signals_than_two_cut_nothing_off(site: Installation, too_early: list[int]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_10_2_more_signals_than_two_cut_nothing_off(
+    site: Installation, too_early: list[int], number: signal.Signals
+) -> None:
     site.fault(capacity_delta=-1)
     site.fault(rpc="DeleteVolume", hang=True)
     site.storage_class()
@@ -187,7 +192,7 @@ async def test_10_2_more_signals_than_two_cut_nothing_off(site: Installation, to
     await site.start(signals=True)
     await site.until(lambda: site.calls("DeleteVolume"))
     for _ in range(4):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         await site.rest(0.4)
     assert await site.ended() == 1
     assert len(site.logged(LEFT)) == 1
