@@ -309,8 +309,7 @@ class ControlPlane:
 
     def rendered_rights(self) -> list[dict[str, Any]]:
         rendered = [yaml.safe_load_all(self.kubectl("kustomize", str(folder))) for folder in MANIFESTS]
-        objects = [obj for documents in rendered for obj in documents if obj["kind"] in RIGHTS]
-        return list({(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}.values())
+        return [obj for documents in rendered for obj in documents if obj["kind"] in RIGHTS]
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         command = [self.programs / "kubectl", *arguments]
