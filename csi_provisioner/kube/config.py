@@ -121,7 +121,7 @@ def assemble(
         tls = tls_of(cluster, user, folder) if server.scheme == "https" else None
         credentials = credentials_of(user, cluster, tls, folder, environment)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot use the certificates for {server}: {error}") from error
+        raise ConfigError(f"cannot use the certificates for {server} ({source}): {error}") from error
     proxy = cluster.proxy_url or proxy_for(server.scheme, server.host, port_of(server), environment)
     if proxy:
         check_proxy(proxy)

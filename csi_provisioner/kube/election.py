@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.errors import KubeError, advice
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
@@ -229,12 +229,12 @@ class LeaderElector:
             try:
                 ours = await attempt()
             except KubeError as error:
-                self._report((error.code, error.reason), err=str(error))
+                self._report(error)
             else:
                 self._trouble = None
                 return ours
         if scope.cancelled_caught:
-            self._report((0, "Timeout"), err="no answer in time")
+            self._report(KubeError(0, "Timeout", "no answer in time"))
         return False
 
     async def _renew(self) -> bool:
@@ -339,16 +339,17 @@ class LeaderElector:
 
     # ---- what people are told
 
-    def _report(self, trouble: tuple[int, str], err: str) -> None:
+    def _report(self, error: KubeError) -> None:
+        trouble = (error.code, error.reason)
         if trouble == self._trouble:
-            log.v(3, "The election still has trouble", err=err)
+            log.v(3, "The election still has trouble", err=str(error))
             return
         self._trouble = trouble
-        lease, advice = f"{self._namespace}/{self._name}", self._advice(trouble[0])
-        log.error("The election has trouble, trying on", lease=lease, err=err, advice=advice)
+        lease = f"{self._namespace}/{self._name}"
+        log.error("The election has trouble, trying on", lease=lease, err=str(error), advice=self._advice(error))
 
-    def _advice(self, code: int) -> str:
-        match code:
+    def _advice(self, error: KubeError) -> str:
+        match error.code:
             case 403:
                 return (
                     "grant get, create and update on leases of API group coordination.k8s.io in namespace "
@@ -358,10 +359,8 @@ class LeaderElector:
                 return (
                     f"is there a namespace {self._namespace}? It is --leader-election-namespace, else that of the pod"
                 )
-            case 401:
-                return "check the credentials: the service account's token, or the user of the kubeconfig"
             case _:
-                return "is the API server up and reachable?"
+                return advice(error)
 
     def _tell(self, what: str) -> None:
         if self._events is not None and self._known is not None:

@@ -57,9 +57,21 @@ class KubeError(Exception):
         return self.code == 403
 
     @property
+    def unauthorized(self) -> bool:
+        """The server does not take our credentials, or we could not get any."""
+        return self.code == 401 or self.reason == "Credentials"
+
+    @property
     def unavailable(self) -> bool:
         """Asking the same again later may well work."""
         return self.code in (0, 429) or self.code >= 500
+
+
+def advice(error: KubeError) -> str:
+    """What to look at when nothing can be asked of the server at all."""
+    if error.unauthorized:
+        return "check the credentials: the service account's token, or the user of the kubeconfig"
+    return "is the API server up and reachable?"
 
 
 class _Cause(msgspec.Struct, gc=False):

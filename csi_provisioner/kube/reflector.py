@@ -16,7 +16,7 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.client import KubeClient, WatchEvent
-from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.errors import KubeError, advice
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 
@@ -159,28 +159,24 @@ class Reflector(Generic[T]):
             log.v(3, f"Cannot {verb} yet", kind=self.kind.__name__, err=str(error))
             return
         self._trouble = trouble
-        tell = log.error if error.code in (401, 403, 404) else log.warning
-        tell(
-            f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(verb, error.code)
-        )
+        tell = log.error if error.unauthorized or error.code in (403, 404) else log.warning
+        tell(f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(verb, error))
 
     def _resolve(self, verb: str) -> None:
         if self._trouble is not None and self._trouble[1] == verb:
             self._trouble = None
             log.info(f"Can {verb} again", kind=self.kind.__name__)
 
-    def _advice(self, verb: str, code: int) -> str:
+    def _advice(self, verb: str, error: KubeError) -> str:
         info = api_info(self.kind)
         group, where = info.resource.group, f"namespace {self._namespace}" if self._namespace else "the whole cluster"
-        match code:
+        match error.code:
             case 403:
                 return (
                     f"grant {verb} (with get, list and watch) on {info.plural} of API group {group or chr(34) * 2} "
                     f"in {where} to the service account of this process"
                 )
-            case 401:
-                return "check the credentials: the service account's token, or the user of the kubeconfig"
             case 404:
                 return f"{info.resource.api_version} {info.plural} is not served here: install what defines it"
             case _:
-                return "is the API server up and reachable?"
+                return advice(error)

@@ -210,6 +210,15 @@ async def test_a_server_behind_us_is_listed(api: FakeApi, store: Claims) -> None
     assert api.asked[-2:] == ["list", "watch 6"]
 
 
+async def test_credentials_that_cannot_be_had_are_not_the_servers_fault(
+    api: FakeApi, store: Claims, lines: list[str]
+) -> None:
+    api.list_errors = [KubeError(0, "Credentials", "cannot read the token file /t")]
+    async with following(api, store):
+        await trio.sleep(5)
+    assert lines[0].startswith("Cannot list, trying on: check the credentials")
+
+
 async def test_missing_permission_is_told_once_and_waited_out(api: FakeApi, store: Claims, lines: list[str]) -> None:
     api.list_errors = [KubeError(401)] * 2 + [FORBIDDEN] * 4 + [KubeError(404, "NotFound")] * 3
     async with following(api, store):
