@@ -99,7 +99,7 @@ class Race:
         try:
             has_room = await self._fitting.fits(claim, storage_class)
         except CallError as error:
-            return Retry(str(error))
+            return Retry(f"claim {kubernetes.key(claim)}: {error}")
         if Uid(uid) not in self._due:
             return DONE  # taken or deleted meanwhile
         if not has_room:

@@ -112,6 +112,17 @@ async def test_node_deployment_8_exhausted_sends_the_claim_back_into_the_race(cl
     assert any("ResourceExhausted" in line for line in cluster.events("data"))
 
 
+async def test_a_driver_that_is_away_is_said_with_the_claim(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = await deploy(cluster, "a")
+    driver.faults.add(Fault(rpc="GetCapacity", code="UNAVAILABLE", times=1))
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: cluster.is_bound("data"), limit=100)
+    assert 'error="claim default/data: GetCapacity: rpc error: code = Unavailable' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("size", "soonest"), [(2, 20.0), (50, 0.0)], ids=["had-no-room-and-stays-slow", "was-beaten-and-is-as-new"]
 )
