@@ -5,7 +5,7 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 """
 
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from itertools import chain
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from csi_provisioner.deletion.attachments import Attachments
 from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.outcome import Outcome
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.nodes.local import cluster as local_cluster
 from csi_provisioner.planning import deletion, gate
@@ -57,53 +58,30 @@ class Life:
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
         self._capacity = self._publishing(parts.capacity) if parts.capacity is not None else None
-        exclusive, retries = Exclusive(), parts.settings.retries
-        saver = Saver(
+        self._exclusive = Exclusive()
+        self._saver = saver = Saver(
             parts.kube,
             self._stores.volumes,
             parts.memory,
             written=self._announce,
             wake=lambda name: self._saves.wake(name),
         )
-        self._saver = saver
-        self._ownership = self._race(parts.local, exclusive) if parts.local is not None else None
+        self._ownership = self._race(parts.local) if parts.local is not None else None
         self._claims_work = self._claim_reconciler(saver)
         self._volumes_work = self._volume_reconciler()
-        self._claims = Loop(
-            CLAIMS,
-            self._claims_work.reconcile,
-            workers=retries.workers,
-            backoff=Backoff(retries.start, retries.maximum),
-            exclusive=exclusive,
-            metrics=parts.metrics.queue(CLAIMS),
-        )
-        self._volumes = Loop(
-            VOLUMES,
-            self._volumes_work.reconcile,
-            workers=retries.workers,
-            backoff=Backoff(retries.start, retries.maximum),
-            exclusive=exclusive,
-            metrics=parts.metrics.queue(VOLUMES),
-            id_of=self._claim_of,
-        )
-        self._saves = Loop(
+        clones_work = clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims)
+        retries = parts.settings.retries
+        self._claims = self._loop(CLAIMS, self._claims_work.reconcile, retries.workers)
+        self._volumes = self._loop(VOLUMES, self._volumes_work.reconcile, retries.workers, id_of=self._claim_of)
+        self._saves = self._loop(
             SAVES,
             saver.reconcile,
-            workers=save.WORKERS,
+            save.WORKERS,
+            id_of=self._claim_of_unsaved,
             backoff=Backoff(save.FIRST_DELAY, save.LONGEST_DELAY),
-            exclusive=exclusive,
-            metrics=parts.metrics.queue(SAVES),
-            id_of=lambda name: claim_uid(parts.memory.unsaved[name]) if name in parts.memory.unsaved else name,
         )
         # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
-        self._clones = Loop(
-            CLAIMS,
-            clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims).reconcile,
-            workers=retries.cloning_protection_workers,
-            backoff=Backoff(retries.start, retries.maximum),
-            exclusive=exclusive,
-            metrics=parts.metrics.queue(CLAIMS),
-        )
+        self._clones = self._loop(CLAIMS, clones_work.reconcile, retries.cloning_protection_workers)
         self._loops = [self._claims, self._volumes, self._saves, self._clones]
         if self._ownership is not None:
             self._loops.append(self._ownership.loop)
@@ -169,6 +147,26 @@ class Life:
 
     # ---- the parts
 
+    def _loop(
+        self,
+        name: str,
+        reconcile: Callable[[str], Awaitable[Outcome]],
+        workers: int,
+        *,
+        id_of: Callable[[str], str] = lambda key: key,
+        backoff: Backoff | None = None,
+    ) -> Loop:
+        retries = self._parts.settings.retries
+        return Loop(
+            name,
+            reconcile,
+            workers=workers,
+            backoff=backoff or Backoff(retries.start, retries.maximum),
+            exclusive=self._exclusive,
+            metrics=self._parts.metrics.queue(name),
+            id_of=id_of,
+        )
+
     def _topology(self) -> ClusterTopology:
         """Of this node alone where there is a provisioner on each, else of all nodes."""
         local, nodes, csinodes = self._parts.local, self._stores.nodes, self._stores.csinodes
@@ -203,7 +201,7 @@ class Life:
         parts = self._parts
         return Capacity(access, parts.settings, parts.driver, self._stores, parts.local, parts.metrics)
 
-    def _race(self, local: LocalNode, exclusive: Exclusive) -> Ownership:
+    def _race(self, local: LocalNode) -> Ownership:
         placement = self._placement({}, ())
         return Ownership(
             self._parts,
@@ -213,7 +211,7 @@ class Life:
             self._cluster,
             placement,
             self._gatherer(placement),
-            exclusive=exclusive,
+            exclusive=self._exclusive,
             won=lambda uid: self._claims.wake(uid),
         )
 
@@ -306,6 +304,10 @@ class Life:
 
     def _claim_of(self, name: str) -> str:
         volume = self._stores.volumes.get(name)
+        return name if volume is None else claim_uid(volume)
+
+    def _claim_of_unsaved(self, name: str) -> str:
+        volume = self._parts.memory.unsaved.get(name)
         return name if volume is None else claim_uid(volume)
 
     # ---- services beside the loops
