@@ -29,7 +29,8 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
                 obj = await _read(kube, namespace, owner)
             owner = _controller(obj, owner)
     except KubeError as error:
-        advice = "; NAMESPACE and POD_NAME have to name this process's pod" if owner.kind == "Pod" else ""
+        lost = error.not_found and owner.kind == "Pod"
+        advice = "; NAMESPACE and POD_NAME have to name this process's pod" if lost else ""
         raise OwnerError(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{advice}") from error
     return owner
 

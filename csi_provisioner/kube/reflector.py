@@ -160,20 +160,20 @@ class Reflector(Generic[T]):
             return
         self._trouble = trouble
         tell = log.error if error.unauthorized or error.code in (403, 404) else log.warning
-        tell(f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(verb, error))
+        tell(f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(error))
 
     def _resolve(self, verb: str) -> None:
         if self._trouble is not None and self._trouble[1] == verb:
             self._trouble = None
             log.info(f"Can {verb} again", kind=self.kind.__name__)
 
-    def _advice(self, verb: str, error: KubeError) -> str:
+    def _advice(self, error: KubeError) -> str:
         info = api_info(self.kind)
         group, where = info.resource.group, f"namespace {self._namespace}" if self._namespace else "the whole cluster"
         match error.code:
             case 403:
                 return (
-                    f"grant {verb} (with get, list and watch) on {info.plural} of API group {group or chr(34) * 2} "
+                    f"grant get, list and watch on {info.plural} of API group {group or chr(34) * 2} "
                     f"in {where} to the service account of this process"
                 )
             case 404:

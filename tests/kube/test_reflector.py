@@ -228,10 +228,10 @@ async def test_missing_permission_is_told_once_and_waited_out(api: FakeApi, stor
     grant = 'of API group "" in the whole cluster to the service account of this process'
     assert lines == [
         "Cannot list, trying on: check the credentials: the service account's token, or the user of the kubeconfig",
-        f"Cannot list, trying on: grant list (with get, list and watch) on persistentvolumeclaims {grant}",
+        f"Cannot list, trying on: grant get, list and watch on persistentvolumeclaims {grant}",
         "Cannot list, trying on: v1 persistentvolumeclaims is not served here: install what defines it",
         "Can list again: ",
-        f"Cannot watch, trying on: grant watch (with get, list and watch) on persistentvolumeclaims {grant}",
+        f"Cannot watch, trying on: grant get, list and watch on persistentvolumeclaims {grant}",
         "Can watch again: ",
     ]
 
