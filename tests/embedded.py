@@ -26,6 +26,7 @@ VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 """For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date."""
 
 SELECTED = "volume.kubernetes.io/selected-node"
+STEP = 0.2
 
 
 class Cluster:
@@ -102,6 +103,12 @@ class Cluster:
         calls = self.server.calls.of(kind=kind)
         writes = ("create", "update", "patch", "delete")
         return {verb: count for verb in writes if (count := sum(call.verb == verb for call in calls))}
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass. In small steps: a busy kernel may deliver late, and the clock jumps when all seem to wait."""
+        end = trio.current_time() + seconds
+        while (left := end - trio.current_time()) > 0:  # noqa: ASYNC110 - time, not an event
+            await trio.sleep(min(left, STEP))
 
     async def until(self, holds: Any, *, limit: float = 3600.0) -> None:
         with trio.fail_after(limit):

@@ -30,7 +30,6 @@ from tests.journeys import objects
 CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
 SNAPSHOT, CONTENT, ATTACHMENT = "VolumeSnapshot", "VolumeSnapshotContent", "VolumeAttachment"
 NAMESPACE = "default"
-STEP = 0.2
 # --extra-create-metadata: then the driver's faults can name a claim
 PROVISIONING = ProvisioningSettings(extra_create_metadata=True)
 
@@ -180,10 +179,7 @@ class Installation:
         return {series: float(value) for series, _, value in lines}
 
     async def rest(self, seconds: float) -> None:
-        """Let time pass. In small steps: a busy kernel may deliver late, and the clock jumps when all seem to wait."""
-        end = trio.current_time() + seconds
-        while (left := end - trio.current_time()) > 0:  # noqa: ASYNC110 - time, not an event
-            await trio.sleep(min(left, STEP))
+        await self.cluster.rest(seconds)
 
     async def until(self, holds: Callable[[], Any], limit: float = 3600.0) -> None:
         await self.cluster.until(holds, limit=limit)
