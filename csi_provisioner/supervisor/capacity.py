@@ -20,6 +20,7 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.settings import CapacitySettings, Settings
 from csi_provisioner.work.backoff import Backoff
@@ -66,16 +67,29 @@ async def _publication(
 ) -> Publication:
     try:
         found = await owner.find(kube, namespace, settings.pod_name or "", settings.ownerref_level)
-        served = await kube.discover("/apis/storage.k8s.io/v1")
     except OwnerError as error:
         raise _fatal(f"cannot tell the owner of CSIStorageCapacity objects: {error}") from error
-    except KubeError as error:
-        raise _fatal(f"cannot tell whether the cluster has CSIStorageCapacity objects: {error}") from error
-    if not any(resource["kind"] == "CSIStorageCapacity" for resource in served["resources"]):
-        raise _fatal("--enable-capacity: the cluster has no CSIStorageCapacity in storage.k8s.io/v1 (Kubernetes 1.24)")
+    await _probe(kube, namespace)
     if found is not None:
         log.info("Found the owner of CSIStorageCapacity objects", kind=found.kind, name=found.name, uid=found.uid)
     return Publication(driver, naming.managed_by(node), namespace, found)
+
+
+async def _probe(kube: KubeClient, namespace: str) -> None:
+    """Has the cluster the kind, and may we make such objects there? Asked with one that no server takes."""
+    invalid = CSIStorageCapacity(ObjectMeta(name="#%123-invalid-name", namespace=namespace))
+    try:
+        await kube.create(CSIStorageCapacity, invalid, namespace)
+    except KubeError as error:
+        if error.code == 422:
+            return
+        raise _fatal(
+            f"--enable-capacity: cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in "
+            f"namespace {namespace}: {error}"
+        ) from error
+    raise _fatal(
+        f"--enable-capacity: the API server took an invalid CSIStorageCapacity object in namespace {namespace}"
+    )
 
 
 def _expose(metrics: Metrics, *, central: bool) -> None:

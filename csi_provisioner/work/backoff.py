@@ -16,8 +16,8 @@ class Backoff:
         return self.delay(failures)
 
     def delay(self, failures: int) -> float:
-        """The delay after so many earlier failures; 2^63 s is beyond any maximum a flag can carry."""
-        return min(self._start * 2.0 ** min(failures, 63), self._maximum)
+        """The delay after so many earlier failures: none below 0, and 2^63 s is beyond any that a flag can carry."""
+        return max(0.0, min(self._start * 2.0 ** min(failures, 63), self._maximum))
 
     def failures(self, key: str) -> int:
         return self._failures.get(key, 0)

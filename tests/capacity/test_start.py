@@ -59,7 +59,21 @@ async def test_capacity_15_15_an_api_server_that_cannot_be_reached_ends_the_proc
     settings = cluster.settings(CONFIG, capacity=SETTINGS)
     settings = replace(settings, cluster=ClusterSettings(master=f"http://127.0.0.1:{port}"))
     assert await supervisor.run(settings, stop=trio.Event()) == 255
-    assert "cannot tell whether the cluster has CSIStorageCapacity" in capsys.readouterr().err
+    assert "cannot make CSIStorageCapacity objects" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [403, 404, 500])
+async def test_capacity_2_6_objects_that_cannot_be_made_end_the_process(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    """Also in a replica that stands by: process.md 3 step 20, 11.3."""
+    await cluster.driver(CONFIG)
+    cluster.server.faults.add(Fault(verb="create", kind=KIND, namespace="ns1", code=code, message="no way", times=None))
+    with trio.fail_after(60):
+        assert await supervisor.run(cluster.settings(CONFIG, capacity=SETTINGS), stop=trio.Event()) == 255
+    error = capsys.readouterr().err
+    assert "cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in namespace ns1" in error
+    assert "no way" in error
 
 
 @pytest.mark.parametrize(
@@ -152,7 +166,8 @@ async def test_capacity_12_metrics(cluster: Cluster) -> None:
     cluster.storage_class("slow", DRIVER)
     [port] = free_ports(1)
     for verb in ("create", "patch", "delete"):
-        cluster.server.faults.add(Fault(verb=verb, kind=KIND, delay=20.0, times=None))
+        after = 1 if verb == "create" else 0  # the start asks first
+        cluster.server.faults.add(Fault(verb=verb, kind=KIND, delay=20.0, skip=after, times=None))
     await cluster.driver(CONFIG)
     http = HttpSettings(endpoint=f"127.0.0.1:{port}")
     cluster.provisioner(cluster.settings(CONFIG, capacity=SETTINGS, http=http))

@@ -14,6 +14,12 @@ def test_2_2_delay_doubles_up_to_the_maximum(failures: int, delay: float) -> Non
     assert Backoff(1.0, 300.0).delay(failures) == delay
 
 
+@pytest.mark.parametrize(("start", "maximum"), [(-1.0, 300.0), (1.0, -2.0), (-1.0, -2.0), (0.0, 0.0)])
+def test_2_2_an_interval_below_zero_means_at_once(start: float, maximum: float) -> None:
+    """As process.md 1.2 lets it be given; what is told of the next try is no time of the past."""
+    assert [Backoff(start, maximum).delay(failures) for failures in (0, 5, 10_000)] == [0, 0, 0]
+
+
 def test_2_2_keys_count_apart_and_forget_starts_over() -> None:
     backoff = Backoff(1.0, 300.0)
     assert [backoff.next("a"), backoff.next("a"), backoff.next("b")] == [1, 2, 1]
