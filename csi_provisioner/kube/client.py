@@ -62,6 +62,8 @@ class Watch(Generic[T]):
         self._lines: deque[bytes] = deque()
         self._rest = b""
         self._doing = doing
+        self.line = b""
+        """The last event as it came."""
 
     def __aiter__(self) -> "Watch[T]":
         return self
@@ -70,7 +72,7 @@ class Watch(Generic[T]):
         while not self._lines:
             with naming(self._doing), mapped():
                 await self._more()
-        line = self._lines.popleft()
+        self.line = line = self._lines.popleft()
         try:
             event: WatchEvent[T] = self._decode(line)
         except msgspec.DecodeError as error:
@@ -221,14 +223,22 @@ class KubeClient:
         )
 
     async def change(
-        self, kind: type[T], name: str, namespace: str | None, *, seen: str, edit: Callable[[dict[str, Any]], bool]
+        self,
+        kind: type[T],
+        name: str,
+        namespace: str | None,
+        *,
+        seen: str,
+        edit: Callable[[dict[str, Any]], bool],
+        shown: bytes | None = None,
     ) -> T | None:
         """Edits the object as it was `seen` (a resourceVersion; "" for any), and only that (design.md 3 rule 5).
 
         `edit` works in place and says whether there is something to write; None if not. An object that has changed
-        meanwhile is a conflict, as one that changes while we write.
+        meanwhile is a conflict, as one that changes while we write. `shown` is the watch's event of that version, for
+        who has kept it: then the object is not asked for again.
         """
-        obj = await self.get_untyped(kind, name, namespace)
+        obj = untyped(shown)["object"] if shown else await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")
         if seen and version != seen:
             text = "it has changed since it was looked at"

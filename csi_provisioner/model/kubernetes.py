@@ -99,6 +99,7 @@ class PersistentVolumeClaim(NamespacedResourceG, msgspec.Struct, omit_defaults=T
     status: Phase = msgspec.field(default_factory=Phase)
     apiVersion: str | None = None
     kind: str | None = None
+    shown: bytes | None = None  # not the API's: the watch event of a claim that is to be changed as it stands
 
 
 # ---- volumes

@@ -18,6 +18,13 @@ def is_to_check(claim: PersistentVolumeClaim) -> bool:
     return bool(claim.metadata.deletionTimestamp) and finalizers.present(claim, CLONE_FINALIZER)
 
 
+def keep_shown(claim: PersistentVolumeClaim, event: bytes) -> None:
+    """Told of every claim before it is cached: of those that wait for us the event itself is kept, so that they can be
+    let go as they are, in one request. In two, the volume controller often takes its own finalizer off in between."""
+    if is_to_check(claim):
+        claim.shown = event
+
+
 class CloneReconciler:
     """`unfinished` are all claims that may still be cloned, also deleted ones whose volume is being made."""
 
@@ -45,6 +52,7 @@ class CloneReconciler:
                 meta.namespace,
                 seen=meta.resourceVersion,
                 edit=lambda raw: finalizers.remove(raw, CLONE_FINALIZER),
+                shown=claim.shown,
             )
         except KubeError as error:
             return DONE if error.not_found else Retry(str(error))

@@ -94,6 +94,23 @@ async def test_12_2_nothing_of_the_cached_claim_is_changed_p19_sources_8(site: I
     assert site.finalizers(CLAIM, "source") == [FIRST, LAST]
 
 
+async def test_12_2_it_is_let_go_in_one_request_with_all_that_we_do_not_model(site: Installation) -> None:
+    """As in the reference, and soon enough for the volume controller's own finalizer to go after it."""
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].insert(0, FIRST))
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"].update(annotations={"unknown": "kept"}))
+    site.edit(CLAIM, "source", lambda claim: claim["spec"].update(volumeAttributesClassName="kept"))
+    await site.rest(1)
+    site.delete(CLAIM, "source")
+    await site.until(lambda: CLONE_FINALIZER not in site.finalizers(CLAIM, "source"))
+    left = site.get(CLAIM, "source")
+    assert left["metadata"]["finalizers"] == [FIRST]
+    assert left["metadata"]["annotations"]["unknown"] == "kept"
+    assert left["spec"]["volumeAttributesClassName"] == "kept"
+    assert site.requests.of("get", CLAIM, name="source") == []
+
+
 async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
     """A clone that is bound is no event of its source."""
     await _cloning(site)
