@@ -30,8 +30,8 @@ REPLAYED_AT_ONCE = 200
 
 
 class Reflector(Generic[T]):
-    """`resync` seconds apart, handlers are called for every kept object; None = never. `seen` is told of each object
-    that an event shows, with the event's own bytes, before the store is.
+    """`resync` seconds apart, handlers are called for every kept object; None = never. `on_event` is told of each
+    object that an event shows, with the event's own bytes, before the store is.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Reflector(Generic[T]):
         namespace: str | None = None,
         label_selector: str | None = None,
         resync: float | None = None,
-        seen: Callable[[T, bytes], None] | None = None,
+        on_event: Callable[[T, bytes], None] | None = None,
         inactivity: float = 70.0,  # a bookmark comes each minute, also when nothing happens
         page: int = 500,
         random: Callable[[], float] = randomness.random,
@@ -54,7 +54,7 @@ class Reflector(Generic[T]):
         self._namespace = namespace
         self._selector = label_selector
         self._resync = resync
-        self._seen = seen
+        self._on_event = on_event
         self._inactivity = inactivity
         self._page = page
         self._random = random
@@ -123,8 +123,8 @@ class Reflector(Generic[T]):
                     self._resolve("watch")
                     silence.deadline = opened + self._inactivity
                     async for event in events:
-                        if self._seen is not None:
-                            self._seen(event.object, events.line)
+                        if self._on_event is not None:
+                            self._on_event(event.object, events.line)
                         version = self._show(event) or version
                         silence.deadline = trio.current_time() + self._inactivity
                     return watching.Closed(version, trio.current_time() - opened)

@@ -62,7 +62,7 @@ async def follow(
 ) -> None:
     """Watch until cancelled; started once every store is whole. A missing right keeps it waiting, with error logs."""
     reflectors: list[Reflector[Any]] = [
-        Reflector(kube, PersistentVolumeClaim, kept.claims, resync=RESYNC, seen=clones.keep_shown),
+        Reflector(kube, PersistentVolumeClaim, kept.claims, resync=RESYNC, on_event=clones.keep_shown),
         Reflector(kube, PersistentVolume, kept.volumes, resync=RESYNC),
         Reflector(kube, StorageClass, kept.storage_classes, resync=RESYNC),
     ]
