@@ -65,7 +65,7 @@ async def real(folder: Path) -> AsyncIterator[Cluster]:
     """etcd, kube-apiserver, kube-controller-manager, kube-scheduler; the provisioner has the rights of kustomize/."""
     programs = binaries()
     if programs is None:
-        raise RuntimeError("no control plane: set KUBEBUILDER_ASSETS, or have ../shared beside the repository")
+        raise RuntimeError("no control plane: set KUBEBUILDER_ASSETS, or install Go 1.26")
     plane = ControlPlane(folder, programs)
     audit = _Audit(plane)
 

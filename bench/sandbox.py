@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from csi_provisioner.sandbox.api.server import ApiServer, serve
+from sandbox.api.server import ApiServer, serve
 
 
 def _requests(server: ApiServer) -> str:

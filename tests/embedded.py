@@ -16,11 +16,11 @@ import trio
 import trio.testing
 
 from csi_provisioner import supervisor
-from csi_provisioner.sandbox.api.errors import Object
-from csi_provisioner.sandbox.api.objects import Objects
-from csi_provisioner.sandbox.api.server import ApiServer, serve
-from csi_provisioner.sandbox.driver import Config, Driver
 from csi_provisioner.settings import ClusterSettings, CsiSettings, Settings
+from sandbox.api.errors import Object
+from sandbox.api.objects import Objects
+from sandbox.api.server import ApiServer, serve
+from sandbox.driver import Config, Driver
 
 VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 """For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date."""

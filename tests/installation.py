@@ -18,12 +18,12 @@ from loguru import logger
 
 from csi_provisioner import supervisor
 from csi_provisioner.logs import configure
-from csi_provisioner.sandbox.api.errors import Object
-from csi_provisioner.sandbox.api.faults import Fault as ApiFault
-from csi_provisioner.sandbox.driver import Config, Driver, Fault
-from csi_provisioner.sandbox.driver.server import Call
-from csi_provisioner.sandbox.driver.state import Wanted
 from csi_provisioner.settings import HttpSettings, LogSettings, ProvisioningSettings, Settings
+from sandbox.api.errors import Object
+from sandbox.api.faults import Fault as ApiFault
+from sandbox.driver import Config, Driver, Fault
+from sandbox.driver.server import Call
+from sandbox.driver.state import Wanted
 from tests.embedded import VIRTUAL, Cluster, embedded
 from tests.journeys import objects
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import trio
 
-from csi_provisioner.sandbox.api.errors import Object
-from csi_provisioner.sandbox.driver import GIB, Config, Driver, Pool
 from csi_provisioner.settings import CapacitySettings
+from sandbox.api.errors import Object
+from sandbox.driver import GIB, Config, Driver, Pool
 from tests.capacity.objects import DRIVER, LABELS
 from tests.embedded import Cluster
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import trio
 
-from csi_provisioner.sandbox.api.faults import Fault as Refusal
-from csi_provisioner.sandbox.driver import Driver, Fault
 from csi_provisioner.settings import RetrySettings
+from sandbox.api.faults import Fault as Refusal
+from sandbox.driver import Driver, Fault
 from tests.capacity.objects import DRIVER, LABELS
 from tests.capacity.publishing import CONFIG, KIND, SETTINGS, ZONE, exists, made, start
 from tests.embedded import VIRTUAL, Cluster

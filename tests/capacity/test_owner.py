@@ -8,7 +8,7 @@ import pytest
 from csi_provisioner.capacity import owner
 from csi_provisioner.capacity.owner import OwnerError
 from csi_provisioner.kube.client import KubeClient, connect
-from csi_provisioner.sandbox.driver import Config
+from sandbox.driver import Config
 from tests.embedded import VIRTUAL, Cluster
 
 SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "p", "uid": "2-2", "controller": True}

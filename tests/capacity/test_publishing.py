@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.sandbox.api.faults import Fault
 from csi_provisioner.settings import CapacitySettings
+from sandbox.api.faults import Fault
 from tests.capacity.objects import DRIVER, LABELS
 from tests.capacity.publishing import KIND, SETTINGS, ZONE, exists, made, start
 from tests.embedded import VIRTUAL, Cluster

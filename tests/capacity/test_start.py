@@ -11,9 +11,9 @@ import trio
 from csi_provisioner import supervisor
 from csi_provisioner.configuration import read
 from csi_provisioner.flags import FLAGS
-from csi_provisioner.sandbox.api.faults import Fault
-from csi_provisioner.sandbox.driver import Config
 from csi_provisioner.settings import ClusterSettings, HttpSettings, LogSettings, NodeSettings
+from sandbox.api.faults import Fault
+from sandbox.driver import Config
 from tests.capacity.objects import DRIVER
 from tests.capacity.publishing import CONFIG, KIND, SETTINGS, exists, made, start
 from tests.cluster.controlplane import free_ports

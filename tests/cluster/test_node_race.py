@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from csi_provisioner import supervisor
-from csi_provisioner.sandbox.driver import GIB, Config, Driver, Pool
 from csi_provisioner.settings import ClusterSettings, CsiSettings, NodeSettings, Settings
+from sandbox.driver import GIB, Config, Driver, Pool
 from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import CLAIMS, CLASSES, VOLUMES, Api, Object
 from tests.sandbox.api.conftest import entering

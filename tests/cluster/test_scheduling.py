@@ -16,7 +16,6 @@ import pytest
 import trio
 
 from csi_provisioner import supervisor
-from csi_provisioner.sandbox.driver import GIB, Config, Driver, Fault, Pool
 from csi_provisioner.settings import (
     CapacitySettings,
     ClusterSettings,
@@ -25,6 +24,7 @@ from csi_provisioner.settings import (
     RetrySettings,
     Settings,
 )
+from sandbox.driver import GIB, Config, Driver, Fault, Pool
 from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import CLAIMS, CLASSES, EVENTS, VOLUMES, Api, Object
 from tests.sandbox.api.conftest import entering

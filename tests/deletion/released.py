@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from csi_provisioner.sandbox.driver.state import Wanted
+from sandbox.driver.state import Wanted
 from tests.installation import VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
 

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 import trio
 
-from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from csi_provisioner.settings import NodeSettings
+from sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.deletion.released import PROVISIONED_BY, attached, released
 from tests.installation import ATTACHMENT, CLASS, VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from csi_provisioner.sandbox.api.faults import Fault
+from sandbox.api.faults import Fault
 from tests.journeys.embedded import Embedded
 from tests.journeys.objects import CLAIM, CLASS
 from tests.journeys.world import Rule

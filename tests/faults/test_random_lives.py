@@ -13,8 +13,8 @@ import pytest
 import trio
 from loguru import logger
 
-from csi_provisioner.sandbox.api.faults import Fault as ApiFault
-from csi_provisioner.sandbox.driver import Fault
+from sandbox.api.faults import Fault as ApiFault
+from sandbox.driver import Fault
 from tests.installation import CLAIM, PROVISIONING, VOLUME, Installation, site
 
 __all__ = ["site"]

@@ -11,10 +11,10 @@ import trio
 from loguru import logger
 
 from csi_provisioner import supervisor
-from csi_provisioner.sandbox.api.server import ApiServer
-from csi_provisioner.sandbox.demo import settings
-from csi_provisioner.sandbox.driver import Config, Driver, Fault
 from csi_provisioner.settings import Settings
+from sandbox.api.server import ApiServer
+from sandbox.demo import settings
+from sandbox.driver import Config, Driver, Fault
 from tests.cluster.controlplane import free_ports
 from tests.journeys.objects import GIB
 from tests.journeys.world import Call, Rule, World

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from csi_provisioner.sandbox.api.errors import Object
-from csi_provisioner.sandbox.driver import GIB, Config, Driver, Pool
 from csi_provisioner.settings import NodeSettings, Settings
+from sandbox.api.errors import Object
+from sandbox.driver import GIB, Config, Driver, Pool
 from tests.embedded import Cluster
 from tests.nodes.objects import DRIVER, SELECTED
 

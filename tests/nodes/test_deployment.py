@@ -6,14 +6,14 @@ import pytest
 import trio
 
 from csi_provisioner import supervisor
-from csi_provisioner.sandbox.api.errors import Object
-from csi_provisioner.sandbox.driver import GIB, Config, Fault
 from csi_provisioner.settings import (
     CapacitySettings,
     ClusterSettings,
     NodeSettings,
     ProvisioningSettings,
 )
+from sandbox.api.errors import Object
+from sandbox.driver import GIB, Config, Fault
 from tests.embedded import VIRTUAL, Cluster
 from tests.nodes.deployed import CLAIM, KEY, VOLUME, annotate, config, deploy, settings
 from tests.nodes.objects import DRIVER

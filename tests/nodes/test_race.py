@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import trio
 
-from csi_provisioner.sandbox.api.faults import Fault as Refusal
-from csi_provisioner.sandbox.driver import GIB, Fault
 from csi_provisioner.settings import RetrySettings
+from sandbox.api.faults import Fault as Refusal
+from sandbox.driver import GIB, Fault
 from tests.embedded import VIRTUAL, Cluster
 from tests.nodes.deployed import CLAIM, annotate, deploy, unselect, volumes
 from tests.nodes.objects import DRIVER, SELECTED

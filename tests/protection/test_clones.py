@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
+from sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.installation import CLAIM, CLASS, Installation
 from tests.journeys.objects import CLONE_FINALIZER, from_claim
 

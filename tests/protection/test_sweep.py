@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from csi_provisioner.settings import Gates, ProvisioningSettings, RetrySettings
+from sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.installation import CLAIM, CLASS, NAMESPACE, SECRET, SNAPSHOT, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.sandbox.api.errors import Object
+from sandbox.api.errors import Object
 from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_claim, from_snapshot
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from csi_provisioner.sandbox.driver import Config
+from sandbox.driver import Config
 from tests.installation import CLAIM, CLASS, VOLUME, Installation
 from tests.journeys.objects import from_claim
 

@@ -8,9 +8,9 @@ import trio
 from lightkube.core.resource import api_info
 
 from csi_provisioner.model.kubernetes import CSINode
-from csi_provisioner.sandbox.driver import Config, Driver, Fault, Pool
-from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES
 from csi_provisioner.settings import CsiSettings, ProvisioningSettings, Settings
+from sandbox.driver import Config, Driver, Fault, Pool
+from sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.embedded import SELECTED, VIRTUAL, Cluster, embedded
 
 DRIVER = "disk.acme.test"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from csi_provisioner.sandbox.demo import Demo, FailedError, main
+from sandbox.demo import Demo, FailedError, main
 
 STEPS = (
     "claim created",
@@ -61,7 +61,7 @@ def test_refused_flags_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "csi_provisioner.sandbox", *arguments]
+    command = [sys.executable, "-m", "sandbox", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

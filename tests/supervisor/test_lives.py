@@ -4,7 +4,7 @@ import msgspec
 import pytest
 import trio
 
-from csi_provisioner.sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
+from sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.installation import CLAIM, VOLUME, Installation
 from tests.journeys.objects import from_claim
 

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 import trio
 
-from csi_provisioner.sandbox.api.objects import Objects
-from csi_provisioner.sandbox.api.server import ApiServer, serve
+from sandbox.api.objects import Objects
+from sandbox.api.server import ApiServer, serve
 from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import Api
 

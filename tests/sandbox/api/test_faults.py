@@ -5,9 +5,9 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.sandbox.api.faults import Fault
-from csi_provisioner.sandbox.api.objects import Objects
-from csi_provisioner.sandbox.api.server import ApiServer
+from sandbox.api.faults import Fault
+from sandbox.api.objects import Objects
+from sandbox.api.server import ApiServer
 from tests.sandbox.api.client import config_map
 from tests.sandbox.api.conftest import running
 

@@ -60,7 +60,7 @@ class Kubectl:
 async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
     programs = binaries()
     if programs is None:
-        pytest.skip("no kubectl: set KUBEBUILDER_ASSETS, or have ../shared/controlplane/build beside the repository")
+        pytest.skip("no kubectl: set KUBEBUILDER_ASSETS, or install Go 1.26")
     async with running() as server:
         kubeconfig = tmp_path / "kubeconfig"
         kubeconfig.write_text(server.kubeconfig_text())

@@ -1,6 +1,6 @@
 """Namespaces and definitions take with them what they rule over."""
 
-from csi_provisioner.sandbox.api.objects import Objects
+from sandbox.api.objects import Objects
 from tests.sandbox.api.client import config_map
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.sandbox.api.errors import ApiError
-from csi_provisioner.sandbox.api.patches import json_patch, merge, strategic
+from sandbox.api.errors import ApiError
+from sandbox.api.patches import json_patch, merge, strategic
 
 # RFC 7396, appendix A
 MERGES: list[tuple[Any, Any, Any]] = [

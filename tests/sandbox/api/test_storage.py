@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.sandbox.api.errors import ApiError
-from csi_provisioner.sandbox.api.kinds import Kind
-from csi_provisioner.sandbox.api.storage import Change, Key, Storage
+from sandbox.api.errors import ApiError
+from sandbox.api.kinds import Kind
+from sandbox.api.storage import Change, Key, Storage
 
 KIND = Kind("Thing", "things")
 KEYS: list[Key] = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "z")]

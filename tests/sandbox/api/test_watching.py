@@ -9,10 +9,10 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from csi_provisioner.sandbox.api import watching
-from csi_provisioner.sandbox.api.objects import Objects
-from csi_provisioner.sandbox.api.server import ApiServer
-from csi_provisioner.sandbox.api.storage import Storage
+from sandbox.api import watching
+from sandbox.api.objects import Objects
+from sandbox.api.server import ApiServer
+from sandbox.api.storage import Storage
 from tests.sandbox.api.client import config_map
 from tests.sandbox.api.conftest import running
 from tests.sandbox.api.lines import Lines, stream

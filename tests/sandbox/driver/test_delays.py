@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.sandbox.driver import Driver, Fault
+from sandbox.driver import Driver, Fault
 from tests.sandbox.driver.client import connected, creation
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from csi_provisioner.model import csi
-from csi_provisioner.sandbox.driver import Config, Driver, Fault, Pool, serve
+from sandbox.driver import Config, Driver, Fault, Pool, serve
 from tests.sandbox.driver.client import Client, connected, creation
 
 EAST, WEST = {"zone": "east"}, {"zone": "west"}

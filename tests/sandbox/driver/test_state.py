@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.sandbox.driver.config import GIB, Config, Pool
-from csi_provisioner.sandbox.driver.disk import Disk
-from csi_provisioner.sandbox.driver.state import Refused, State, Wanted, page
+from sandbox.driver.config import GIB, Config, Pool
+from sandbox.driver.disk import Disk
+from sandbox.driver.state import Refused, State, Wanted, page
 
 EAST, WEST = {"zone": "east"}, {"zone": "west"}
 

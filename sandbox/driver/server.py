@@ -1,0 +1,176 @@
+"""The driver as a whole: its services behind one socket, every call logged, faults applied. What the tests hold in
+their hands.
+
+A Driver outlives its socket: `serve` can be ended and started again on the same path, with the same volumes, and with
+another Config in between when a new version of a driver is to be played.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Never
+
+import trio
+
+from csi_provisioner.model import csi
+from sandbox.driver import bridge
+from sandbox.driver.config import Config
+from sandbox.driver.controller import Controller
+from sandbox.driver.disk import Disk
+from sandbox.driver.faults import Fault, Faults
+from sandbox.driver.identity import Identity
+from sandbox.driver.node import Node
+from sandbox.driver.state import Refused, State
+
+# Which capability a call needs to be there at all. Calls of the services that are not named here are always there.
+_NEEDS = {
+    "CreateVolume": "CREATE_DELETE_VOLUME",
+    "DeleteVolume": "CREATE_DELETE_VOLUME",
+    "ListVolumes": "LIST_VOLUMES",
+    "GetCapacity": "GET_CAPACITY",
+    "CreateSnapshot": "CREATE_DELETE_SNAPSHOT",
+    "DeleteSnapshot": "CREATE_DELETE_SNAPSHOT",
+    "ListSnapshots": "LIST_SNAPSHOTS",
+    "GetSnapshot": "GET_SNAPSHOT",
+    "ControllerExpandVolume": "EXPAND_VOLUME",
+    "ControllerGetVolume": "GET_VOLUME",
+    "ControllerModifyVolume": "MODIFY_VOLUME",
+}
+
+_NOT_SERVED = frozenset({"ControllerPublishVolume", "ControllerUnpublishVolume"})
+
+Method = Callable[[Any], Awaitable[Any]]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call as the driver saw it. `deadline` is what the client gave it, in seconds; `code` is None until it has
+    ended.
+    """
+
+    rpc: str
+    request: Any
+    deadline: float | None
+    running: bool = True
+    cancelled: bool = False
+    code: str | None = None
+
+
+class Driver:
+    """The embedded driver: `state` to look at, `faults` to add to, `calls` to read, `wait_until` to wait on."""
+
+    def __init__(self, config: Config | None = None, *, folder: Path | None = None) -> None:
+        self.config = config or Config()
+        self.state = State(self.config, Disk(folder) if folder else None)
+        self.faults = Faults(self.config.faults)
+        self.calls: list[Call] = []
+        self.on_call: Callable[[Call], None] = lambda call: None  # told when a call begins and when it has ended
+        self._break: Callable[[], None] = lambda: None
+        self._changed = trio.Event()
+
+    def made(self, rpc: str, *, running: bool | None = None) -> list[Call]:
+        """The calls of one kind so far; `running` keeps those that have (not) ended."""
+        return [call for call in self.calls if call.rpc == rpc and running in (None, call.running)]
+
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait for something that only changes with a call's begin or end."""
+        while not holds():
+            await self._changed.wait()
+
+    def break_connections(self) -> None:
+        """Cut every open connection without a word; clients may connect again."""
+        self._break()
+
+    async def serve(
+        self, path: str | Path, *, task_status: trio.TaskStatus["Driver"] = trio.TASK_STATUS_IGNORED
+    ) -> Never:
+        """Listen on the socket until cancelled. The socket is gone afterwards."""
+        services = [Identity(self.config), Controller(self.config, self.state), Node(self.config)]
+        try:
+            async with trio.open_nursery() as nursery:
+                self._break = await nursery.start(bridge.listen, str(path), services, self._answer)
+                task_status.started(self)
+        finally:
+            Path(path).unlink(missing_ok=True)  # noqa: ASYNC240 - no await after a cancellation
+        raise AssertionError("listen returned")
+
+    async def _answer(self, rpc: str, method: Method, request: Any, deadline: float | None) -> Any:
+        call = Call(rpc, request, deadline)
+        self.calls.append(call)
+        self._tell(call)
+        try:
+            response = await self._respond(call, method)
+            call.code = "OK"
+        except Refused as refused:
+            call.code = refused.code
+            raise
+        except trio.Cancelled:
+            call.cancelled = True
+            raise
+        finally:
+            call.running = False
+            self._tell(call)
+        return response
+
+    def _tell(self, call: Call) -> None:
+        self.on_call(call)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _respond(self, call: Call, method: Method) -> Any:
+        needed = _NEEDS.get(call.rpc)
+        if call.rpc in _NOT_SERVED or (needed and needed not in self.config.controller):
+            raise Refused("UNIMPLEMENTED", f"this driver has no {call.rpc}")
+        fault = self.faults.take(call.rpc, self._subjects(call.request))
+        if fault is None:
+            return await method(call.request)
+        await trio.sleep(fault.delay)
+        if fault.gate:
+            await self.faults.gate(fault.gate).wait()
+        if fault.hang:
+            await trio.sleep_forever()
+        if fault.code:
+            if fault.created:
+                await method(call.request)
+            raise Refused(fault.code, fault.message)
+        return _altered(await method(call.request), fault)
+
+    def _subjects(self, request: Any) -> list[str]:
+        """What a fault's pattern is searched in: the volume's name and id, and the claim's name where it is known."""
+        name, id_ = getattr(request, "name", ""), getattr(request, "volume_id", "")
+        volume = self.state.volumes.get(id_)
+        parameters = getattr(request, "parameters", {}) or (volume.parameters if volume else {})
+        keys = ("csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pvc/name")
+        claim = "/".join(parameters[key] for key in keys if key in parameters)
+        return [subject for subject in (name, id_, volume.name if volume else "", claim) if subject]
+
+
+def _altered(response: Any, fault: Fault) -> Any:
+    if isinstance(response, csi.ProbeResponse):
+        return csi.ProbeResponse(ready=not fault.not_ready)
+    if not isinstance(response, csi.CreateVolumeResponse) or response.volume is None:
+        return response
+    volume = response.volume
+    volume.capacity_bytes += fault.capacity_delta
+    if fault.volume_id is not None:
+        volume.volume_id = fault.volume_id
+    if fault.volume_context is not None:
+        volume.volume_context = fault.volume_context
+    if fault.accessible_topology is not None:
+        volume.accessible_topology = [csi.Topology(segments=segments) for segments in fault.accessible_topology]
+    if fault.drop_content_source:
+        volume.content_source = None
+    return csi.CreateVolumeResponse() if fault.no_volume else response
+
+
+async def serve(
+    path: str | Path,
+    config: Config | None = None,
+    *,
+    folder: Path | None = None,
+    task_status: trio.TaskStatus[Driver] = trio.TASK_STATUS_IGNORED,
+) -> Never:
+    """A new driver on this socket; `started` gives it. To serve the same volumes again later, keep the Driver and use
+    its `serve`.
+    """
+    await Driver(config, folder=folder).serve(path, task_status=task_status)
