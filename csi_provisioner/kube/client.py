@@ -21,16 +21,26 @@ from lightkube.core.generic_client import ALL_NS, GenericAsyncClient
 from lightkube.core.resource import NamespacedResourceG, Resource, api_info
 from lightkube.types import PatchType
 
-from csi_provisioner.kube.config import resolve
+from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender, mapped
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
-from csi_provisioner.settings import ClusterSettings
 
-__all__ = ["ConfigError", "KubeClient", "KubeError", "Page", "TokenBucket", "Watch", "WatchEvent", "connect"]
+__all__ = [
+    "Cluster",
+    "ConfigError",
+    "KubeClient",
+    "KubeError",
+    "Page",
+    "TokenBucket",
+    "Watch",
+    "WatchEvent",
+    "connect",
+    "resolve",
+]
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
@@ -301,10 +311,9 @@ class KubeClient:
 
 
 async def connect(
-    settings: ClusterSettings, *, user_agent: str, limit: TokenBucket | None = None, deadline: float = DEADLINE
+    cluster: Cluster, *, user_agent: str, limit: TokenBucket | None = None, deadline: float = DEADLINE
 ) -> KubeClient:
-    """A client of the cluster that the settings lead to, with connections of its own; ConfigError if there is none."""
-    cluster = resolve(settings)
+    """A client with connections of its own; its credentials are those of all clients of `cluster`."""
     host = cluster.server.netloc.decode()  # and no more of the URL: a password may be in it
     log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
     headers = [("User-Agent", user_agent), *cluster.headers]

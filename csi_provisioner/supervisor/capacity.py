@@ -17,7 +17,7 @@ from csi_provisioner.capacity.objects import Publication
 from csi_provisioner.capacity.owner import OwnerError
 from csi_provisioner.capacity.publisher import Publisher
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
@@ -38,9 +38,9 @@ class Access:
 
 
 @asynccontextmanager
-async def access(settings: Settings, driver: str, metrics: Metrics) -> AsyncIterator[Access | None]:
+async def access(cluster: Cluster, settings: Settings, driver: str, metrics: Metrics) -> AsyncIterator[Access | None]:
     """None without `--enable-capacity`. Raises ExitError."""
-    capacity, cluster = settings.capacity, settings.cluster
+    capacity, limits = settings.capacity, settings.cluster
     if not capacity.enabled:
         yield None
         return
@@ -52,7 +52,7 @@ async def access(settings: Settings, driver: str, metrics: Metrics) -> AsyncIter
             f"--capacity-ownerref-level={capacity.ownerref_level} needs the environment variable POD_NAME to find the "
             "owner of CSIStorageCapacity objects; -1 stands for no owner"
         )
-    limit = TokenBucket(cluster.capacity_qps, cluster.capacity_burst) if cluster.capacity_qps else None
+    limit = TokenBucket(limits.capacity_qps, limits.capacity_burst) if limits.capacity_qps else None
     kube = await connect(cluster, limit=limit, user_agent=f"csi-provisioner/{__version__}")
     try:
         node = settings.nodes.node_name if settings.nodes.enabled else None

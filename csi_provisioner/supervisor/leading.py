@@ -10,7 +10,7 @@ import trio
 
 from csi_provisioner import __version__
 from csi_provisioner.kube import election
-from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.client import Cluster, connect
 from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
@@ -32,7 +32,9 @@ class Leadership:
         """What is wrong; None while all is well."""
         return self._elector.health() if self._elector is not None else None
 
-    async def run(self, driver: str, events: EventRecorder, lead: Callable[[], Awaitable[None]]) -> None:
+    async def run(
+        self, cluster: Cluster, driver: str, events: EventRecorder, lead: Callable[[], Awaitable[None]]
+    ) -> None:
         """Runs `lead` once it may, and until it ends. Raises LeaseLostError when the lease is lost meanwhile."""
         if not self.sought:
             await lead()
@@ -40,7 +42,7 @@ class Leadership:
         settings = self._settings.election
         identity = election.unique_identity(socket.gethostname())
         # A client of its own, without a limit: busy workers must never delay a renewal (design.md 3, rule 8).
-        client = await connect(self._settings.cluster, user_agent=f"csi-provisioner/{__version__} (leader election)")
+        client = await connect(cluster, user_agent=f"csi-provisioner/{__version__} (leader election)")
         try:
             self._elector = LeaderElector(
                 client,

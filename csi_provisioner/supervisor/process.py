@@ -18,7 +18,7 @@ from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import StartError, WrongDriverError
 from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
-from csi_provisioner.kube.client import ConfigError, KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.election import LeaseLostError
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
@@ -114,8 +114,9 @@ class _Process:
     # ---- start
 
     async def _start_and_work(self, services: trio.Nursery) -> None:
-        cluster = self._settings.cluster
-        limit = TokenBucket(cluster.qps, cluster.burst) if cluster.qps else None
+        wanted = self._settings.cluster
+        cluster = resolve(wanted)  # once: all clients share its credentials
+        limit = TokenBucket(wanted.qps, wanted.burst) if wanted.qps else None
         kube = await connect(cluster, limit=limit, user_agent=f"csi-provisioner/{__version__}")
         try:
             provisioning = await self._gated(kube)
@@ -125,9 +126,9 @@ class _Process:
                 log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)
                 facts, local = await self._meet_first(driver)
-                async with capacity.access(self._settings, facts.name, self._metrics) as access:
+                async with capacity.access(cluster, self._settings, facts.name, self._metrics) as access:
                     self._listen(services)
-                    await self._work(kube, driver, facts, provisioning, local, access)
+                    await self._work(cluster, kube, driver, facts, provisioning, local, access)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await kube.aclose()
@@ -215,6 +216,7 @@ class _Process:
 
     async def _work(
         self,
+        cluster: Cluster,
         kube: KubeClient,
         driver: Driver,
         facts: DriverFacts,
@@ -256,7 +258,7 @@ class _Process:
 
         async with trio.open_nursery() as telling:
             await telling.start(events.run)
-            await self._leadership.run(facts.name, events, lead)
+            await self._leadership.run(cluster, facts.name, events, lead)
             with trio.move_on_after(LAST_EVENTS):
                 await events.wait_written()
             telling.cancel_scope.cancel()

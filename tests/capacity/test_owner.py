@@ -7,7 +7,7 @@ import pytest
 
 from csi_provisioner.capacity import owner
 from csi_provisioner.capacity.owner import OwnerError
-from csi_provisioner.kube.client import KubeClient, connect
+from csi_provisioner.kube.client import KubeClient, connect, resolve
 from sandbox.driver import Config
 from tests.embedded import VIRTUAL, Cluster
 
@@ -25,7 +25,7 @@ def anyio_backend() -> object:
 @pytest.fixture
 async def kube(cluster: Cluster) -> AsyncIterator[KubeClient]:
     settings = cluster.settings(Config()).cluster
-    client = await connect(settings, user_agent="test")
+    client = await connect(resolve(settings), user_agent="test")
     yield client
     await client.aclose()
 

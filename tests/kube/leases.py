@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.client import connect, resolve
 from csi_provisioner.kube.election import LeaderElector, LeaseLostError
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ClusterSettings, ElectionSettings
@@ -98,7 +98,9 @@ async def candidates(api: LeaseApi) -> AsyncIterator[tuple[Start, Server]]:
     async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
 
         async def start(identity: str, **settings: Any) -> Candidate:
-            client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+            client = await connect(
+                resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1"
+            )
             clients.push_async_callback(client.aclose)
             candidate = Candidate(
                 LeaderElector(

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from csi_provisioner.kube.client import KubeClient, KubeError, connect
+from csi_provisioner.kube.client import KubeClient, KubeError, connect, resolve
 from csi_provisioner.model.kubernetes import PersistentVolume
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Asked, Server, reply, serving
@@ -63,7 +63,7 @@ async def client_behind(folder: Path, server: Server, authority: trustme.CA, pro
     }
     path = folder / "kubeconfig"
     path.write_text(json.dumps(content))
-    client = await connect(ClusterSettings(kubeconfig=str(path)), user_agent="test/1")
+    client = await connect(resolve(ClusterSettings(kubeconfig=str(path))), user_agent="test/1")
     yield client
     await client.aclose()
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Answer, Asked, HangupError, Server, always, reply, serving
@@ -26,7 +26,7 @@ def anyio_backend() -> Any:
 async def client_of(answer: Answer, **options: Any) -> AsyncIterator[tuple[KubeClient, Server]]:
     async with serving(answer) as server:
         settings = ClusterSettings(master=f"http://127.0.0.1:{server.port}/prefix/")
-        client = await connect(settings, user_agent="test/1", **options)
+        client = await connect(resolve(settings), user_agent="test/1", **options)
         try:
             yield client, server
         finally:
@@ -198,7 +198,7 @@ async def test_causes_are_kept() -> None:
 
 
 async def test_nobody_there() -> None:
-    client = await connect(ClusterSettings(master="http://127.0.0.1:1"), user_agent="x")
+    client = await connect(resolve(ClusterSettings(master="http://127.0.0.1:1")), user_agent="x")
     with pytest.raises(KubeError, match=r"delete PersistentVolume v: cannot connect to 127\.0\.0\.1 port 1") as caught:
         await client.delete(PersistentVolume, "v")
     assert caught.value.code == 0

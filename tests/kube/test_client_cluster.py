@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from csi_provisioner.kube.client import KubeClient, KubeError, connect
+from csi_provisioner.kube.client import KubeClient, KubeError, connect, resolve
 from csi_provisioner.model.kubernetes import (
     CSIVolumeSource,
     ObjectMeta,
@@ -26,7 +26,7 @@ CLAIM_SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"stor
 @pytest.fixture
 async def admin(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
     settings = ClusterSettings(kubeconfig=str(control_plane.admin_kubeconfig))
-    client = await connect(settings, user_agent="csi-provisioner/test")
+    client = await connect(resolve(settings), user_agent="csi-provisioner/test")
     yield client
     await client.aclose()
 
@@ -135,7 +135,7 @@ async def test_the_server_may_be_killed_and_come_back(
 
 async def test_a_frozen_server_holds_nobody_for_ever(control_plane: ControlPlane, name: str) -> None:
     settings = ClusterSettings(kubeconfig=str(control_plane.provisioner_kubeconfig))
-    client = await connect(settings, user_agent="csi-provisioner/test", deadline=0.5)
+    client = await connect(resolve(settings), user_agent="csi-provisioner/test", deadline=0.5)
     with pytest.raises(KubeError) as caught:
         await client.get(PersistentVolume, name)
     assert caught.value.not_found
@@ -157,7 +157,7 @@ async def test_a_client_certificate_opens_the_door(control_plane: ControlPlane) 
         "client-key-data": encoded(pair.private_key_pem.bytes()),
     }
     path = control_plane.kubeconfig("admin", file="certificate.kubeconfig", credential=user)
-    client = await connect(ClusterSettings(kubeconfig=str(path)), user_agent="csi-provisioner/test")
+    client = await connect(resolve(ClusterSettings(kubeconfig=str(path))), user_agent="csi-provisioner/test")
     assert (await client.discover("/apis/storage.k8s.io/v1"))["groupVersion"] == "storage.k8s.io/v1"
     await client.aclose()
 

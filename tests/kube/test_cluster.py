@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from csi_provisioner.kube.client import KubeClient, connect
+from csi_provisioner.kube.client import KubeClient, connect, resolve
 from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.reflector import Reflector
@@ -33,7 +33,7 @@ def namespace(control_plane: ControlPlane) -> str:
 @asynccontextmanager
 async def client_of(plane: ControlPlane, user: str) -> AsyncIterator[KubeClient]:
     settings = ClusterSettings(kubeconfig=str(plane.kubeconfig(user)))
-    client = await connect(settings, user_agent="test/1")
+    client = await connect(resolve(settings), user_agent="test/1")
     yield client
     with trio.CancelScope(shield=True):
         await client.aclose()

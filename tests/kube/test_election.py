@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.client import connect, resolve
 from csi_provisioner.kube.election import (
     Acquire,
     Create,
@@ -260,7 +260,7 @@ async def test_an_acquisition_whose_answer_is_lost_is_found_out(api: LeaseApi) -
 @pytest.mark.parametrize("moment", [0.001, 1.0, 6.0])
 async def test_cancelled_it_gives_back_what_it_may_hold(api: LeaseApi, moment: float) -> None:
     async with serving(api.answer) as server:
-        client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         settings = ElectionSettings(enabled=True)
         elector = LeaderElector(
             client, settings, name="lock", namespace="ns", identity="a", metrics=Metrics(), random=lambda: 0.5
@@ -285,7 +285,7 @@ async def test_a_change_in_between_does_not_keep_it_from_being_given_back(api: L
 
 async def test_events_tell_who_leads(api: LeaseApi) -> None:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
-        client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         events = EventRecorder(client, "driver_host_1")
         await nursery.start(events.run)
         elector = LeaderElector(

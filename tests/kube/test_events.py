@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from csi_provisioner.kube import events
-from csi_provisioner.kube.client import connect
+from csi_provisioner.kube.client import connect, resolve
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.settings import ClusterSettings
@@ -80,7 +80,7 @@ def api() -> EventApi:
 @asynccontextmanager
 async def recording(api: EventApi, busy: Callable[[], bool] = lambda: False) -> AsyncIterator[EventRecorder]:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
-        client = await connect(ClusterSettings(master=f"http://127.0.0.1:{server.port}"), user_agent="test/1")
+        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         recorder = EventRecorder(client, "d_host_1", busy=busy, now=lambda: TEN_O_CLOCK, random=lambda: 0.5)
         await nursery.start(recorder.run)
         yield recorder
