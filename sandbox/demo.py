@@ -2,7 +2,8 @@
 
 In one process and one nursery run an embedded Kubernetes API, an embedded CSI driver, and the provisioner, which is
 started by its command-line flags as in a cluster and knows nothing of where it is. Claims get their volumes and give
-them back; `story` tells of it. Nothing between the three is simulated: they speak HTTP and gRPC.
+them back; `story` tells of it. Nothing between the three is simulated: they speak HTTP and gRPC. With a driver of your
+own (`--driver-socket`) the embedded one stays out of it.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,9 +20,13 @@ from typing import Any, TextIO
 import trio
 
 from csi_provisioner import configuration, flags, supervisor
+from csi_provisioner.csi import driver as csi_driver
+from csi_provisioner.csi.channel import Channel
+from csi_provisioner.csi.errors import StartError
 from csi_provisioner.flagset import FlagError
 from csi_provisioner.logs import configure
-from csi_provisioner.settings import Settings
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.settings import CsiSettings, Settings
 from sandbox import story
 from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer
@@ -31,6 +37,8 @@ from sandbox.story import Story
 CLASS = "sandbox"
 # A chapter that takes longer has gone wrong: seconds for the first claim, and for each one more on a slow machine.
 PATIENCE, PATIENCE_PER_CLAIM = 30.0, 0.2
+# Seconds in which a driver of your own has to accept a connection
+CONNECT = 10.0
 INTERRUPTED = 130  # what shells say of a program that ended on Ctrl-C
 
 
@@ -48,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.log:
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(log.open("w", buffering=1))))
         code = 1
+        foreign = Foreign(options.driver_socket, dict(options.parameter)) if options.driver_socket else None
         try:
-            code = trio.run(Demo(options.claims, folder, out, keep=options.keep, flags=options.flags).run)
+            demo = Demo(options.claims, folder, out, keep=options.keep, flags=options.flags, foreign=foreign)
+            code = trio.run(demo.run)
         except* FailedError as group:
             out.write("".join(f"\nFAILED: {error}\n" for error in _leaves(group)))
             if log.exists() and log.stat().st_size:
@@ -72,11 +82,26 @@ def settings(arguments: Sequence[str]) -> Settings:
     return found
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A driver that runs already, and the parameters that its StorageClass needs."""
+
+    socket: Path
+    parameters: dict[str, str]
+
+
 class Demo:
     """One performance. `folder` takes socket, kubeconfig and volumes; `flags` are more flags for the provisioner."""
 
     def __init__(
-        self, claims: int, folder: Path, out: TextIO, *, keep: bool = False, flags: Sequence[str] = ()
+        self,
+        claims: int,
+        folder: Path,
+        out: TextIO,
+        *,
+        keep: bool = False,
+        flags: Sequence[str] = (),
+        foreign: Foreign | None = None,
     ) -> None:
         self._claims = [f"claim-{number}" for number in range(1, claims + 1)]
         self._keep = keep
@@ -84,24 +109,31 @@ class Demo:
         self._folder = folder
         self._out = out
         self._objects = Objects()
-        self._driver = Driver(folder=folder / "volumes")
+        self._foreign = foreign
+        self._driver = Driver(folder=folder / "volumes") if foreign is None else None
         self._stop = trio.Event()
         self._telling = trio.CancelScope()
 
     async def run(self) -> int:
         tale = Story(self._objects, self._driver, len(self._claims), self._out)
-        kubeconfig, socket = self._folder / "kubeconfig", self._folder / "csi.sock"
+        kubeconfig = self._folder / "kubeconfig"
+        socket = self._folder / "csi.sock" if self._foreign is None else self._foreign.socket
         async with trio.open_nursery() as services:
             services.start_soon(self._stop_on_signal, services.cancel_scope)
             api: ApiServer = await services.start(partial(serve_api, objects=self._objects))
             await trio.Path(kubeconfig).write_text(api.kubeconfig_text())
-            await services.start(self._driver.serve, socket)
+            if self._driver is not None:
+                await services.start(self._driver.serve, socket)
+            name = self._driver.config.name if self._driver is not None else await _name_of(socket)
             arguments = [f"--csi-address={socket}", f"--kubeconfig={kubeconfig}", *self._flags]
-            self._introduce(tale, api, socket, arguments)
+            embedded = ", embedded; volumes are folders" if self._driver is not None else ""
+            tale.say(f"Kubernetes API  {api.url}  (embedded)")
+            tale.say(f"CSI driver      {socket}  ({name}{embedded})")
+            tale.say(f"provisioner     csi-provisioner {' '.join(arguments)}\n")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._provision, settings(arguments))
                 with self._telling:
-                    await self._tell(tale, kubeconfig)
+                    await self._tell(tale, kubeconfig, name)
                 self._stop.set()
             services.cancel_scope.cancel()
         if self._telling.cancelled_caught and not self._keep:
@@ -121,15 +153,10 @@ class Demo:
                     everything.cancel()
                 self._telling.cancel()
 
-    def _introduce(self, tale: Story, api: ApiServer, socket: Path, arguments: Sequence[str]) -> None:
-        tale.say(f"Kubernetes API  {api.url}  (embedded)")
-        tale.say(f"CSI driver      {socket}  ({self._driver.config.name}, embedded; volumes are folders)")
-        tale.say(f"provisioner     csi-provisioner {' '.join(arguments)}")
-        tale.say()
-
-    async def _tell(self, tale: Story, kubeconfig: Path) -> None:
-        self._objects.create("StorageClass", _storage_class(self._driver.config.name))
-        tale.line(f"storage class {CLASS} created, served by {self._driver.config.name}")
+    async def _tell(self, tale: Story, kubeconfig: Path, driver: str) -> None:
+        parameters = self._foreign.parameters if self._foreign is not None else {}
+        self._objects.create("StorageClass", _storage_class(driver) | {"parameters": parameters})
+        tale.line(f"storage class {CLASS} created, served by {driver}")
         for name in self._claims:
             self._objects.create("PersistentVolumeClaim", _claim(name), "default")
             await trio.lowlevel.checkpoint()
@@ -140,7 +167,7 @@ class Demo:
             self._objects.delete("PersistentVolumeClaim", name, "default")
             await trio.lowlevel.checkpoint()
         await self._chapter(tale, story.REMOVED)
-        if self._driver.state.volumes:
+        if self._driver is not None and self._driver.state.volumes:
             raise FailedError(f"the driver still has {len(self._driver.state.volumes)} volumes")
         tale.say(f"\n{len(self._claims)} of {len(self._claims)} claims got their volume and gave it back.")
 
@@ -171,6 +198,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--claims", type=_count, default=3, metavar="N", help="how many claims (default: 3)")
     parser.add_argument("--keep", action="store_true", help="leave everything running and say how kubectl gets there")
     parser.add_argument("--log", action="store_true", help="show the provisioner's log on stderr")
+    parser.add_argument(
+        "--driver-socket",
+        type=Path,
+        metavar="PATH",
+        help="a CSI driver that listens there, in place of the embedded one",
+    )
+    parser.add_argument(
+        "--parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of the StorageClass for that driver; may be given several times",
+    )
     parser.add_argument("flags", nargs="*", metavar="-- FLAGS", help=argparse.SUPPRESS)
     return parser
 
@@ -180,6 +221,26 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError("at least one claim is needed")
     return count
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+async def _name_of(socket: Path) -> str:
+    """What the driver calls itself: its StorageClass names it."""
+    settings = CsiSettings(address=str(socket))
+    async with Channel(settings.address, on_lost=lambda: None, metrics=Metrics()) as channel:
+        driver = csi_driver.Driver(channel, settings)
+        try:
+            await driver.connect(CONNECT)
+            await driver.probe_until_ready()
+            return await driver.identify()
+        except StartError as error:
+            raise FailedError(f"the driver at {socket} does not answer as it should: {error}") from error
 
 
 def _storage_class(provisioner: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ nothing. It also counts, so that the demonstration knows when a chapter is over.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, TextIO
 
 import trio
@@ -28,9 +29,10 @@ Object = dict[str, Any]
 
 
 class Story:
-    """Tells and counts what `claims` claims go through; `out` may be a terminal, a file or a pipe."""
+    """Tells and counts what `claims` claims go through; `out` may be a terminal, a file or a pipe. Without a driver
+    only what the API shows is told."""
 
-    def __init__(self, objects: Objects, driver: Driver, claims: int, out: TextIO) -> None:
+    def __init__(self, objects: Objects, driver: Driver | None, claims: int, out: TextIO) -> None:
         self.in_numbers = claims > FEW
         self._total = claims
         self._driver = driver
@@ -42,7 +44,8 @@ class Story:
         self._reached: dict[str, set[str]] = {step: set() for chapter in _CHAPTERS for step in chapter}
         self._chapter: tuple[str, ...] = _CHAPTERS[0]
         self._changed = trio.Event()
-        driver.on_call = self._see_call
+        if driver is not None:
+            driver.on_call = partial(self._see_call, driver)
         objects.storage.listen(self._see_change)
 
     def say(self, text: str = "") -> None:
@@ -79,7 +82,11 @@ class Story:
                 self.line(self._numbers())
 
     def _numbers(self) -> str:
-        return f"{self._total} claims: " + ", ".join(f"{step} {len(self._reached[step])}" for step in self._chapter)
+        return f"{self._total} claims: " + ", ".join(
+            f"{step} {len(self._reached[step])}"
+            for step in self._chapter
+            if self._driver is not None or step not in (MADE, GONE)
+        )
 
     # ---- seen at the API
 
@@ -115,15 +122,15 @@ class Story:
 
     # ---- seen at the driver
 
-    def _see_call(self, call: Call) -> None:
+    def _see_call(self, driver: Driver, call: Call) -> None:
         if call.rpc == "CreateVolume":
-            self._see_creation(call.request.name, call)
+            self._see_creation(driver, call.request.name, call)
         elif call.rpc == "DeleteVolume":
             self._see_deletion(call.request.volume_id, call)
 
-    def _see_creation(self, name: str, call: Call) -> None:
+    def _see_creation(self, driver: Driver, name: str, call: Call) -> None:
         claim = self._claims.get(name[-36:], name)  # a volume's name ends in the claim's UID, unless a flag shortens it
-        volume = self._driver.state.volume_named(name)
+        volume = driver.state.volume_named(name)
         if call.running:
             self._tell(claim, f"CreateVolume asked for {name}")
         elif call.code == "OK" and volume:
