@@ -4,12 +4,13 @@ import gc
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from csi_provisioner import __version__
 from csi_provisioner.configuration import RefusedError, log_settings, read
 from csi_provisioner.flags import FLAGS, HELP
 from csi_provisioner.flagset import FlagError
-from csi_provisioner.logs import configure, log
+from csi_provisioner.logs import configure, escaped, log
 from csi_provisioner.settings import Settings
 
 USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a CSI driver for PersistentVolumeClaims."
@@ -20,12 +21,27 @@ def main() -> int:
     # Until the supervisor has its own: a container's first process never gets a signal that it has no handler for.
     # Nothing has begun, so there is nothing to end.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: os._exit(0))
+        signal.signal(number, lambda _number, _frame: _end_at_once())
+    log.write_in_background()
+    try:
+        return _start()
+    finally:
+        log.flush()
+
+
+def _end_at_once() -> NoReturn:
+    log.flush()
+    os._exit(0)
+
+
+def _start() -> int:
     program, *arguments = sys.argv
     try:
         values = FLAGS.parse(arguments)
     except FlagError as error:
-        sys.stderr.write(f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{error}\n")
+        sys.stderr.write(
+            f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n"
+        )
         return 2
     if values[HELP]:
         sys.stderr.write(FLAGS.help(USAGE))
@@ -35,7 +51,7 @@ def main() -> int:
         configure(logging)
         settings = read(values, os.environ, logging)
     except RefusedError as error:
-        (log.fatal if error.exit_code == 255 else log.error)(str(error))
+        (log.fatal if error.exit_code == 255 else log.error)("Cannot start", err=error)
         return error.exit_code
     if settings is None:
         sys.stdout.write(f"{program} {__version__}\n")
@@ -54,4 +70,8 @@ def _run(settings: Settings) -> int:
     gc.freeze()
     gc.enable()
     log.info("Version", version=__version__)
-    return trio.run(supervisor.run, settings)
+    try:
+        return trio.run(supervisor.run, settings)
+    except Exception:
+        log.exception("Unexpected error, the process ends")
+        return 1

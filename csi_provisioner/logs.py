@@ -1,8 +1,9 @@
 """The log: klog's text lines or JSON on stderr, on top of loguru (process.md 9.1).
 
 `log` is what every layer uses. A call below the wanted verbosity costs one comparison, so callers need no guard unless
-the arguments themselves are dear to make (`v_enabled`). Values are printed as they are given: what may not be read by
-everybody (secrets, requests) must not come here. Nothing here decides what is logged.
+the arguments themselves are dear to make (`v_enabled`). Values are printed as they are given, but for controls
+(`escaped`): what may not be read by everybody (secrets, requests) must not come here. Nothing here decides what is
+logged.
 """
 
 import json
@@ -10,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import PurePath
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from csi_provisioner.outlet import Outlet
 from csi_provisioner.settings import LogSettings
 
 if TYPE_CHECKING:
@@ -25,6 +28,21 @@ if TYPE_CHECKING:
 _LETTERS = {"INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "F"}
 # Frames between loguru and the line that logs: the public method and `_emit`.
 _DEPTH = 2
+MINOR = 2
+"""Lines of this level and above go first when the log's reader is too slow."""
+LAST_LINES = 2.0
+"""Seconds for what is still to be read when the process ends. A reader that hangs must not keep it for ever."""
+_BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDIRECTIONAL)} | {
+    ord("\t"): "\\t",
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+}
+
+
+def escaped(text: str) -> str:
+    """Text of others could forge lines, move the cursor of a terminal or turn the reading round."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 class Log:
@@ -34,6 +52,7 @@ class Log:
         self._verbosity = 0
         self._level_of_file: Callable[[str], int] | None = None
         self._configured = False
+        self._outlet: Outlet | None = None
 
     def configure(self, settings: LogSettings) -> None:
         """Take over loguru's only sink. Called again it starts afresh, which tests do."""
@@ -43,11 +62,27 @@ class Log:
         render = _json_line if settings.json else _text_line
 
         def sink(message: "Message") -> None:
-            sys.stderr.write(render(message.record))
+            record = message.record
+            if self._outlet is None:
+                sys.stderr.write(render(record))
+            else:
+                self._outlet.write(render(record), minor=(record["extra"]["v"] or 0) >= MINOR)
 
         logger.remove()
         # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
         logger.add(sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)
+
+    def write_in_background(self) -> None:
+        """From here on nobody waits for the log's reader. For a whole process, which has to `flush` at its end."""
+        with suppress(AttributeError, OSError):  # no file at all: nothing to wait for
+            self._outlet = Outlet(sys.stderr.fileno(), self._tell_dropped)
+
+    def _tell_dropped(self, lines: int) -> None:
+        self.warning("Log lines were dropped: they were not read in time", lines=lines)
+
+    def flush(self) -> None:
+        if self._outlet is not None:
+            self._outlet.flush(LAST_LINES)
 
     def v_enabled(self, level: int) -> bool:
         """Whether `v(level, …)` from the calling file prints."""
@@ -61,7 +96,8 @@ class Log:
         self._emit("INFO", message, keys, 0)
 
     def warning(self, message: str, /, **keys: object) -> None:
-        self._emit("WARNING", message, keys, 0)
+        """With `err` it is a failure, which has no verbosity, like an error."""
+        self._emit("WARNING", message, keys, None if "err" in keys else 0)
 
     def error(self, message: str, /, **keys: object) -> None:
         self._emit("ERROR", message, keys)
@@ -71,8 +107,9 @@ class Log:
         self._emit("ERROR", message, keys, traceback=True)
 
     def fatal(self, message: str, /, **keys: object) -> None:
-        """Severity F. It only logs: who calls it ends the process with code 255."""
+        """Severity F. Only logs; the caller must exit with 255."""
         self._emit("CRITICAL", message, keys)
+        self.flush()
 
     def _raised(self, level: int) -> bool:
         """Whether `--vmodule` raises the file of the caller's caller to `level`."""
@@ -132,7 +169,7 @@ def _text_line(record: "Record") -> str:
         f"{record['file'].name}:{record['line']}] {_quoted(record['message'])}"
     )
     keys = "".join(f" {name}={_text(value)}" for name, value in record["extra"]["keys"].items())
-    return f"{head}{keys}\n{_traceback(record)}"
+    return f"{escaped(head + keys)}\n{_traceback(record)}"
 
 
 def _json_line(record: "Record") -> str:
@@ -145,9 +182,10 @@ def _json_line(record: "Record") -> str:
     if extra["v"] is not None:
         line["v"] = extra["v"]
     line.update(extra["keys"])
-    if trace := _traceback(record):
-        line["stacktrace"] = trace
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=_plain) + "\n"
+    if (caught := record["exception"]) is not None:
+        line.setdefault("err", repr(caught.value))
+        line["stacktrace"] = _traceback(record)
+    return escaped(json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=_plain)) + "\n"
 
 
 def _traceback(record: "Record") -> str:
@@ -156,7 +194,14 @@ def _traceback(record: "Record") -> str:
         return ""
     import traceback  # a defect is rare, and the module is not free
 
-    return "".join(traceback.format_exception(caught.type, caught.value, caught.traceback))
+    pieces = traceback.format_exception(caught.type, caught.value, caught.traceback)
+    return "".join(_traced(piece.removesuffix("\n")) for piece in pieces)
+
+
+def _traced(piece: str) -> str:
+    """What the traceback itself has in several lines stays so: a place in the code, or what connects two errors."""
+    several = piece.lstrip(" |+-").startswith(('File "', "\n"))
+    return "".join(f"{escaped(line)}\n" for line in (piece.split("\n") if several else [piece]))
 
 
 def _text(value: object) -> str:

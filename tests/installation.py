@@ -113,7 +113,8 @@ class Installation:
         self.lines.append(Line(record["level"].name, record["message"], record["extra"].get("keys", {})))
 
     def logged(self, text: str) -> list[Line]:
-        return [line for line in self.lines if text in line.message]
+        """Lines whose message has the text, or the error that they tell of."""
+        return [line for line in self.lines if text in line.message or text in str(line.keys.get("err", ""))]
 
     # ---- what goes wrong
 

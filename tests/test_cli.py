@@ -74,7 +74,7 @@ def test_1_1_help_is_on_stderr() -> None:
         (["--logging-format=yaml", "--feature-gates=Bogus=true"], 1, '"--logging-format=yaml: '),
         (["--feature-gates=Bogus=true", "--node-deployment"], 255, '"unrecognized feature gate: Bogus'),
         (["--csi-address=relative"], 1, '"--csi-address=relative is no address of a socket'),
-        (["--node-deployment", "--logging-format=json"], 255, '"msg":"--node-deployment needs'),
+        (["--node-deployment", "--logging-format=json"], 255, '"err":"--node-deployment needs'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -52,11 +52,73 @@ def test_9_1_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == {"msg": "Made", "v": 4, "pvc": "ns/a", "n": 3, "nested": {"a": [1]}, "err": "no"}
 
 
-@pytest.mark.parametrize(("method", "has_v"), [("info", True), ("warning", True), ("error", False), ("fatal", False)])
-def test_9_1_json_verbosity_is_absent_for_errors(capsys: pytest.CaptureFixture[str], method: str, has_v: bool) -> None:
+@pytest.mark.parametrize(
+    ("method", "keys", "has_v"),
+    [
+        ("info", {}, True),
+        ("warning", {}, True),
+        ("warning", {"err": "no"}, False),
+        ("error", {}, False),
+        ("error", {"err": "no"}, False),
+        ("fatal", {}, False),
+    ],
+)
+def test_9_1_json_verbosity_is_absent_for_failures(
+    capsys: pytest.CaptureFixture[str], method: str, keys: dict[str, str], has_v: bool
+) -> None:
     configure(LogSettings(json=True))
-    getattr(log, method)("x")
+    getattr(log, method)("x", **keys)
     assert ("v" in json.loads(capsys.readouterr().err)) is has_v
+
+
+# What moves a cursor, clears a screen, begins a line of its own for some reader, or turns the reading round.
+CONTROLS = "\0\a\b\t\n\v\f\r\x1b[2J\x7f\x85\x9b\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069"
+
+
+@pytest.mark.parametrize("json_format", [False, True])
+def test_text_of_others_cannot_forge_lines_or_steer_a_terminal(
+    capsys: pytest.CaptureFixture[str], json_format: bool
+) -> None:
+    configure(LogSettings(json=json_format))
+    log.error(f"m{CONTROLS}", err=ValueError(CONTROLS), nested=[{CONTROLS: CONTROLS}], good="größer \u4e2d \U0001f4be")
+    written = capsys.readouterr().err
+    assert not set(written.removesuffix("\n")) & set(CONTROLS) - set("[2J")
+    assert "größer \u4e2d \U0001f4be" in written
+    if json_format:
+        line = json.loads(written)
+        assert (line["msg"], line["err"], line["nested"]) == (f"m{CONTROLS}", CONTROLS, [{CONTROLS: CONTROLS}])
+
+
+@pytest.mark.parametrize("json_format", [False, True])
+def test_nor_can_a_message_within_a_traceback(capsys: pytest.CaptureFixture[str], json_format: bool) -> None:
+    configure(LogSettings(json=json_format))
+    forged = f"first\nE0102 03:04:05.000000       1 a.py:1] forged{CONTROLS}"
+
+    def fail() -> None:
+        raise OSError(forged) from ExceptionGroup(forged, [ValueError(forged)])
+
+    try:
+        fail()
+    except OSError:
+        log.exception("Unexpected", key="a")
+    written = capsys.readouterr().err
+    assert not set(written) & set(CONTROLS) - set("[2J\n")
+    trace = json.loads(written)["stacktrace"] if json_format else written
+    assert [line for line in trace.splitlines() if line.lstrip(" |+-").startswith("E0102")] == []
+    assert "first\\nE0102" in trace
+    assert any(line.endswith("in fail") for line in trace.splitlines())
+    assert "\n\nThe above exception was the direct cause of the following exception:\n\n" in trace
+
+
+def test_9_1_a_defect_is_a_failure_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings(json=True))
+    try:
+        int("wrong")
+    except ValueError:
+        log.exception("Unexpected")
+    line = json.loads(capsys.readouterr().err)
+    assert line["err"].startswith("ValueError(")
+    assert "v" not in line
 
 
 @pytest.mark.parametrize("json_format", [False, True])

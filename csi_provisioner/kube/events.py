@@ -23,7 +23,7 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.errors import KubeError
-from csi_provisioner.logs import log
+from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
 EventType = Literal["Normal", "Warning"]
@@ -126,6 +126,7 @@ class EventRecorder:
         series = self._series(line, type_, reason, failure_class)
         series.count += 1
         series.last = self._stamp
+        message = escaped(message)
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
         if series.due or not _may_write(line, now):
             return

@@ -21,7 +21,7 @@ from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.election import LeaseLostError
 from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.logs import log
+from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.migration.registry import IN_TREE_NAMES
 from csi_provisioner.model.kubernetes import NodeName
@@ -64,7 +64,7 @@ async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
     except* ConfigError as group:
         failures += [ExitError(str(error), exit_code=255) for error in _leaves(group)]
     for error in failures:
-        (log.fatal if _code(error) == 255 else log.error)(str(error))
+        (log.fatal if _code(error) == 255 else log.error)("The process ends", err=error)
     return max((_code(error) for error in failures), default=process.exit_code)
 
 
@@ -313,14 +313,14 @@ class _Process:
             except WrongDriverError as error:
                 return error
             except StartError as error:
-                log.warning("CSI driver is not usable yet", error=str(error))
+                log.warning("CSI driver is not usable yet", err=error)
                 await trio.sleep(RECONNECT_PAUSE)
 
 
 async def _leave_word(text: str) -> None:
     """For who looks at the pod after the process's end (process.md 4.4)."""
     try:
-        await TERMINATION_LOG.write_text(text)
+        await TERMINATION_LOG.write_text(escaped(text))
     except OSError as error:
         log.warning("The termination message cannot be written", path=str(TERMINATION_LOG), err=str(error))
 

@@ -91,6 +91,14 @@ async def recording(api: EventApi, busy: Callable[[], bool] = lambda: False) -> 
 # ---- what is written
 
 
+async def test_controls_in_a_message_are_escaped(api: EventApi) -> None:
+    """It is what a driver or an API server said, and people read it on a terminal."""
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Warning", "ProvisioningFailed", "größer\n\x1b[2J\x9b\u202e\u2028")
+        await recorder.wait_written()
+    assert api.only()["message"] == "größer\\n\\u001b[2J\\u009b\\u202e\\u2028"
+
+
 async def test_an_event_of_a_claim(api: EventApi) -> None:
     async with recording(api) as recorder:
         recorder.record(CLAIM, "Normal", "Provisioning", "for claim")

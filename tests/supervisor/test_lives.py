@@ -1,9 +1,12 @@
 """The driver goes and comes back: work pauses, and begins anew if it can do other things (design.md 4)."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 import trio
 
+from csi_provisioner.supervisor import process
 from sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.installation import CLAIM, VOLUME, Installation
 from tests.journeys.objects import from_claim
@@ -78,13 +81,19 @@ async def test_saving_needs_no_driver(site: Installation) -> None:
     await site.bound("data")
 
 
-async def test_another_name_ends_the_process(site: Installation) -> None:
+async def test_another_name_ends_the_process(
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
     await site.start()
-    await _away(site, 1, msgspec.structs.replace(site.config, name="other.example.com"))
+    await _away(site, 1, msgspec.structs.replace(site.config, name="other.example.com\x1b[2J\u202e"))
     assert await site.ended() == 1
-    [line] = [line for line in site.lines if line.level == "ERROR" and "came back as" in line.message]
-    assert "other.example.com" in line.message
-    assert site.logged("came back as")[0].message.count("sandbox.csi.example.com") == 1
+    left = (tmp_path / "termination-log").read_text()
+    assert "other.example.com" in left
+    assert left.isprintable()
+    [line] = [line for line in site.logged("came back as") if line.level == "ERROR"]
+    assert "other.example.com" in str(line.keys["err"])
+    assert str(line.keys["err"]).count("sandbox.csi.example.com") == 1
 
 
 async def test_a_second_life_knows_the_new_capabilities_p19_engine_11(site: Installation) -> None:
