@@ -34,6 +34,10 @@ POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespa
 
 # sockaddr_un of Linux holds 108 bytes, the last one is the terminator.
 _LONGEST_SOCKET_PATH = 107
+# An object's name as Kubernetes wants it; so long is one of a PersistentVolume at most.
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LONGEST_NAME = 253
+_UUID_LENGTHS = (-1, *range(1, 33))
 _LOG_BUFFERS = (flags.LOG_TEXT_INFO_BUFFER_SIZE, flags.LOG_JSON_INFO_BUFFER_SIZE)
 _LOG_STREAMS = (flags.LOG_TEXT_SPLIT_STREAM, flags.LOG_JSON_SPLIT_STREAM)
 
@@ -85,6 +89,8 @@ def read(
             "--node-deployment with --leader-election: only the leader's node is served; "
             "leave the election out, every node's provisioner has to be active"
         )
+    if not values[flags.WORKER_THREADS]:
+        log.warning("--worker-threads=0: no volume will be created or deleted")
     if values[flags.AUTOMAXPROCS]:
         log.info("--automaxprocs has no effect: the program runs in one thread")
     return Settings(
@@ -208,9 +214,16 @@ def _rate(qps: float) -> float | None:
 
 
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
+    prefix, length = values[flags.VOLUME_NAME_PREFIX], values[flags.VOLUME_NAME_UUID_LENGTH]
+    if length not in _UUID_LENGTHS:
+        raise RefusedError(2, f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32")
+    name = f"{prefix}-{'0' * (36 if length == -1 else length)}"
+    if len(name) > _LONGEST_NAME or not _SUBDOMAIN.fullmatch(name):
+        what = f"must be at most {_LONGEST_NAME} lower case letters, digits, '-' and '.', and begin with no sign"
+        raise RefusedError(2, f"--volume-name-prefix={prefix}: the name of a volume, prefix-UUID, {what}")
     return ProvisioningSettings(
-        volume_name_prefix=values[flags.VOLUME_NAME_PREFIX],
-        volume_name_uuid_length=values[flags.VOLUME_NAME_UUID_LENGTH],
+        volume_name_prefix=prefix,
+        volume_name_uuid_length=length,
         default_fstype=values[flags.DEFAULT_FSTYPE],
         strict_topology=values[flags.STRICT_TOPOLOGY],
         immediate_topology=values[flags.IMMEDIATE_TOPOLOGY],

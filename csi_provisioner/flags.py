@@ -85,7 +85,7 @@ AUTOMAXPROCS = _general("automaxprocs", BOOLEAN, False, "Accepted for compatibil
 _provisioning = partial(_flag, "Provisioning")
 VOLUME_NAME_PREFIX = _provisioning("volume-name-prefix", TEXT, "pvc", "Prefix of the names of volumes.")
 VOLUME_NAME_UUID_LENGTH = _provisioning(
-    "volume-name-uuid-length", INTEGER, -1, "Cut the UUID in volume names to so many characters; -1 keeps all."
+    "volume-name-uuid-length", INTEGER, -1, "Cut the UUID in volume names to so many characters, 1 to 32; -1 keeps all."
 )
 DEFAULT_FSTYPE = _provisioning(
     "default-fstype", TEXT, "", "File system of volumes whose class names none; empty leaves it to the driver."

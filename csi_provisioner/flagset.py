@@ -157,7 +157,7 @@ def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:
     """A hint to append to an error about an unknown name, empty if none is near. It never acts on the guess."""
     from difflib import get_close_matches  # only ever needed on the way out
 
-    close = get_close_matches(name, known, n=1) or [each for each in known if each.startswith(name)]
+    close = get_close_matches(name, known, n=1, cutoff=0.8)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 

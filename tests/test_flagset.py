@@ -59,12 +59,19 @@ def test_1_1_accepted(arguments: list[str], flag: Flag[Any], value: object) -> N
     assert FLAGS.parse(arguments)[flag] == value
 
 
+@pytest.mark.parametrize("argument", ["--lead", "--capacity", "--log", "--nodes", "-l", "-x", "--no-such-flag=1"])
+def test_1_1_no_name_is_suggested_that_is_not_near(argument: str) -> None:
+    with pytest.raises(FlagError) as caught:
+        FLAGS.parse([argument])
+    assert "did you mean" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--leader-elect"], ["unknown flag: --leader-elect", "did you mean --leader-election?"]),
         (["-csi-address=/x"], ["'c' in -csi-address=/x", "did you mean --csi-address?"]),
         (["-timeout", "7s"], ["unknown shorthand flag: 't' in -timeout"]),
-        (["--lead"], ["unknown flag: --lead", "did you mean --leader-election"]),
         (["--csi_address=/x"], ["unknown flag: --csi_address", "--csi-address"]),
         (["--Timeout=1s"], ["unknown flag: --Timeout", "--timeout"]),
         (["--no-such-flag"], ["unknown flag: --no-such-flag"]),

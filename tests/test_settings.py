@@ -202,6 +202,17 @@ def test_1_4_gates(given: str, expected: Gates) -> None:
          "--metrics-path=/healthz/leader-election"),
         (["--metrics-path=/debug/pprof/profile", "--metrics-address=:1", "--enable-pprof"], 2,
          "--metrics-path=/debug/pprof/profile"),
+        (["--volume-name-prefix="], 2, "--volume-name-prefix=: "),
+        (["--volume-name-prefix=PVC"], 2, "--volume-name-prefix=PVC: "),
+        (["--volume-name-prefix=a_b"], 2, "--volume-name-prefix=a_b: "),
+        (["--volume-name-prefix=-a"], 2, "--volume-name-prefix=-a: "),
+        (["--volume-name-prefix=a."], 2, "--volume-name-prefix=a.: "),
+        (["--volume-name-prefix=a\n"], 2, "--volume-name-prefix=a\n: "),
+        ([f"--volume-name-prefix={'a' * 217}"], 2, "at most 253"),
+        ([f"--volume-name-prefix={'a' * 221}", "--volume-name-uuid-length=32"], 2, "at most 253"),
+        (["--volume-name-uuid-length=0"], 2, "--volume-name-uuid-length=0: "),
+        (["--volume-name-uuid-length=-2"], 2, "--volume-name-uuid-length=-2: "),
+        (["--volume-name-uuid-length=33"], 2, "--volume-name-uuid-length=33: "),
         (["--timeout=0"], 2, "--timeout=0s"),
         (["--timeout=-5s"], 2, "--timeout=-5s"),
         (["--shutdown-grace-period=-1s"], 2, "--shutdown-grace-period=-1s"),
@@ -233,6 +244,9 @@ def test_10_3_refused(arguments: list[str], exit_code: int, named: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
+        [f"--volume-name-prefix={'a' * 216}"],
+        [f"--volume-name-prefix={'a' * 220}", "--volume-name-uuid-length=32"],
+        ["--volume-name-prefix=a.b-1", "--volume-name-uuid-length=1"],
         ["--leader-election-lease-duration=1s", "--leader-election-retry-period=0"],
         ["--kube-api-burst=0"],
         ["--kube-api-capacity-burst=0"],
@@ -251,6 +265,13 @@ def test_10_3_values_that_do_not_matter_are_not_refused(arguments: list[str]) ->
 def test_1_5_version_comes_before_the_other_checks() -> None:
     values = FLAGS.parse(["--version", "--http-endpoint=:1", "--metrics-address=:2", "--timeout=0"])
     assert read(values, {}, LogSettings()) is None
+
+
+def test_without_workers_nothing_is_worked_on_which_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    settings("--worker-threads=0")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("W")
+    assert '"--worker-threads=0: ' in line
 
 
 def test_settings_cannot_be_changed() -> None:
