@@ -71,7 +71,10 @@ MASTER = _general(
 )
 TIMEOUT = _general("timeout", DURATION, 10.0, "Limit of each CSI call.")
 SHUTDOWN_GRACE_PERIOD = _general(
-    "shutdown-grace-period", DURATION, 25.0, "How long calls that run may go on after a SIGTERM."
+    "shutdown-grace-period",
+    DURATION,
+    25.0,
+    "Time from a SIGTERM to the end of the process, for running calls, last writes and the lease.",
 )
 FEATURE_GATES = _general(
     "feature-gates",

@@ -142,4 +142,4 @@ class Settings:
     logging: LogSettings = field(default_factory=LogSettings)
     gates: Gates = field(default_factory=Gates)
     shutdown_grace: float = 25.0
-    """How long running calls may go on after a SIGTERM."""
+    """From a SIGTERM to the end of the process."""

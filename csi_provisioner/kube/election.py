@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.end import End, Moment
 from csi_provisioner.kube.errors import KubeError, advice
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
@@ -120,6 +121,7 @@ class LeaderElector:
         metrics: Metrics,
         events: EventRecorder | None = None,
         component: str = "",
+        end: End | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Callable[[], float] = randomness.random,
     ) -> None:
@@ -131,12 +133,14 @@ class LeaderElector:
         self._metrics = metrics
         self._events = events
         self._component = component
+        self._end = end or End(settings.lease_duration - settings.renew_deadline)
         self._now = now
         self._random = random
         self._known: dict[str, Any] | None = None  # the Lease as the server last had it from us or for us
         self._spec: LeaseSpec | None = None
         self._seen = 0.0
-        self._renewed: float | None = None  # when the last good renewal was asked for; None: not leading
+        self._renewed: float | None = None  # when the last good renewal was sent; None: not leading
+        self._sent: Moment = (0.0, 0.0)  # when our last write was
         self._may_hold = False
         self._trouble: tuple[int, str] | None = None
 
@@ -180,11 +184,10 @@ class LeaderElector:
         log.info("Waiting for the lease", lease=f"{self._namespace}/{self._name}", identity=self._identity)
         self._metrics.leading(False)
         while True:
-            asked = trio.current_time()
             if await self._try(self._campaign, self._settings.renew_deadline):
                 break
             await trio.sleep(self._settings.retry_period * (1 + SPREAD * self._random()))
-        self._renewed = asked
+        self._note_renewed()
         self._metrics.leading(True)
         log.info("Became leader", lease=f"{self._namespace}/{self._name}", identity=self._identity)
         self._tell("became leader")
@@ -203,9 +206,8 @@ class LeaderElector:
         limit = max(1.0, (settings.renew_deadline - settings.retry_period) / 2)
         with trio.move_on_at(self._renewed + settings.renew_deadline):
             while True:
-                asked = trio.current_time()
                 if await self._try(self._renew, limit):
-                    self._renewed = asked
+                    self._note_renewed()
                     log.v(5, "Lease renewed", lease=f"{self._namespace}/{self._name}")
                     return True
                 if other := self._other_holder():
@@ -214,6 +216,10 @@ class LeaderElector:
                 await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
         return False
+
+    def _note_renewed(self) -> None:
+        self._renewed = self._sent[0]
+        self._end.renewed(self._sent, self._settings.lease_duration)
 
     def _end_term(self) -> None:
         if self._renewed is not None:
@@ -296,6 +302,7 @@ class LeaderElector:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self._settings.labels)}
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
+        self._sent = self._end.now()
         if isinstance(decision, Create):
             answer = await self._client.create(Lease, body, self._namespace)
         else:
@@ -306,14 +313,15 @@ class LeaderElector:
 
     async def _give_back(self) -> None:
         """Shielded, and over before anybody else could have taken the lease (design rule 9)."""
-        settings = self._settings
-        with trio.move_on_after(settings.lease_duration - settings.renew_deadline, shield=True):
+        async with self._end.shield(self._settings.lease_duration - self._settings.renew_deadline) as scope:
             try:
                 # Not in the way of a renewal that was still under way, or of somebody's label.
                 while not await self._given_back():
                     log.v(4, "The lease has changed meanwhile, looking again", lease=self._name)
             except KubeError as error:
                 log.warning("The lease could not be given back, others wait it out", err=str(error))
+        if scope.cancelled_caught:
+            log.warning("The lease could not be given back in time, others wait it out", lease=self._name)
 
     async def _given_back(self) -> bool:
         """False: it was changed by somebody in between."""

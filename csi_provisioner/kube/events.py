@@ -1,7 +1,7 @@
 """Events on the objects we work for: recorded at once, written in the background, never in anybody's way.
 
-`record` only notes: no waiting, no text made. What repeats (same object, source, type, reason and failure class,
-whatever its text) is one Event in the cluster: count and newest message are patched. Each object has a line of its own,
+`record` only logs and notes: no waiting. What repeats (same object, source, type, reason and failure class, whatever
+its text) is one Event in the cluster: count and newest message are patched. Each object has a line of its own,
 written in order; lines wait for their turn, behind volume writes as long as `busy` says there are any.
 
 Memory is bounded by the number of lines: the least recently used goes first, with what it still had to say. When the
@@ -128,6 +128,7 @@ class EventRecorder:
         series.last = self._stamp
         message = escaped(message)
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
+        _log(ref, series)
         if series.due or not _may_write(line, now):
             return
         series.due = True
@@ -207,7 +208,6 @@ class EventRecorder:
     async def _write(self, line: _Line, series: _Series) -> None:
         series.due = False  # whatever happens from now on is due again
         message, series.message = series.message, ""
-        _log(line.about, series, message)
         with trio.move_on_after(LONGEST_TRY):
             for failures in range(TRIES):
                 if failures:
@@ -271,15 +271,16 @@ def reference(obj: Resource) -> ObjectReference:
     )
 
 
-def _log(about: ObjectReference, series: _Series, message: str) -> None:
-    """Also for those whose cluster does not take events: what was done for whom is in the log without any verbosity."""
+def _log(about: ObjectReference, series: _Series) -> None:
+    """When it happens, and also for those whose cluster does not take events: what was done for whom is in the log
+    without any verbosity."""
     log.info(
         "Event occurred",
         object=f"{about.namespace}/{about.name}" if about.namespace else about.name,
         kind=about.kind,
         type=series.type,
         reason=series.reason,
-        message=message,
+        message=series.message,
     )
 
 

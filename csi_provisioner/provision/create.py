@@ -1,5 +1,8 @@
 """CreateVolume, and the undo of a volume whose answer cannot be used (provision.md 9)."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
 import trio
 
 from csi_provisioner.csi.driver import Driver
@@ -20,15 +23,21 @@ UNDO_TRIES = 5
 # The driver is told the deadline, rounded, and may answer just before it: with so many seconds left it is over.
 TOO_LATE = 0.01
 
+Shield = Callable[[float], AbstractAsyncContextManager[trio.CancelScope]]
+"""So many seconds, also when what surrounds it is cancelled; then as many as are left (design.md 3, rule 9)."""
+
 
 class Creator:
-    """`undo_limit`: seconds for all tries of an undo together, the one thing here that outlives a cancellation."""
+    """`undo_limit`: seconds for all tries of an undo together, which runs in a `shield`."""
 
-    def __init__(self, driver: Driver, orphans: Orphans, *, migratable: bool, undo_limit: float) -> None:
+    def __init__(
+        self, driver: Driver, orphans: Orphans, *, migratable: bool, undo_limit: float, shield: Shield
+    ) -> None:
         self._driver = driver
         self._orphans = orphans
         self._migratable = migratable
         self._undo_limit = undo_limit
+        self._shield = shield
 
     async def create(self, plan: Plan) -> Made:
         """One call, nothing is repeated.
@@ -47,8 +56,9 @@ class Creator:
         """Delete a volume that no PersistentVolume names; the last error if that did not work within the limit."""
         request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=plan.secrets.reveal())
         error: CallError | None = None
+        started = trio.current_time()
         # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
-        with trio.move_on_after(self._undo_limit, shield=True) as scope:
+        async with self._shield(self._undo_limit) as scope:
             for _ in range(UNDO_TRIES):
                 try:
                     await self._driver.delete_volume(request, migrated=self._migrated(plan))
@@ -59,8 +69,9 @@ class Creator:
                 if trio.current_time() > scope.deadline - TOO_LATE:
                     break
         if error is None or trio.current_time() > scope.deadline - TOO_LATE:
+            limit = max(0.0, scope.deadline - started)  # shorter than ours where the process ends meanwhile
             error = CallError(
-                Code.DEADLINE_EXCEEDED, f"not done within {self._undo_limit:g} s", "/csi.v1.Controller/DeleteVolume"
+                Code.DEADLINE_EXCEEDED, f"not done within {limit:.3g} s", "/csi.v1.Controller/DeleteVolume"
             )
         self._orphans.suspect(
             volume_id=volume_id,

@@ -6,8 +6,6 @@ tried for ever. The volume in the storage backend is never deleted because the A
 
 from collections.abc import Callable
 
-import trio
-
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -20,6 +18,8 @@ from .memory import ClaimMemory
 # minutes is over for a claim half a minute after it is over for the cluster.
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 30.0
+# Where the process has only seconds left
+LONGEST_AT_END = 0.5
 # Saves are single POSTs; four at once are what the reference runs, and enough to drain a backlog after an outage.
 WORKERS = 4
 
@@ -68,12 +68,6 @@ class Saver:
             return DONE
         error = await self._try(volume)
         return DONE if error is None else Retry(error)
-
-    async def last_try(self) -> None:
-        """Once more for each, all at a time: the caller bounds it. What is left is made again after a restart."""
-        async with trio.open_nursery() as nursery:
-            for volume in list(self._memory.unsaved.values()):
-                nursery.start_soon(self._try, volume)
 
     async def _try(self, volume: PersistentVolume) -> str | None:
         try:

@@ -18,6 +18,7 @@ from csi_provisioner.capacity.owner import OwnerError
 from csi_provisioner.capacity.publisher import Publisher
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect
+from csi_provisioner.kube.end import CLOSING, End
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
@@ -38,7 +39,9 @@ class Access:
 
 
 @asynccontextmanager
-async def access(cluster: Cluster, settings: Settings, driver: str, metrics: Metrics) -> AsyncIterator[Access | None]:
+async def access(
+    cluster: Cluster, settings: Settings, driver: str, metrics: Metrics, end: End
+) -> AsyncIterator[Access | None]:
     """None without `--enable-capacity`. Raises ExitError."""
     capacity, limits = settings.capacity, settings.cluster
     if not capacity.enabled:
@@ -58,7 +61,7 @@ async def access(cluster: Cluster, settings: Settings, driver: str, metrics: Met
         node = settings.nodes.node_name if settings.nodes.enabled else None
         yield Access(kube, await _publication(kube, capacity, capacity.namespace, driver, node))
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+        async with end.shield(CLOSING):
             await kube.aclose()
 
 

@@ -6,12 +6,11 @@ Without `--leader-election` the work begins at once and no Lease is touched.
 import socket
 from collections.abc import Awaitable, Callable
 
-import trio
-
 from csi_provisioner import __version__
 from csi_provisioner.kube import election
 from csi_provisioner.kube.client import Cluster, connect
 from csi_provisioner.kube.election import LeaderElector
+from csi_provisioner.kube.end import CLOSING, End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import Settings
@@ -20,10 +19,11 @@ from csi_provisioner.settings import Settings
 class Leadership:
     """Known before it is sought, so that the HTTP endpoint can answer in standbys too."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, end: End) -> None:
         self.sought = settings.election.enabled
         self._settings = settings
         self._metrics = metrics
+        self._end = end
         self._elector: LeaderElector | None = None
         if self.sought:
             metrics.leading(False)
@@ -53,8 +53,9 @@ class Leadership:
                 metrics=self._metrics,
                 events=events,
                 component=f"{driver.replace('/', '-')}/{identity}",
+                end=self._end,
             )
             await self._elector.run(lead)
         finally:
-            with trio.move_on_after(1, shield=True):
+            async with self._end.shield(CLOSING):
                 await client.aclose()

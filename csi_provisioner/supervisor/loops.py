@@ -4,6 +4,7 @@ Ends by `stop` (running tasks may finish), or by a cancellation (a lost lease, a
 must outlive it - what is known of claims, of suspected orphans, events still to be written - is handed in.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from itertools import chain
@@ -12,7 +13,8 @@ import trio
 
 from csi_provisioner.deletion.attachments import Attachments
 from csi_provisioner.deletion.volumes import VolumeReconciler
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import Outcome
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.nodes.local import cluster as local_cluster
@@ -28,7 +30,6 @@ from csi_provisioner.provision.gather import Gatherer
 from csi_provisioner.provision.memory import claim_uid
 from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.save import Saver
-from csi_provisioner.settings import Settings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
@@ -41,8 +42,8 @@ from .parts import Parts
 # After the driver is back: everything that waits is due within this many seconds, not all at once.
 RELEASE_SPREAD = 2.0
 
-# The last try to save volumes, after the grace period or after a lost lease: at most
-LAST_SAVES = 2.0
+# How often it is looked whether everything is saved, at the end
+SAVED_POLL = 0.05
 
 # The names of the loops and of their metrics (process.md 8.3)
 CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
@@ -54,6 +55,8 @@ class Life:
         self._facts = facts
         self._syncing = trio.CancelScope()
         self._synced = False
+        self._made = trio.Event()  # set when this life makes no more volumes
+        self._left = False
         watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
@@ -82,13 +85,22 @@ class Life:
         )
         # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
         self._clones = self._loop(CLAIMS, clones_work.reconcile, retries.cloning_protection_workers)
-        self._loops = [self._claims, self._volumes, self._saves, self._clones]
+        self._saves.pause()
+        self._loops = [self._claims, self._volumes, self._clones]
         if self._ownership is not None:
             self._loops.append(self._ownership.loop)
         self._subscribe()
 
     async def run(self) -> None:
-        """Until stopped and drained, or cancelled."""
+        """Until stopped and drained, or cancelled; made volumes are saved for a while longer."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._save)
+            try:
+                await self._work()
+            finally:
+                self._made.set()
+
+    async def _work(self) -> None:
         async with trio.open_nursery() as watching:
             with self._syncing:
                 await watching.start(follow, self._parts.kube, self._stores)
@@ -99,8 +111,7 @@ class Life:
             watching.start_soon(self._sweep_snapshots)
             if self._capacity is not None:
                 watching.start_soon(self._capacity.run)
-            for name in self._parts.memory.unsaved:
-                self._saves.wake(name)
+            self._save_all()
             for uid in self._parts.memory.in_progress:
                 self._claims.wake(uid)
             async with trio.open_nursery() as loops:
@@ -108,13 +119,25 @@ class Life:
                     loops.start_soon(loop.run)
             watching.cancel_scope.cancel()
 
-    async def end(self) -> None:
-        """The process leads no longer, for whatever reason: what is only in its memory is written or said now."""
-        # Shielded: drained, out of grace or without its lease, a volume that is made is lost if nobody writes it down.
-        _, limit = _shielded_limits(self._parts.settings)
-        with trio.move_on_after(limit, shield=True):
-            await self._saver.last_try()
-        self._report_lost_claims()
+    async def _save(self) -> None:
+        # Shielded: drained, out of time or without its lease, a volume that is made is lost if nobody writes it down.
+        async with self._parts.end.shield(math.inf, hurry=self._hurry), trio.open_nursery() as nursery:
+            nursery.start_soon(self._saves.run)
+            await self._made.wait()
+            self._hurry()  # those too whose first try was cut off
+            while self._parts.memory.is_saving and not self._left:  # noqa: ASYNC110 - a question, not an event
+                await trio.sleep(SAVED_POLL)
+            self._saves.stop()
+
+    def _save_all(self, longest: float = save.LONGEST_DELAY) -> None:
+        """Try all that is unsaved, now."""
+        self._saves.backoff = Backoff(save.FIRST_DELAY, longest)
+        self._saves.resume(lambda: 0.0)
+        for name in self._parts.memory.unsaved:
+            self._saves.wake(name)
+
+    def _hurry(self) -> None:
+        self._save_all(save.LONGEST_AT_END)
 
     def stop(self) -> None:
         self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
@@ -122,6 +145,18 @@ class Life:
             loop.stop()
         if self._capacity is not None:
             self._capacity.publisher.loop.stop()
+        self._hurry()
+
+    def leave(self) -> None:
+        """Another life follows: what is unsaved is its business."""
+        self._left = True
+        self._saves.stop()
+
+    def end(self) -> None:
+        """The process leads no longer, for whatever reason: what is only in its memory is said now."""
+        self._report_unsaved()
+        if self._synced:  # what is not in the caches yet is not known to be gone
+            self._report_lost_claims()
 
     @property
     def is_behind(self) -> bool:
@@ -218,7 +253,6 @@ class Life:
     def _claim_reconciler(self, saver: Saver) -> ClaimReconciler:
         parts, kept = self._parts, self._stores
         settings, memory = parts.provisioning, parts.memory
-        undo_limit, _ = _shielded_limits(parts.settings)
         placement = self._placement(memory.topology, memory.in_progress)
         return ClaimReconciler(
             Caches(kept.claims, kept.volumes, kept.storage_classes),
@@ -232,7 +266,8 @@ class Life:
                 parts.driver,
                 parts.orphans,
                 migratable=self._facts.in_tree_name is not None,
-                undo_limit=undo_limit,
+                undo_limit=parts.settings.csi.timeout,
+                shield=parts.end.shield,
             ),
             saver=saver,
             memory=memory,
@@ -327,32 +362,31 @@ class Life:
     def _announce(self, volume: PersistentVolume) -> None:
         self._claims_work.announce(volume)
 
-    def _report_lost_claims(self) -> None:
-        """What the process knows of claims that are gone, no later process will know."""
-        parts, claims = self._parts, self._stores.claims
-        if not self._synced:
-            return  # what is not in the caches yet is not known to be gone
-        for uid, claim in parts.memory.in_progress.items():
-            if claims.by_uid(uid) is None:
-                reason = "the claim is gone, and the process ends before the driver was certain"
-                self._claims_work.suspect(claim, reason)
-        for volume in parts.memory.unsaved.values():
-            reference = volume.spec.claimRef
-            if reference is not None and claims.by_uid(reference.uid) is None:
-                parts.orphans.suspect(
-                    volume_id=volume.spec.csi.volumeHandle if volume.spec.csi else "",
+    def _report_unsaved(self) -> None:
+        claims = self._stores.claims
+        for volume in self._parts.memory.unsaved.values():
+            reference = volume.spec.claimRef or ObjectReference()
+            volume_id = volume.spec.csi.volumeHandle if volume.spec.csi else ""
+            claim = f"{reference.namespace}/{reference.name}"
+            if self._synced and claims.by_uid(reference.uid) is None:
+                self._parts.orphans.suspect(
+                    volume_id=volume_id,
                     name=volume.metadata.name,
-                    claim=f"{reference.namespace}/{reference.name}",
+                    claim=claim,
                     reason="the claim is gone, and the process ends before the PersistentVolume could be saved",
                 )
+                continue
+            log.warning(
+                "A volume is made and its PersistentVolume is not written; who works on the claim next is given the "
+                "same volume, unless the claim is deleted before",
+                volumeID=volume_id or "unknown",
+                PV=volume.metadata.name,
+                claim=claim,
+            )
 
-
-def _shielded_limits(settings: Settings) -> tuple[float, float]:
-    """Seconds for the undo of a volume and, after it, for the last saves. Where another may lead after us, both must be
-    over before it does (design.md 3, rule 9)."""
-    election = settings.election
-    if not election.enabled:
-        return settings.csi.timeout, LAST_SAVES
-    left = election.lease_duration - election.renew_deadline
-    saves = min(LAST_SAVES, left / 2)
-    return min(settings.csi.timeout, left - saves), saves
+    def _report_lost_claims(self) -> None:
+        """What the process knows of claims that are gone, no later process will know."""
+        for uid, claim in self._parts.memory.in_progress.items():
+            if self._stores.claims.by_uid(uid) is None:
+                reason = "the claim is gone, and the process ends before the driver was certain"
+                self._claims_work.suspect(claim, reason)

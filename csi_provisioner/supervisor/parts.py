@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.nodes.local import LocalNode
@@ -26,6 +27,7 @@ class Parts:
     events: EventRecorder
     memory: ClaimMemory
     orphans: Orphans
+    end: End
     identity: str
     local: LocalNode | None = None
     capacity: Access | None = None

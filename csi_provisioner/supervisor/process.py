@@ -4,6 +4,7 @@ Everything that is watched over here either waits for an event or is a service t
 ends the process for good is an exception with an exit code; they meet in `run`, which alone takes groups apart.
 """
 
+import math
 import random
 import signal
 import socket
@@ -20,6 +21,7 @@ from csi_provisioner.csi.errors import StartError, WrongDriverError
 from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.election import LeaseLostError
+from csi_provisioner.kube.end import CLOSING, End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
@@ -44,8 +46,10 @@ FIRST_CONNECT = 30.0
 HTTP_PAUSE = 0.5
 # After a loss, between two attempts to talk to a driver that answers, but not as it should
 RECONNECT_PAUSE = 1.0
-# What is left to say when everything else is over; the API server has this long to hear it
+# What is left to say when everything else is over: the API server has this long to hear it, at a stop until its end
 LAST_EVENTS = 2.0
+# Seconds from the first signal in which others are the same wish: some send SIGTERM to a whole group and to its leader
+ONE_WISH = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TERMINATION_LOG = trio.Path("/dev/termination-log")
 LOST = "Lost connection to CSI driver, exiting"
@@ -77,7 +81,9 @@ class _Process:
         self._handles_signals = stop is None
         self._works = False
         self._lost = trio.Event()
-        self._leadership = Leadership(settings, self._metrics)
+        election = settings.election
+        self._end = End(election.lease_duration - election.renew_deadline) if election.enabled else End()
+        self._leadership = Leadership(settings, self._metrics, self._end)
         for name in QUEUES:
             self._metrics.queue(name)  # a replica that stands by has the series too, at zero
 
@@ -85,29 +91,35 @@ class _Process:
         async with trio.open_nursery() as services:
             if self._handles_signals:
                 services.start_soon(self._signals, services.cancel_scope)
-            services.start_soon(self._end_unless_working, services.cancel_scope)
+            services.start_soon(self._end_in_time, services.cancel_scope)
             await self._start_and_work(services)
             services.cancel_scope.cancel()
 
     async def _signals(self, process: trio.CancelScope) -> None:
-        """The first signal drains, the second ends at once; more of them change nothing."""
-        # The handler of before would be back when nobody receives any longer. It ends the process on the spot, also in
-        # the midst of what is shielded and short, and with an exit code that may not be the right one.
+        """The first signal drains, a later one ends at once; more of them change nothing."""
+        # The handler of before would be back when nobody receives any longer. It ends the process on the spot, without
+        # a word about what is left, and with an exit code that may not be the right one.
         for wanted in SIGNALS:
             signal.signal(wanted, lambda _number, _frame: None)
+        first = math.inf
         with trio.open_signal_receiver(*SIGNALS) as received:
             async for number in received:
-                if self._stop.is_set():
+                now = trio.current_time()
+                if self._stop.is_set() and now > first + ONE_WISH:
                     log.warning("Second signal, ending at once", signal=signal.Signals(number).name)
                     self.exit_code = 1
+                    self._end.stop_by(now)
                     process.cancel()
                     return
+                first = min(first, now)
                 log.info("Stopping", signal=signal.Signals(number).name, grace=f"{self._settings.shutdown_grace:g}s")
                 self._stop.set()
 
-    async def _end_unless_working(self, process: trio.CancelScope) -> None:
-        """Before any work has begun there is nothing to drain."""
+    async def _end_in_time(self, process: trio.CancelScope) -> None:
+        """The grace period is that of the whole end. Before any work has begun there is nothing to drain."""
         await self._stop.wait()
+        process.deadline = trio.current_time() + self._settings.shutdown_grace
+        self._end.stop_by(process.deadline)
         if not self._works:
             process.cancel()
 
@@ -126,11 +138,11 @@ class _Process:
                 log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)
                 facts, local = await self._meet_first(driver)
-                async with capacity.access(cluster, self._settings, facts.name, self._metrics) as access:
+                async with capacity.access(cluster, self._settings, facts.name, self._metrics, self._end) as access:
                     self._listen(services)
                     await self._work(cluster, kube, driver, facts, provisioning, local, access)
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            async with self._end.shield(CLOSING):
                 await kube.aclose()
 
     async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
@@ -227,9 +239,7 @@ class _Process:
         """Lives follow each other while the driver comes back with other capabilities; what is known stays."""
         memory = ClaimMemory()
         life: Life | None = None
-        events = EventRecorder(
-            kube, _event_source(facts.name), busy=lambda: memory.is_saving or (life is not None and life.is_behind)
-        )
+        events = EventRecorder(kube, _event_source(facts.name), busy=lambda: life is not None and life.is_behind)
         parts = Parts(
             settings=self._settings,
             provisioning=provisioning,
@@ -239,6 +249,7 @@ class _Process:
             events=events,
             memory=memory,
             orphans=Orphans(facts.name, self._metrics),
+            end=self._end,
             identity=_identity(facts.name, local),
             local=local,
             capacity=access,
@@ -254,13 +265,17 @@ class _Process:
                     changed = await self._live(life, driver, changed)
             finally:
                 if life is not None:
-                    await life.end()
+                    life.end()
+                life = None  # behind no longer: events need not wait for it
 
         async with trio.open_nursery() as telling:
             await telling.start(events.run)
-            await self._leadership.run(cluster, facts.name, events, lead)
-            with trio.move_on_after(LAST_EVENTS):
-                await events.wait_written()
+            try:
+                await self._leadership.run(cluster, facts.name, events, lead)
+            finally:
+                limit = math.inf if self._stop.is_set() else trio.current_time() + LAST_EVENTS
+                with trio.move_on_at(min(limit, self._end.deadline())):
+                    await events.wait_written()
             telling.cancel_scope.cancel()
 
     async def _live(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
@@ -271,12 +286,14 @@ class _Process:
             async def keep_connected() -> None:
                 nonlocal changed
                 changed = await self._keep_connected(life, driver, facts)
+                life.leave()
                 nursery.cancel_scope.cancel()
 
             async def drain() -> None:
                 await self._stop.wait()
                 life.stop()
-                nursery.cancel_scope.deadline = trio.current_time() + self._settings.shutdown_grace
+                drained = self._settings.shutdown_grace - self._end.shielded - LAST_EVENTS
+                nursery.cancel_scope.deadline = trio.current_time() + max(0.0, drained)
 
             nursery.start_soon(keep_connected)
             nursery.start_soon(drain)

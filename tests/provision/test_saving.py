@@ -166,9 +166,7 @@ async def test_13_a_stop_tries_once_more(site: Installation) -> None:
 
 async def test_13_after_a_restart_the_driver_gives_the_same_volume(site: Installation) -> None:
     await _unsaved(site)
-    since = trio.current_time()
     assert await site.stop() == 0
-    assert trio.current_time() - since < 6
     site.api.clear()
     await site.start()
     await site.bound("data")

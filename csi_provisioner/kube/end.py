@@ -1,0 +1,83 @@
+"""When this process has to be over, and what may be begun and finished until then (design.md 3, rule 9).
+
+Two things end it. A stop: its moment only comes nearer. And the lease, unless it is renewed: counted from the sending
+of the last renewal that succeeded, on Trio's clock and on one that also runs while the machine sleeps.
+"""
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+SHIELDED = 5.0
+"""Seconds for all that is shielded, where no lease sets them."""
+
+CLOSING = 1.0
+"""Seconds in which a client is closed."""
+
+Moment = tuple[float, float]
+"""The same moment on both clocks."""
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class End:
+    """`shielded`: the seconds that all shields together have, once what surrounds them is cancelled."""
+
+    def __init__(self, shielded: float = SHIELDED, clock: Callable[[], float] = boottime) -> None:
+        self.shielded = shielded
+        self._clock = clock
+        self._stop = math.inf
+        self._lease: Moment = (math.inf, math.inf)
+        self._scopes: set[trio.CancelScope] = set()
+
+    def now(self) -> Moment:
+        return trio.current_time(), self._clock()
+
+    def renewed(self, sent: Moment, duration: float) -> None:
+        """The lease is ours for another `duration` from that moment on."""
+        self._lease = (sent[0] + duration, sent[1] + duration)
+
+    def may_begin(self) -> bool:
+        """Whether the lease, if there is one, is still ours for certain."""
+        return all(now < end for now, end in zip(self.now(), self._lease, strict=True))
+
+    def deadline(self) -> float:
+        """On Trio's clock, as things are."""
+        left = min(end - now for now, end in zip(self.now(), self._lease, strict=True))
+        return min(self._stop, trio.current_time() + left)
+
+    def stop_by(self, moment: float) -> None:
+        """On Trio's clock. Holds for shields too."""
+        self._stop = min(self._stop, moment)
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, self._stop)
+
+    @asynccontextmanager
+    async def shield(self, seconds: float, hurry: Callable[[], None] | None = None) -> AsyncIterator[trio.CancelScope]:
+        """Goes on for `seconds`, also when what surrounds it is cancelled; from then on no longer than is left, and
+        `hurry` is called. What comes after it is reached in any case."""
+
+        async def shrink() -> None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                # Kept here: else the shield's own end would raise it, before anybody can say what was not finished.
+                scope.deadline = min(scope.deadline, trio.current_time() + self.shielded, self.deadline())
+                if hurry is not None:
+                    hurry()
+
+        async with trio.open_nursery() as nursery:
+            deadline = min(trio.current_time() + seconds, self._stop)
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                self._scopes.add(scope)
+                nursery.start_soon(shrink)
+                try:
+                    yield scope
+                finally:
+                    self._scopes.discard(scope)
+            nursery.cancel_scope.cancel()
