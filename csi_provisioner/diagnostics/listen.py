@@ -1,12 +1,9 @@
-"""The listening socket of the HTTP endpoint. Light, so that a bad address is told before the server is loaded."""
+"""The listening socket of the HTTP endpoint."""
 
 import socket
 
 # Scrapers and probes are few; the rest of the backlog is for a moment when the loop is busy.
 _BACKLOG = 64
-# Seconds for a client to take what was sent: hypercorn does not let a cancellation end that, so whoever stopped reading
-# a long answer would hold up the end of the process for as long as he likes.
-PATIENCE = 10.0
 
 
 class ListenError(Exception):
@@ -30,8 +27,6 @@ def listen(endpoint: str, path: str) -> socket.socket:
         reason = str(getattr(error, "strerror", None) or error)
         reason = reason.partition(" (while ")[0]  # create_server says the address again, as a tuple
         raise ListenError(f"cannot listen on {endpoint} to serve {path}: {reason}") from error
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # not on every system; connections inherit it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))
     listener.setblocking(False)
     return listener
 

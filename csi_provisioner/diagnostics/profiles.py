@@ -14,10 +14,8 @@ from collections.abc import Iterator, Mapping
 from io import StringIO
 
 import trio
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 
-from csi_provisioner.diagnostics.app import Page
+from csi_provisioner.diagnostics.server import Page, Request, Response
 from csi_provisioner.settings import PROFILES_PATH
 
 SECONDS = 30.0
@@ -35,9 +33,9 @@ def pages() -> Mapping[str, Page]:
         try:
             profiling.acquire_nowait()
         except trio.WouldBlock:
-            return PlainTextResponse("a CPU profile is being taken already, there can only be one\n", status_code=500)
+            return Response("a CPU profile is being taken already, there can only be one\n", 500)
         try:
-            return PlainTextResponse(await _cpu_profile(request))
+            return Response(await _cpu_profile(request))
         finally:
             profiling.release()
 
@@ -50,7 +48,7 @@ def pages() -> Mapping[str, Page]:
 
 
 async def _index(_request: Request) -> Response:
-    return PlainTextResponse(
+    return Response(
         f"{PROFILES_PATH}cmdline     the command line\n"
         f"{PROFILES_PATH}goroutine   tasks and threads, each with where it is\n"
         f"{PROFILES_PATH}profile     where CPU time goes, watched for {SECONDS:g} s or ?seconds=N\n"
@@ -58,11 +56,11 @@ async def _index(_request: Request) -> Response:
 
 
 async def _command_line(_request: Request) -> Response:
-    return PlainTextResponse("\0".join(sys.argv))
+    return Response("\0".join(sys.argv))
 
 
 async def _running(_request: Request) -> Response:
-    return PlainTextResponse("\n".join([*_tasks(), *_threads()]) + "\n")
+    return Response("\n".join([*_tasks(), *_threads()]) + "\n")
 
 
 def _tasks() -> Iterator[str]:
@@ -92,9 +90,8 @@ async def _cpu_profile(request: Request) -> str:
     profile = cProfile.Profile()
     profile.enable()
     try:
-        with trio.move_on_after(_seconds(request.query_params.get("seconds", ""))):
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
+        with trio.move_on_after(_seconds(request.query.get("seconds", ""))):
+            await request.gone()
     finally:
         profile.disable()
     text = StringIO()

@@ -18,7 +18,9 @@ from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import StartError, WrongDriverError
+from csi_provisioner.diagnostics import pages
 from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
+from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.election import LeaseLostError
 from csi_provisioner.kube.end import CLOSING, End
@@ -42,8 +44,6 @@ from .parts import Parts
 
 # process.md 4.2: for the first connection only
 FIRST_CONNECT = 30.0
-# From listening to serving HTTP
-HTTP_PAUSE = 0.5
 # After a loss, between two attempts to talk to a driver that answers, but not as it should
 RECONNECT_PAUSE = 1.0
 # What is left to say when everything else is over: the API server has this long to hear it, at a stop until its end
@@ -193,7 +193,6 @@ class _Process:
         return described(NodeName(name), await driver.node_get_info())
 
     def _listen(self, services: trio.Nursery) -> None:
-        """Listens at once, so that a bad address ends the process, and serves a little later."""
         http = self._settings.http
         if not http.endpoint:
             return
@@ -205,24 +204,16 @@ class _Process:
         services.start_soon(self._serve, listener)
 
     async def _serve(self, listener: socket.socket) -> None:
-        with listener:
-            # Loading the web framework takes as long as making the first volumes: those go first, and a scraper that
-            # is already here waits in the backlog.
-            await trio.sleep(HTTP_PAUSE)
-            await self._serve_now(listener)
-
-    async def _serve_now(self, listener: socket.socket) -> None:
-        from csi_provisioner.diagnostics import app as diagnostics
-
         http = self._settings.http
-        pages = {http.path: diagnostics.metrics_page(self._metrics)}
+        found = {http.path: pages.metrics_page(self._metrics)}
         if self._leadership.sought and not http.legacy:
-            pages[HEALTH_PATH] = diagnostics.health_page(self._leadership.health)
+            found[HEALTH_PATH] = pages.health_page(self._leadership.health)
         if http.pprof:
             from csi_provisioner.diagnostics import profiles
 
-            pages.update(profiles.pages())
-        await diagnostics.serve(listener, diagnostics.application(pages))
+            found.update(profiles.pages())
+        with trio.socket.from_stdlib_socket(listener) as listening:
+            await Server(found).serve(listening)
 
     # ---- work
 

@@ -7,9 +7,8 @@ import httpx2
 import pytest
 import trio
 
-from csi_provisioner.diagnostics.app import application, serve
-from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.profiles import pages
+from tests.diagnostics.conversation import serving
 from tests.embedded import VIRTUAL
 
 
@@ -20,13 +19,11 @@ def anyio_backend() -> object:
 
 @pytest.fixture
 async def client(anyio_backend: object) -> AsyncIterator[httpx2.AsyncClient]:
-    listener = listen("127.0.0.1:0", "/metrics")
-    address = address_of(listener)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve, listener, application(pages()))
-        async with httpx2.AsyncClient(base_url=f"http://{address}/debug/pprof", timeout=None) as client:
-            yield client
-        nursery.cancel_scope.cancel()
+    async with (
+        serving(pages()) as address,
+        httpx2.AsyncClient(base_url=f"http://{address}/debug/pprof", timeout=None) as client,
+    ):
+        yield client
 
 
 async def test_the_index_names_pages_that_are_there(client: httpx2.AsyncClient) -> None:

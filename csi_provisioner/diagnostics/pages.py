@@ -1,0 +1,23 @@
+"""The pages that every endpoint has: metrics, and the health of the leader election (process.md 6.6, 7)."""
+
+from collections.abc import Callable
+
+from csi_provisioner.diagnostics.server import Page, Request, Response
+from csi_provisioner.metrics import CONTENT_TYPE, Metrics
+
+
+def metrics_page(metrics: Metrics) -> Page:
+    async def page(_request: Request) -> Response:
+        return Response(metrics.render().decode(), content_type=CONTENT_TYPE)
+
+    return page
+
+
+def health_page(trouble: Callable[[], str | None]) -> Page:
+    """200 `ok` while there is no trouble, 500 with its text otherwise (process.md 6.6)."""
+
+    async def page(_request: Request) -> Response:
+        text = trouble()
+        return Response("ok") if text is None else Response(f"internal server error: {text}\n", 500)
+
+    return page

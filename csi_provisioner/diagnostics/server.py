@@ -1,0 +1,222 @@
+"""The HTTP server: h11 on Trio streams, one contained task a connection (process.md 7).
+
+Decided here: what is accepted of a client, and how long it may take. What the pages say is theirs. Nothing that a
+client sends, or leaves undone, ends more than its own connection.
+"""
+
+import gzip
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+import h11
+import trio
+
+from csi_provisioner.logs import log
+
+# Scrapers and probes are a handful. This many cost little memory, and are served within a turn of the loop or two.
+CONNECTIONS = 64
+# Bytes of a head: h11 keeps them until it is whole. Proxies and cookies make a few KiB at most.
+HEAD = 16 * 1024
+# Seconds for a head, from the connection's start or the head's first byte: as long as our manifests give a probe.
+HEAD_TIME = 10.0
+# Seconds until the next request: more than the minute between two scrapes, so that a scraper keeps its connection.
+IDLE_TIME = 75.0
+# Seconds in which a client takes nothing of its answer. It is given in pieces, so that a slow one is not taken for
+# one that has stopped.
+STALL_TIME = 10.0
+PIECE = 16 * 1024
+# Bytes and seconds of what comes after the last answer: to close over unread bytes resets the connection, and the
+# client loses the answer with it. Who sends more than a form's worth does not wait for answers.
+DROPPED = 64 * 1024
+DROP_TIME = 1.0
+# Seconds after an accept that failed: most reasons (no descriptors, no memory) take a while to go away.
+ACCEPT_PAUSE = 0.1
+
+_AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+_NOT_GZIP = re.compile(r"q=0(\.0*)?")
+
+
+@dataclass(frozen=True)
+class Request:
+    query: Mapping[str, str]
+    gone: Callable[[], Awaitable[None]]
+    """Returns when the client has hung up: for a page that takes time."""
+
+
+@dataclass(frozen=True)
+class Response:
+    text: str
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Page = Callable[[Request], Awaitable[Response]]
+
+
+class Server:
+    """Answers each page at exactly its path to any method, and everything else with 404."""
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        self._pages = pages
+        self._connections: set[_Connection] = set()
+        # Passed one by one, a turn of the loop each: who asks without end on every connection would otherwise have a
+        # page of each made in one turn, and the lease waits for that.
+        self._turnstile = trio.Lock()
+
+    async def serve(self, listener: trio.socket.SocketType) -> None:
+        """Runs until cancelled. Not `trio.serve_listeners`: most errors of accept end that."""
+        trouble = ""
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    accepted, _ = await listener.accept()
+                except OSError as error:
+                    if trouble != str(error):
+                        trouble = str(error)
+                        log.error("HTTP connections cannot be accepted, trying on", err=trouble)
+                    await trio.sleep(ACCEPT_PAUSE)
+                    continue
+                trouble = ""
+                nursery.start_soon(self.handle, trio.SocketStream(accepted))
+
+    async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """One connection, until its end; never fails."""
+        if len(self._connections) >= CONNECTIONS:
+            first = min(self._connections, key=lambda other: other.rank)
+            self._connections.remove(first)
+            first.scope.cancel()
+        connection = _Connection(stream)
+        self._connections.add(connection)
+        try:
+            with connection.scope:
+                await self._answer_all(connection)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass  # the client has gone, or takes nothing
+        except Exception:
+            log.exception("A defect ended an HTTP connection; the others go on")
+        finally:
+            self._connections.discard(connection)
+            await trio.aclose_forcefully(stream)
+
+    async def _answer_all(self, connection: "_Connection") -> None:
+        patience, more = HEAD_TIME, True
+        while more:
+            try:
+                request = await connection.head(patience)
+            except h11.RemoteProtocolError as error:
+                await connection.send(Response(f"{error}\n", error.error_status_hint))
+                break
+            if request is None:
+                return
+            more = await connection.send(await self._response(request, connection), request)
+            patience = IDLE_TIME
+        await connection.drop()
+
+    async def _response(self, request: h11.Request, connection: "_Connection") -> Response:
+        if not _is_spoken(request):
+            return Response("this server speaks HTTP/1.0 and HTTP/1.1\n", 505)
+        target, _, query = _AUTHORITY.sub(b"", request.target).decode("ascii").partition("?")
+        page = self._pages.get(unquote(target))
+        if page is None or request.method == b"CONNECT":  # 2xx would make a tunnel of it
+            return Response("404 page not found\n", 404)
+        try:
+            async with self._turnstile:
+                pass
+            return await page(Request(dict(parse_qsl(query)), connection.gone))
+        except Exception:
+            log.exception("An HTTP page failed", path=target)
+            return Response("internal server error, the log says more\n", 500)
+
+
+class _Connection:
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.scope = trio.CancelScope()
+        self.rank = (False, trio.current_time())
+        """Who goes first for one too many: the least. Who waits for a head before who is being answered, then by age;
+        so silent clients cannot keep a probe out, and slow ones cannot either."""
+        self._stream = stream
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD - 1)
+
+    async def head(self, patience: float) -> h11.Request | None:
+        """The next request, without its body; None if there is none. Raises RemoteProtocolError."""
+        self.rank = (False, trio.current_time())
+        with trio.move_on_after(patience) as limit:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                if self._pending():
+                    limit.deadline = min(limit.deadline, trio.current_time() + HEAD_TIME)
+                await self._receive()
+            self.rank = (True, trio.current_time())
+            return event if isinstance(event, h11.Request) else None
+        if self._pending():
+            raise h11.RemoteProtocolError("the head did not come in time", error_status_hint=408)
+        return None
+
+    async def send(self, response: Response, request: h11.Request | None = None) -> bool:
+        """Whether another request may follow: not after one with a body, or none that was understood."""
+        body = response.text.encode()
+        headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type)]
+        if request is not None and _takes_gzip(request):
+            body = gzip.compress(body, 1)  # the loop waits meanwhile; more effort saves little
+            headers.append(("Content-Encoding", "gzip"))
+        headers.append(("Content-Length", str(len(body))))
+        if request is None or _has_body(request) or not _is_spoken(request):
+            headers.append(("Connection", "close"))
+        else:
+            self._http.next_event()  # the end of a request without a body
+        reason = HTTPStatus(response.status).phrase
+        events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers, reason=reason)]
+        if request is None or request.method != b"HEAD":
+            events.append(h11.Data(data=body))
+        events.append(h11.EndOfMessage())
+        sent = memoryview(b"".join(self._http.send(event) or b"" for event in events))
+        for start in range(0, len(sent), PIECE):
+            with trio.fail_after(STALL_TIME):
+                await self._stream.send_all(sent[start : start + PIECE])
+        if self._http.our_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def drop(self) -> None:
+        """Takes what still comes after the last answer, within bounds."""
+        with trio.move_on_after(DROP_TIME):
+            await self._stream.send_eof()
+            left = DROPPED
+            while left > 0 and (data := await self._stream.receive_some(left)):
+                left -= len(data)
+
+    async def gone(self) -> None:
+        with suppress(trio.BrokenResourceError):
+            while len(self._pending()) < HEAD:
+                if not await self._receive():
+                    return
+            await trio.sleep_forever()
+
+    async def _receive(self) -> bool:
+        data = await self._stream.receive_some(HEAD - len(self._pending()))
+        self._http.receive_data(data)
+        return bool(data)
+
+    def _pending(self) -> bytes:
+        return self._http.trailing_data[0]
+
+
+def _is_spoken(request: h11.Request) -> bool:
+    """h11 takes `PRI * HTTP/2.0` and `HTTP/3.7` for good."""
+    return request.http_version in (b"1.0", b"1.1")
+
+
+def _has_body(request: h11.Request) -> bool:
+    lengths = [value for name, value in request.headers if name in (b"content-length", b"transfer-encoding")]
+    return any(value.strip(b"0") for value in lengths)
+
+
+def _takes_gzip(request: h11.Request) -> bool:
+    accepted = b",".join(value for name, value in request.headers if name == b"accept-encoding").decode("latin-1")
+    codings = (coding.lower().replace(" ", "").partition(";") for coding in accepted.split(","))
+    return any(name == "gzip" and not _NOT_GZIP.fullmatch(weight) for name, _, weight in codings)
