@@ -236,7 +236,11 @@ def _lines(family: Metric) -> Iterator[str]:
 def _label_value(label: str, value: str) -> str:
     if label == "le" and value != "+Inf":
         return _number(float(value))
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    text = value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    if text.isprintable():
+        return text
+    # A terminal would act on a control, and half a surrogate pair cannot be sent.
+    return "".join(letter if letter.isprintable() else f"\\\\u{ord(letter):04x}" for letter in text)
 
 
 def _number(value: float) -> str:

@@ -194,3 +194,20 @@ def test_14_two_sets_of_metrics_do_not_disturb_each_other() -> None:
     first.suspected_orphan()
     assert series(first)["csi_provisioner_suspected_orphans_total"] == "1"
     assert series(second)["csi_provisioner_suspected_orphans_total"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ('a "b" \\c é', 'a \\"b\\" \\\\c é'),
+        ("\x1b[2J\n\x7f\x85", r"\\u001b[2J\n\\u007f\\u0085"),
+        ("\u2028\u202e\ud800", r"\\u2028\\u202e\\ud800"),
+    ],
+    ids=["quotes", "controls", "what turns the reading round, and half a character"],
+)
+def test_labels_of_others_are_escaped(name: str, told: str) -> None:
+    metrics = Metrics()
+    metrics.provision(name, "", 0.3)
+    assert (
+        f'controller_persistentvolumeclaim_provision_total{{class="{told}",source=""}} 1\n' in metrics.render().decode()
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from csi_provisioner.diagnostics.server import Page, Request, Response
+from csi_provisioner.logs import escaped
 from csi_provisioner.metrics import CONTENT_TYPE, Metrics
 
 
@@ -18,6 +19,6 @@ def health_page(trouble: Callable[[], str | None]) -> Page:
 
     async def page(_request: Request) -> Response:
         text = trouble()
-        return Response("ok") if text is None else Response(f"internal server error: {text}\n", 500)
+        return Response("ok") if text is None else Response(f"internal server error: {escaped(text)}\n", 500)
 
     return page

@@ -16,6 +16,7 @@ from io import StringIO
 import trio
 
 from csi_provisioner.diagnostics.server import Page, Request, Response
+from csi_provisioner.logs import escaped
 from csi_provisioner.settings import PROFILES_PATH
 
 SECONDS = 30.0
@@ -56,11 +57,11 @@ async def _index(_request: Request) -> Response:
 
 
 async def _command_line(_request: Request) -> Response:
-    return Response("\0".join(sys.argv))
+    return Response("\0".join(map(escaped, sys.argv)))
 
 
 async def _running(_request: Request) -> Response:
-    return Response("\n".join([*_tasks(), *_threads()]) + "\n")
+    return Response("\n".join(map(escaped, [*_tasks(), *_threads()])) + "\n")
 
 
 def _tasks() -> Iterator[str]:

@@ -158,7 +158,7 @@ class _Connection:
 
     async def send(self, response: Response, request: h11.Request | None = None) -> bool:
         """Whether another request may follow: not after one with a body, or none that was understood."""
-        body = response.text.encode()
+        body = response.text.encode(errors="backslashreplace")
         headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type)]
         if request is not None and _takes_gzip(request):
             body = gzip.compress(body, 1)  # the loop waits meanwhile; more effort saves little

@@ -107,8 +107,12 @@ def test_7_a_taken_port_is_named_with_the_path() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "status", "text"),
-    [(None, 200, "ok"), ("it is stuck", 500, "internal server error: it is stuck\n")],
-    ids=["6.6 well", "6.6 not renewed"],
+    [
+        (None, 200, "ok"),
+        ("it is stuck", 500, "internal server error: it is stuck\n"),
+        ("\x1b[2J\u202e", 500, "internal server error: \\u001b[2J\\u202e\n"),
+    ],
+    ids=["6.6 well", "6.6 not renewed", "controls"],
 )
 async def test_6_6_health_of_the_election(trouble: str | None, status: int, text: str) -> None:
     async with serving({"/health": health_page(lambda: trouble)}) as address, httpx2.AsyncClient() as client:

@@ -56,6 +56,16 @@ async def test_tasks_are_told_with_where_they_wait_but_not_with_values(client: h
     assert "hunter2" not in text
 
 
+async def test_names_of_others_are_escaped(client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["csi-provisioner", "--volume-name-prefix=\x1b[2J", "\udcff"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever, name="claims \x1b[2J\u202e")
+        text = (await client.get("/goroutine")).text
+        nursery.cancel_scope.cancel()
+    assert "claims \\u001b[2J\\u202e\n" in text
+    assert (await client.get("/cmdline")).text.split("\0")[1:] == ["--volume-name-prefix=\\u001b[2J", "\\udcff"]
+
+
 @pytest.mark.parametrize(
     ("query", "seconds"),
     [("", 30), ("?seconds=2", 2), ("?seconds=0", 30), ("?seconds=nan", 30), ("?seconds=x", 30), ("?seconds=inf", 600)],
