@@ -2,8 +2,8 @@
 
 import socket
 
-# Scrapers and probes are few; the rest of the backlog is for a moment when the loop is busy.
-_BACKLOG = 64
+# Scrapers and probes are few; the rest is for a crowd: who finds no room is tried again by his kernel a second later.
+_BACKLOG = 256
 
 
 class ListenError(Exception):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from csi_provisioner.diagnostics.server import Page, Request, Response
+from csi_provisioner.diagnostics.server import Page, Request, Response, in_turn
 from csi_provisioner.logs import escaped
 from csi_provisioner.metrics import CONTENT_TYPE, Metrics
 
@@ -11,7 +11,7 @@ def metrics_page(metrics: Metrics) -> Page:
     async def page(_request: Request) -> Response:
         return Response(metrics.render().decode(), content_type=CONTENT_TYPE)
 
-    return page
+    return in_turn(page)
 
 
 def health_page(trouble: Callable[[], str | None]) -> Page:

@@ -15,7 +15,7 @@ from io import StringIO
 
 import trio
 
-from csi_provisioner.diagnostics.server import Page, Request, Response
+from csi_provisioner.diagnostics.server import Page, Request, Response, in_turn
 from csi_provisioner.logs import escaped
 from csi_provisioner.settings import PROFILES_PATH
 
@@ -43,7 +43,7 @@ def pages() -> Mapping[str, Page]:
     return {
         PROFILES_PATH: _index,
         f"{PROFILES_PATH}cmdline": _command_line,
-        f"{PROFILES_PATH}goroutine": _running,
+        f"{PROFILES_PATH}goroutine": in_turn(_running),
         f"{PROFILES_PATH}profile": cpu,
     }
 

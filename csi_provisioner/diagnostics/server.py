@@ -5,7 +5,9 @@ client sends, or leaves undone, ends more than its own connection.
 """
 
 import gzip
+import math
 import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,8 +36,16 @@ PIECE = 16 * 1024
 # client loses the answer with it. Who sends more than a form's worth does not wait for answers.
 DROPPED = 64 * 1024
 DROP_TIME = 1.0
-# Seconds after an accept that failed: most reasons (no descriptors, no memory) take a while to go away.
+# Seconds that everybody has when there are too many: who has just come may not have been read yet. More wait in the
+# kernel, in their order, and get their turn because an answer is then the last of its connection.
+SPARED = 0.2
+ROOM_PAUSE = 0.02
+# Connections accepted in a turn of the loop: who comes in a crowd is not kept waiting, nor is the work.
+ACCEPTED = 8
+# Seconds after an accept that failed, as most reasons (no descriptors, no memory) take a while to go away; and between
+# two lines of the log about it.
 ACCEPT_PAUSE = 0.1
+ACCEPT_QUIET = 60.0
 
 _AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 _NOT_GZIP = re.compile(r"q=0(\.0*)?")
@@ -58,38 +68,58 @@ class Response:
 Page = Callable[[Request], Awaitable[Response]]
 
 
+def in_turn(page: Page) -> Page:
+    """One is made in a turn of the event loop: clients that ask without end, on as many connections as there may be,
+    would otherwise have one made each, and the renewal of the lease waits for that."""
+    turnstile = trio.Lock()
+
+    async def made(request: Request) -> Response:
+        async with turnstile:
+            pass
+        return await page(request)
+
+    return made
+
+
 class Server:
     """Answers each page at exactly its path to any method, and everything else with 404."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
         self._connections: set[_Connection] = set()
-        # Passed one by one, a turn of the loop each: who asks without end on every connection would otherwise have a
-        # page of each made in one turn, and the lease waits for that.
-        self._turnstile = trio.Lock()
 
-    async def serve(self, listener: trio.socket.SocketType) -> None:
+    async def serve(self, listener: socket.socket) -> None:
         """Runs until cancelled. Not `trio.serve_listeners`: most errors of accept end that."""
-        trouble = ""
+        quiet_until = -math.inf
         async with trio.open_nursery() as nursery:
             while True:
+                await trio.lowlevel.wait_readable(listener)
                 try:
-                    accepted, _ = await listener.accept()
+                    for _ in range(ACCEPTED):
+                        await self.room()
+                        stream = trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0]))
+                        nursery.start_soon(self.handle, stream)
+                except BlockingIOError:
+                    pass  # that was all
                 except OSError as error:
-                    if trouble != str(error):
-                        trouble = str(error)
-                        log.error("HTTP connections cannot be accepted, trying on", err=trouble)
+                    if trio.current_time() >= quiet_until:
+                        quiet_until = trio.current_time() + ACCEPT_QUIET
+                        log.error("HTTP connections cannot be accepted, trying on", err=error)
                     await trio.sleep(ACCEPT_PAUSE)
-                    continue
-                trouble = ""
-                nursery.start_soon(self.handle, trio.SocketStream(accepted))
+
+    async def room(self) -> None:
+        """Returns when there is room for one more: if need be, whoever has waited longest for a head has to go, or if
+        none waits, whose answer has been on its way longest. Whose page is being made stays."""
+        while self._is_full():
+            first = min(self._connections, key=lambda other: other.rank)
+            if trio.current_time() - first.rank[1] < SPARED:
+                await trio.sleep(ROOM_PAUSE)
+            else:
+                self._connections.remove(first)
+                first.scope.cancel()
 
     async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
         """One connection, until its end; never fails."""
-        if len(self._connections) >= CONNECTIONS:
-            first = min(self._connections, key=lambda other: other.rank)
-            self._connections.remove(first)
-            first.scope.cancel()
         connection = _Connection(stream)
         self._connections.add(connection)
         try:
@@ -103,17 +133,22 @@ class Server:
             self._connections.discard(connection)
             await trio.aclose_forcefully(stream)
 
+    def _is_full(self) -> bool:
+        return len(self._connections) >= CONNECTIONS
+
     async def _answer_all(self, connection: "_Connection") -> None:
         patience, more = HEAD_TIME, True
         while more:
             try:
                 request = await connection.head(patience)
             except h11.RemoteProtocolError as error:
-                await connection.send(Response(f"{error}\n", error.error_status_hint))
+                status = HTTPStatus(error.error_status_hint)
+                await connection.send(Response(f"{status.phrase}: {error}\n", status))
                 break
             if request is None:
                 return
-            more = await connection.send(await self._response(request, connection), request)
+            response = await self._response(request, connection)
+            more = await connection.send(response, request, last=self._is_full())
             patience = IDLE_TIME
         await connection.drop()
 
@@ -125,8 +160,6 @@ class Server:
         if page is None or request.method == b"CONNECT":  # 2xx would make a tunnel of it
             return Response("404 page not found\n", 404)
         try:
-            async with self._turnstile:
-                pass
             return await page(Request(dict(parse_qsl(query)), connection.gone))
         except Exception:
             log.exception("An HTTP page failed", path=target)
@@ -136,35 +169,35 @@ class Server:
 class _Connection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.scope = trio.CancelScope()
-        self.rank = (False, trio.current_time())
-        """Who goes first for one too many: the least. Who waits for a head before who is being answered, then by age;
-        so silent clients cannot keep a probe out, and slow ones cannot either."""
+        self.rank = (0, trio.current_time())
+        """Who goes first for one too many, the least, and since when he waits."""
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD - 1)
 
     async def head(self, patience: float) -> h11.Request | None:
         """The next request, without its body; None if there is none. Raises RemoteProtocolError."""
-        self.rank = (False, trio.current_time())
+        self.rank = (0, trio.current_time())
         with trio.move_on_after(patience) as limit:
             while (event := self._http.next_event()) is h11.NEED_DATA:
                 if self._pending():
                     limit.deadline = min(limit.deadline, trio.current_time() + HEAD_TIME)
                 await self._receive()
-            self.rank = (True, trio.current_time())
+            self.rank = (2, math.inf)
             return event if isinstance(event, h11.Request) else None
         if self._pending():
             raise h11.RemoteProtocolError("the head did not come in time", error_status_hint=408)
         return None
 
-    async def send(self, response: Response, request: h11.Request | None = None) -> bool:
+    async def send(self, response: Response, request: h11.Request | None = None, *, last: bool = False) -> bool:
         """Whether another request may follow: not after one with a body, or none that was understood."""
+        self.rank = (1, trio.current_time())
         body = response.text.encode(errors="backslashreplace")
         headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type)]
         if request is not None and _takes_gzip(request):
             body = gzip.compress(body, 1)  # the loop waits meanwhile; more effort saves little
             headers.append(("Content-Encoding", "gzip"))
         headers.append(("Content-Length", str(len(body))))
-        if request is None or _has_body(request) or not _is_spoken(request):
+        if last or request is None or _has_body(request) or not _is_spoken(request):
             headers.append(("Connection", "close"))
         else:
             self._http.next_event()  # the end of a request without a body
@@ -199,7 +232,7 @@ class _Connection:
 
     async def _receive(self) -> bool:
         data = await self._stream.receive_some(HEAD - len(self._pending()))
-        self._http.receive_data(data)
+        self._http.receive_data(bytes(data))
         return bool(data)
 
     def _pending(self) -> bytes:

@@ -212,8 +212,8 @@ class _Process:
             from csi_provisioner.diagnostics import profiles
 
             found.update(profiles.pages())
-        with trio.socket.from_stdlib_socket(listener) as listening:
-            await Server(found).serve(listening)
+        with listener:
+            await Server(found).serve(listener)
 
     # ---- work
 

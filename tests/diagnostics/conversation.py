@@ -92,8 +92,8 @@ async def serving(pages: Mapping[str, Page]) -> AsyncIterator[str]:
     """The address of a server with these pages."""
     listener = listen("127.0.0.1:0", "/m")
     address = address_of(listener)
-    with trio.socket.from_stdlib_socket(listener) as listening:
+    with listener:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Server(pages).serve, listening)
+            nursery.start_soon(Server(pages).serve, listener)
             yield address
             nursery.cancel_scope.cancel()

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import socket
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from csi_provisioner.diagnostics import server as bounds
-from csi_provisioner.diagnostics.server import Request, Response, Server
+from csi_provisioner.diagnostics.server import Request, Response, Server, in_turn
 from tests.diagnostics.conversation import CLOSE, GET, HOST, POST, Client, answer_to, connected, page
 from tests.embedded import VIRTUAL
 
@@ -127,45 +129,66 @@ async def test_who_takes_nothing_for_too_long_is_given_up(pause: float) -> None:
 
 async def test_one_too_many_takes_the_place_of_the_one_that_has_waited_longest(server: Server) -> None:
     async with trio.open_nursery() as nursery:
-        clients = []
-        for _ in range(bounds.CONNECTIONS):
-            clients.append(await _in(nursery, server))
-            await trio.sleep(0.01)
-        await clients[0].send(GET)  # the first to come, and the last to have been answered
-        await trio.testing.wait_all_tasks_blocked()
+        clients = [await _in(nursery, server) for _ in range(bounds.CONNECTIONS - 1)]
+        await clients[0].send(GET)  # the first to come, and the last but one to wait
+        clients.append(await _in(nursery, server))
         for gone in ([1], [1, 2]):
-            late = await _in(nursery, server)
-            await late.send(GET)
-            await trio.testing.wait_all_tasks_blocked()
+            late = await _in(nursery, server, GET)
             assert late.statuses() == [200]
             assert [index for index, client in enumerate(clients) if client.closed_at is not None] == gone
         nursery.cancel_scope.cancel()
 
 
-async def test_whoever_is_being_answered_goes_last(server: Server) -> None:
+async def test_whoever_is_being_answered_goes_last() -> None:
     async def slow(_request: Request) -> Response:
         await trio.sleep_forever()
         return Response("done")
 
     server = Server({"/m": page("well\n"), "/slow": slow})
+    ask_slow = GET.replace(b"/m", b"/slow")
     async with trio.open_nursery() as nursery:
-        busy = [await _in(nursery, server) for _ in range(bounds.CONNECTIONS - 1)]
-        for client in busy:
-            await client.send(GET.replace(b"/m", b"/slow"))
-            await trio.sleep(0.01)
-        waiting = await _in(nursery, server)
-        await waiting.send(GET)
-        await trio.sleep(1)
-        late = await _in(nursery, server)
-        await late.send(GET.replace(b"/m", b"/slow"))
-        await trio.testing.wait_all_tasks_blocked()
+        takes_nothing, theirs = trio.testing.lockstep_stream_pair()
+        nursery.start_soon(server.handle, theirs)
+        await takes_nothing.send_all(GET)
+        waiting = await _in(nursery, server, GET)
+        busy = [await _in(nursery, server, ask_slow) for _ in range(bounds.CONNECTIONS - 2)]
+        assert waiting.closed_at is None
+        busy.append(await _in(nursery, server, ask_slow))
         assert waiting.closed_at is not None
-        assert [client.closed_at for client in busy] == [None] * len(busy)
-        probe = await _in(nursery, server)
-        await probe.send(GET)
+        with trio.fail_after(1):
+            busy.append(await _in(nursery, server, ask_slow))
+        with pytest.raises(trio.BrokenResourceError):
+            await takes_nothing.send_all(b"G")
+        with trio.move_on_after(5) as limit:
+            await server.room()
+        assert limit.cancelled_caught
+        assert [client.closed_at for client in busy] == [None] * bounds.CONNECTIONS
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_just_come_is_read_before_he_goes(server: Server) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(bounds.CONNECTIONS):
+            await server.room()
+            nursery.start_soon(server.handle, trio.testing.memory_stream_pair()[0])
+            await trio.testing.wait_all_tasks_blocked()
+        since = trio.current_time()
+        await server.room()
+        assert trio.current_time() - since == pytest.approx(bounds.SPARED, abs=bounds.ROOM_PAUSE)
+        nursery.cancel_scope.cancel()
+
+
+async def test_among_so_many_nobody_keeps_his_place(server: Server) -> None:
+    async with trio.open_nursery() as nursery:
+        clients = [await _in(nursery, server) for _ in range(bounds.CONNECTIONS)]
+        await clients[0].send(GET + GET)
+        await clients[0].stream.send_eof()
         await trio.testing.wait_all_tasks_blocked()
-        assert probe.statuses() == [200]
-        assert [index for index, client in enumerate(busy) if client.closed_at is not None] == [0]
+        assert clients[0].statuses() == [200]
+        assert clients[0].closed_at is not None
+        await clients[1].send(GET + GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert clients[1].statuses() == [200, 200]
         nursery.cancel_scope.cancel()
 
 
@@ -179,11 +202,15 @@ async def test_who_has_gone_takes_no_place(server: Server) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _in(nursery: trio.Nursery, server: Server) -> Client:
+async def _in(nursery: trio.Nursery, server: Server, sent: bytes = b"") -> Client:
+    """One that has come, a while after those before."""
+    await trio.sleep(0.01)
+    await server.room()
     ours, theirs = trio.testing.memory_stream_pair()
     client = Client(ours)
     nursery.start_soon(server.handle, theirs)
     nursery.start_soon(client.take)
+    await client.send(sent)
     await trio.testing.wait_all_tasks_blocked()
     return client
 
@@ -204,7 +231,7 @@ async def test_pages_are_made_a_turn_of_the_loop_each() -> None:
         made.append(turns.count)
         return Response("well")
 
-    server = Server({"/m": noting})
+    server = Server({"/m": in_turn(noting)})
     trio.lowlevel.add_instrument(turns)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -231,27 +258,28 @@ async def test_a_page_that_fails_is_told_and_serving_goes_on(capsys: pytest.Capt
 
 
 async def test_an_accept_that_fails_is_told_once_and_serving_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    class Listener:
-        """Out of descriptors for a while; then there is a connection, and then none."""
+    class Listener(socket.socket):
+        """Out of descriptors for a while."""
 
         failures = 3
 
-        async def accept(self) -> tuple[trio.socket.SocketType, object]:
+        def accept(self) -> tuple[socket.socket, Any]:
             self.failures -= 1
             if self.failures >= 0:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            if self.failures < -1:
-                await trio.sleep_forever()
-            return ours, None
+            return super().accept()
 
-    ours, theirs = trio.socket.socketpair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(Server({"/m": page("well")}).serve, Listener())
-        client = trio.SocketStream(theirs)
-        await client.send_all(GET)
-        assert await client.receive_some() != b""
-        await client.aclose()
-        nursery.cancel_scope.cancel()
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Server({"/m": page("well")}).serve, listener)
+            async with await trio.open_tcp_stream(*listener.getsockname()) as client:
+                await client.send_all(GET)
+                assert await client.receive_some() != b""
+            nursery.cancel_scope.cancel()
+    assert listener.failures < 0
     assert capsys.readouterr().err.count("Too many open files") == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from csi_provisioner.diagnostics.pages import metrics_page
+from csi_provisioner.diagnostics.server import HEAD_TIME
 from csi_provisioner.metrics import Metrics
 from tests.diagnostics.conversation import GET, HOST, page, serving
 
@@ -103,6 +104,8 @@ async def test_nothing_that_clients_do_keeps_the_probe_out(capsys: pytest.Captur
         address = host, int(port)
         silent = [await connect(address) for _ in range(SILENT)]
         await probe(address)
+        with trio.fail_after(HEAD_TIME / 2):
+            assert await silent[0].receive_some() == b""
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(visits, address)
