@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -43,6 +44,9 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0
 def escaped(text: str) -> str:
     """Text of others could forge lines, move the cursor of a terminal or turn the reading round."""
     return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+_ABOUT: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa: B039 - never changed in place
 
 
 class Log:
@@ -84,6 +88,10 @@ class Log:
         if self._outlet is not None:
             self._outlet.flush(LAST_LINES)
 
+    def about(self, **keys: object) -> None:
+        """Every further line of this task has these keys too: on whose behalf it works."""
+        _ABOUT.set(keys)
+
     def v_enabled(self, level: int) -> bool:
         """Whether `v(level, …)` from the calling file prints."""
         return level <= self._verbosity or self._raised(level)
@@ -122,7 +130,8 @@ class Log:
     ) -> None:
         if not self._configured:
             self.configure(LogSettings())
-        bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=keys)
+        identified = dict(_with_uids(_ABOUT.get() | keys))
+        bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=identified)
         bound.log(severity, message)
 
 
@@ -216,11 +225,25 @@ def _text(value: object) -> str:
 
 def _plain(value: object) -> str:
     """An object of the cluster is its name and nothing else: it may be a Secret."""
-    metadata = getattr(value, "metadata", None)
-    if metadata is None:
+    named = _named(value)
+    if named is None:
         return str(value)
-    namespace = getattr(metadata, "namespace", None)
-    return f"{namespace}/{metadata.name}" if namespace else str(metadata.name)
+    namespace = getattr(named, "namespace", None)
+    return f"{namespace}/{named.name}" if namespace else str(named.name)
+
+
+def _with_uids(keys: dict[str, object]) -> Iterator[tuple[str, object]]:
+    """Names come back for other objects: beside each stands whose it is."""
+    for name, value in keys.items():
+        named = _named(value)
+        yield name, value if named is None else _plain(value)
+        if uid := getattr(named, "uid", None):
+            yield f"{name}UID", uid
+
+
+def _named(value: object) -> Any:
+    """What holds the name of an object, or of a reference to one; None if it is neither."""
+    return getattr(value, "metadata", None) or (value if hasattr(value, "uid") else None)
 
 
 def _quoted(text: str) -> str:

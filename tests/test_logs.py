@@ -7,6 +7,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.lowlevel
 
 from csi_provisioner.logs import configure, log
 from csi_provisioner.settings import LogSettings
@@ -132,6 +134,30 @@ def test_9_1_objects_are_their_names(capsys: pytest.CaptureFixture[str], json_fo
     assert '"pv"' in written
     assert '["ns/a"]' in written
     assert "hidden" not in written
+
+
+def test_9_2_an_object_or_a_reference_to_one_has_its_uid_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings())
+    claim = SimpleNamespace(metadata=SimpleNamespace(namespace="ns", name="a", uid="u-1"))
+    reference = SimpleNamespace(namespace=None, name="pv", uid="u-2")
+    log.info("x", PVC=claim, PV=reference, n=1, new=SimpleNamespace(metadata=SimpleNamespace(name="b", uid="")))
+    assert capsys.readouterr().err.endswith('"x" PVC="ns/a" PVCUID="u-1" PV="pv" PVUID="u-2" n=1 new="b"\n')
+
+
+async def test_9_2_a_task_says_on_every_line_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogSettings())
+
+    async def work(name: str) -> None:
+        log.about(PVC=name)
+        await trio.lowlevel.checkpoint()
+        log.info("Working", n=1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, "ns/a")
+        nursery.start_soon(work, "ns/b")
+    log.info("Done")
+    said = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(said) == ['"Done"', '"Working" PVC="ns/a" n=1', '"Working" PVC="ns/b" n=1']
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class VolumeReconciler:
 
     async def _patch(self, volume: PersistentVolume, change: FinalizerChange) -> PersistentVolume:
         patch = deletion.finalizer_patch(change)
-        log.v(4, "Changing our finalizer", PV=volume.metadata.name, change=change)
+        log.v(4, "Changing our finalizer", PV=volume, change=change)
         return await self._kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
 
     async def _delete(self, volume: PersistentVolume) -> Outcome:
@@ -99,7 +99,7 @@ class VolumeReconciler:
                 self._note(self._deleted, volume)
             await self._remove(volume)
         except Ignored as ignored:
-            log.v(4, "Volume is not ours to delete", PV=name, reason=ignored.reason)
+            log.v(4, "Volume is not ours to delete", PV=volume, reason=ignored.reason)
             # quirk Q7, kept: it counts as a success
         except KubeError as error:
             self._metrics.deletion(class_name, None)
@@ -126,7 +126,7 @@ class VolumeReconciler:
         migrated = target.migrated if self._facts.in_tree_name else None
         request = deletion.request(target, data)
         await self._driver.delete_volume(request, migrated=migrated)
-        log.v(2, "Volume deleted", PV=volume.metadata.name, volumeID=request.volume_id)
+        log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
         if self._refresh is not None:
             self._refresh(volume)
 
@@ -135,7 +135,7 @@ class VolumeReconciler:
         storage_class = self._storage_classes.get(name) if name else None
         found = secrets.deletion_reference(target.volume, storage_class, self._facts, migrated=target.migrated)
         if found.warning:
-            log.warning(found.warning, PV=target.volume.metadata.name)
+            log.warning(found.warning, PV=target.volume)
         if found.reference is None:
             return None
         try:
@@ -143,9 +143,9 @@ class VolumeReconciler:
         except KubeError as error:
             log.warning(
                 "Cannot read the secret for the deletion, deleting without it",
-                PV=target.volume.metadata.name,
+                PV=target.volume,
                 secret=f"{found.reference.namespace}/{found.reference.name}",
-                error=str(error),
+                err=error,
             )
             return None
         return SecretData.decode(secret.data)

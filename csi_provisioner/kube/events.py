@@ -248,7 +248,7 @@ class EventRecorder:
         permission = error.forbidden and "being terminated" not in error.message
         if permission and not self._refusal_told:
             self._refusal_told = True
-            log.warning(
+            log.error(
                 "Events cannot be written, going on without",
                 err=str(error),
                 advice="grant create and patch on events of the core API group to the service account of this process",
@@ -276,7 +276,7 @@ def _log(about: ObjectReference, series: _Series) -> None:
     without any verbosity."""
     log.info(
         "Event occurred",
-        object=f"{about.namespace}/{about.name}" if about.namespace else about.name,
+        object=about,
         kind=about.kind,
         type=series.type,
         reason=series.reason,

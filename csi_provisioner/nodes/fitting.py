@@ -74,7 +74,7 @@ class Fitting:
         except (Refusal, Ignored, KubeError, CallError) as error:
             if isinstance(error, CallError) and error.code == Code.UNAVAILABLE:
                 raise
-            log.warning("Cannot tell whether the volume fits on this node", PVC=claim, error=str(error))
+            log.warning("Cannot tell whether the volume fits on this node", PVC=claim, err=error)
             return True
         finally:
             if self._placement is not None:

@@ -34,7 +34,7 @@ async def is_possible(kube: KubeClient) -> bool:
         await kube.list_page(VolumeSnapshot, limit=1)
     except KubeError as error:
         if error.forbidden:
-            log.v(3, "No right to list VolumeSnapshots, orphaned finalizers on them are not swept", error=str(error))
+            log.v(3, "No right to list VolumeSnapshots, orphaned finalizers on them are not swept", err=error)
             return False
     return True
 
@@ -46,7 +46,7 @@ async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> No
             await _sweep(kube, claims)
         except KubeError as error:
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
-            log.warning("Could not look for orphaned finalizers on VolumeSnapshots", error=str(error))
+            log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
         await trio.sleep(interval)
 
 
@@ -79,6 +79,6 @@ async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
             log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=name)
         else:
             tell = log.info if error.forbidden else log.warning  # the right is optional
-            tell("Could not take our finalizer off a snapshot", snapshot=name, error=str(error))
+            tell("Could not take our finalizer off a snapshot", snapshot=name, err=error)
         return
     log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=name)

@@ -165,12 +165,7 @@ class ClaimReconciler:
             self.suspect(claim, reason)
 
     def suspect(self, claim: PersistentVolumeClaim, reason: str) -> None:
-        self._orphans.suspect(
-            volume_id="",
-            name=self._name(claim),
-            claim=kubernetes.key(claim),
-            reason=reason,
-        )
+        self._orphans.suspect(volume_id="", name=self._name(claim), claim=claim, reason=reason)
 
     async def _was_made(self, claim: PersistentVolumeClaim) -> bool:
         """Is there a volume for the claim already, whatever its cached form says?"""
@@ -295,7 +290,7 @@ class ClaimReconciler:
                 )
         except KubeError as error:
             if not error.not_found:
-                log.v(3, "Left the finalizer on a snapshot to the sweep", snapshot=name, error=str(error))
+                log.v(3, "Left the finalizer on a snapshot to the sweep", snapshot=name, err=error)
 
     # ---- what its end means
 
@@ -361,7 +356,7 @@ class ClaimReconciler:
                 PersistentVolumeClaim, meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit
             )
         except KubeError as error:
-            log.warning("Could not ask the scheduler for another node", PVC=claim, error=str(error))
+            log.warning("Could not ask the scheduler for another node", PVC=claim, err=error)
             return False
         if changed is not None:
             self._caches.claims.remember(changed)
@@ -383,7 +378,7 @@ class ClaimReconciler:
         if claim is None and pv.spec.claimRef is not None:
             self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
         handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
-        log.v(2, "PersistentVolume written", PV=pv.metadata.name, PVC=claim, volumeID=handle)
+        log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
         if claim is not None:
             self._events.record(
                 claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"

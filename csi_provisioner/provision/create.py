@@ -8,7 +8,7 @@ import trio
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.logs import log
-from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import verdict
@@ -76,7 +76,7 @@ class Creator:
         self._orphans.suspect(
             volume_id=volume_id,
             name=plan.draft.name,
-            claim=kubernetes.key(plan.draft.claim),
+            claim=plan.draft.claim,
             reason=f"it could not be used, and deleting it failed: {error}",
         )
         return error

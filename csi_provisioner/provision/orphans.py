@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolumeClaim
 
 # Enough for a person to work through; older ones stay in the log and in the counter.
 KEPT = 200
@@ -16,7 +17,7 @@ class Orphan:
     volume_id: str
     """Empty where the driver never told it; the volume is then known by `name` only."""
     name: str
-    claim: str
+    claim: PersistentVolumeClaim | ObjectReference
     reason: str
 
 
@@ -32,7 +33,9 @@ class Orphans:
         self._count = count
         self.suspects: deque[Orphan] = deque(maxlen=KEPT)
 
-    def suspect(self, *, volume_id: str, name: str, claim: str, reason: str) -> None:
+    def suspect(
+        self, *, volume_id: str, name: str, claim: PersistentVolumeClaim | ObjectReference, reason: str
+    ) -> None:
         """Say it once, as a warning that names everything an administrator needs to look the volume up."""
         orphan = Orphan(self._driver, volume_id, name, claim, reason)
         if any(known.name == name and volume_id in ("", known.volume_id) for known in self.suspects):

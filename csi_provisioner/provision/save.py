@@ -50,10 +50,10 @@ class Saver:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
         error = await self._try(volume)
         if error is not None:
-            log.warning(
+            log.error(
                 "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",
-                PV=volume.metadata.name,
-                error=error,
+                PV=volume,
+                err=error,
             )
             self.ensure(volume.metadata.name)
 

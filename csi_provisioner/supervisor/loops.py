@@ -6,15 +6,14 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
 import trio
 
 from csi_provisioner.deletion.attachments import Attachments
 from csi_provisioner.deletion.volumes import VolumeReconciler
-from csi_provisioner.logs import log
-from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import Outcome
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.nodes.local import cluster as local_cluster
@@ -34,6 +33,7 @@ from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
 
+from . import leftovers
 from .caches import follow, stores
 from .capacity import Access, Capacity
 from .nodes import Ownership
@@ -74,17 +74,31 @@ class Life:
         self._volumes_work = self._volume_reconciler()
         clones_work = clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims)
         retries = parts.settings.retries
-        self._claims = self._loop(CLAIMS, self._claims_work.reconcile, retries.workers)
-        self._volumes = self._loop(VOLUMES, self._volumes_work.reconcile, retries.workers, id_of=self._claim_of)
+        self._claims = self._loop(
+            CLAIMS, self._claims_work.reconcile, retries.workers, about=lambda uid: {"PVC": self._known_claim(uid)}
+        )
+        self._volumes = self._loop(
+            VOLUMES,
+            self._volumes_work.reconcile,
+            retries.workers,
+            id_of=self._claim_of,
+            about=lambda name: _about_volume(name, self._stores.volumes.get(name)),
+        )
         self._saves = self._loop(
             SAVES,
             saver.reconcile,
             save.WORKERS,
             id_of=self._claim_of_unsaved,
+            about=lambda name: _about_volume(name, parts.memory.unsaved.get(name)),
             backoff=Backoff(save.FIRST_DELAY, save.LONGEST_DELAY),
         )
         # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
-        self._clones = self._loop(CLAIMS, clones_work.reconcile, retries.cloning_protection_workers)
+        self._clones = self._loop(
+            CLAIMS,
+            clones_work.reconcile,
+            retries.cloning_protection_workers,
+            about=lambda key: {"PVC": self._stores.claims.get(key) or key},
+        )
         self._saves.pause()
         self._loops = [self._claims, self._volumes, self._clones]
         if self._ownership is not None:
@@ -154,9 +168,8 @@ class Life:
 
     def end(self) -> None:
         """The process leads no longer, for whatever reason: what is only in its memory is said now."""
-        self._report_unsaved()
-        if self._synced:  # what is not in the caches yet is not known to be gone
-            self._report_lost_claims()
+        claims = self._stores.claims if self._synced else None  # what is not in it yet is not known to be gone
+        leftovers.report(self._parts.memory, claims, self._parts.orphans, self._claims_work.suspect)
 
     @property
     def is_behind(self) -> bool:
@@ -188,6 +201,7 @@ class Life:
         reconcile: Callable[[str], Awaitable[Outcome]],
         workers: int,
         *,
+        about: Callable[[str], Mapping[str, object]],
         id_of: Callable[[str], str] = lambda key: key,
         backoff: Backoff | None = None,
     ) -> Loop:
@@ -199,6 +213,7 @@ class Life:
             backoff=backoff or Backoff(retries.start, retries.maximum),
             exclusive=self._exclusive,
             metrics=self._parts.metrics.queue(name),
+            about=about,
             id_of=id_of,
         )
 
@@ -337,6 +352,9 @@ class Life:
             if gate.claim_class(claim) == name and gate.concerns(claim, self._facts):
                 self._claims.wake(claim.metadata.uid)
 
+    def _known_claim(self, uid: str) -> PersistentVolumeClaim | str:
+        return self._stores.claims.by_uid(uid) or self._parts.memory.in_progress.get(uid) or uid
+
     def _claim_of(self, name: str) -> str:
         volume = self._stores.volumes.get(name)
         return name if volume is None else claim_uid(volume)
@@ -362,31 +380,8 @@ class Life:
     def _announce(self, volume: PersistentVolume) -> None:
         self._claims_work.announce(volume)
 
-    def _report_unsaved(self) -> None:
-        claims = self._stores.claims
-        for volume in self._parts.memory.unsaved.values():
-            reference = volume.spec.claimRef or ObjectReference()
-            volume_id = volume.spec.csi.volumeHandle if volume.spec.csi else ""
-            claim = f"{reference.namespace}/{reference.name}"
-            if self._synced and claims.by_uid(reference.uid) is None:
-                self._parts.orphans.suspect(
-                    volume_id=volume_id,
-                    name=volume.metadata.name,
-                    claim=claim,
-                    reason="the claim is gone, and the process ends before the PersistentVolume could be saved",
-                )
-                continue
-            log.warning(
-                "A volume is made and its PersistentVolume is not written; who works on the claim next is given the "
-                "same volume, unless the claim is deleted before",
-                volumeID=volume_id or "unknown",
-                PV=volume.metadata.name,
-                claim=claim,
-            )
 
-    def _report_lost_claims(self) -> None:
-        """What the process knows of claims that are gone, no later process will know."""
-        for uid, claim in self._parts.memory.in_progress.items():
-            if self._stores.claims.by_uid(uid) is None:
-                reason = "the claim is gone, and the process ends before the driver was certain"
-                self._claims_work.suspect(claim, reason)
+def _about_volume(name: str, volume: PersistentVolume | None) -> dict[str, object]:
+    """For the log: the volume, and the claim it was made for."""
+    claim = volume.spec.claimRef if volume is not None else None
+    return {"PV": volume or name} | ({"PVC": claim} if claim is not None else {})

@@ -62,6 +62,7 @@ class Ownership:
             backoff=Backoff(retries.start, retries.maximum),
             exclusive=exclusive,
             metrics=parts.metrics.queue(race.QUEUE),
+            about=lambda uid: {"PVC": kept.claims.by_uid(uid) or uid},
         )
         kept.claims.subscribe(self._race.saw_claim)
 

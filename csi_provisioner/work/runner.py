@@ -6,7 +6,7 @@ workers.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -24,7 +24,8 @@ NEWS = 1.0
 
 
 class Loop:
-    """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`."""
+    """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`. What `about`
+    tells of a key is in every line of its task."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Loop:
         exclusive: Exclusive,
         metrics: QueueMetrics,
         id_of: Callable[[str], str] = lambda key: key,
+        about: Callable[[str], Mapping[str, object]] = lambda key: {},
     ) -> None:
         self.name = name
         self.backoff = backoff
@@ -45,6 +47,7 @@ class Loop:
         self._exclusive = exclusive
         self._metrics = metrics
         self._id_of = id_of
+        self._about = about
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._changed = trio.Event()
@@ -140,6 +143,7 @@ class Loop:
         return key, what
 
     async def _work(self, key: str, what: str, free: trio.Semaphore) -> None:
+        log.about(**self._about(key))
         started = self.running[key] = trio.current_time()
         try:
             outcome = await self._contained(key)
@@ -184,9 +188,10 @@ class Loop:
 
     def _failed(self, key: str, delay: float, error: str) -> None:
         failures = self.backoff.failures(key)
-        keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "error": error}
+        keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
         if failures > 1 and delay < NEWS:
             log.v(3, "Failed, will be tried again", **keys)
         else:
-            log.warning("Failed, will be tried again", **keys)
+            tell = log.error if failures == 1 else log.warning
+            tell("Failed, will be tried again", **keys)
         self._metrics.retried()

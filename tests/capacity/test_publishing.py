@@ -134,4 +134,4 @@ async def test_a_failure_names_class_and_segment(cluster: Cluster, capsys: pytes
     cluster.server.faults.add(Fault("create", KIND, skip=1, code=403, message="no"))  # the start asks with one too
     await start(cluster)
     said = capsys.readouterr().err
-    assert f'error="StorageClass fast in {{{ZONE}=z-1}}: create CSIStorageCapacity' in said
+    assert f'err="StorageClass fast in {{{ZONE}=z-1}}: create CSIStorageCapacity' in said

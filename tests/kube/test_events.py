@@ -266,10 +266,14 @@ async def test_process_9_2_what_is_told_is_in_the_log_too(api: EventApi, capsys:
         recorder.record(volume("v", 1), "Warning", "VolumeFailedDelete", "no")
         await recorder.wait_written()
     told = [line for line in capsys.readouterr().err.splitlines() if "Event occurred" in line]
-    assert [line.partition('"Event occurred" ')[2] for line in told] == [
-        'object="ns/c" kind="PersistentVolumeClaim" type="Normal" reason="Provisioning" message="for claim"',
-        'object="v" kind="PersistentVolume" type="Warning" reason="VolumeFailedDelete" message="no"',
-    ]
+    claim_line, volume_line = (line.partition('"Event occurred" ')[2] for line in told)
+    assert claim_line == (
+        'object="ns/c" objectUID="uid-c" kind="PersistentVolumeClaim" type="Normal" reason="Provisioning" '
+        'message="for claim"'
+    )
+    assert volume_line == (
+        'object="v" objectUID="uid-v" kind="PersistentVolume" type="Warning" reason="VolumeFailedDelete" message="no"'
+    )
 
 
 async def test_waits_for_volume_writes_but_not_for_ever(api: EventApi) -> None:

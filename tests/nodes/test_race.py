@@ -120,7 +120,7 @@ async def test_a_driver_that_is_away_is_said_with_the_claim(
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast")
     await cluster.until(lambda: cluster.is_bound("data"), limit=100)
-    assert 'error="claim default/data: GetCapacity: rpc error: code = Unavailable' in capsys.readouterr().err
+    assert 'err="claim default/data: GetCapacity: rpc error: code = Unavailable' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

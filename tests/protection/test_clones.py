@@ -119,7 +119,7 @@ async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
     failed = [line.keys for line in site.logged("Failed, will be tried again")]
     said = [keys for keys in failed if keys["key"] == "default/source"]
     assert [keys["after"] for keys in said] == ["1s", "2s", "4s", "8s", "16s"]
-    assert "still being cloned" in str(said[0]["error"])
+    assert "still being cloned" in str(said[0]["err"])
     assert site.events("source", "ProvisioningFailed") == []
 
 

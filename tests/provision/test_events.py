@@ -211,7 +211,7 @@ async def test_messages_say_what_was_tried_on_what_and_what_was_answered(site: I
     assert failed["type"] == "Warning"
     [line] = [line for line in site.logged("Failed, will be tried again") if line.keys["failures"] == 3]
     assert line.level == "WARNING"
-    told = str(line.keys["error"])
+    told = str(line.keys["err"])
     assert told.startswith("claim default/data: ")
     assert told.removeprefix("claim default/data: ") in text
 
@@ -244,5 +244,5 @@ async def test_messages_of_a_foreign_source_are_vague(site: Installation) -> Non
     failed = await site.event("data", "ProvisioningFailed")
     assert "not bound or not valid" in failed["message"]
     assert volume not in failed["message"]
-    [line] = [line for line in site.lines if volume in str(line.keys) and line.level == "WARNING"]
-    assert str(line.keys["error"]).endswith("(403 Forbidden))")
+    [line] = [line for line in site.lines if volume in str(line.keys) and line.level == "ERROR"]
+    assert str(line.keys["err"]).endswith("(403 Forbidden))")

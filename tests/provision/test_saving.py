@@ -81,9 +81,10 @@ async def test_13_an_outage_of_minutes_is_over_half_a_minute_later(site: Install
 async def test_13_it_is_said_once_in_the_log_what_is_tried_and_why(site: Installation) -> None:
     await _unsaved(site, message="the disk is full")
     [line] = site.logged("Could not save the PersistentVolume")
-    assert line.level == "WARNING"
+    assert line.level == "ERROR"
     assert line.keys["PV"] == site.volume_of("data")
-    assert "the disk is full" in str(line.keys["error"])
+    assert line.keys["PVC"] == "default/data"
+    assert "the disk is full" in str(line.keys["err"])
 
 
 @pytest.mark.parametrize("cut", ["after", "answer"])

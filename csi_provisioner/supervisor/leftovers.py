@@ -1,0 +1,39 @@
+"""What a process that leads no longer has only in its memory: said, since no later one will know of it."""
+
+from collections.abc import Callable
+
+from csi_provisioner.kube.store import Store
+from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolumeClaim
+from csi_provisioner.provision.memory import ClaimMemory
+from csi_provisioner.provision.orphans import Orphans
+
+
+def report(
+    memory: ClaimMemory,
+    claims: Store[PersistentVolumeClaim] | None,
+    orphans: Orphans,
+    suspect: Callable[[PersistentVolumeClaim, str], None],
+) -> None:
+    """`claims` is None where it is not known which ones are gone."""
+    for volume in memory.unsaved.values():
+        claim = volume.spec.claimRef or ObjectReference()
+        volume_id = volume.spec.csi.volumeHandle if volume.spec.csi else ""
+        if claims is not None and claims.by_uid(claim.uid) is None:
+            orphans.suspect(
+                volume_id=volume_id,
+                name=volume.metadata.name,
+                claim=claim,
+                reason="the claim is gone, and the process ends before the PersistentVolume could be saved",
+            )
+            continue
+        log.warning(
+            "A volume is made and its PersistentVolume is not written; who works on the claim next is given the "
+            "same volume, unless the claim is deleted before",
+            volumeID=volume_id or "unknown",
+            PV=volume,
+            claim=claim,
+        )
+    for uid, asked in memory.in_progress.items():
+        if claims is not None and claims.by_uid(uid) is None:
+            suspect(asked, "the claim is gone, and the process ends before the driver was certain")

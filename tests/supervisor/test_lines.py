@@ -1,0 +1,70 @@
+"""What the log says of one claim can be found by its name and by its UID (process.md 9.2)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from csi_provisioner.settings import LogSettings
+from tests.installation import CLAIM, VOLUME, Installation
+from tests.journeys.objects import from_claim
+
+VERBOSE = LogSettings(json=True, verbosity=5)
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_every_line_of_a_claims_work_names_it_with_its_uid(
+    site: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.fault("INTERNAL", times=1)
+    site.refuse("create", VOLUME, 500, times=1)
+    site.storage_class()
+    site.claim("source")
+    site.claim(**from_claim("source"))
+    await site.start(log=VERBOSE)
+    await site.bound("source", "data")
+    volume, uid = site.volume_of("data"), site.get(CLAIM, "data")["metadata"]["uid"]
+    await site.rest(1)
+    lines = [line for line in _lines(capsys) if uid in str(line) or "default/data" in str(line)]
+    for line in lines:
+        of_event = (line.get("object"), line.get("objectUID")) == ("default/data", uid)
+        assert of_event or (line["PVC"], line["PVCUID"]) == ("default/data", uid), line
+    said = {line["msg"] for line in lines}
+    assert said >= {"Failed, will be tried again", "GRPC call", "GRPC response", "Volume created", "Event occurred"}
+    assert [line["PV"] for line in lines if line["msg"] == "PersistentVolume written"] == [volume]
+
+
+async def test_and_every_line_of_a_volumes_deletion_the_volume_and_its_claim(
+    site: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.storage_class()
+    site.claim()
+    await site.start(log=VERBOSE)
+    await site.bound("data")
+    name, claim = site.volume_of("data"), site.get(CLAIM, "data")["metadata"]["uid"]
+    uid = site.get(VOLUME, name)["metadata"]["uid"]
+    site.fault("INTERNAL", rpc="DeleteVolume", times=2)
+    await site.rest(1)
+    _lines(capsys)
+    site.delete(CLAIM, "data")
+    await site.until(lambda: site.find(VOLUME, name) is None)
+    lines = [line for line in _lines(capsys) if line.get("queue") == "volumes" or "DeleteVolume" in str(line)]
+    work = [line for line in lines if line["msg"] != "Event occurred"]
+    assert {line["msg"] for line in work} >= {"Failed, will be tried again", "GRPC call", "GRPC response"}
+    for line in work:
+        assert (line["PV"], line["PVUID"], line["PVC"], line["PVCUID"]) == (name, uid, "default/data", claim), line
+    assert {(line["object"], line["objectUID"]) for line in lines if line not in work} == {(name, uid)}
+
+
+async def test_a_failure_is_an_error_the_first_time_and_a_warning_when_it_repeats(site: Installation) -> None:
+    site.fault("INTERNAL", times=3)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    failed = site.logged("Failed, will be tried again")
+    assert [line.level for line in failed] == ["ERROR", "WARNING", "WARNING"]
+    assert all("INTERNAL" in str(line.keys["err"]).upper() for line in failed)
