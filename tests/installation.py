@@ -81,9 +81,16 @@ class Installation:
         self._serving.cancel()
 
     async def start(
-        self, *, call_timeout: float = 10.0, log: LogSettings | None = None, signals: bool = False, **groups: Any
+        self,
+        *,
+        call_timeout: float = 10.0,
+        log: LogSettings | None = None,
+        signals: bool = False,
+        clock: Callable[[], float] = trio.current_time,
+        **groups: Any,
     ) -> None:
-        """Returns when the provisioner works, its caches synced. With `signals` it is they that stop it."""
+        """Returns when the provisioner works, its caches synced. With `signals` it is they that stop it; `clock` is the
+        one that goes on while the machine sleeps."""
         groups = {"provisioning": PROVISIONING, "http": HttpSettings(endpoint="127.0.0.1:0")} | groups
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout))
@@ -91,11 +98,11 @@ class Installation:
         logger.add(self._read)
         self._stop, self._ended = trio.Event(), trio.Event()
         synced = len(self.logged("Caches are synced"))
-        self._nursery.start_soon(self._provision, settings, None if signals else self._stop)
+        self._nursery.start_soon(self._provision, settings, None if signals else self._stop, clock)
         await self.until(lambda: len(self.logged("Caches are synced")) > synced or self._ended.is_set())
 
-    async def _provision(self, settings: Settings, stop: trio.Event | None) -> None:
-        self._code = await supervisor.run(settings, stop=stop)
+    async def _provision(self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float]) -> None:
+        self._code = await supervisor.run(settings, stop=stop, clock=clock)
         self._ended.set()
 
     async def stop(self) -> int:

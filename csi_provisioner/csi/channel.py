@@ -60,6 +60,8 @@ class _Http2(H2Connection):
     DEFAULT_MAX_HEADER_LIST_SIZE = 1024 * 1024
 
 
+CHANGING = frozenset({"/csi.v1.Controller/CreateVolume", "/csi.v1.Controller/DeleteVolume"})
+
 _AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
 
 
@@ -73,15 +75,24 @@ class Channel(AsyncContextManagerMixin):
     """The driver behind one socket. Connects when first needed and again after a loss, never on its own accord.
 
     `on_lost` is called once for every connection that was up and ended, however it ended and whether or not a call was
-    running, except by leaving the context. It runs between two steps of the loop and must not block.
+    running, except by leaving the context. It runs between two steps of the loop and must not block. What changes
+    volumes is only sent while `may_begin` says so.
     """
 
-    def __init__(self, path: str, *, on_lost: Callable[[], None], metrics: CallMetrics) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        on_lost: Callable[[], None],
+        metrics: CallMetrics,
+        may_begin: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.trouble = ""
         """What keeps us from being connected, for people."""
         self._path = path
         self._on_lost = on_lost
         self._metrics = metrics
+        self._may_begin = may_begin
         self._connection: _Connection | None = None
         self._connecting = trio.Lock()
 
@@ -153,10 +164,15 @@ class Channel(AsyncContextManagerMixin):
     async def _ask(
         self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float
     ) -> ResponseT:
+        def begin() -> None:
+            if method in CHANGING and not self._may_begin():
+                text = "not sent: the lease has run out, another process may lead"
+                raise CallError(Code.UNAVAILABLE, text, method)
+
         try:
             with trio.move_on_after(limit):
                 connection = self._connection or await self._connect()
-                received = await connection.exchange(method, answer.framed(wire.encode(request)))
+                received = await connection.exchange(method, answer.framed(wire.encode(request)), begin)
                 return answer.decode(received, response_type)
         except answer.StatusError as error:
             message = scrubbed(error.message, request)
@@ -227,11 +243,11 @@ class _Connection(H2Protocol, AbstractHandler):
             log.error("The CSI driver broke the HTTP/2 protocol", err=repr(error))
             self.processor.close("Protocol error")
 
-    async def exchange(self, method: str, request: bytes) -> bytes:
-        """Send one message, receive one."""
+    async def exchange(self, method: str, request: bytes, begin: Callable[[], None]) -> bytes:
+        """Send one message, receive one. What `begin` raises keeps it from being sent."""
         await trio.lowlevel.checkpoint_if_cancelled()  # there is no time left to tell the driver of
         headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
-        stream = _Stream(self.connection, self._h2, self._transport)
+        stream = _Stream(self.connection, cast(H2Connection, _Beginning(self._h2, begin)), self._transport)
         self._streams.add(stream)
         # Trio runs grpclib's sending. Should it have to wait (for the peer's windows), it does so by this loop.
         token = trio_asyncio.current_loop.set(self._loop)
@@ -272,6 +288,26 @@ class _Connection(H2Protocol, AbstractHandler):
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             on_lost(self)
+
+
+class _Beginning:
+    """h2 as one stream sees it: asked before each frame of a request, of which a driver acts on the last. Right before,
+    for grpclib waits in between: for a free stream, for the peer's windows."""
+
+    def __init__(self, h2: H2Connection, begin: Callable[[], None]) -> None:
+        self._h2 = h2
+        self._begin = begin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._h2, name)
+
+    def send_headers(self, *arguments: Any, **options: Any) -> None:
+        self._begin()
+        self._h2.send_headers(*arguments, **options)
+
+    def send_data(self, *arguments: Any, **options: Any) -> None:
+        self._begin()
+        self._h2.send_data(*arguments, **options)
 
 
 class _Stream(Stream):

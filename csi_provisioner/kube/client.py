@@ -26,6 +26,7 @@ from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender, mapped
+from csi_provisioner.kube.transport import Begin
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 
@@ -45,6 +46,9 @@ __all__ = [
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 Strategy = Literal["strategic", "merge", "json"]
+CHANGING = frozenset({"post", "put", "patch", "delete"})
+ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
+"""Kinds whose POST is a question."""
 
 # As long as the API server itself gives a request at most half of; a write that takes longer is as good as lost
 DEADLINE = 30.0
@@ -130,7 +134,8 @@ class Lightkube(GenericAsyncClient):
 
 
 class KubeClient:
-    """Every call to the API server. `limit` counts all requests but the opening of a watch."""
+    """Every call to the API server. `limit` counts all requests but the opening of a watch; what changes something is
+    only sent while `may_begin` says so."""
 
     def __init__(
         self,
@@ -139,11 +144,13 @@ class KubeClient:
         namespace: str = "default",
         limit: TokenBucket | None = None,
         deadline: float = DEADLINE,
+        may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sender = sender
         self._lightkube = Lightkube(sender, namespace)
         self._limit = limit
         self._deadline = deadline
+        self._may_begin = may_begin
 
     # ---- reading
 
@@ -217,19 +224,24 @@ class KubeClient:
 
     # ---- writing
 
-    async def create(self, kind: type[T], obj: T | dict[str, Any], namespace: str | None = None) -> T:
-        """Of a Struct or of a whole object, which gets its `apiVersion` and `kind` here if it has none."""
+    async def create(
+        self, kind: type[T], obj: T | dict[str, Any], namespace: str | None = None, *, begin: Begin = None
+    ) -> T:
+        """Of a Struct or of a whole object, which gets its `apiVersion` and `kind` here if it has none. `begin` is
+        called just before it is sent, in place of the question whether it may be."""
         resource = api_info(kind).resource
         body: Any = obj
         if isinstance(obj, dict):
             body = Untyped({"apiVersion": resource.api_version, "kind": resource.kind, **obj})
-        return await self._ask("post", kind, typed(kind), name=body.metadata.name, namespace=namespace, body=body)
+        name = body.metadata.name
+        return await self._ask("post", kind, typed(kind), name=name, namespace=namespace, body=body, begin=begin)
 
-    async def put_untyped(self, kind: type[T], obj: dict[str, Any]) -> T:
-        """Replaces the object, if it still has the resourceVersion it was read with; else KubeError(409)."""
+    async def put_untyped(self, kind: type[T], obj: dict[str, Any], *, begin: Begin = None) -> T:
+        """Replaces the object, if it still has the resourceVersion it was read with; else KubeError(409). `begin` as
+        in `create`."""
         meta = obj["metadata"]
         return await self._ask(
-            "put", kind, typed(kind), name=meta["name"], namespace=meta.get("namespace"), body=Untyped(obj)
+            "put", kind, typed(kind), name=meta["name"], namespace=meta.get("namespace"), body=Untyped(obj), begin=begin
         )
 
     async def change(
@@ -289,11 +301,18 @@ class KubeClient:
         body: object = None,
         parameters: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        begin: Begin = None,
     ) -> R:
         ask = self._lightkube.prepare_request(verb, kind, body, name, namespace, headers=headers, params=parameters)
         request = self._lightkube.build_adapter_request(ask)
+        if verb in CHANGING and api_info(kind).resource.kind not in ONLY_ASKING:
+            request.extensions["begin"] = begin or self._check
         with naming(lambda: described(verb, kind, name, namespace)):
             return await self._sent(request, decode)
+
+    def _check(self) -> None:
+        if not self._may_begin():
+            raise KubeError(0, "LeaseOver", "not sent: the lease has run out, another process may lead")
 
     async def _sent(self, request: httpx2.Request, decode: Callable[[bytes], R]) -> R:
         if self._limit is not None:  # not part of the deadline: the server is not to blame
@@ -311,14 +330,19 @@ class KubeClient:
 
 
 async def connect(
-    cluster: Cluster, *, user_agent: str, limit: TokenBucket | None = None, deadline: float = DEADLINE
+    cluster: Cluster,
+    *,
+    user_agent: str,
+    limit: TokenBucket | None = None,
+    deadline: float = DEADLINE,
+    may_begin: Callable[[], bool] = lambda: True,
 ) -> KubeClient:
     """A client with connections of its own; its credentials are those of all clients of `cluster`."""
     host = cluster.server.netloc.decode()  # and no more of the URL: a password may be in it
     log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
     headers = [("User-Agent", user_agent), *cluster.headers]
     sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.server_name)
-    return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline)
+    return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline, may_begin=may_begin)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from csi_provisioner.kube.credentials import (
 )
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ConfigError, ExecEntry, UserEntry, read
 from csi_provisioner.kube.proxy import proxy_for
-from csi_provisioner.kube.transport import REQUESTS, STREAMS, Transport
+from csi_provisioner.kube.transport import REQUESTS, STREAMS, ProxyTransport, Transport
 from csi_provisioner.logs import log
 from csi_provisioner.settings import ClusterSettings
 
@@ -50,7 +50,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         if self.proxy is None:
             return Transport(self.server.host, port_of(self.server), tls=self.tls, server_name=self.server_name)
         limits = httpx2.Limits(max_connections=REQUESTS + STREAMS, max_keepalive_connections=REQUESTS)
-        return httpx2.AsyncHTTPTransport(verify=self.tls or True, proxy=self.proxy, limits=limits)
+        return ProxyTransport(verify=self.tls or True, proxy=self.proxy, limits=limits)
 
 
 def resolve(

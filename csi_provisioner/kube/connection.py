@@ -6,6 +6,7 @@ pool that decides about that is `transport`. Broken bytes and streams leave here
 
 import select
 import socket
+from collections.abc import Callable
 
 import httptools
 import httpx2
@@ -19,14 +20,39 @@ class Unanswered(httpx2.RemoteProtocolError):
     """The connection ended before the first byte of an answer."""
 
 
+class Wire(trio.abc.Stream):
+    """The socket, below TLS: from `begin` to the bytes that it is about there is no checkpoint here."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+        self.begin: Callable[[], None] | None = None
+        """Asked once, by the next bytes; they are not sent if it raises."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        begin, self.begin = self.begin, None
+        if begin is not None:
+            begin()
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class Connection:
     """One connection, one exchange at a time. The `on_` methods are what httptools calls while it is fed."""
 
-    __slots__ = ("body", "complete", "headers", "kept", "message", "parser", "silent", "socket", "status", "stream")
+    __slots__ = ("body", "complete", "headers", "kept", "message", "parser", "silent", "status", "stream", "wire")
 
-    def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
+    def __init__(self, stream: trio.abc.Stream, wire: Wire) -> None:
         self.stream = stream
-        self.socket = sock
+        self.wire = wire
         self.parser = httptools.HttpResponseParser(self)
         self.kept = True  # whether another exchange may follow
 
@@ -62,7 +88,8 @@ class Connection:
             self.complete = True
             self.kept = self.kept and self.parser.should_keep_alive()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, begin: Callable[[], None] | None) -> None:
+        self.wire.begin = begin
         try:
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -100,13 +127,13 @@ class Connection:
     def quiet(self) -> bool:
         """Nothing has come while nothing was asked. What comes then is the server closing the connection."""
         poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN)
+        poll.register(self.wire.socket.fileno(), select.POLLIN)
         return not poll.poll(0)
 
     def close(self) -> None:
         """At once, without TLS's farewell: there is nothing to wait for and no checkpoint to be cancelled at."""
         self.kept = False
-        self.socket.close()
+        self.wire.socket.close()
 
 
 def notice_silence(stream: trio.SocketStream) -> None:

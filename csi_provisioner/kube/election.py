@@ -217,6 +217,10 @@ class LeaderElector:
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
         return False
 
+    def _note_sent(self) -> None:
+        """Our own Lease is written also after its end: its resourceVersion protects it."""
+        self._sent = self._end.now()
+
     def _note_renewed(self) -> None:
         self._renewed = self._sent[0]
         self._end.renewed(self._sent, self._settings.lease_duration)
@@ -302,11 +306,10 @@ class LeaderElector:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self._settings.labels)}
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
-        self._sent = self._end.now()
         if isinstance(decision, Create):
-            answer = await self._client.create(Lease, body, self._namespace)
+            answer = await self._client.create(Lease, body, self._namespace, begin=self._note_sent)
         else:
-            answer = await self._client.put_untyped(Lease, body)
+            answer = await self._client.put_untyped(Lease, body, begin=self._note_sent)
         meta["resourceVersion"] = answer.metadata.resourceVersion
         meta["uid"] = answer.metadata.uid
         self._known, self._spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
@@ -332,7 +335,7 @@ class LeaderElector:
         now = self._timestamp()
         free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
         try:
-            await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}})
+            await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}}, begin=self._note_sent)
         except KubeError as error:
             if not error.conflict:
                 raise

@@ -3,7 +3,9 @@
 Done here: connections, a bounded pool of them, one exchange after another on each, and httpx2's exceptions out of it.
 Not done here: proxies (httpx2's own transport does those), credentials, retries on an answer, content encodings,
 request bodies that are not bytes. A request marked `extensions["stream"]` may hold its connection for minutes (a watch)
-and is counted apart, so that watches never starve requests. Why not httpx2's own transport: design.md section 1.
+and is counted apart, so that watches never starve requests. `extensions["begin"]` is called just before the first bytes
+of a request, each time that it is sent; what it raises keeps it from being sent. Why not httpx2's own transport:
+design.md section 1.
 """
 
 import ssl
@@ -13,9 +15,10 @@ from typing import TypeVar
 import httpx2
 import trio
 
-from csi_provisioner.kube.connection import Connection, Unanswered, notice_silence, reason
+from csi_provisioner.kube.connection import Connection, Unanswered, Wire, notice_silence, reason
 
 T = TypeVar("T")
+Begin = Callable[[], None] | None
 
 # With one process per core and small answers, more connections than this only wait for one another (measured)
 REQUESTS = 16
@@ -101,7 +104,7 @@ class Transport(httpx2.AsyncBaseTransport):
         except trio.WouldBlock:
             await within(limits.get("pool"), httpx2.PoolTimeout, slots.acquire)
         try:
-            connection = await self._answered(request.method, message, limits)
+            connection = await self._answered(request.method, message, limits, request.extensions.get("begin"))
         except BaseException:
             slots.release()
             raise
@@ -118,19 +121,19 @@ class Transport(httpx2.AsyncBaseTransport):
             stream = Body(connection, release, limits.get("read"))
         return httpx2.Response(connection.status, headers=connection.headers, stream=stream)
 
-    async def _answered(self, method: str, message: bytes, limits: dict[str, float | None]) -> Connection:
+    async def _answered(self, method: str, message: bytes, limits: dict[str, float | None], begin: Begin) -> Connection:
         """The connection on which the head of the answer has come."""
         kept = self._take()
         if kept is not None:
             try:
-                return await ask(kept, method, message, limits)
+                return await ask(kept, method, message, limits, begin)
             except httpx2.WriteError:
                 pass  # the server never had the whole request, so it has not acted on it
             except Unanswered:
                 if method not in SAFE:
                     raise
         fresh = await within(limits.get("connect"), httpx2.ConnectTimeout, self._dial)
-        return await ask(fresh, method, message, limits)
+        return await ask(fresh, method, message, limits, begin)
 
     def _take(self) -> Connection | None:
         while self._idle:
@@ -161,10 +164,11 @@ class Transport(httpx2.AsyncBaseTransport):
         except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
             raise httpx2.ConnectError(f"cannot connect to {host} port {port}: {reason(error)}") from error
         notice_silence(transport)
+        wire = Wire(transport)
         if self._tls is None:
-            return Connection(transport, transport.socket)
+            return Connection(wire, wire)
         # https_compatible: a close without TLS's farewell is an end; whether the answer was whole is the parser's word
-        secure = trio.SSLStream(transport, self._tls, server_hostname=self._server_name, https_compatible=True)
+        secure = trio.SSLStream(wire, self._tls, server_hostname=self._server_name, https_compatible=True)
         try:
             await secure.do_handshake()
         except trio.BrokenResourceError as error:
@@ -173,7 +177,7 @@ class Transport(httpx2.AsyncBaseTransport):
         except BaseException:
             transport.socket.close()
             raise
-        return Connection(secure, transport.socket)
+        return Connection(secure, wire)
 
     async def aclose(self) -> None:
         """Ends the idle connections; those in use end with their requests."""
@@ -185,10 +189,26 @@ class Transport(httpx2.AsyncBaseTransport):
             self._idle.pop().close()
 
 
-async def ask(connection: Connection, method: str, message: bytes, limits: dict[str, float | None]) -> Connection:
+class ProxyTransport(httpx2.AsyncHTTPTransport):
+    """httpx2's own. What there is for tracing tells it when a request is sent."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        begin: Begin = request.extensions.get("begin")
+
+        async def trace(event: str, _info: object) -> None:
+            if begin is not None and event.endswith((".send_request_headers.started", ".send_request_body.started")):
+                begin()
+
+        request.extensions["trace"] = trace
+        return await super().handle_async_request(request)
+
+
+async def ask(
+    connection: Connection, method: str, message: bytes, limits: dict[str, float | None], begin: Begin
+) -> Connection:
     connection.expect(method)
     try:
-        await within(limits.get("write"), httpx2.WriteTimeout, connection.send, message)
+        await within(limits.get("write"), httpx2.WriteTimeout, connection.send, message, begin)
         while not connection.status:
             await within(limits.get("read"), httpx2.ReadTimeout, connection.receive)
     except BaseException:

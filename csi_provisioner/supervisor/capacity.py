@@ -56,7 +56,8 @@ async def access(
             "owner of CSIStorageCapacity objects; -1 stands for no owner"
         )
     limit = TokenBucket(limits.capacity_qps, limits.capacity_burst) if limits.capacity_qps else None
-    kube = await connect(cluster, limit=limit, user_agent=f"csi-provisioner/{__version__}")
+    agent = f"csi-provisioner/{__version__}"
+    kube = await connect(cluster, limit=limit, user_agent=agent, may_begin=end.may_begin)
     try:
         node = settings.nodes.node_name if settings.nodes.enabled else None
         yield Access(kube, await _publication(kube, capacity, capacity.namespace, driver, node))

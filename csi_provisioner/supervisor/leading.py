@@ -42,7 +42,8 @@ class Leadership:
         settings = self._settings.election
         identity = election.unique_identity(socket.gethostname())
         # A client of its own, without a limit: busy workers must never delay a renewal (design.md 3, rule 8).
-        client = await connect(cluster, user_agent=f"csi-provisioner/{__version__} (leader election)")
+        agent = f"csi-provisioner/{__version__} (leader election)"
+        client = await connect(cluster, user_agent=agent, may_begin=self._end.may_begin)
         try:
             self._elector = LeaderElector(
                 client,

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 import trio
@@ -23,7 +24,7 @@ from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
 from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.election import LeaseLostError
-from csi_provisioner.kube.end import CLOSING, End
+from csi_provisioner.kube.end import CLOSING, SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
@@ -55,9 +56,10 @@ TERMINATION_LOG = trio.Path("/dev/termination-log")
 LOST = "Lost connection to CSI driver, exiting"
 
 
-async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
-    """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3)."""
-    process = _Process(settings, stop)
+async def run(settings: Settings, *, stop: trio.Event | None = None, clock: Callable[[], float] = boottime) -> int:
+    """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3). `clock`
+    goes on while the machine sleeps."""
+    process = _Process(settings, stop, clock)
     failures: list[Exception] = []
     try:
         await process.run()
@@ -73,7 +75,7 @@ async def run(settings: Settings, *, stop: trio.Event | None = None) -> int:
 
 
 class _Process:
-    def __init__(self, settings: Settings, stop: trio.Event | None) -> None:
+    def __init__(self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float]) -> None:
         self.exit_code = 0
         self._settings = settings
         self._metrics = Metrics()
@@ -82,7 +84,8 @@ class _Process:
         self._works = False
         self._lost = trio.Event()
         election = settings.election
-        self._end = End(election.lease_duration - election.renew_deadline) if election.enabled else End()
+        shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
+        self._end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self._end)
         for name in QUEUES:
             self._metrics.queue(name)  # a replica that stands by has the series too, at zero
@@ -129,11 +132,12 @@ class _Process:
         wanted = self._settings.cluster
         cluster = resolve(wanted)  # once: all clients share its credentials
         limit = TokenBucket(wanted.qps, wanted.burst) if wanted.qps else None
-        kube = await connect(cluster, limit=limit, user_agent=f"csi-provisioner/{__version__}")
+        agent, may_begin = f"csi-provisioner/{__version__}", self._end.may_begin
+        kube = await connect(cluster, limit=limit, user_agent=agent, may_begin=may_begin)
         try:
             provisioning = await self._gated(kube)
-            channel = Channel(self._settings.csi.address, on_lost=self._on_lost, metrics=self._metrics)
-            async with channel:
+            address, metrics = self._settings.csi.address, self._metrics
+            async with Channel(address, on_lost=self._on_lost, metrics=metrics, may_begin=may_begin) as channel:
                 driver = Driver(channel, self._settings.csi)
                 log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)

@@ -2,7 +2,7 @@
 
 Plain HTTP towards the provisioner, TLS towards the server; one connection a request, so that an answer ends where its
 connection does. `before` acts instead of forwarding: the write never happens. `after` acts once the server has
-answered, and the provisioner never hears of it. Watches can be held back.
+answered, and the provisioner never hears of it. Watches can be held back, and requests refused for a while.
 """
 
 import re
@@ -44,6 +44,7 @@ class Gateway:
         self._trust = ssl.create_default_context(cafile=str(plane.ca_file))
         self._traps: list[Trap] = []
         self._held: list[tuple[str, trio.Event]] = []
+        self._refused: list[tuple[str, trio.Event]] = []
 
     def trap(self, request: str, moment: Moment, act: Callable[[], Awaitable[None]], *, skip: int = 0) -> Trap:
         trap = Trap(request, moment, act, skip)
@@ -56,6 +57,12 @@ class Gateway:
         self._held.append((request, release))
         return release
 
+    def refuse(self, request: str) -> trio.Event:
+        """From now on such requests are answered with 503 and go no further, until the event is set."""
+        accept = trio.Event()
+        self._refused.append((request, accept))
+        return accept
+
     async def serve(self, *, task_status: trio.TaskStatus["Gateway"] = trio.TASK_STATUS_IGNORED) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listener.socket.getsockname()[1]
@@ -65,6 +72,9 @@ class Gateway:
     async def _forward(self, client: trio.SocketStream) -> None:
         try:
             request, line = await _request(client)
+            if any(re.search(pattern, line) and not accept.is_set() for pattern, accept in self._refused):
+                await client.send_all(b"HTTP/1.1 503 Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
             trap = next((trap for trap in self._traps if trap.takes(line)), None)
             if trap is None:
                 await self._relay(request, client, line)

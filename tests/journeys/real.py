@@ -64,6 +64,10 @@ class Real(World):
     async def stop(self) -> int:
         return await self._end(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         await self._end(signal.SIGKILL)
 

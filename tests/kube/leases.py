@@ -9,6 +9,7 @@ import trio
 
 from csi_provisioner.kube.client import connect, resolve
 from csi_provisioner.kube.election import LeaderElector, LeaseLostError
+from csi_provisioner.kube.end import End
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ClusterSettings, ElectionSettings
 from tests.kube.wire import Asked, HangupError, Server, reply, serving
@@ -17,7 +18,7 @@ from tests.kube.wire import Asked, HangupError, Server, reply, serving
 class LeaseApi:
     """Keeps one Lease under its resourceVersion. While `fault` is a status or "hang", that is the answer; "lost": the
     next write is done but not answered. `write_fault`: a status for writes only. `touched_after_get`: somebody writes
-    after the next GET."""
+    after the next GET. `slow`: seconds before every answer."""
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -26,6 +27,7 @@ class LeaseApi:
         self.fault: int | str | None = None
         self.write_fault: int | None = None
         self.touched_after_get = False
+        self.slow = 0.0
         self.events: list[dict[str, Any]] = []
 
     async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
@@ -34,6 +36,7 @@ class LeaseApi:
             await stream.send_all(reply(201, asked.body))
             return
         self.asked.append((trio.current_time(), asked.method))
+        await trio.sleep(self.slow)
         if self.fault == "hang":
             await trio.sleep_forever()
         fault = self.write_fault if asked.method != "GET" and self.write_fault else self.fault
@@ -94,13 +97,13 @@ Start = Callable[..., Awaitable[Candidate]]
 
 
 @asynccontextmanager
-async def candidates(api: LeaseApi) -> AsyncIterator[tuple[Start, Server]]:
+async def candidates(api: LeaseApi, end: End | None = None) -> AsyncIterator[tuple[Start, Server]]:
     async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
 
         async def start(identity: str, **settings: Any) -> Candidate:
-            client = await connect(
-                resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1"
-            )
+            cluster = resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}"))
+            may_begin = end.may_begin if end is not None else lambda: True
+            client = await connect(cluster, user_agent="test/1", may_begin=may_begin)
             clients.push_async_callback(client.aclose)
             candidate = Candidate(
                 LeaderElector(
@@ -111,6 +114,7 @@ async def candidates(api: LeaseApi) -> AsyncIterator[tuple[Start, Server]]:
                     identity=identity,
                     metrics=Metrics(),
                     random=lambda: 0.5,
+                    end=end,
                 )
             )
             nursery.start_soon(candidate.run)

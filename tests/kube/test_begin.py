@@ -1,0 +1,323 @@
+"""Nothing is begun after the lease's own end: asked after every wait, and again at each sending (design.md 3 rule 9).
+
+The server is a fake at the wire; what a frozen process sees is a clock that is suddenly late.
+"""
+
+import json
+import select
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock
+
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.credentials import Fixed
+from csi_provisioner.kube.end import End
+from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.limits import TokenBucket
+from csi_provisioner.kube.sender import Sender
+from csi_provisioner.kube.transport import ProxyTransport, Transport
+from csi_provisioner.model.kubernetes import Lease, PersistentVolume
+from tests.kube.leases import LeaseApi, candidates
+from tests.kube.objects import volume
+from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, request, serving, whole
+
+PV = reply(200, json.dumps({"metadata": {"name": "v", "resourceVersion": "1"}}).encode())
+CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+class Frozen:
+    """The lease's end, as a process knows it whose machine may have slept."""
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+        self.end = End(clock=lambda: trio.current_time() + self._slept)
+
+    def sleep(self) -> None:
+        self.end.renewed(self.end.now(), 15)
+        self._slept += 20
+
+
+@pytest.fixture
+def frozen() -> Frozen:
+    return Frozen()
+
+
+def _wired(server: Server, frozen: Frozen, *, requests: int = 16, **settings: Any) -> KubeClient:
+    transport = Transport("127.0.0.1", server.port, requests=requests)
+    credentials = settings.pop("credentials", Fixed())
+    sender = Sender(transport, httpx2.URL(f"http://127.0.0.1:{server.port}"), credentials)
+    return KubeClient(sender, may_begin=frozen.end.may_begin, **settings)
+
+
+def _changes(server: Server) -> list[str]:
+    return [asked.method for asked in server.asked if asked.method in CHANGES]
+
+
+# ---- what is asked for
+
+
+ASKS: dict[str, tuple[Callable[[KubeClient], Awaitable[object]], bool]] = {
+    "create": (lambda kube: kube.create(PersistentVolume, volume("v", 1)), False),
+    "replace": (lambda kube: kube.put_untyped(PersistentVolume, {"metadata": {"name": "v"}}), False),
+    "change": (lambda kube: kube.change(PersistentVolume, "v", None, seen="", edit=lambda raw: True), False),
+    "patch": (lambda kube: kube.patch(PersistentVolume, "v", {}), False),
+    "delete": (lambda kube: kube.delete(PersistentVolume, "v"), False),
+    "somebody else's lease": (
+        lambda kube: kube.put_untyped(
+            Lease,
+            {"metadata": {"name": "l"}},
+        ),
+        False,
+    ),
+    "get": (lambda kube: kube.get(PersistentVolume, "v"), True),
+    "any question": (lambda kube: kube.discover("/apis"), True),
+}
+
+
+@pytest.mark.parametrize("row", ASKS.values(), ids=ASKS.keys())
+async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool]) -> None:
+    ask, may = row
+    async with serving(always(PV)) as server:
+        kube = _wired(server, frozen, namespace="ns")
+        await ask(kube)
+        before = _changes(server)
+        frozen.sleep()
+        if may:
+            await ask(kube)
+        else:
+            with pytest.raises(KubeError, match="LeaseOver") as caught:
+                await ask(kube)
+            assert "another process may lead" in str(caught.value)
+            assert caught.value.doing
+        assert _changes(server) == before
+        frozen.end.renewed(frozen.end.now(), 15)
+        await ask(kube)
+        await kube.aclose()
+
+
+# ---- every wait
+
+
+async def _refused(call: Callable[[], Awaitable[object]], refused: list[str]) -> None:
+    try:
+        await call()
+    except KubeError as error:
+        refused.append(error.reason)
+
+
+async def test_after_the_wait_for_a_connection(frozen: Frozen) -> None:
+    release = trio.Event()
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        if asked.method == "GET":
+            await release.wait()
+        await stream.send_all(PV)
+
+    refused: list[str] = []
+    async with serving(answer) as server, trio.open_nursery() as nursery:
+        kube = _wired(server, frozen, requests=1)
+        nursery.start_soon(kube.get, PersistentVolume, "v")
+        await trio.sleep(1)
+        for _ in range(60):
+            nursery.start_soon(_refused, lambda: kube.create(PersistentVolume, volume("v", 1)), refused)
+        await trio.sleep(1)
+        frozen.sleep()
+        release.set()
+        await trio.sleep(1)
+        await kube.aclose()
+    assert refused == ["LeaseOver"] * 60
+    assert _changes(server) == []
+
+
+async def test_after_the_wait_for_the_limit(frozen: Frozen) -> None:
+    refused: list[str] = []
+    async with serving(always(PV)) as server, trio.open_nursery() as nursery:
+        kube = _wired(server, frozen, limit=TokenBucket(1, 1))
+        await kube.create(PersistentVolume, volume("v", 1))
+        nursery.start_soon(_refused, lambda: kube.create(PersistentVolume, volume("v", 1)), refused)
+        await trio.sleep(0.5)
+        frozen.sleep()
+        await trio.sleep(5)
+        await kube.aclose()
+    assert (refused, _changes(server)) == (["LeaseOver"], ["POST"])
+
+
+async def test_after_the_wait_for_credentials(frozen: Frozen) -> None:
+    class Slow(Fixed):
+        async def authorization(self) -> str | None:
+            await trio.sleep(5)
+            frozen.sleep()
+            return None
+
+    refused: list[str] = []
+    async with serving(always(PV)) as server:
+        kube = _wired(server, frozen, credentials=Slow())
+        await _refused(lambda: kube.create(PersistentVolume, volume("v", 1)), refused)
+        await kube.aclose()
+    assert (refused, _changes(server)) == (["LeaseOver"], [])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_after_the_wait_that_the_server_asked_for(frozen: Frozen, method: str) -> None:
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        await stream.send_all(reply(429, b"{}", Retry_After="5"))
+
+    asks = dict(zip(CHANGES, ("create", "replace", "patch", "delete"), strict=True))
+    refused: list[str] = []
+    async with serving(answer) as server, trio.open_nursery() as nursery:
+        kube = _wired(server, frozen)
+        nursery.start_soon(_refused, lambda: ASKS[asks[method]][0](kube), refused)
+        await trio.sleep(1)
+        frozen.sleep()
+        await trio.sleep(10)
+        await kube.aclose()
+    assert (refused, _changes(server)) == (["LeaseOver"], [method])
+
+
+async def test_at_a_second_sending_on_another_connection(frozen: Frozen) -> None:
+    """The kept connection is reset in the moment of the first one."""
+    kept: list[trio.SocketStream] = []
+    reset = trio.Event()
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SocketStream)
+        kept.append(stream)
+        await stream.send_all(PV)
+        await reset.wait()
+        raise HangupError
+
+    begun: list[bool] = []
+
+    def begin() -> None:
+        begun.append(frozen.end.may_begin())
+        if not begun[-1]:
+            raise KubeError(0, "LeaseOver")
+        kept[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        kept[0].socket.close()
+        frozen.sleep()
+
+    async with serving(answer) as server, pool(server) as transport:
+        await whole(await transport.handle_async_request(request("GET")))
+        with pytest.raises(KubeError, match="LeaseOver"):
+            await transport.handle_async_request(request("PUT", begin=begin))
+        reset.set()
+    assert begun == [True, False]
+    assert _changes(server) == []
+
+
+async def test_through_a_proxy(frozen: Frozen) -> None:
+    begun: list[int] = []
+
+    def begin() -> None:
+        begun.append(len(server.asked))
+        if not frozen.end.may_begin():
+            raise KubeError(0, "LeaseOver")
+
+    def ask(method: str) -> httpx2.Request:
+        extensions = {"begin": begin} if method == "POST" else {}
+        return httpx2.Request(method, "http://api.test/", extensions=extensions)
+
+    async with serving(always(PV)) as server, ProxyTransport(proxy=f"http://127.0.0.1:{server.port}") as transport:
+        await whole(await transport.handle_async_request(ask("POST")))
+        assert begun[0] == 0
+        frozen.sleep()
+        with pytest.raises(KubeError, match="LeaseOver"):
+            await transport.handle_async_request(ask("POST"))
+        await whole(await transport.handle_async_request(ask("GET")))
+    assert [asked.method for asked in server.asked] == ["POST", "GET"]
+
+
+# ---- no checkpoint between
+
+
+@asynccontextmanager
+async def _mute(tls: ssl.SSLContext | None) -> AsyncIterator[tuple[int, list[trio.SocketStream]]]:
+    """A server that shakes hands and then reads nothing more: what has come lies in its socket."""
+    streams: list[trio.SocketStream] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        if tls is not None:
+            await trio.SSLStream(stream, tls, server_side=True).do_handshake()
+        streams.append(stream)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield listener.socket.getsockname()[1], streams
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool) -> None:
+    authority = trustme.CA()
+    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    # tickets would come on their own, and lie in our socket
+    served.num_tickets = 0
+    authority.issue_cert("127.0.0.1").configure_cert(served)
+    authority.configure_trust(trusting)
+    asked: list[bool] = []
+    seen: list[bool] = []
+
+    async with _mute(served if secure else None) as (port, streams), trio.open_nursery() as nursery:
+        transport = Transport("127.0.0.1", port, tls=trusting if secure else None)
+
+        async def look() -> None:
+            while not seen:
+                if asked:
+                    poll = select.poll()
+                    poll.register(streams[0].socket.fileno(), select.POLLIN)
+                    seen.append(bool(poll.poll(0)))
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(look)
+        begin = lambda: asked.append(True)  # noqa: E731
+        nursery.start_soon(transport.handle_async_request, request("POST", body=b"x" * 1000, begin=begin))
+    assert seen == [True]
+
+
+# ---- the leader's own lease
+
+
+async def test_the_leader_s_own_lease_is_written_also_late(frozen: Frozen) -> None:
+    api = LeaseApi()
+    async with candidates(api, end=frozen.end) as (start, _):
+        leader = await start("a")
+        await trio.sleep(1)
+        frozen.sleep()
+        assert not frozen.end.may_begin()
+        await trio.sleep(5)
+        assert frozen.end.may_begin()  # nobody else had taken it
+        assert len(leader.leads) == 1
+
+
+async def test_a_renewal_counts_from_its_sending() -> None:
+    """Not from its answer, and not from an earlier try of it that failed."""
+    api = LeaseApi()
+    end = End(clock=trio.current_time)
+    async with candidates(api, end=end) as (start, _):
+        await start("a")
+        await trio.sleep(1)
+        api.slow = 0.5
+        await trio.sleep(5)  # asked at 5 s, answered at 5.5 s
+        assert end.deadline() - trio.current_time() == pytest.approx(15 - 1, abs=0.1)
+        assert api.lease is not None
+        api.put(api.lease)  # somebody's label: the next try fails, and the one after another look succeeds
+        await trio.sleep(6.5)
+        assert [method for _, method in api.asked[-3:]] == ["PUT", "GET", "PUT"]
+        assert end.deadline() == pytest.approx(api.asked[-1][0] + 15, abs=0.1)
