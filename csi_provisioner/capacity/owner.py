@@ -1,12 +1,10 @@
 """Who owns the capacity objects: this process's pod, or what controls it so many steps up (capacity.md 3).
 
-Looked up once. Kinds on the way are not known beforehand: discovery tells their paths, and objects are read untyped.
+Looked up once. Kinds on the way are not known beforehand: discovery tells their plurals.
 """
 
-from typing import Any
-
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.model.kubernetes import OwnerReference
+from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference
 
 
 class OwnerError(Exception):
@@ -22,12 +20,12 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
         return None
     owner = OwnerReference(apiVersion="v1", kind="Pod", name=pod, controller=True)
     try:
-        obj = await kube.discover(f"/api/v1/namespaces/{namespace}/pods/{pod}")
-        owner.uid = obj["metadata"]["uid"]
+        found = await kube.read("/api/v1", "Pod", "pods", pod, namespace)
+        owner.uid = found.uid
         for step in range(level):
             if step:
-                obj = await _read(kube, namespace, owner)
-            owner = _controller(obj, owner)
+                found = await _read(kube, namespace, owner)
+            owner = _controller(found, owner)
     except KubeError as error:
         lost = error.not_found and owner.kind == "Pod"
         advice = "; NAMESPACE and POD_NAME have to name this process's pod" if lost else ""
@@ -35,28 +33,22 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
     return owner
 
 
-async def _read(kube: KubeClient, namespace: str, wanted: OwnerReference) -> dict[str, Any]:
+async def _read(kube: KubeClient, namespace: str, wanted: OwnerReference) -> ObjectMeta:
     group, slash, version = wanted.apiVersion.rpartition("/")
     if not version or "/" in group or (slash and not group):
         raise OwnerError(f"{wanted.kind} {wanted.name} has the malformed apiVersion {wanted.apiVersion!r}")
     path = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    for resource in (await kube.discover(path))["resources"]:
-        if resource["kind"] == wanted.kind and "/" not in resource["name"]:
-            return await kube.discover(f"{path}/namespaces/{namespace}/{resource['name']}/{wanted.name}")
-    raise OwnerError(f"the cluster has no kind {wanted.kind} in {wanted.apiVersion}, which {wanted.name} is of")
+    plural = (await kube.kinds(path)).get(wanted.kind)
+    if plural is None:
+        raise OwnerError(f"the cluster has no kind {wanted.kind} in {wanted.apiVersion}, which {wanted.name} is of")
+    return await kube.read(path, wanted.kind, plural, wanted.name, namespace)
 
 
-def _controller(obj: dict[str, Any], of: OwnerReference) -> OwnerReference:
+def _controller(found: ObjectMeta, of: OwnerReference) -> OwnerReference:
     """Owners that do not control it are passed over."""
-    for reference in obj["metadata"].get("ownerReferences", []):
-        if reference.get("controller"):
-            return OwnerReference(
-                apiVersion=reference["apiVersion"],
-                kind=reference["kind"],
-                name=reference["name"],
-                uid=reference["uid"],
-                controller=True,
-            )
+    for reference in found.ownerReferences or ():
+        if reference.controller:
+            return reference
     raise OwnerError(
         f"{of.kind} {of.name} is controlled by nothing: choose --capacity-ownerref-level for the way this process is "
         "deployed (0: the pod, 1: its StatefulSet or DaemonSet, 2: its Deployment, -1: no owner)"

@@ -7,25 +7,26 @@ decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch`
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import httpx2
 import msgspec
 import trio
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
-from lightkube.core import decoders
 from lightkube.core.generic_client import ALL_NS, GenericAsyncClient
-from lightkube.core.resource import NamespacedResourceG, Resource, api_info
+from lightkube.core.resource import Resource, api_info
 from lightkube.types import PatchType
 
+from csi_provisioner.kube import answer
+from csi_provisioner.kube.answer import Page, Wanted, wanted
 from csi_provisioner.kube.config import Cluster, resolve
-from csi_provisioner.kube.errors import KubeError, from_status
+from csi_provisioner.kube.errors import UNDECODABLE, KubeError
 from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
-from csi_provisioner.kube.sender import Sender, mapped
+from csi_provisioner.kube.sender import Sender, mapped, reading
 from csi_provisioner.kube.transport import Begin
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
@@ -50,14 +51,12 @@ CHANGING = frozenset({"post", "put", "patch", "delete"})
 ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 """Kinds whose POST is a question."""
 
-# As long as the API server itself gives a request at most half of; a write that takes longer is as good as lost
+# Half the API server's own request limit (60 s). A write that takes longer is treated as lost.
 DEADLINE = 30.0
-
-
-class Page(NamedTuple, Generic[T]):
-    items: list[T]
-    resource_version: str
-    continue_token: str | None
+# An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
+LONGEST_LINE = 8 << 20
+# Objects that could not be read and were told of; more than that are told of again
+MOST_TOLD = 10_000
 
 
 class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
@@ -70,12 +69,12 @@ class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
 class Watch(Generic[T]):
     """The events of one open watch; it ends when the server ends it, and raises KubeError when it breaks."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], kind: type[T], doing: Callable[[], str]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], kind: type[T], asked: Wanted) -> None:
         self._chunks = chunks
         self._decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
         self._lines: deque[bytes] = deque()
-        self._rest = b""
-        self._doing = doing
+        self._rest = bytearray()
+        self._asked = asked
         self.line = b""
         """The last event as it came."""
 
@@ -83,17 +82,21 @@ class Watch(Generic[T]):
         return self
 
     async def __anext__(self) -> WatchEvent[T]:
-        while not self._lines:
-            with naming(self._doing), mapped():
-                await self._more()
-        self.line = line = self._lines.popleft()
-        try:
-            event: WatchEvent[T] = self._decode(line)
-        except msgspec.DecodeError as error:
-            raise self._unexpected(line, error) from error
-        if event.type == "ERROR":
-            raise self._unexpected(line, None)
-        return event
+        with naming(self._asked):
+            while not self._lines:
+                with mapped():
+                    await self._more()
+            self.line = line = self._lines.popleft()
+            try:
+                event: WatchEvent[T] = self._decode(line)
+            except UNDECODABLE as error:
+                raise answer.unexpected(line, error) from error
+            if event.type == "ERROR":
+                raise answer.unexpected(line, None)
+            found: Any = event.object
+            if event.type != "BOOKMARK":
+                self._asked.check(found.kind, found.metadata)
+            return event
 
     async def _more(self) -> None:
         try:
@@ -102,18 +105,14 @@ class Watch(Generic[T]):
             if self._rest:
                 raise KubeError(0, "Unavailable", "the watch ended within an event") from None
             raise
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
+        if len(self._rest) > LONGEST_LINE:
+            raise KubeError(0, "TooLarge", f"an event is larger than {LONGEST_LINE >> 20} MiB")
         self._lines.extend(line for line in lines if line)
-
-    def _unexpected(self, line: bytes, trouble: Exception | None) -> KubeError:
-        """An ERROR event, whose object is a Status and seldom fits the kind, or something that makes no sense."""
-        error = KubeError(0, "InvalidAnswer", f"the event cannot be understood: {trouble}")
-        with suppress(msgspec.DecodeError):
-            event = decoders.decode_watch_event(line)
-            if event.type == "ERROR":
-                error = from_status(bytes(event.object))
-        error.doing = self._doing()
-        return error
 
 
 class Untyped(dict[str, Any]):
@@ -122,7 +121,7 @@ class Untyped(dict[str, Any]):
     @property
     def metadata(self) -> ObjectMeta:
         meta = self["metadata"]
-        return ObjectMeta(name=meta.get("name", ""), namespace=meta.get("namespace"))
+        return ObjectMeta(meta.get("name", ""), meta.get("namespace"), generateName=meta.get("generateName"))
 
 
 class Lightkube(GenericAsyncClient):
@@ -151,14 +150,17 @@ class KubeClient:
         self._limit = limit
         self._deadline = deadline
         self._may_begin = may_begin
+        self._most: dict[type[Resource], int] = {}
+        """Objects on a page of a kind whose pages were too large."""
+        self._told: set[tuple[type[Resource], str]] = set()
 
     # ---- reading
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
-        return await self._ask("get", kind, typed(kind), name=name, namespace=namespace)
+        return await self._ask(wanted("get", kind, name, namespace), kind, answer.typed)
 
     async def get_untyped(self, kind: type[Resource], name: str, namespace: str | None = None) -> dict[str, Any]:
-        return await self._ask("get", kind, untyped, name=name, namespace=namespace)
+        return await self._ask(wanted("get", kind, name, namespace), kind, answer.untyped)
 
     async def list_page(
         self,
@@ -170,24 +172,45 @@ class KubeClient:
         resource_version: str | None = None,
         label_selector: str | None = None,
     ) -> Page[T]:
-        """One page; without a namespace, of all of them. `resource_version` is for the first page only."""
+        """One page; without a namespace, of all of them. `resource_version` is for the first page only.
+
+        Objects that cannot be decoded are said once, and left out of the items.
+        """
+        most = self._most.get(kind, limit)
         parameters = {
-            "limit": limit,
+            "limit": min(limit, most),
             "continue": continue_token,
             "resourceVersion": None if continue_token else resource_version,
             "labelSelector": label_selector,
         }
-
-        def page(body: bytes) -> Page[T]:
-            token, version, items = decoders.decode_list(body, kind)
-            return Page(items, version or "", token or None)
-
-        return await self._ask("list", kind, page, namespace=scope(kind, namespace), parameters=parameters)
+        decode = partial(answer.page, token=continue_token)
+        try:
+            page = await self._ask(wanted("list", kind, "", namespace or ALL_NS), kind, decode, parameters=parameters)
+        except KubeError as error:
+            if error.reason == "TooLarge":  # anybody can make large objects: they must not hide the others
+                self._most[kind] = max(1, min(limit, most) // 2)
+            raise
+        self._tell_unreadable(kind, page.unreadable)
+        return page
 
     async def discover(self, path: str) -> dict[str, Any]:
         """The answer to a plain GET, such as of `/apis/storage.k8s.io/v1`."""
-        with naming(lambda: f"get {path}"):
-            return await self._sent(self._sender.build_request("GET", path), untyped)
+        with naming(Wanted("get", path, "")):
+            answer.check_segments(*path.split("/")[1:])
+            return answer.decode(await self._sent(self._sender.build_request("GET", path)), dict[str, Any])
+
+    async def kinds(self, path: str) -> dict[str, str]:
+        """Which kinds are served below such a path, with their plurals."""
+        found = await self.discover(path)
+        with naming(Wanted("get", path, "")):
+            return answer.kinds(found)
+
+    async def read(self, path: str, kind: str, plural: str, name: str, namespace: str) -> ObjectMeta:
+        """The metadata of an object of any kind that is served below the path."""
+        with naming(asked := Wanted("get", kind, plural, name, namespace)):
+            answer.check_segments(plural, name, namespace)
+            found = await self.discover(f"{path}/namespaces/{namespace}/{plural}/{name}")
+            return answer.metadata(found, asked)
 
     @asynccontextmanager
     async def watch(
@@ -200,7 +223,7 @@ class KubeClient:
         timeout_seconds: int,
     ) -> AsyncIterator[Watch[T]]:
         """Open until the server ends it (after `timeout_seconds`) or the context is left; silence is not noticed."""
-        namespace = scope(kind, namespace)
+        asked = wanted("watch", kind, "", namespace or ALL_NS)
         parameters = {
             "resourceVersion": resource_version,
             "labelSelector": label_selector,
@@ -208,19 +231,15 @@ class KubeClient:
             "allowWatchBookmarks": "true",
         }
 
-        def doing() -> str:
-            return described("watch", kind, None, namespace)
-
-        ask = self._lightkube.prepare_request("list", kind, namespace=namespace, watch=True, params=parameters)
-        request = self._lightkube.build_adapter_request(ask)
-        with naming(doing):
+        with naming(asked):
+            asked.check_names()
+            ask = self._lightkube.prepare_request(
+                "list", kind, namespace=asked.namespace, watch=True, params=parameters
+            )
+            request = self._lightkube.build_adapter_request(ask)
             response = await self._timely(self._sender.open_stream, request)
-        stream = response.stream
-        assert isinstance(stream, httpx2.AsyncByteStream)
-        try:
-            yield Watch(aiter(stream), kind, doing)
-        finally:
-            await stream.aclose()
+        async with reading(response) as chunks:
+            yield Watch(chunks, kind, asked)
 
     # ---- writing
 
@@ -233,16 +252,16 @@ class KubeClient:
         body: Any = obj
         if isinstance(obj, dict):
             body = Untyped({"apiVersion": resource.api_version, "kind": resource.kind, **obj})
-        name = body.metadata.name
-        return await self._ask("post", kind, typed(kind), name=name, namespace=namespace, body=body, begin=begin)
+        meta: ObjectMeta = body.metadata
+        asked = wanted("post", kind, meta.name, namespace or meta.namespace, meta.generateName or "")
+        return await self._ask(asked, kind, answer.typed, body=body, begin=begin)
 
     async def put_untyped(self, kind: type[T], obj: dict[str, Any], *, begin: Begin = None) -> T:
         """Replaces the object, if it still has the resourceVersion it was read with; else KubeError(409). `begin` as
         in `create`."""
         meta = obj["metadata"]
-        return await self._ask(
-            "put", kind, typed(kind), name=meta["name"], namespace=meta.get("namespace"), body=Untyped(obj), begin=begin
-        )
+        asked = wanted("put", kind, meta["name"], meta.get("namespace"))
+        return await self._ask(asked, kind, answer.typed, body=Untyped(obj), begin=begin)
 
     async def change(
         self,
@@ -260,11 +279,11 @@ class KubeClient:
         meanwhile is a conflict, as one that changes while we write. `shown` is the watch's event of that version, for
         who has kept it: then the object is not asked for again.
         """
-        obj = untyped(shown)["object"] if shown else await self.get_untyped(kind, name, namespace)
+        obj = answer.decode(shown, dict[str, Any])["object"] if shown else await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")
         if seen and version != seen:
             text = "it has changed since it was looked at"
-            raise KubeError(409, "Conflict", text, doing=described("change", kind, name, namespace))
+            raise KubeError(409, "Conflict", text, doing=str(wanted("change", kind, name, namespace)))
         if not edit(obj):
             return None
         return await self.put_untyped(kind, obj)
@@ -280,48 +299,60 @@ class KubeClient:
     ) -> T:
         """A list is what a JSON patch takes, a dict the other two."""
         headers = {"Content-Type": PatchType[strategy.upper()].value}
-        return await self._ask("patch", kind, typed(kind), name=name, namespace=namespace, body=patch, headers=headers)
+        return await self._ask(wanted("patch", kind, name, namespace), kind, answer.typed, body=patch, headers=headers)
 
     async def delete(self, kind: type[Resource], name: str, namespace: str | None = None) -> None:
-        await self._ask("delete", kind, ignored, name=name, namespace=namespace)
+        await self._ask(wanted("delete", kind, name, namespace), kind, answer.deleted)
 
     async def aclose(self) -> None:
         await self._sender.aclose()
 
     # ---- the way of each
 
+    def _tell_unreadable(self, kind: type[Resource], unreadable: dict[str, str]) -> None:
+        news = [key for key in unreadable if (kind, key) not in self._told]
+        if not news:
+            return
+        if len(self._told) > MOST_TOLD:
+            self._told.clear()
+        self._told.update((kind, key) for key in news)
+        log.warning(
+            "Some objects cannot be read, what was known of them before stays",
+            kind=kind.__name__,
+            objects=", ".join(key or "(without a name)" for key in news[:10]),
+            count=len(news),
+            err=unreadable[news[0]],
+        )
+
     async def _ask(
         self,
-        verb: str,
-        kind: type[Resource],
-        decode: Callable[[bytes], R],
+        asked: Wanted,
+        kind: type[T],
+        read: Callable[[bytes, type[T], Wanted], R],
         *,
-        name: str | None = None,
-        namespace: str | None = None,
         body: object = None,
         parameters: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
         begin: Begin = None,
     ) -> R:
-        ask = self._lightkube.prepare_request(verb, kind, body, name, namespace, headers=headers, params=parameters)
-        request = self._lightkube.build_adapter_request(ask)
-        if verb in CHANGING and api_info(kind).resource.kind not in ONLY_ASKING:
-            request.extensions["begin"] = begin or self._check
-        with naming(lambda: described(verb, kind, name, namespace)):
-            return await self._sent(request, decode)
+        with naming(asked):
+            asked.check_names()
+            ask = self._lightkube.prepare_request(
+                asked.verb, kind, body, asked.name, asked.namespace, headers=headers, params=parameters
+            )
+            request = self._lightkube.build_adapter_request(ask)
+            if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
+                request.extensions["begin"] = begin or self._check
+            return read(await self._sent(request), kind, asked)
 
     def _check(self) -> None:
         if not self._may_begin():
             raise KubeError(0, "LeaseOver", "not sent: the lease has run out, another process may lead")
 
-    async def _sent(self, request: httpx2.Request, decode: Callable[[bytes], R]) -> R:
+    async def _sent(self, request: httpx2.Request) -> bytes:
         if self._limit is not None:  # not part of the deadline: the server is not to blame
             await self._limit.admit(request.method, request.extensions["target"].decode())
-        answer = await self._timely(self._sender.send, request)
-        try:
-            return decode(answer.content)
-        except msgspec.DecodeError as error:
-            raise KubeError(0, "InvalidAnswer", f"the answer cannot be understood: {error}") from error
+        return (await self._timely(self._sender.send, request)).content
 
     async def _timely(self, send: Callable[[httpx2.Request], Awaitable[R]], request: httpx2.Request) -> R:
         with trio.move_on_after(self._deadline):
@@ -346,34 +377,11 @@ async def connect(
 
 
 @contextmanager
-def naming(doing: Callable[[], str]) -> Iterator[None]:
-    """Errors from within say what was being done."""
+def naming(asked: Wanted) -> Iterator[None]:
+    """Errors from within say what was being done, and whether it is that very object that the server does not have."""
     try:
         yield
     except KubeError as error:
-        error.doing = doing()
+        error.doing = str(asked)
+        error.not_found = bool(asked.name) and error.missing == (asked.plural, asked.name)
         raise
-
-
-def described(verb: str, kind: type[Resource], name: str | None, namespace: str | None) -> str:
-    verb = {"post": "create", "put": "update"}.get(verb, verb)
-    where = f"in {namespace}" if namespace and namespace != ALL_NS else ""
-    what = f"{namespace}/{name}" if name and namespace else name or where
-    return f"{verb} {api_info(kind).resource.kind} {what}".rstrip()
-
-
-def scope(kind: type[Resource], namespace: str | None) -> str | None:
-    """lightkube wants to be told that a list of a namespaced kind is of all namespaces."""
-    return ALL_NS if namespace is None and issubclass(kind, NamespacedResourceG) else namespace
-
-
-def typed(kind: type[T]) -> Callable[[bytes], T]:
-    return partial(msgspec.json.decode, type=kind)
-
-
-def untyped(body: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(body, type=dict[str, Any])
-
-
-def ignored(_body: bytes) -> None:
-    return None

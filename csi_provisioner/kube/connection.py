@@ -14,6 +14,8 @@ import trio
 
 # A peer that vanished without a word is noticed on the socket after about this many seconds
 SILENCE = 30
+# Bytes that are no body: a head, or what may stand between the chunks of a body and after them. A head has about 1 KiB.
+LONGEST_HEAD = 64 << 10
 
 
 class Unanswered(httpx2.RemoteProtocolError):
@@ -48,7 +50,19 @@ class Wire(trio.abc.Stream):
 class Connection:
     """One connection, one exchange at a time. The `on_` methods are what httptools calls while it is fed."""
 
-    __slots__ = ("body", "complete", "headers", "kept", "message", "parser", "silent", "status", "stream", "wire")
+    __slots__ = (
+        "body",
+        "complete",
+        "framing",
+        "headers",
+        "kept",
+        "message",
+        "parser",
+        "silent",
+        "status",
+        "stream",
+        "wire",
+    )
 
     def __init__(self, stream: trio.abc.Stream, wire: Wire) -> None:
         self.stream = stream
@@ -62,6 +76,7 @@ class Connection:
         self.silent = True
         self.status = 0  # until the head of the answer is there
         self.complete = False
+        self.framing = 0  # bytes since the last of a body
         self.body: list[bytes] = []
 
     def on_message_begin(self) -> None:
@@ -82,6 +97,7 @@ class Connection:
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
+        self.framing = 0
 
     def on_message_complete(self) -> None:
         if self.status:  # not an interim answer (1xx), after which the true one comes
@@ -107,12 +123,15 @@ class Connection:
             self.end()
             return
         self.silent = False
+        self.framing += len(data)
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.kept = False
             if not self.complete:
                 raise httpx2.RemoteProtocolError(f"the answer is not HTTP/1.1: {reason(error)}") from error
+        if self.framing > LONGEST_HEAD and not self.complete:
+            raise httpx2.RemoteProtocolError(f"the head of the answer is longer than {LONGEST_HEAD >> 10} KiB")
 
     def end(self) -> None:
         """The server has closed: the end of an answer without a length, otherwise a broken one."""

@@ -272,7 +272,7 @@ class LeaderElector:
         try:
             lease = await self._client.get_untyped(Lease, self._name, self._namespace)
         except KubeError as error:
-            if not error.not_found:
+            if error.code != 404:  # whoever answers so: the POST that follows tells
                 raise
             self._known = self._spec = None
             return Create()

@@ -7,6 +7,10 @@ import msgspec
 
 # Bodies of proxies and load balancers are whole pages; a line of one is enough to know it
 LONGEST_TEXT = 300
+# What the API server itself says is longer, such as all that is wrong with an object; an event takes half of this
+LONGEST_MESSAGE = 2048
+# What msgspec raises: beside its own errors those of text that is no UTF-8 and of a thousand nested brackets
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class KubeError(Exception):
@@ -20,6 +24,7 @@ class KubeError(Exception):
         *,
         retry_after: float | None = None,
         causes: tuple[str, ...] = (),
+        missing: tuple[str, str] | None = None,
         doing: str = "",
     ) -> None:
         super().__init__(code, reason, message)
@@ -31,6 +36,11 @@ class KubeError(Exception):
         self.retry_after = retry_after
         self.causes = causes
         """Reasons of `details.causes`, such as `ResourceVersionTooLarge`."""
+        self.missing = missing
+        """Plural kind and name of what does not exist, by the API server's own word (a Status of reason NotFound)."""
+        self.not_found = False
+        """That is the very object that was asked for. Any other 404 says nothing about it: a namespace, a kind that is
+        not served just now, a load balancer."""
         self.doing = doing
         """Such as `get PersistentVolume pvc-1`."""
 
@@ -38,10 +48,6 @@ class KubeError(Exception):
         answered = f"{self.code} {self.reason}".strip() if self.code else self.reason
         text = f"{self.message} ({answered})" if self.message and answered else self.message or answered
         return f"{self.doing}: {text}" if self.doing else text
-
-    @property
-    def not_found(self) -> bool:
-        return self.code == 404
 
     @property
     def already_exists(self) -> bool:
@@ -64,7 +70,7 @@ class KubeError(Exception):
     @property
     def unavailable(self) -> bool:
         """Asking the same again later may well work."""
-        return self.code in (0, 429) or self.code >= 500
+        return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
 
 
 def advice(error: KubeError) -> str:
@@ -79,6 +85,8 @@ class _Cause(msgspec.Struct, gc=False):
 
 
 class _Details(msgspec.Struct, gc=False):
+    kind: str = ""
+    name: str = ""
     causes: list[_Cause] | None = None
     retryAfterSeconds: float | None = None
 
@@ -96,15 +104,17 @@ class Status(msgspec.Struct, gc=False):
 def from_status(body: bytes, code: int = 0, retry_after: float | None = None) -> KubeError:
     """The error an answer tells of. What is not a `Status` (a proxy's page) is quoted, shortened."""
     try:
-        status = msgspec.json.decode(body, type=Status)
-    except msgspec.DecodeError:
+        status = msgspec.json.decode(body, type=Status, strict=False)  # a code may be text
+    except UNDECODABLE:
         status = Status()
     if status.kind != "Status":
-        return KubeError(
-            code, "", " ".join(body.decode("utf-8", "replace").split())[:LONGEST_TEXT], retry_after=retry_after
-        )
+        text = " ".join(body[: 8 * LONGEST_TEXT].decode("utf-8", "replace").split())
+        return KubeError(code, "", text[:LONGEST_TEXT], retry_after=retry_after)
     details = status.details or _Details()
     causes = tuple(cause.reason for cause in details.causes or ())
     if retry_after is None:
         retry_after = details.retryAfterSeconds
-    return KubeError(code or status.code, status.reason, status.message, retry_after=retry_after, causes=causes)
+    code = code or status.code
+    missing = (details.kind, details.name) if code == 404 and status.reason == "NotFound" and details.name else None
+    text, reason = status.message[:LONGEST_MESSAGE], status.reason[:LONGEST_TEXT]
+    return KubeError(code, reason, text, retry_after=retry_after, causes=causes, missing=missing)

@@ -104,6 +104,9 @@ class Reflector(Generic[T]):
             return watching.Failed(error.code)
         for obj in page.items:
             self._store.admit(obj, self._gathered)
+        for key in page.unreadable:
+            if key:
+                self._store.keep(key, self._gathered)
         self._resolve("list")
         return watching.Page(page.resource_version, page.continue_token or None)
 

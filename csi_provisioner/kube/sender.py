@@ -6,8 +6,8 @@ and `KubeError` for whatever went wrong. An `AsyncClient` would add redirects, c
 settings to each request, half of the cost of one; none of them is wanted here. Deadlines are the caller's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,8 @@ IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 # Longer than that is not a slow server but none; said apart from an answer that does not come
 CONNECT_LIMIT = 10.0
+# A page of 500 usual objects has 2 MiB; what anybody can make of it (`TooLarge`) is read in smaller pages
+LARGEST = 64 << 20
 
 
 class Answer:
@@ -122,10 +124,25 @@ async def whole(response: httpx2.Response) -> bytes:
     stream = response.stream
     if isinstance(stream, httpx2.ByteStream):  # it has come already
         return b"".join(stream)
-    assert isinstance(stream, httpx2.AsyncByteStream)
+    read, size = [], 0
+    async with reading(response) as chunks:
+        async for chunk in chunks:
+            read.append(chunk)
+            size += len(chunk)
+            if size > LARGEST:
+                raise KubeError(0, "TooLarge", f"the answer is larger than {LARGEST >> 20} MiB")
+    return b"".join(read)
+
+
+@asynccontextmanager
+async def reading(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body as it comes. Leaving ends it: also the generator that httpx2 may read it with."""
+    stream: Any = response.stream
+    chunks = aiter(stream)
     try:
-        return b"".join([chunk async for chunk in stream])
+        yield chunks
     finally:
+        await chunks.aclose()
         await stream.aclose()
 
 

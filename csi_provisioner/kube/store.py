@@ -128,6 +128,10 @@ class Store(Generic[T]):
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
         fresh[key_of(obj)] = self._project(obj) if self._project else obj
 
+    def keep(self, key: str, fresh: dict[str, T | None]) -> None:
+        """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
+        fresh[key] = self._shown.get(key)
+
     def swap(self, fresh: dict[str, T | None], version: str) -> None:
         """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
 

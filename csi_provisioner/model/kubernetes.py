@@ -388,6 +388,7 @@ class Lease(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
 class Secret(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
     metadata: ObjectMeta
     data: dict[str, bytes] | None = None
+    kind: str | None = None
 
     def __repr__(self) -> str:
         return f"Secret({self.metadata.namespace}/{self.metadata.name}, ***stripped***)"

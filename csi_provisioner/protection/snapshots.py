@@ -25,7 +25,7 @@ SNAPSHOT_API = "/apis/snapshot.storage.k8s.io/v1"
 async def is_possible(kube: KubeClient) -> bool:
     """Does the cluster have snapshots, and may we list them? Asked once, as the process begins to lead."""
     try:
-        kinds = {entry["kind"] for entry in (await kube.discover(SNAPSHOT_API))["resources"]}
+        kinds = await kube.kinds(SNAPSHOT_API)
     except KubeError:
         return False
     if "VolumeSnapshot" not in kinds:

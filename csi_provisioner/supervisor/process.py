@@ -155,11 +155,11 @@ class _Process:
         if gates.volume_attributes_class_explicit or not gates.volume_attributes_class:
             return provisioning
         try:
-            kinds = {entry["kind"] for entry in (await kube.discover("/apis/storage.k8s.io/v1"))["resources"]}
+            kinds = await kube.kinds("/apis/storage.k8s.io/v1")
         except KubeError as error:
-            if not error.not_found:
+            if error.code != 404:
                 return provisioning
-            kinds = set()
+            kinds = {}
         if "VolumeAttributesClass" in kinds:
             return provisioning
         log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")

@@ -26,6 +26,7 @@ class Page:
     items: list[PersistentVolumeClaim]
     resource_version: str
     continue_token: str | None
+    unreadable: dict[str, str]
 
 
 @dataclass
@@ -120,7 +121,7 @@ class FakeApi:
             raise GONE
         items, first = self.snapshots[version], int(start)
         following = f"{version}/{first + limit}" if first + limit < len(items) else None
-        return Page(items[first : first + limit], version, following)
+        return Page(items[first : first + limit], version, following, {})
 
     @asynccontextmanager
     async def watch(

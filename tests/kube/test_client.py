@@ -12,7 +12,7 @@ import trio.testing
 from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.settings import ClusterSettings
-from tests.kube.wire import Answer, Asked, HangupError, Server, always, reply, serving
+from tests.kube.wire import Answer, Asked, HangupError, Server, always, gone, reply, serving
 
 CLAIM = {"metadata": {"name": "c", "namespace": "n", "resourceVersion": "7"}, "spec": {}, "unknown": {"kept": True}}
 
@@ -92,10 +92,13 @@ ASKED: dict[str, tuple[Callable[[KubeClient], Any], str, object]] = {
 
 @pytest.mark.parametrize(("call", "line", "body"), ASKED.values(), ids=ASKED)
 async def test_what_is_asked(call: Callable[[KubeClient], Any], line: str, body: object) -> None:
-    async with client_of(always(says({**CLAIM, "items": []}))) as (client, server):
+    method, _, target = line.partition(" ")
+    name = target.rpartition("/")[2] if method != "POST" else body["metadata"]["name"]  # type: ignore[index]
+    where = {"namespace": "n"} if "/namespaces/n/" in target else {}
+    obj = {"metadata": {"name": name, "resourceVersion": "7", **where}, "items": []}
+    async with client_of(always(says(obj))) as (client, server):
         await call(client)
     [asked] = server.asked
-    method, _, target = line.partition(" ")
     assert (asked.method, asked.target) == (method, f"/prefix{target}")
     assert (json.loads(asked.body) if asked.body else None) == body
     assert asked.headers["user-agent"] == "test/1"
@@ -160,8 +163,8 @@ async def test_a_change_of_nothing_writes_nothing(seen: str) -> None:
     ("raw", "text", "properties"),
     [
         pytest.param(
-            says(status(404, "NotFound", 'claims "c" not found'), 404),
-            'get PersistentVolumeClaim n/c: claims "c" not found (404 NotFound)',
+            says(gone("persistentvolumeclaims", "c"), 404),
+            'get PersistentVolumeClaim n/c: persistentvolumeclaims "c" not found (404 NotFound)',
             {"not_found"},
             id="not-found",
         ),

@@ -15,7 +15,7 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.objects import claim, volume
-from tests.kube.wire import Asked, HangupError, reply, serving
+from tests.kube.wire import Asked, HangupError, gone, reply, serving
 
 TEN_O_CLOCK = 1_792_231_200_000_000_000  # 2026-10-17T10:00:00Z in nanoseconds
 CLAIM = claim("c", 7)
@@ -61,7 +61,7 @@ class EventApi:
 
     def patch(self, asked: Asked, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if asked.target not in self.stored:
-            return 404, {"kind": "Status", "code": 404, "reason": "NotFound"}
+            return 404, gone("events", asked.target.rpartition("/")[2])
         assert asked.headers["content-type"] == "application/merge-patch+json"
         self.stored[asked.target] |= body
         self.writes.append(f"{self.stored[asked.target]['reason']} x{body['count']}")

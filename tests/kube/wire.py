@@ -4,6 +4,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import h11
 import httpx2
@@ -77,6 +78,12 @@ def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def gone(plural: str, name: str) -> dict[str, Any]:
+    """The API server's own word that an object does not exist."""
+    text, details = f'{plural} "{name}" not found', {"name": name, "kind": plural}
+    return {"kind": "Status", "code": 404, "reason": "NotFound", "message": text, "details": details}
 
 
 def always(data: bytes) -> Answer:

@@ -1,0 +1,233 @@
+"""What the API server answers: decoded, and refused where it is not what was asked for. Pure; a part of `client`.
+
+A proxy, a load balancer or a broken server may send anything under status 200. What cannot be decoded, or is about
+another object, is an error of that one request (`InvalidAnswer`), never an empty cluster or a write that succeeded. A
+list that cannot be decoded as a whole is decoded item by item: one object must not hide all the others.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from lightkube.core.generic_client import ALL_NS
+from lightkube.core.resource import NamespacedResourceG, Resource, api_info
+
+from csi_provisioner.kube.errors import UNDECODABLE, KubeError, from_status
+from csi_provisioner.model.kubernetes import ObjectMeta
+
+T = TypeVar("T", bound=Resource)
+D = TypeVar("D")
+
+# What names, groups and versions are made of, so that none of them can lead to another place in a URL
+SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._:-]+")
+VERBS = {"post": "create", "put": "update"}
+
+
+class Wanted(NamedTuple):
+    """What a request is about. Without a name: a list, or an object that the server names."""
+
+    verb: str
+    kind: str
+    plural: str
+    name: str = ""
+    namespace: str | None = None
+    """`ALL_NS` for a list of all; None for a kind without namespaces."""
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        where = f"in {self.namespace}" if self.namespace not in (None, ALL_NS) else ""
+        what = f"{self.namespace}/{self.name}" if self.name and where else self.name or where
+        return f"{VERBS.get(self.verb, self.verb)} {self.kind} {what}".rstrip()
+
+    def check_names(self) -> None:
+        """The last defence against a name that leads elsewhere: planning has refused it before."""
+        names = [] if self.verb in ("list", "watch", "post") else [self.name]
+        check_segments(*names, *([] if self.namespace in (None, ALL_NS) else [self.namespace or ""]))
+
+    def fits(self, kind: str | None, meta: "Name | ObjectMeta") -> bool:
+        where = meta.namespace or None
+        return (
+            kind in (None, self.kind)
+            and (where == self.namespace or (where is not None and self.namespace == ALL_NS))
+            and (meta.name == self.name or (not self.name and meta.name.startswith(self.prefix)))
+        )
+
+    def check(self, kind: str | None, meta: "Name | ObjectMeta") -> None:
+        if not self.fits(kind, meta):
+            found = f"{kind or self.kind} {meta.namespace or ''}/{meta.name}"[:200]
+            raise invalid(f"it is about {found}, which was not asked for")
+
+
+def wanted(verb: str, kind: type[Resource], name: str = "", namespace: str | None = None, prefix: str = "") -> Wanted:
+    plural, scoped = api_info(kind).plural, issubclass(kind, NamespacedResourceG)
+    return Wanted(verb, api_info(kind).resource.kind, plural, name, (namespace or "") if scoped else None, prefix)
+
+
+def check_segments(*segments: str) -> None:
+    for segment in segments:
+        if not SEGMENT.fullmatch(segment):
+            raise KubeError(0, "InvalidName", f"not asked for: {segment[:100]!r} cannot be a part of a URL")
+
+
+def invalid(why: object) -> KubeError:
+    return KubeError(0, "InvalidAnswer", f"the answer cannot be understood: {why}")
+
+
+def decode(body: bytes, type_: type[D]) -> D:
+    with _refusing():
+        return msgspec.json.decode(body, type=type_)
+
+
+def _as(type_: type[D], found: dict[str, Any]) -> D:
+    with _refusing():
+        return msgspec.convert(found, type_)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except UNDECODABLE as error:
+        raise invalid(error) from error
+
+
+# ---- one object
+
+
+def typed(body: bytes, kind: type[T], asked: Wanted) -> T:
+    found: Any = decode(body, kind)
+    asked.check(found.kind, found.metadata)
+    return found  # type: ignore[no-any-return]
+
+
+def untyped(body: bytes, kind: type[Resource], asked: Wanted) -> dict[str, Any]:
+    """The whole object, of which the fields that we know have the types that we know."""
+    found: dict[str, Any] = decode(body, dict[str, Any])
+    known: Any = _as(kind, found)
+    asked.check(known.kind, known.metadata)
+    return found
+
+
+class _Object(msgspec.Struct):
+    metadata: ObjectMeta
+    kind: str | None = None
+
+
+def metadata(found: dict[str, Any], asked: Wanted) -> ObjectMeta:
+    known = _as(_Object, found)
+    asked.check(known.kind, known.metadata)
+    return known.metadata
+
+
+class Name(msgspec.Struct):
+    name: str = ""
+    namespace: str | None = None
+
+
+class _Deleted(msgspec.Struct):
+    kind: str | None = None
+    metadata: Name = msgspec.field(default_factory=Name)
+    status: Any = None
+    details: Name | None = None
+
+
+def deleted(body: bytes, _kind: type[Resource], asked: Wanted) -> None:
+    """A deletion is answered with the object, if it stays for its finalizers, or with a Status that names it."""
+    answer = decode(body, _Deleted)
+    if answer.kind == "Status" and answer.status == "Success" and answer.details is not None:
+        asked.check(None, Name(answer.details.name, asked.namespace))
+    else:
+        asked.check(answer.kind, answer.metadata)
+
+
+# ---- lists
+
+
+class Page(NamedTuple, Generic[T]):
+    items: list[T]
+    resource_version: str
+    continue_token: str | None
+    unreadable: dict[str, str]
+    """Keys of the objects that could not be decoded, and why; "" where not even a name could be."""
+
+
+class _ListMeta(msgspec.Struct):
+    resourceVersion: str
+    continue_: str | None = msgspec.field(default=None, name="continue")
+
+
+class _List(msgspec.Struct, Generic[D]):
+    items: list[D]
+    metadata: _ListMeta
+    kind: str | None = None
+
+
+class _Named(msgspec.Struct):
+    metadata: Name
+
+
+def page(body: bytes, kind: type[T], asked: Wanted, token: str | None) -> Page[T]:
+    unreadable: dict[str, str] = {}
+    found: _List[Any]
+    try:
+        found = msgspec.json.decode(body, type=_List[kind])  # type: ignore[valid-type]
+    except UNDECODABLE:
+        found = decode(body, _List[msgspec.Raw])
+        found.items = [item for raw in found.items if (item := _item(raw, kind, unreadable)) is not None]
+    meta = found.metadata
+    if found.kind not in (None, f"{asked.kind}List") or not meta.resourceVersion:
+        raise invalid(f"it is no list of {asked.kind} at a version")
+    if meta.continue_ and meta.continue_ == token:
+        raise invalid("its next page is this one again")
+    items = [item for item in found.items if item.metadata.name and asked.fits(item.kind, item.metadata)]
+    if len(items) < len(found.items):
+        unreadable[""] = f"it is no {asked.kind}, or none that was asked for"
+    return Page(items, meta.resourceVersion, meta.continue_ or None, unreadable)
+
+
+def _item(raw: msgspec.Raw, kind: type[T], unreadable: dict[str, str]) -> T | None:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except UNDECODABLE as error:
+        try:
+            meta = msgspec.json.decode(raw, type=_Named).metadata
+        except UNDECODABLE:
+            meta = Name()
+        unreadable[f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name] = str(error)
+        return None
+
+
+# ---- watches
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+def unexpected(line: bytes, trouble: Exception | None) -> KubeError:
+    """An ERROR event, whose object is a Status and seldom fits the kind, or something that makes no sense."""
+    try:
+        event = msgspec.json.decode(line, type=_Event)
+    except UNDECODABLE as error:
+        return invalid(trouble or error)
+    return from_status(bytes(event.object)) if event.type == "ERROR" else invalid(trouble)
+
+
+# ---- discovery
+
+
+class _Served(msgspec.Struct):
+    kind: str
+    name: str
+
+
+class _Discovery(msgspec.Struct):
+    resources: list[_Served]
+
+
+def kinds(found: dict[str, Any]) -> dict[str, str]:
+    """The plural of each kind; subresources are none."""
+    return {served.kind: served.name for served in _as(_Discovery, found).resources if "/" not in served.name}
