@@ -80,8 +80,10 @@ class Api:
             self._cut(scope["client"])
             return
         try:
-            if fault is not None and fault.code:
-                answer = _refusal(fault.error())
+            if fault is not None and fault.page:
+                answer = Answer(fault.code, fault.page.encode())
+            elif fault is not None and fault.code:
+                answer = _refusal(fault.error(where.kind.plural, where.name))
             elif call.verb == "watch":
                 watch = self._watch(call, where, request)
                 call.code = 200

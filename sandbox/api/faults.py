@@ -42,6 +42,7 @@ class Fault:
     delay: float = 0.0  # seconds before anything else happens
     code: int = 0  # answer with this status and without any effect; in a watch, 410 comes as an event
     message: str = "injected by the test"
+    page: str = ""  # the answer of something in between, which knows of no Status
     retry_after: int | None = None
     cut: Literal["", "before", "after", "answer"] = ""
     hits: int = 0
@@ -59,9 +60,11 @@ class Fault:
             )
         )
 
-    def error(self) -> ApiError:
+    def error(self, plural: str, name: str) -> ApiError:
+        """What the API server itself says; it names what it does not have."""
         reason = _REASONS.get(self.code, "Unknown")
-        return ApiError(self.code, reason, self.message, retry_after=self.retry_after)
+        details = {"kind": plural, "name": name} if self.code == 404 and name else {}
+        return ApiError(self.code, reason, self.message, details=details, retry_after=self.retry_after)
 
 
 class OpenWatch(Protocol):

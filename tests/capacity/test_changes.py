@@ -292,6 +292,17 @@ async def test_capacity_11_refused_writes_are_tried_again(cluster: Cluster, code
     assert [len(cluster.server.calls.of(verb, KIND)) for verb in ("create", "delete")] == [1 + 3, 3]
 
 
+async def test_a_404_that_does_not_name_the_object_is_no_end_of_it(cluster: Cluster) -> None:
+    cluster.node("n", DRIVER, zone="z-1")
+    cluster.storage_class("fast", DRIVER)
+    exists(cluster, "old", "z-1", "gone")
+    page = Refusal(verb="delete", kind=KIND, code=404, page="404 page not found\n", times=2)
+    cluster.server.faults.add(page)
+    await start(cluster, HOUR)
+    assert set(made(cluster)) == {FAST}
+    assert page.hits == 2
+
+
 async def test_many_segments_and_classes_settle_with_one_write_each(cluster: Cluster) -> None:
     for number in range(1000):
         cluster.node(f"node-{number}", DRIVER, zone=f"zone-{number}")

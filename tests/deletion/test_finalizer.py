@@ -88,6 +88,14 @@ async def test_2_a_volume_that_went_meanwhile_is_an_end(site: Installation) -> N
     assert trouble.hits == 1
 
 
+async def test_2_a_404_that_does_not_name_the_volume_is_no_end(site: Installation) -> None:
+    bound(site, finalizers=())
+    trouble = site.refuse("patch", VOLUME, 404, page="<html>not found</html>", times=3)
+    await site.start()
+    await site.until(lambda: VOLUME_FINALIZER in site.finalizers(VOLUME, "pv"), limit=30)
+    assert trouble.hits == 3
+
+
 async def test_2_a_static_volume_of_the_driver_is_handled(site: Installation) -> None:
     handle = bound(site, finalizers=())
     site.edit(VOLUME, "pv", lambda volume: volume["metadata"].pop("annotations"))

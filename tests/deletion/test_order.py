@@ -97,6 +97,17 @@ async def test_6_an_object_that_is_gone_is_an_end(site: Installation) -> None:
     assert (await site.metrics())[f'{SERIES}_failed_total{{class="fast"}}'] == 1
 
 
+@pytest.mark.parametrize("write", ["delete", "patch"])
+async def test_6_a_404_that_does_not_name_the_volume_is_no_end(site: Installation, write: str) -> None:
+    """Of a load balancer, say: taken for the API server's word, the volume would stay Terminating until a restart."""
+    released(site)
+    trouble = site.refuse(write, VOLUME, 404, page="404 page not found\n", times=4)
+    await site.start()
+    await site.until(lambda: site.find(VOLUME, "pv") is None, limit=30)  # long before the next resync
+    assert trouble.hits == 4
+    assert len(site.calls("DeleteVolume")) == 1
+
+
 async def test_6_a_finalizer_that_the_cache_shows_too_late_d13_8(site: Installation) -> None:
     """Put on by another instance, say: what made the object Terminating has to take it off once it is seen."""
     released(site, finalizers=())

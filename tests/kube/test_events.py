@@ -42,8 +42,8 @@ class EventApi:
         said = self.script.pop(0) if self.script else self.always
         body = json.loads(asked.body)
         if isinstance(said, tuple):
-            code, reason = said
-            status = {"kind": "Status", "code": code, "reason": reason, "message": reason}
+            code, reason, *details = said
+            status = {"kind": "Status", "code": code, "reason": reason, "message": reason, "details": (*details, {})[0]}
             await stream.send_all(reply(code, json.dumps(status).encode()))
             return
         code, body = self.create(asked, body) if asked.method == "POST" else self.patch(asked, body)
@@ -146,6 +146,24 @@ async def test_a_reference_another_component_and_a_long_text(api: EventApi) -> N
     assert event["source"] == {"component": "d/host"}
     assert event["message"] == "m" * 1023 + "…"
     assert len(event["metadata"]["name"]) == 253
+
+
+async def test_an_event_whose_namespace_is_gone_is_dropped_at_once(api: EventApi) -> None:
+    api.always = (404, "NotFound", {"kind": "namespaces", "name": "ns"})
+    async with recording(api) as recorder:
+        before = trio.current_time()
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+        assert trio.current_time() == before
+
+
+async def test_a_404_that_names_nothing_is_tried_again(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        for message in ("first", "second"):
+            api.script = [(404, "NotFound", {}), (404, "", {})]
+            recorder.record(CLAIM, "Normal", "Provisioning", message)
+            await recorder.wait_written()
+    assert api.writes == ["new Provisioning x1", "Provisioning x2"], "and what is there is not made anew"
 
 
 # ---- repeats

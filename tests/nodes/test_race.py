@@ -74,6 +74,14 @@ async def test_node_deployment_5_the_claim_cannot_be_written(cluster: Cluster) -
     assert "(attempt 2; next try in 2 s)" in failed
 
 
+async def test_a_404_that_does_not_name_the_claim_does_not_end_the_race(cluster: Cluster) -> None:
+    await deploy(cluster, "a", nodes={"base_delay": 1.0})
+    cluster.storage_class("fast", DRIVER, late=False)
+    cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, code=404, page="404 page not found\n", times=2))
+    cluster.claim("data", "fast")
+    await cluster.until(lambda: cluster.is_bound("data"), limit=10)
+
+
 async def test_node_deployment_15_3_an_update_while_the_claim_is_worked_on_is_not_lost(cluster: Cluster) -> None:
     """The scheduler or a controller of the user gives the claim to this node while it looks for room."""
     driver = await deploy(cluster, "a", nodes={"base_delay": 1.0})

@@ -178,6 +178,16 @@ async def test_12_2_gone_meanwhile_is_an_end(site: Installation) -> None:
     assert site.logged("Failed, will be tried again") == []
 
 
+async def test_12_2_a_404_that_does_not_name_the_source_is_no_end(site: Installation) -> None:
+    await _source(site)
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
+    await site.rest(1)
+    trouble = site.refuse("update", CLAIM, 404, name="source", page="404 page not found\n", times=3)
+    site.delete(CLAIM, "source")
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=20)
+    assert trouble.hits == 3
+
+
 async def test_12_2_not_without_the_capability(site: Installation) -> None:
     without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CLONE_VOLUME")
     site.driver.config = site.config = msgspec.structs.replace(site.config, controller=without)

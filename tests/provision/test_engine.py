@@ -139,6 +139,26 @@ async def test_a_volume_deleted_unseen_begins_anew_under_its_name_p19_engine_9(s
     assert site.pauses("DeleteVolume")[-2:] == [1.0, 2.0]
 
 
+async def test_a_404_that_does_not_name_the_claim_does_not_settle_it(site: Installation) -> None:
+    """The claim was bound and is gone, and the cache does not know: asked for until somebody answers who does."""
+    site.fault(delay=1.0)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(site.calls)
+    site.api.stall_watches(CLAIM)
+    await site.bound("data")
+    site.delete(CLAIM, "data")
+    await site.until(lambda: not site.driver.state.volumes)
+    trouble = site.refuse("get", CLAIM, 404, page="404 page not found\n", times=3)
+    site.delete(CLASS, "fast")  # made anew, it wakes up the claims that seem to wait for it
+    site.storage_class()
+    await site.until(lambda: trouble.hits == 3, limit=60)
+    await site.rest(10)
+    assert len(site.requests.of("get", CLAIM)) == 4
+    assert len(site.calls()) == 1
+
+
 async def test_lookups_are_in_caches_p19_engine_10_d13_14(site: Installation) -> None:
     site.storage_class()
     site.claim()
