@@ -50,6 +50,8 @@ class FakeApi:
     timeouts: list[int] = field(default_factory=list)
     watches: list["Stream"] = field(default_factory=list)
     snapshots: dict[str, list[PersistentVolumeClaim]] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+    """Names of objects that lists have in a form that cannot be decoded."""
     deaf: bool = False
     """Open watches show nothing, not even bookmarks."""
 
@@ -121,7 +123,9 @@ class FakeApi:
             raise GONE
         items, first = self.snapshots[version], int(start)
         following = f"{version}/{first + limit}" if first + limit < len(items) else None
-        return Page(items[first : first + limit], version, following, {})
+        here = items[first : first + limit]
+        odd = {f"ns/{item.metadata.name}": "odd" for item in here if item.metadata.name in self.unreadable}
+        return Page([item for item in here if item.metadata.name not in self.unreadable], version, following, odd)
 
     @asynccontextmanager
     async def watch(

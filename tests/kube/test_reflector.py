@@ -16,7 +16,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.settings import LogSettings
 from tests.kube.fake_api import FORBIDDEN, GONE, NO_ANSWER, FakeApi
-from tests.kube.objects import Told, label, ours
+from tests.kube.objects import Told, claim, label, ours
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -83,6 +83,24 @@ async def test_lists_in_pages_then_watches_from_that_version(api: FakeApi, store
         api.write("a")
         api.delete("b")
     assert api.asked == ["list", "list 16/2", "list 16/4", "watch 16"]
+
+
+async def test_what_a_list_has_in_no_readable_form_stays_as_it_was(api: FakeApi, store: Claims) -> None:
+    told: Told = []
+    async with following(api, store):
+        store.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
+        api.compact()
+        api.unreadable = {"a", "new"}
+        api.watch_errors = [GONE]
+        before = store.get("ns/a")
+        api.end_watches()
+        api.objects["new"] = claim("new", 1)
+        await trio.sleep(5)
+        assert store.get("ns/a") is before
+        assert "ns/new" in store
+        assert store.get("ns/new") is None
+        del api.objects["new"]
+    assert told == []
 
 
 async def test_started_only_when_the_list_is_whole(api: FakeApi, store: Claims) -> None:
