@@ -79,7 +79,7 @@ ASKS: dict[str, tuple[Callable[[KubeClient], Awaitable[object]], bool]] = {
     "somebody else's lease": (
         lambda kube: kube.put_untyped(
             Lease,
-            {"metadata": {"name": "l"}},
+            {"metadata": {"name": "l", "namespace": "ns"}},
         ),
         False,
     ),
@@ -91,7 +91,11 @@ ASKS: dict[str, tuple[Callable[[KubeClient], Awaitable[object]], bool]] = {
 @pytest.mark.parametrize("row", ASKS.values(), ids=ASKS.keys())
 async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool]) -> None:
     ask, may = row
-    async with serving(always(PV)) as server:
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        await stream.send_all(reply(200, asked.body) if asked.method in ("POST", "PUT") else PV)
+
+    async with serving(answer) as server:
         kube = _wired(server, frozen, namespace="ns")
         await ask(kube)
         before = _changes(server)
