@@ -36,7 +36,7 @@ def csinode(i: int, keys: list[str]) -> CSINode:
 
 def facts(i: int, selected: str) -> topology.PlacementFacts:
     return topology.PlacementFacts(
-        claim=f"data-web-{i}", selected_node=NodeName(selected), allowed=(), strict=False, immediate=True
+        claim=f"data-web-{i}", selected_node=NodeName(selected), allowed=None, strict=False, immediate=True
     )
 
 

@@ -141,6 +141,8 @@ class VolumeReconciler:
         try:
             secret = await self._kube.get(Secret, found.reference.name, found.reference.namespace)
         except KubeError as error:
+            if not error.not_found:
+                raise secrets.deletion_unreadable(target.volume, found.reference, error) from error
             log.warning(
                 "Cannot read the secret for the deletion, deleting without it",
                 PV=target.volume,
@@ -148,7 +150,7 @@ class VolumeReconciler:
                 err=error,
             )
             return None
-        return SecretData.decode(secret.data)
+        return secrets.decoded(secret)
 
     async def _remove(self, volume: PersistentVolume) -> None:
         """delete.md 6, steps 2 to 4: the object, then our finalizer."""

@@ -268,7 +268,7 @@ class VolumeAttachment(GlobalResource, msgspec.Struct, omit_defaults=True):
 class SnapshotStatus(msgspec.Struct, gc=False, omit_defaults=True):
     boundVolumeSnapshotContentName: str | None = None
     readyToUse: bool | None = None
-    restoreSize: str | int | None = None
+    restoreSize: str | int | float | None = None
 
 
 @resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshot", "volumesnapshots")

@@ -11,11 +11,6 @@ class SecretData:
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = dict(values or {})
 
-    @classmethod
-    def decode(cls, values: Mapping[str, bytes] | None) -> "SecretData":
-        """Values as text; bytes that are no UTF-8 become replacement characters, as a protobuf string must be text."""
-        return cls({name: value.decode(errors="replace") for name, value in (values or {}).items()})
-
     def reveal(self) -> dict[str, str]:
         return dict(self._values)
 

@@ -13,10 +13,10 @@ from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.nodes import claiming
-from csi_provisioner.planning import classes, topology, wellknown
+from csi_provisioner.planning import topology, wellknown
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Ignored, Problem, Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer, Placement
 from csi_provisioner.settings import ProvisioningSettings
@@ -48,11 +48,13 @@ class Fitting:
         """Is this node in the class's allowedTopologies? Else the claim would be stuck here with an error."""
         if self._cluster is None or not storage_class.allowedTopologies:
             return True
-        effective = classes.read(storage_class, self._facts).effective
+        allowed = self._gatherer.class_plan(storage_class).allowed
+        if isinstance(allowed, Problem):
+            return True  # as below: provisioning says what is wrong with the class
         facts = PlacementFacts(
             claim=claim.metadata.name,
             selected_node=self._node,
-            allowed=effective.allowedTopologies or (),
+            allowed=allowed,
             strict=self._settings.strict_topology,
             immediate=self._settings.immediate_topology,
         )

@@ -3,6 +3,7 @@
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim, VolumeAttributesClass
 from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import dns
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.settings import ProvisioningSettings
@@ -10,7 +11,15 @@ from csi_provisioner.settings import ProvisioningSettings
 
 def wanted(claim: PersistentVolumeClaim, settings: ProvisioningSettings) -> str | None:
     """The name to read; None also when the gate is off, whatever the claim says."""
-    return (claim.spec.volumeAttributesClassName or None) if settings.volume_attributes_class else None
+    name = claim.spec.volumeAttributesClassName
+    if not name or not settings.volume_attributes_class:
+        return None
+    if not dns.is_subdomain(name):
+        raise Refusal(
+            State.NO_CHANGE,
+            f"claim {kubernetes.key(claim)} names the VolumeAttributesClass {name!r}, which no object can be called",
+        )
+    return name
 
 
 def unreadable(draft: Draft, why: object) -> Refusal:

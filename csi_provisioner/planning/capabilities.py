@@ -52,7 +52,10 @@ def of_claim(
                 State.FINISHED,
                 f"claim {kubernetes.key(claim)} has access mode {name!r}, which is none of {known}",
             )
-    return tuple(_capability(modes[name], claim.spec.volumeMode == BLOCK, fstype, mount_options) for name in wanted)
+    # One message for each mode: a claim may repeat them by the ten thousand.
+    block = claim.spec.volumeMode == BLOCK
+    made = {name: _capability(modes[name], block, fstype, mount_options) for name in set(wanted)}
+    return tuple(made[name] for name in wanted)
 
 
 def _capability(mode: Mode, block: bool, fstype: str, mount_options: list[str] | None) -> csi.VolumeCapability:

@@ -14,10 +14,12 @@ from csi_provisioner.migration import translate
 from csi_provisioner.migration.translate import TranslationError
 from csi_provisioner.model.kubernetes import StorageClass
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import parameters, templates
+from csi_provisioner.planning import parameters, templates, terms
+from csi_provisioner.planning import topology_refusals as refusals
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Problem
 from csi_provisioner.planning.templates import Templates
+from csi_provisioner.planning.terms import Allowed
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ class ClassPlan(msgspec.Struct, frozen=True):
     fstype: str | Problem
     parameters: Mapping[str, str] | Problem
     secrets: Templates
+    allowed: Allowed | Problem | None
+    """None: the volumes may be anywhere."""
     warnings: tuple[str, ...] = ()
     translation: Problem | None = None
 
@@ -47,9 +51,17 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
         fstype=_named(storage_class, parameters.fstype(given)),
         parameters=_named(storage_class, parameters.for_driver(given)),
         secrets=templates.select(given),
+        allowed=_allowed(effective),
         warnings=parameters.warnings(storage_class.metadata.name, given) + _losses(storage_class, driver),
         translation=problem,
     )
+
+
+def _allowed(storage_class: StorageClass) -> Allowed | Problem | None:
+    """Multiplied out once, not for each claim."""
+    if terms.too_many(storage_class.allowedTopologies or ()):
+        return refusals.too_many_terms(storage_class.metadata.name)
+    return terms.read(storage_class.allowedTopologies)
 
 
 def _named(storage_class: StorageClass, value: T | Problem) -> T | Problem:

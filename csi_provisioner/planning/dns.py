@@ -1,4 +1,8 @@
-"""DNS labels and subdomains as Kubernetes means them (RFC 1123): names of namespaces and secrets, prefixes of keys."""
+"""DNS labels and subdomains as Kubernetes means them (RFC 1123): names of objects and namespaces, prefixes of keys.
+
+Every kind that is asked for by a name out of another object is named so. What is not never gets into a URL: a name with
+`/`, `..` or `%` would lead to another object, or past a namespace, wherever something on the way normalises paths.
+"""
 
 import re
 from functools import lru_cache

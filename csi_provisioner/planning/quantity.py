@@ -5,12 +5,13 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil
 
+from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning.refusal import Refusal
 
 LARGEST = 2**63 - 1
-"""A quantity beyond this is capped, as the API server does: the CSI fields are int64."""
+"""The CSI fields are int64. A quantity beyond this is capped, as the API server does, unless a volume is to have it."""
 
 _LONGEST_TEXT = 128
 """The API server stores a canonical form far shorter than this."""
@@ -22,9 +23,13 @@ _QUANTITY = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)
 def parse(text: str) -> int:
     """The quantity in whole units, fractions rounded up."""
+    return max(-LARGEST, min(LARGEST, _exact(text)))
+
+
+@lru_cache(maxsize=1024)
+def _exact(text: str) -> int:
     match = _QUANTITY.fullmatch(text)
     if match is None or len(text) > _LONGEST_TEXT:
         raise _unreadable(text)
@@ -37,7 +42,7 @@ def parse(text: str) -> int:
         scale = Fraction(10) ** max(-999, min(999, power))
     else:
         raise _unreadable(text)
-    return max(-LARGEST, min(LARGEST, ceil(Fraction(number) * scale)))
+    return ceil(Fraction(number) * scale)
 
 
 def format(amount: int) -> str:
@@ -49,10 +54,18 @@ def format(amount: int) -> str:
 
 
 def requested(claim: PersistentVolumeClaim) -> int | None:
-    """The storage a claim asks for in bytes; None if it does not say."""
+    """The storage a claim asks for in bytes; None if it does not say. More than a driver can be told is refused."""
     resources = claim.spec.resources
     text = resources.requests.get("storage") if resources and resources.requests else None
-    return None if text is None else parse(text)
+    if text is None:
+        return None
+    amount = _exact(text)
+    if amount > LARGEST:
+        raise Refusal(
+            State.FINISHED,
+            f"claim {kubernetes.key(claim)} asks for {text} of storage; more than {LARGEST} bytes cannot be asked for",
+        )
+    return amount
 
 
 def _unreadable(text: str) -> Refusal:

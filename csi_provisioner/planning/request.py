@@ -3,7 +3,7 @@
 In between the caller reads what `sources`, `secrets` and `attributes_class` ask for, in the order of section 8.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -22,6 +22,10 @@ from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
 NO_SECRET = SecretData()
+
+LARGEST = 4 << 20
+"""Bytes that a gRPC server takes unless it is told otherwise. It would answer more with ResourceExhausted, for which
+another node is chosen, again and again."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -109,7 +113,39 @@ def finish(
         accessibility_requirements=requirement,
         mutable_parameters=mutable_parameters or {},
     )
+    size = size_of(request)
+    if size > LARGEST:
+        raise Refusal(
+            State.NO_CHANGE,
+            f"the request for claim {kubernetes.key(draft.claim)} has {size} bytes, and drivers take {LARGEST}: give "
+            f"StorageClass {draft.class_plan.original.metadata.name} fewer or shorter allowedTopologies, mount options "
+            "and parameters, or the claim fewer access modes",
+        )
     return Plan(draft, request, references, secrets, _expects_content(draft.claim, settings))
+
+
+def size_of(request: csi.CreateVolumeRequest) -> int:
+    """Its bytes on the wire, to within a few hundred: of all that people can make long. Encoding it takes longer."""
+    places, capabilities = request.accessibility_requirements, request.volume_capabilities
+    size = sum(_map_size(given) for given in (request.parameters, request.secrets, request.mutable_parameters))
+    if places is not None:
+        size += 2 * sum(_field_size(_map_size(place.segments)) for place in places.requisite)  # and once as preferred
+    if capabilities:
+        mount = capabilities[0].mount or csi.VolumeCapabilityMountVolume()
+        flags = sum(_field_size(len(flag.encode())) for flag in mount.mount_flags)
+        mode = 2 + 2  # the access mode, a number in a message
+        size += len(capabilities) * _field_size(_field_size(flags + _field_size(len(mount.fs_type.encode()))) + mode)
+    return size
+
+
+def _map_size(texts: Mapping[str, str]) -> int:
+    entries = (_field_size(len(key.encode())) + _field_size(len(value.encode())) for key, value in texts.items())
+    return sum(_field_size(entry) for entry in entries)
+
+
+def _field_size(length: int) -> int:
+    """Of a field whose content has so many bytes: its tag and the length go before it."""
+    return length + (2 if length < 1 << 7 else 3 if length < 1 << 14 else 4)
 
 
 def _content_source(content: Content | None) -> csi.VolumeContentSource | None:

@@ -5,9 +5,11 @@ Only the provisioner's secret is ever read, by the caller and live; the others a
 
 import msgspec
 
-from csi_provisioner.model.kubernetes import PersistentVolume, SecretReference, StorageClass
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import PersistentVolume, Secret, SecretReference, StorageClass
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import classes, templates, wellknown
+from csi_provisioner.model.secret import SecretData
+from csi_provisioner.planning import classes, dns, templates, wellknown
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, settled
@@ -52,6 +54,24 @@ def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal
     )
 
 
+def decoded(secret: Secret) -> SecretData:
+    """The values as text, which is all that a driver can be sent; the first that is none is refused by its key."""
+    values: dict[str, str] = {}
+    wrong: list[str] = []
+    for key, value in (secret.data or {}).items():
+        try:
+            values[key] = value.decode()
+        except UnicodeDecodeError:  # which holds the value: nothing is raised from in here
+            wrong.append(key)
+    if wrong:
+        raise Refusal(
+            State.NO_CHANGE,
+            f"the value of {wrong[0]!r} in secret {kubernetes.key(secret)} is not UTF-8 text, and a driver can be sent "
+            "nothing else; encode it as the driver expects it",
+        )
+    return SecretData(values)
+
+
 def _subject(draft: Draft) -> Subject:
     meta = draft.claim.metadata
     return Subject(draft.name, meta.namespace or "", meta.name, meta.annotations or {})
@@ -75,8 +95,17 @@ def _resolve(class_name: str, given: Templates, role: Role, subject: Subject) ->
 # ---- deletion
 
 
+def deletion_unreadable(volume: PersistentVolume, reference: SecretReference, why: object) -> Refusal:
+    """The caller's GET failed in another way than that there is no such secret."""
+    return Refusal(
+        State.FINISHED,
+        f"volume {volume.metadata.name} waits to be deleted: cannot read its secret "
+        f"{reference.namespace}/{reference.name}: {why}",
+    )
+
+
 class DeletionSecret(msgspec.Struct, frozen=True):
-    """The secret to read for DeleteVolume, if any. A read that fails is logged and the call goes out without it."""
+    """The secret to read for DeleteVolume, if any. One that is not found is logged, and the call goes out without."""
 
     reference: SecretReference | None = None
     warning: str = ""
@@ -99,8 +128,16 @@ def deletion_reference(
     name = annotations.get(wellknown.DELETION_SECRET_NAME)
     namespace = annotations.get(wellknown.DELETION_SECRET_NAMESPACE)
     if name is not None and namespace is not None:
-        both = name and namespace
-        return DeletionSecret(SecretReference(name=name, namespace=namespace) if both else None)
+        if not name or not namespace:
+            return DeletionSecret()
+        if not (dns.is_subdomain(name) and dns.is_label(namespace)):
+            raise Refusal(
+                State.FINISHED,
+                f"cannot delete volume {volume.metadata.name}: its annotations name the secret {name!r} in namespace "
+                f"{namespace!r}, which no object can be called; correct {wellknown.DELETION_SECRET_NAME} and "
+                f"{wellknown.DELETION_SECRET_NAMESPACE}, or leave them empty",
+            )
+        return DeletionSecret(SecretReference(name=name, namespace=namespace))
     class_name = deletion_class(volume)
     if class_name is None:
         return DeletionSecret()

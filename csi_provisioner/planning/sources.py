@@ -18,7 +18,7 @@ from csi_provisioner.model.kubernetes import (
     VolumeSnapshotContent,
 )
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import finalizers, quantity, wellknown
+from csi_provisioner.planning import dns, finalizers, quantity, wellknown
 from csi_provisioner.planning.capabilities import BLOCK
 from csi_provisioner.planning.draft import DataSource, Draft
 from csi_provisioner.planning.refusal import Ignored, Refusal
@@ -101,6 +101,12 @@ def check_kind(source: DataSource, claim: PersistentVolumeClaim) -> None:
             f"claim {kubernetes.key(claim)} has a data source of kind {source.kind!r}",
             event=POPULATOR_EVENT,
         )
+    if not (dns.is_subdomain(source.name) and dns.is_label(source.namespace)):
+        raise Refusal(
+            State.NO_CHANGE,
+            f"the data source of claim {kubernetes.key(claim)} is a {source.kind} named {source.name!r} in namespace "
+            f"{source.namespace!r}, which no object can be called",
+        )
 
 
 # ---- snapshots (8.7)
@@ -119,6 +125,8 @@ def check_snapshot(draft: Draft, snapshot: VolumeSnapshot) -> str:
     content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
     if not content:
         raise _refused(draft, "the snapshot is not bound to a VolumeSnapshotContent yet")
+    if not dns.is_subdomain(content):
+        raise _refused(draft, f"it says that it is bound to {content!r}, which no VolumeSnapshotContent can be called")
     return content
 
 
@@ -154,10 +162,13 @@ def check_content(
     return Content(SNAPSHOT_KIND, handle, warnings)
 
 
-def _check_restore_size(draft: Draft, restore_size: str | int | None) -> tuple[str, ...]:
+def _check_restore_size(draft: Draft, restore_size: str | float | None) -> tuple[str, ...]:
     if restore_size is None:
         return ()
-    wanted, smallest = quantity.requested(draft.claim), quantity.parse(str(restore_size))
+    try:
+        wanted, smallest = quantity.requested(draft.claim), quantity.parse(str(restore_size))
+    except Refusal as refusal:
+        raise _refused(draft, refusal.message) from refusal
     if wanted is None:
         raise _refused(draft, f"the claim asks for no size, while the snapshot needs {smallest} bytes")
     if wanted < smallest:
@@ -205,6 +216,8 @@ def check_clone_claim(draft: Draft, source: PersistentVolumeClaim | None) -> str
         raise _refused(draft, f"the claim asks for {draft.required_bytes} bytes, less than the {held} of its source")
     if not source.spec.volumeName:
         raise _refused(draft, "the source claim names no volume")
+    if not dns.is_subdomain(source.spec.volumeName):
+        raise _vague(draft, f"it names the volume {source.spec.volumeName!r}, which no object can be called")
     return source.spec.volumeName
 
 

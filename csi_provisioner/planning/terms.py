@@ -4,8 +4,10 @@ A term is a tuple of (key, value) pairs sorted by key, then value; lists of term
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
+
+import msgspec
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import TopologySelectorTerm
@@ -14,6 +16,9 @@ from csi_provisioner.planning import dns
 Term = tuple[tuple[str, str], ...]
 Keys = tuple[str, ...]
 """Distinct label keys, sorted."""
+
+MOST = 10_000
+"""Terms of a class. Each claim carries them all, twice, and a few values a key multiply to millions."""
 
 _KEY_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -48,6 +53,32 @@ def flatten(allowed: Iterable[TopologySelectorTerm]) -> list[Term]:
             collected = [(*before, pair) for before, pair in product(collected or [()], pairs)]
         flat.extend(tuple(sorted(pairs)) for pairs in collected)
     return flat
+
+
+def too_many(allowed: Iterable[TopologySelectorTerm], most: int = MOST) -> bool:
+    """Would `flatten` make more? Counted no further: the number itself may have thousands of digits."""
+    total = 0
+    for selector in allowed:
+        count = 0
+        for expression in selector.matchLabelExpressions or []:
+            count = min((count or 1) * len(expression.values), most + 1)
+        total += count
+    return total > most
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """`allowedTopologies` as terms in canonical order, and as the driver gets them; shared, so not to be changed."""
+
+    terms: tuple[Term, ...]
+    messages: Sequence[csi.Topology]
+
+
+def read(allowed: Collection[TopologySelectorTerm] | None) -> Allowed | None:
+    """None if the class says nothing; one that says only nothing has no terms."""
+    if not allowed:
+        return None
+    found = canonical(flatten(allowed))
+    return Allowed(found, [topology(term) for term in found])
 
 
 def is_label_key(key: str) -> bool:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from csi_provisioner.model import csi
-from csi_provisioner.model.kubernetes import NodeName, TopologySelectorTerm
+from csi_provisioner.model.kubernetes import NodeName
 from csi_provisioner.planning import spreading, terms
 from csi_provisioner.planning import topology_refusals as refusals
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
-from csi_provisioner.planning.terms import Keys, Term
+from csi_provisioner.planning.refusal import settled
+from csi_provisioner.planning.terms import Allowed, Keys, Term
 from csi_provisioner.settings import ProvisioningSettings
 
 Choose = Callable[[Sequence[NodeName]], NodeName]
@@ -27,7 +28,7 @@ class PlacementFacts(msgspec.Struct, frozen=True):
 
     claim: str
     selected_node: NodeName
-    allowed: Sequence[TopologySelectorTerm]
+    allowed: Allowed | None
     strict: bool
     immediate: bool
     in_flight: bool = False
@@ -37,7 +38,7 @@ def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> P
     return PlacementFacts(
         claim=draft.claim.metadata.name,
         selected_node=draft.selected_node,
-        allowed=draft.class_plan.effective.allowedTopologies or (),
+        allowed=settled(draft.class_plan.allowed),
         strict=settings.strict_topology,
         immediate=settings.immediate_topology,
         in_flight=in_flight,
@@ -80,7 +81,8 @@ def requirement(
     memory.keep(seen)
     if not requisite:
         return None
-    messages = list(cluster.messages(requisite))
+    allowed = facts.allowed
+    messages = list(allowed.messages if allowed and requisite is allowed.terms else cluster.messages(requisite))
     # always a rotation: drivers try the preferred terms in order, and that order is what spreads the volumes
     return csi.TopologyRequirement(requisite=messages, preferred=messages[first:] + messages[:first])
 
@@ -92,25 +94,25 @@ Decision = tuple[tuple[Term, ...], int]
 def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory) -> Decision:
     own = _selected_term(facts.selected_node, cluster, memory)
     segments = frozenset(own)
-    allowed = terms.canonical(terms.flatten(facts.allowed))
+    allowed = facts.allowed
     if facts.strict:
-        if facts.allowed and not any(segments.issuperset(term) for term in allowed):
-            raise refusals.outside_allowed(facts.selected_node, own, allowed)
+        if allowed and not any(segments.issuperset(term) for term in allowed.terms):
+            raise refusals.outside_allowed(facts.selected_node, own, allowed.terms)
         return (own,), 0
-    if facts.allowed:
-        requisite = allowed
+    if allowed:
+        requisite = allowed.terms
         first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
     else:
         requisite = _aggregated(memory.keys, cluster, memory)
         first = _place(own, requisite)
     if first is None and requisite:
-        raise refusals.nothing_fits(facts.selected_node, own, requisite, bool(facts.allowed))
+        raise refusals.nothing_fits(facts.selected_node, own, requisite, allowed is not None)
     return requisite, first or 0
 
 
 def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose) -> Decision:
     if facts.allowed:
-        requisite = terms.canonical(terms.flatten(facts.allowed))
+        requisite = facts.allowed.terms
     elif not facts.immediate:
         return (), 0
     else:

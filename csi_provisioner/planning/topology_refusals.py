@@ -4,13 +4,16 @@ Each text names the node, what the driver told about it in its CSINode, the labe
 repairs it. The first words are those that people search for. All but E1 leave the state of an earlier try as it was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import terms
 from csi_provisioner.planning.cluster import ClusterTopology, entry_of
-from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.refusal import Problem, Refusal
 from csi_provisioner.planning.terms import Keys, Term
+
+T = TypeVar("T")
 
 PREFIX = "error generating accessibility requirements: "
 
@@ -107,14 +110,23 @@ def nothing_fits(node: str, own: Term, requisite: Sequence[Term], allowed: bool)
     )
 
 
+def too_many_terms(storage_class: str) -> Problem:
+    """E9."""
+    return Problem(
+        State.NO_CHANGE,
+        f"{PREFIX}the allowedTopologies of StorageClass {storage_class} make more than {terms.MOST} topologies; "
+        "name fewer values, or fewer keys at once, or none and leave the choice to the driver",
+    )
+
+
 def _refusal(text: str) -> Refusal:
     return Refusal(State.NO_CHANGE, PREFIX + text)
 
 
-def _some(words: Sequence[str]) -> str:
+def _some(words: Sequence[T], text: Callable[[T], str] = str) -> str:
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(words[:_SHOWN]) + more
+    return ", ".join(text(word) for word in words[:_SHOWN]) + more
 
 
 def _terms(found: Sequence[Term]) -> str:
-    return _some([f"{{{terms.text(term)}}}" for term in found]) or "no term at all"
+    return _some(found, lambda term: f"{{{terms.text(term)}}}") or "no term at all"

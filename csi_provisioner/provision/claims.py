@@ -24,7 +24,7 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Refusal
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.verdict import Made
-from csi_provisioner.planning.wellknown import SELECTED_NODE, SNAPSHOT_FINALIZER
+from csi_provisioner.planning.wellknown import CLAIM_KIND, SELECTED_NODE, SNAPSHOT_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
 from .create import Creator
@@ -365,8 +365,13 @@ class ClaimReconciler:
     # ---- telling
 
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
-        source = claim.spec.dataSource.kind if claim.spec.dataSource else ""
-        self._metrics.provision(claim.spec.storageClassName or "", source, seconds)
+        """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
+        class_, source = claim.spec.storageClassName or "", claim.spec.dataSource
+        self._metrics.provision(
+            class_ if class_ in self._caches.storage_classes else "",
+            source.kind if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND) else "",
+            seconds,
+        )
 
     def _refreshed(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
         if self._refresh is not None:

@@ -72,7 +72,7 @@ class Gatherer:
 
         Raises `Refusal` and `Ignored`; cancellation between two writes is harmless, each is repeated by the next try.
         """
-        draft = request.draft(claim, self._class_plan(storage_class), self._facts, self._settings, self._grants())
+        draft = request.draft(claim, self.class_plan(storage_class), self._facts, self._settings, self._grants())
         _warn(draft.warnings, draft)
         content = await self._content(draft, protect) if draft.source else None
         requirement = self._placement.requirement(draft) if self._placement else None
@@ -83,7 +83,8 @@ class Gatherer:
         mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
         return request.finish(draft, content, requirement, references, data, mutable, self._settings)
 
-    def _class_plan(self, storage_class: StorageClass) -> ClassPlan:
+    def class_plan(self, storage_class: StorageClass) -> ClassPlan:
+        """Made once for each version of the class."""
         meta = storage_class.metadata
         known = self._class_plans.get(meta.name)
         if known is not None and known[:2] == (meta.uid, meta.resourceVersion):
@@ -169,7 +170,7 @@ class Gatherer:
             secret = await self._kube.get(Secret, reference.name, reference.namespace)
         except KubeError as error:
             raise secrets.unreadable(draft, reference, error) from error
-        return SecretData.decode(secret.data)
+        return secrets.decoded(secret)
 
     async def _mutable_parameters(self, draft: Draft) -> dict[str, str]:
         name = draft.attributes_class or ""

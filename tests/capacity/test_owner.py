@@ -85,9 +85,23 @@ async def test_capacity_3_level_2_of_a_deployment(cluster: Cluster, kube: KubeCl
         ([SET | {"kind": "Robot"}], 2, "the cluster has no kind Robot in apps/v1"),
         ([SET | {"apiVersion": "a/b/c"}], 2, "malformed apiVersion 'a/b/c'"),
         ([SET | {"apiVersion": "/v1"}], 2, "malformed apiVersion '/v1'"),
+        ([SET | {"apiVersion": "../v1"}], 2, "cannot be a part of a URL"),
+        ([SET | {"apiVersion": "apps/.."}], 2, "cannot be a part of a URL"),
+        ([SET | {"name": "../../pods/p-0"}], 2, "cannot be a part of a URL"),
         ([SET | {"apiVersion": "none.acme.test/v1"}], 2, "cannot look up StatefulSet ns1/p"),
     ],
-    ids=["no-controller", "not-controlling", "alone", "unknown-kind", "malformed", "no-group", "unknown-group"],
+    ids=[
+        "no-controller",
+        "not-controlling",
+        "alone",
+        "unknown-kind",
+        "malformed",
+        "no-group",
+        "up",
+        "up-again",
+        "elsewhere",
+        "unknown-group",
+    ],
 )
 async def test_capacity_3_where_the_way_ends(
     cluster: Cluster, kube: KubeClient, owners: list[dict[str, Any]], level: int, text: str

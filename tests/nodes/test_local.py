@@ -8,7 +8,7 @@ from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
 from csi_provisioner.nodes import local
-from csi_provisioner.planning import affinity, deletion
+from csi_provisioner.planning import affinity, deletion, terms
 from csi_provisioner.planning.refusal import Ignored, Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory, requirement
 
@@ -40,7 +40,7 @@ def ask(selected: str, allowed: list[str] | None, strict: bool, here: local.Loca
     facts = PlacementFacts(
         claim="data-db-0",
         selected_node=k8s.NodeName(selected),
-        allowed=[k8s.TopologySelectorTerm(matchLabelExpressions=[expression])] if allowed else [],
+        allowed=terms.read([k8s.TopologySelectorTerm(matchLabelExpressions=[expression])] if allowed else []),
         strict=strict,
         immediate=False,
     )

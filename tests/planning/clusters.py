@@ -8,6 +8,7 @@ import yaml
 
 from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
+from csi_provisioner.planning import terms
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory, requirement
 
@@ -61,7 +62,7 @@ def facts(case: dict[str, Any], *, in_flight: bool = False) -> PlacementFacts:
     return PlacementFacts(
         claim=case["pvc"],
         selected_node=k8s.NodeName(case.get("selected", "")),
-        allowed=allowed(case.get("allowed", [])),
+        allowed=terms.read(allowed(case.get("allowed", []))),
         strict=case.get("strict", False),
         immediate=case.get("immediateTopology", True),
         in_flight=in_flight,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import quantity
 from csi_provisioner.planning.refusal import Refusal
 from tests.planning.objects import claim
@@ -99,6 +100,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert abs(quantity.parse(text)) <= quantity.LARGEST
 
 
-@pytest.mark.parametrize(("size", "asked"), [("1", 1), (None, None)])
+@given(st.integers(0, 10**40), st.sampled_from(sorted(SUFFIXES)))
+def test_8_10_a_size_is_asked_for_as_it_is_or_refused(digits: int, suffix: str) -> None:
+    text = f"{digits}{suffix}"
+    exact = ceil(digits * SUFFIXES[suffix])
+    if exact <= quantity.LARGEST:
+        assert quantity.requested(claim(size=text)) == exact
+        return
+    with pytest.raises(Refusal, match=f"claim shop/a asks for {text} of storage") as refused:
+        quantity.requested(claim(size=text))
+    assert refused.value.state is State.FINISHED
+
+
+@pytest.mark.parametrize(("size", "asked"), [("1", 1), (None, None), ("9223372036854775807", quantity.LARGEST)])
 def test_8_10_requested(size: str | None, asked: int | None) -> None:
     assert quantity.requested(claim(size=size)) == asked

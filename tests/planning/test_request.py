@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from csi_provisioner.csi import wire
 from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.kubernetes import SecretReference
@@ -269,3 +272,61 @@ def test_no_secret_in_any_text() -> None:
     assert made.request.secrets == {"user": "s3cr3t"}
     assert "s3cr3t" not in f"{made!r} {made} {made.draft!r} {made.secrets!r}"
     assert DRIVER in repr(made.draft)
+
+
+# ---- how large it may be
+
+TEXT = st.text(max_size=200)
+TEXTS = st.dictionaries(TEXT, TEXT, max_size=4)
+
+
+@given(
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    st.lists(st.dictionaries(TEXT, TEXT, min_size=1, max_size=3), max_size=40),
+    st.lists(TEXT, max_size=3),
+    st.lists(st.sampled_from(["ReadWriteOnce", "ReadOnlyMany"]), max_size=40),
+    st.booleans(),
+)
+def test_9_1_the_size_that_is_counted_is_that_on_the_wire(
+    parameters: dict[str, str],
+    secret: dict[str, str],
+    mutable: dict[str, str],
+    segments: list[dict[str, str]],
+    flags: list[str],
+    modes: list[str],
+    block: bool,
+) -> None:
+    places = [csi.Topology(segments=each) for each in segments]
+    requirement = csi.TopologyRequirement(requisite=places, preferred=places[1:] + places[:1])
+    wanted = claim(modes=tuple(modes), volumeMode="Block" if block else "Filesystem")
+    settled = draft(wanted, storage_class(parameters, mountOptions=flags), options=settings(default_fstype="ext4"))
+    made = request.finish(
+        settled, None, requirement, secrets.NO_SECRETS, SecretData(secret), mutable, settings(default_fstype="ext4")
+    ).request
+    assert abs(request.size_of(made) - len(wire.encode(made))) < 300
+
+
+def _finished(parameters: dict[str, str], modes: int = 1, flags: list[str] | None = None) -> csi.CreateVolumeRequest:
+    settled = draft(claim(modes=("ReadWriteOnce",) * modes), storage_class(parameters, mountOptions=flags))
+    return plan(settled).request
+
+
+@pytest.mark.parametrize(
+    ("parameters", "modes", "flags"),
+    [
+        pytest.param({"a": "x" * (4 << 20)}, 1, None, id="parameters"),
+        pytest.param({}, 80_000, ["noatime", "nodiratime", "x" * 60], id="access modes"),
+    ],
+)
+def test_9_1_a_request_that_no_driver_takes_is_refused(
+    parameters: dict[str, str], modes: int, flags: list[str] | None
+) -> None:
+    with pytest.raises(Refusal, match=r"claim shop/a has \d+ bytes, .* StorageClass fast ") as refused:
+        _finished(parameters, modes, flags)
+    assert refused.value.state is State.NO_CHANGE
+
+
+def test_9_1_the_largest_one() -> None:
+    assert len(wire.encode(_finished({"a": "x" * ((4 << 20) - 1000)}))) <= request.LARGEST

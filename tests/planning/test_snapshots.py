@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import sources
+from csi_provisioner.planning import quantity, sources
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Content
@@ -146,6 +147,32 @@ def test_8_7_4_unreadable_content_is_named_its_reason_only_logged() -> None:
 def test_sizes(size: str | None, restore: str | None, warned: bool) -> None:
     found = check(restoring(size=size), but(snapshot(), "status.restoreSize", restore), content())
     assert bool(found.warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("number", "bytes_"),
+    [
+        pytest.param("2147483648", 2147483648, id="8.7-9 integer"),
+        pytest.param("2147483648.0", 2147483648, id="8.7-9 with a point"),
+        pytest.param("2147483647.5", 2147483648, id="8.7-9 a fraction is rounded up"),
+        pytest.param("2.5e9", 2500000000, id="8.7-9 exponent"),
+        pytest.param("3E+9", 3000000000, id="8.7-9 exponent in capitals"),
+        pytest.param("1e-3", 1, id="8.7-9 negative exponent"),
+        pytest.param("0", 0, id="8.7-9 nothing"),
+        pytest.param("1e300", quantity.LARGEST, id="8.7-9 as large as numbers get"),
+        pytest.param("99999999999999999999", quantity.LARGEST, id="8.7-9 more than 64 bits"),
+    ],
+)
+def test_a_restore_size_may_be_any_json_number(number: str, bytes_: int) -> None:
+    text = b'{"boundVolumeSnapshotContentName": "content", "readyToUse": true, "restoreSize": %s}' % number.encode()
+    snap = but(snapshot(), "status", msgspec.json.decode(text, type=k8s.SnapshotStatus))
+    check(restoring(size=str(bytes_)), snap, content())
+    if bytes_:
+        refused(restoring(size=str(bytes_ - 1)), snap, content(), f"{bytes_ - 1} bytes, less than the {bytes_} bytes")
+
+
+def test_8_7_9_a_size_that_is_none_is_no_final_error() -> None:
+    refused(restoring(), but(snapshot(), "status.restoreSize", "much"), content(), "cannot read 'much' as a quantity")
 
 
 def test_8_7_9_no_request() -> None:

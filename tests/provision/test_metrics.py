@@ -63,7 +63,7 @@ async def test_11_2_labels_are_the_field_of_the_class_and_the_kind_of_the_source
     await site.bound("beta")
     counts = await _counts(site)
     assert counts[f"_total{_labels(source='PersistentVolumeClaim')}"] == 1
-    assert counts[f"_total{_labels(class_='unused')}"] == 1
+    assert counts[f"_total{_labels(class_='')}"] == 1  # nothing is called `unused`
 
 
 async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
@@ -72,7 +72,22 @@ async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
     site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(chosen))
     await site.start()
     await site.rest(4)
-    assert await _counts(site) == {f"_failed_total{_labels()}": 3}
+    assert await _counts(site) == {f"_failed_total{_labels(class_='')}": 3}
+
+
+async def test_8_2_the_author_of_claims_makes_no_series(site: Installation) -> None:
+    """A name that he thinks up may not stay in the memory of this process, and of whoever scrapes it."""
+    site.storage_class()
+    for number in range(10):
+        site.claim(f"missing-{number}", f"nobodys-{number}")
+        chosen = {"volume.kubernetes.io/storage-provisioner": site.config.name}
+        change = {"annotations": chosen}
+        site.edit(CLAIM, f"missing-{number}", lambda claim, change=change: claim["metadata"].update(change))
+        backup = {"apiGroup": "example.com", "kind": f"Backup{number}", "name": "monday"}
+        site.claim(f"populated-{number}", dataSourceRef=backup)
+    await site.start()
+    await site.rest(5)
+    assert set(await _counts(site)) == {f"_failed_total{_labels()}", f"_failed_total{_labels(class_='')}"}
 
 
 async def test_11_2_populators_and_classes_of_others_are_failures(site: Installation) -> None:
@@ -86,7 +101,7 @@ async def test_11_2_populators_and_classes_of_others_are_failures(site: Installa
     await site.start()
     await site.rest(5)
     counts = await _counts(site)
-    assert counts[f"_failed_total{_labels(source='Backup')}"] == 1  # the API server copies it into dataSource
+    assert counts[f"_failed_total{_labels()}"] == 1
     assert counts[f"_failed_total{_labels(class_='theirs')}"] >= 1
     assert not [series for series in counts if series.startswith("_total")]
 

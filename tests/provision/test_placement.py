@@ -202,3 +202,18 @@ async def test_topology_13_9_exhausted_storage_is_final(cluster: Cluster) -> Non
 
 def test_topology_13_5_csinodes_of_v1_only() -> None:
     assert api_info(CSINode).resource.api_version == "storage.k8s.io/v1"
+
+
+async def test_e9_more_topologies_than_a_claim_can_carry(cluster: Cluster) -> None:
+    """64,009 of them: they are counted, not made, and other claims do not wait for them."""
+    values = [str(number) for number in range(253)]
+    expressions = [{"key": key, "values": values} for key in (ZONE, "acme.test/rack")]
+    cluster.storage_class("wide", DRIVER, late=False, allowedTopologies=[{"matchLabelExpressions": expressions}])
+    driver = await start(cluster)
+    cluster.claim("a", "wide")
+    cluster.claim("b", "now")
+    await cluster.until(lambda: cluster.is_bound("b"))
+    await cluster.until(lambda: any("ProvisioningFailed" in line for line in cluster.events("a")))
+    [failed] = [line for line in cluster.events("a") if "ProvisioningFailed" in line]
+    assert "allowedTopologies of StorageClass wide make more than 10000 topologies" in failed
+    assert len(asked(driver)) == 1
