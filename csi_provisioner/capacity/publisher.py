@@ -17,6 +17,7 @@ from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -155,7 +156,7 @@ class Publisher:
             else:
                 await self._publish(work)
         except (CallError, KubeError) as error:
-            return Retry(f"{_named(work)}: {error}")
+            return Retry(f"{_named(work)}: {error}", floor(error))
         return DONE
 
     async def _publish(self, pair: Pair) -> None:

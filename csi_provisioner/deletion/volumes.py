@@ -12,6 +12,7 @@ import trio
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -79,7 +80,7 @@ class VolumeReconciler:
             try:
                 volume = await self._patch(volume, change)
             except KubeError as error:
-                return DONE if error.not_found else Retry(str(error))
+                return DONE if error.not_found else again(error)
             self._volumes.remember(volume)
         if not deletion.should_delete(volume):
             return DONE
@@ -104,7 +105,7 @@ class VolumeReconciler:
         except KubeError as error:
             self._metrics.deletion(class_name, None)
             # gone already is an end; as in the reference it is not counted as a success
-            return DONE if error.not_found else Retry(str(error))
+            return DONE if error.not_found else again(error)
         except (Refusal, CallError) as error:
             self._metrics.deletion(class_name, None)
             return self._failed(volume, error)
@@ -177,11 +178,12 @@ class VolumeReconciler:
         else:
             message, kind = error.message, "refused"
         attempt, delay = self._next_try(name)
+        wait = floor(error)
         self._events.record(
             volume,
             "Warning",
             "VolumeFailedDelete",
-            f"{message} (attempt {attempt}; next try in {delay:g} s)",
+            f"{message} (attempt {attempt}; next try in {max(delay, wait):g} s)",
             failure_class=kind,
         )
-        return Retry(message)
+        return Retry(message, wait)

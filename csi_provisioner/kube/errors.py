@@ -5,8 +5,12 @@ An answer's status is mapped here, the transport's exceptions in `sender`, the d
 
 import msgspec
 
+from csi_provisioner.model.outcome import Retry
+
 # Bodies of proxies and load balancers are whole pages; a line of one is enough to know it
 LONGEST_TEXT = 300
+# Seconds of `Retry-After` that are obeyed: something broken in between must not stop the work for a year
+LONGEST_WAIT = 3600.0
 # What the API server itself says is longer, such as all that is wrong with an object; an event takes half of this
 LONGEST_MESSAGE = 2048
 # What msgspec raises: beside its own errors those of text that is no UTF-8 and of a thousand nested brackets
@@ -33,7 +37,7 @@ class KubeError(Exception):
         self.reason = reason
         """The API's word, such as `AlreadyExists`; without an answer a word of ours, such as `Timeout`."""
         self.message = message
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else max(0.0, min(retry_after, LONGEST_WAIT))
         self.causes = causes
         """Reasons of `details.causes`, such as `ResourceVersionTooLarge`."""
         self.missing = missing
@@ -78,6 +82,17 @@ def advice(error: KubeError) -> str:
     if error.unauthorized:
         return "check the credentials: the service account's token, or the user of the kubeconfig"
     return "is the API server up and reachable?"
+
+
+def floor(error: BaseException | None) -> float:
+    """Seconds that the server wants to be left alone, also where `error` is what was made of its answer."""
+    while error is not None and not isinstance(error, KubeError):
+        error = error.__cause__ or error.__context__
+    return error.retry_after or 0.0 if error is not None else 0.0
+
+
+def again(error: KubeError) -> Retry:
+    return Retry(str(error), floor(error))
 
 
 class _Cause(msgspec.Struct, gc=False):

@@ -22,7 +22,7 @@ import trio
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.errors import KubeError, floor
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
@@ -209,15 +209,16 @@ class EventRecorder:
         series.due = False  # whatever happens from now on is due again
         message, series.message = series.message, ""
         with trio.move_on_after(LONGEST_TRY):
+            pause = 0.0
             for failures in range(TRIES):
-                if failures:
-                    await trio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._random()))
+                await trio.sleep(pause)
                 try:
                     await self._send(line, series, message)
                 except KubeError as error:
                     if not error.unavailable:
                         self._refused(line, error)
                         return
+                    pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self._random()), floor(error))
                     log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
                 else:
                     return

@@ -26,9 +26,11 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Failed: try again after the key's exponential delay. `error` is for the log, without secrets."""
+    """Failed: try again after the key's exponential delay, and not within `floor` seconds, whatever wakes the key: the
+    server has asked for that. `error` is for the log, without secrets."""
 
     error: str
+    floor: float = 0.0
 
 
 class RetryAt(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import trio
 
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -169,7 +170,7 @@ class Race:
             claim,
             "Warning",
             "ProvisioningFailed",
-            f"{message} (attempt {attempt}; next try in {delay:.3g} s)",
+            f"{message} (attempt {attempt}; next try in {max(delay, floor(error)):.3g} s)",
             failure_class=f"node {error.code}",
         )
-        return Retry(message)
+        return Retry(message, floor(error))

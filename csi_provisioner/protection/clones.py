@@ -6,6 +6,7 @@ Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a liv
 from collections.abc import Callable, Iterable
 
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import again
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
@@ -55,7 +56,7 @@ class CloneReconciler:
                 shown=claim.shown,
             )
         except KubeError as error:
-            return DONE if error.not_found else Retry(str(error))
+            return DONE if error.not_found else again(error)
         if changed is not None:
             log.v(3, "Source claim may go, nobody clones it", PVC=key)
         return DONE

@@ -10,6 +10,7 @@ from typing import NoReturn
 import trio
 
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import floor
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim, VolumeSnapshot
@@ -42,12 +43,14 @@ async def is_possible(kube: KubeClient) -> bool:
 async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> NoReturn:
     """At once, then every `interval` seconds; a sweep that fails is left to the next one."""
     while True:
+        pause = interval
         try:
             await _sweep(kube, claims)
         except KubeError as error:
+            pause = max(interval, floor(error))
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
             log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
-        await trio.sleep(interval)
+        await trio.sleep(pause)
 
 
 async def _sweep(kube: KubeClient, claims: Claims) -> None:

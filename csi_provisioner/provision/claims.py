@@ -11,6 +11,7 @@ import trio
 
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -54,7 +55,8 @@ class Caches:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by;
-    `asked` says that the driver was called, so that the state is its own word. `detail` is for the log only."""
+    `asked` says that the driver was called, so that the state is its own word. `detail` is for the log only. For
+    `floor` seconds the API server wants to be left alone."""
 
     state: State
     message: str
@@ -62,6 +64,7 @@ class Failure:
     asked: bool
     infeasible: bool = False
     detail: str = ""
+    floor: float = 0.0
 
 
 class ClaimReconciler:
@@ -134,7 +137,7 @@ class ClaimReconciler:
             if await self._was_made(claim):
                 return DONE
         except KubeError as error:
-            return Retry(str(error))
+            return again(error)
         return await self._provision(claim)
 
     # ---- whether there is anything to do
@@ -240,9 +243,11 @@ class ClaimReconciler:
         except Ignored as ignored:
             return ignored
         except Refusal as refusal:
-            return Failure(refusal.state, refusal.message, "refused", asked, detail=refusal.detail)
+            return Failure(
+                refusal.state, refusal.message, "refused", asked, detail=refusal.detail, floor=floor(refusal)
+            )
         except KubeError as error:
-            return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked)
+            return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked, floor=floor(error))
         except CallError as error:
             return self._call_failed(claim, error)
         if self._placement is not None:
@@ -306,7 +311,7 @@ class ClaimReconciler:
     async def _failed(self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure) -> Outcome:
         uid = claim.metadata.uid
         attempt, delay = self._next_try(uid)
-        then = f"next try in {delay:g} s"
+        then = f"next try in {max(delay, failure.floor):g} s"
         until = trio.current_time() + self._retries.maximum
         if failure.infeasible:
             self._memory.infeasible[uid] = Infeasible(until, storage_class.metadata.uid)
@@ -330,7 +335,7 @@ class ClaimReconciler:
             return DONE
         said = f"claim {_key(claim)}: {failure.message}"  # the queue's key is a UID, which tells people nothing
         said += f" ({failure.detail})" if failure.detail else ""
-        return RetryAt(until, said, failed=True) if failure.infeasible else Retry(said)
+        return RetryAt(until, said, failed=True) if failure.infeasible else Retry(said, failure.floor)
 
     def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""

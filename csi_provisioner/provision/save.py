@@ -7,10 +7,11 @@ tried for ever. The volume in the storage backend is never deleted because the A
 from collections.abc import Callable
 
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolume
-from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Outcome
 
 from .memory import ClaimMemory
 
@@ -29,7 +30,7 @@ FINAL = (400, 422)
 
 
 class Saver:
-    """`written` is called once per volume that is in the API server, `wake` schedules a volume name for another try."""
+    """`written` is called once per volume that is in the API server, `wake(name, floor)` schedules another try."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class Saver:
         memory: ClaimMemory,
         *,
         written: Callable[[PersistentVolume], None],
-        wake: Callable[[str], None],
+        wake: Callable[[str, float], None],
     ) -> None:
         self._kube = kube
         self._volumes = volumes
@@ -53,13 +54,13 @@ class Saver:
             log.error(
                 "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",
                 PV=volume,
-                err=error,
+                err=str(error),
             )
-            self.ensure(volume.metadata.name)
+            self._wake(volume.metadata.name, floor(error))
 
     def ensure(self, name: str) -> None:
         """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
-        self._wake(name)
+        self._wake(name, 0.0)
 
     async def reconcile(self, name: str) -> Outcome:
         """One further try at a volume that waits to be saved."""
@@ -67,16 +68,16 @@ class Saver:
         if volume is None:
             return DONE
         error = await self._try(volume)
-        return DONE if error is None else Retry(error)
+        return DONE if error is None else again(error)
 
-    async def _try(self, volume: PersistentVolume) -> str | None:
+    async def _try(self, volume: PersistentVolume) -> KubeError | None:
         try:
             self._volumes.remember(await self._kube.create(PersistentVolume, volume))
         except KubeError as error:
             if not error.already_exists:
                 if error.code in FINAL:
                     self._memory.note_refused(volume)
-                return str(error)
+                return error
         self._memory.note_written(volume)
         self._written(volume)
         return None

@@ -67,7 +67,7 @@ class Life:
             self._stores.volumes,
             parts.memory,
             written=self._announce,
-            wake=lambda name: self._saves.wake(name),
+            wake=lambda name, floor: self._saves.wake(name, floor=floor),
         )
         self._ownership = self._race(parts.local) if parts.local is not None else None
         self._claims_work = self._claim_reconciler(saver)

@@ -65,8 +65,10 @@ class Loop:
         failures = self.backoff.failures(key)
         return failures + 1, self.backoff.delay(failures)
 
-    def wake(self, key: str, after: float = 0.0) -> None:
-        """Have the key worked on `after` seconds from now, or earlier if it was due earlier."""
+    def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0) -> None:
+        """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`."""
+        if floor:
+            self._schedule.hold(key, trio.current_time() + floor)
         if self._schedule.add(key, trio.current_time() + after):
             self._metrics.added()
             self._changed.set()
@@ -181,10 +183,10 @@ class Loop:
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
-            case Retry(error=error):
-                delay = self.backoff.next(key)
+            case Retry(error=error, floor=floor):
+                delay = max(self.backoff.next(key), floor)
                 self._failed(key, delay, error)
-                self.wake(key, delay)
+                self.wake(key, delay, floor=floor)
 
     def _failed(self, key: str, delay: float, error: str) -> None:
         failures = self.backoff.failures(key)

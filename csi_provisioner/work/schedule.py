@@ -13,6 +13,7 @@ class Schedule:
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
+        self._floors: dict[str, float] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._order = 0  # first come, first served among equal times
 
@@ -24,6 +25,7 @@ class Schedule:
 
     def add(self, key: str, due: float) -> bool:
         """False if the key already waits for that time or an earlier one."""
+        due = max(due, self._floors.get(key, due))
         known = self._due.get(key)
         if known is not None and known <= due:
             return False
@@ -32,6 +34,13 @@ class Schedule:
         heapq.heappush(self._heap, (due, self._order, key))
         return True
 
+    def hold(self, key: str, until: float) -> None:
+        """However often it is added, the key is not due before; ends when it is taken."""
+        self._floors[key] = until
+        if self._due.get(key, until) < until:
+            del self._due[key]
+            self.add(key, until)
+
     def pop(self, now: float) -> tuple[str, float] | None:
         """The key that is due longest, with its due time; it no longer waits."""
         due = self.next_due()
@@ -39,6 +48,7 @@ class Schedule:
             return None
         _, _, key = heapq.heappop(self._heap)
         del self._due[key]
+        self._floors.pop(key, None)
         return key, due
 
     def postpone(self, due: Callable[[], float]) -> None:

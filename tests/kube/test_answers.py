@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import floor
 from csi_provisioner.model.kubernetes import (
     CSIStorageCapacity,
     Event,
@@ -140,6 +141,13 @@ async def test_a_page_that_leads_to_itself_is_refused() -> None:
         await client.list_page(PersistentVolumeClaim)
         with pytest.raises(KubeError, match="its next page is this one again"):
             await client.list_page(PersistentVolumeClaim, continue_token="t")
+
+
+async def test_no_answer_keeps_anybody_waiting_for_years() -> None:
+    async with client_of(always(reply(429, Retry_After="9" * 400))) as (client, _server):
+        with pytest.raises(KubeError) as caught:
+            await client.get(PersistentVolume, "c")
+    assert floor(caught.value) == 3600
 
 
 # ---- names

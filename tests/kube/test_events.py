@@ -35,8 +35,10 @@ class EventApi:
         self.script: list[tuple[int, str] | str] = []
         self.always: tuple[int, str] | None = None
         self.slow = 0.0
+        self.asked = 0
 
     async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
+        self.asked += 1
         if self.slow:
             await trio.sleep(self.slow)
         said = self.script.pop(0) if self.script else self.always
@@ -254,6 +256,14 @@ async def test_a_busy_server_is_asked_again_then_left_alone(api: EventApi) -> No
         recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
         await recorder.wait_written()
     assert api.writes == ["new Provisioning x1", "Provisioning x3"]
+
+
+async def test_a_server_that_wants_to_be_left_alone_is_not_asked_before(api: EventApi) -> None:
+    api.always = (429, "TooManyRequests", {"retryAfterSeconds": 9})
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    assert api.asked == 2, "at once and after 9 s; the third time would be too late for an event"
 
 
 async def test_a_server_that_does_not_answer_holds_an_event_for_a_while_only(api: EventApi) -> None:

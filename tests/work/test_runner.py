@@ -167,6 +167,30 @@ async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
     assert times == [0, 300]
 
 
+async def test_a_key_is_not_tried_before_its_floor_whatever_wakes_it() -> None:
+    times: list[float] = []
+
+    async def work(key: str) -> Outcome:
+        times.append(trio.current_time() - start)
+        claims.wake(key)  # while it is worked on, too
+        if len(times) == 2:
+            claims.stop()
+            return DONE
+        return Retry("no", floor=60)
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        for _ in range(5):
+            await trio.sleep(10)
+            claims.wake("a")
+            claims.pause()
+            claims.resume(lambda: 1.0)
+    assert times == [0, 60]
+
+
 async def test_an_event_brings_a_waiting_key_forward() -> None:
     times: list[float] = []
 
