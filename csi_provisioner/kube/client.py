@@ -372,7 +372,7 @@ async def connect(
     host = cluster.server.netloc.decode()  # and no more of the URL: a password may be in it
     log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
     headers = [("User-Agent", user_agent), *cluster.headers]
-    sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.server_name)
+    sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.origin)
     return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline, may_begin=may_begin)
 
 

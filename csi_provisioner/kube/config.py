@@ -1,14 +1,16 @@
 """Where the API server is and how to be let in: from flags, the environment and the pod (design.md section 4).
 
 Order: `--kubeconfig` or KUBE_CONFIG_PATH, `--master` alone, the service account of the pod, KUBECONFIG. Reads files,
-opens no connection. What is wrong is a ConfigError, for people. Which proxy is used is decided in `proxy`; credentials
-that change over time are kept fresh by `credentials`.
+opens no connection. What is wrong is a ConfigError, for people, that names the entry and no secret. Which proxy is used
+is decided in `proxy`; credentials and certificates that change over time are kept fresh by `credentials` and `tls`.
 """
 
 import os
+import re
 import ssl
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,11 +24,13 @@ from csi_provisioner.kube.credentials import (
     Fixed,
     Plugin,
     TokenFile,
-    load_certificate,
+    bearer,
+    header,
 )
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ConfigError, ExecEntry, UserEntry, read
-from csi_provisioner.kube.proxy import proxy_for
-from csi_provisioner.kube.transport import REQUESTS, STREAMS, ProxyTransport, Transport
+from csi_provisioner.kube.proxy import address_of, authorization, endpoint, proxy_for
+from csi_provisioner.kube.tls import Tls
+from csi_provisioner.kube.transport import Transport
 from csi_provisioner.logs import log
 from csi_provisioner.settings import ClusterSettings
 
@@ -34,23 +38,27 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """One API server, and everything that is needed to speak to it."""
+    """One API server and all that is needed to speak to it, the same for all clients of the process.
+
+    `credentials.run` is to run as long as there are clients.
+    """
 
     server: httpx2.URL
     source: str
     """Where we know it from, for people."""
     credentials: Credentials
     namespace: str
-    tls: ssl.SSLContext | None = None
-    server_name: str | None = None
-    proxy: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    tls: Tls | None = None
+    server_name: str = ""
+    proxy: httpx2.URL | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    origin: str = ""
+    """What a proxy that sees the requests (those of plain HTTP) wants before each path."""
 
-    def transport(self) -> httpx2.AsyncBaseTransport:
-        if self.proxy is None:
-            return Transport(self.server.host, port_of(self.server), tls=self.tls, server_name=self.server_name)
-        limits = httpx2.Limits(max_connections=REQUESTS + STREAMS, max_keepalive_connections=REQUESTS)
-        return ProxyTransport(verify=self.tls or True, proxy=self.proxy, limits=limits)
+    def transport(self) -> Transport:
+        if self.origin and self.proxy is not None:
+            return Transport(*endpoint(self.proxy), tls=Tls() if self.proxy.scheme == "https" else None)
+        return Transport(*endpoint(self.server), tls=self.tls, server_name=self.server_name, proxy=self.proxy)
 
 
 def resolve(
@@ -60,7 +68,7 @@ def resolve(
         return from_file(Path(settings.kubeconfig), settings.master, environment)
     if settings.master:
         entry = ClusterEntry(server=settings.master)
-        return assemble(entry, UserEntry(), "default", "--master", folder=Path(), environment=environment)
+        return Entries(entry, UserEntry(), "default", "--master", environment).assemble()
     if settings.service_host and settings.service_port:
         return from_pod(settings.service_host, settings.service_port, account, environment)
     if settings.fallback_kubeconfig:
@@ -77,187 +85,175 @@ def from_file(path: Path, master: str | None, environment: Mapping[str, str]) ->
         cluster.server = master
     if not cluster.server:
         raise ConfigError(f"the cluster of the kubeconfig {path} has no server; --master can give one")
-    return assemble(cluster, user, namespace, f"kubeconfig {path}", folder=path.parent, environment=environment)
+    entries = Entries(cluster, user, namespace, f"kubeconfig {path}", environment, path.parent)
+    found = entries.assemble()
+    if found.tls is not None and found.tls.trouble is not None:
+        with entries.using("certificate-authority"):
+            raise found.tls.trouble
+    return found
 
 
 def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]) -> Cluster:
+    token, authority = account / "token", account / "ca.crt"
     try:
-        (account / "token").read_text()
+        token.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"cannot read the token of the pod's service account, {account / 'token'}: {reason}; is "
+            f"cannot read the token of the pod's service account, {token}: {reason}; is "
             "automountServiceAccountToken off, or does the file belong to another user?"
         ) from error
-    authority = str(account / "ca.crt")
-    try:
-        ssl.create_default_context(cafile=authority)
-    except OSError as error:  # the ssl module's own errors are OSErrors too
-        log.error("The service account's CA cannot be read, trusting the system's", path=authority, err=str(error))
-        authority = ""
     try:
         namespace = (account / "namespace").read_text().strip()
     except (OSError, UnicodeDecodeError):
         namespace = ""
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    cluster = ClusterEntry(server=server, certificate_authority=authority)
-    user = UserEntry(token_file=str(account / "token"))
-    source = "service account of the pod"
-    return assemble(cluster, user, namespace or "default", source, folder=account, environment=environment)
+    cluster = ClusterEntry(server=server, certificate_authority=str(authority))
+    user = UserEntry(token_file=str(token))
+    found = Entries(cluster, user, namespace or "default", "service account of the pod", environment).assemble()
+    if found.tls is not None and found.tls.trouble is not None:
+        trouble = str(found.tls.trouble)
+        log.error("The service account's CA cannot be read, trusting the system's", path=authority, err=trouble)
+    return found
 
 
-def assemble(
-    cluster: ClusterEntry,
-    user: UserEntry,
-    namespace: str,
-    source: str,
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-) -> Cluster:
-    """`folder` is what relative paths of the entries start from."""
-    server = server_url(cluster)
-    try:
-        tls = tls_of(cluster, user, folder) if server.scheme == "https" else None
-        credentials = credentials_of(user, cluster, tls, folder, environment)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot use the certificates for {server} ({source}): {error}") from error
-    proxy = cluster.proxy_url or proxy_for(server.scheme, server.host, port_of(server), environment)
-    if proxy:
-        check_proxy(proxy)
-    return Cluster(
-        server=server,
-        source=source,
-        credentials=credentials,
-        namespace=namespace,
-        tls=tls,
-        server_name=cluster.tls_server_name,
-        proxy=proxy,
-        headers=impersonation(user),
-    )
+class Entries(msgspec.Struct, frozen=True):
+    """What was found, and what it means for a connection. `folder` is what relative paths start from."""
 
+    cluster: ClusterEntry
+    user: UserEntry
+    namespace: str
+    source: str
+    environment: Mapping[str, str]
+    folder: Path = Path()
 
-def check_proxy(proxy: str) -> None:
-    """Without showing it: a password may be in it."""
-    try:
-        url = httpx2.URL(proxy)
-    except httpx2.InvalidURL as error:
-        raise ConfigError("the proxy (proxy-url, or HTTPS_PROXY or HTTP_PROXY) is not a URL") from error
-    if url.scheme not in ("http", "https"):
-        raise ConfigError(f"the proxy {url.host} must be http:// or https://; others are not supported")
+    @contextmanager
+    def using(self, entry: str) -> Iterator[None]:
+        """Errors from within name the entry."""
+        try:
+            yield
+        except (OSError, TypeError, ValueError) as error:
+            raise ConfigError(f"cannot use the {entry} of {self.source}: {error}") from error
 
-
-def server_url(cluster: ClusterEntry) -> httpx2.URL:
-    text = cluster.server
-    if "://" not in text:
-        secured = (
-            cluster.certificate_authority or cluster.certificate_authority_data or cluster.insecure_skip_tls_verify
+    def assemble(self) -> Cluster:
+        given = self.cluster
+        server = url_of(self.server(), f"server of {self.source}")
+        host, port = endpoint(server)
+        tls, server_name = None, ""
+        if server.scheme == "https":
+            tls = self.tls()
+            server_name = (given.tls_server_name or host).removesuffix(".")
+            server_name = str(address_of(server_name) or server_name)
+            with self.using("tls-server-name" if given.tls_server_name else "server"):  # whether it can be a name
+                tls.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
+        wanted = given.proxy_url or proxy_for(server.scheme, host, port, self.environment)
+        proxy = url_of(wanted, "proxy (proxy-url, HTTPS_PROXY or HTTP_PROXY)") if wanted else None
+        headers, origin = self.impersonation(), ""
+        if proxy is not None and tls is None:
+            headers += authorization(proxy)
+            origin = f"http://{server.netloc.decode()}"
+        return Cluster(
+            server=server,
+            source=self.source,
+            credentials=self.credentials(server, tls),
+            namespace=self.namespace,
+            tls=tls,
+            server_name=server_name,
+            proxy=proxy,
+            headers=headers,
+            origin=origin,
         )
-        text = f"https://{text}" if secured else f"http://{text}"
-    try:
-        server = httpx2.URL(text)
-    except httpx2.InvalidURL as error:
-        raise ConfigError(f"the server {text!r} is not a URL: {error}") from error
-    if server.scheme not in ("http", "https") or not server.host:
-        raise ConfigError(f"the server {text!r} is not an http:// or https:// URL")
-    return server
+
+    def server(self) -> str:
+        """With a scheme: without one it is a matter of whether anything else speaks of TLS."""
+        given = self.cluster
+        if "://" in given.server:
+            return given.server
+        authority = given.certificate_authority or given.certificate_authority_data or given.insecure_skip_tls_verify
+        secured = authority or self.user.client_certificate or self.user.client_certificate_data
+        return f"https://{given.server}" if secured else f"http://{given.server}"
+
+    def tls(self) -> Tls:
+        given, user = self.cluster, self.user
+        data = self.content("certificate-authority", given.certificate_authority_data, "")
+        file = self.folder / given.certificate_authority if given.certificate_authority and not data else None
+        source = f"the certificate-authority-data of {self.source}" if data else str(file or "")
+        with self.using("certificate-authority-data"):
+            tls = Tls(data, file, source=source, verify=not given.insecure_skip_tls_verify)
+        certificate = self.content("client-certificate", user.client_certificate_data, user.client_certificate)
+        key = self.content("client-key", user.client_key_data, user.client_key)
+        with self.using("client-certificate or client-key"):
+            if certificate and key:
+                tls.present(certificate, key)
+            elif certificate or key:
+                raise ValueError("a client certificate needs its key, and a key its certificate")
+        return tls
+
+    def content(self, entry: str, data: str, file: str) -> bytes:
+        with self.using(f"{entry}-data" if data else entry):
+            if data:  # strictly: what is not base64 would otherwise become nothing, and nothing means the system's
+                return b64decode("".join(data.split()), validate=True)
+            return (self.folder / file).read_bytes() if file else b""
+
+    def credentials(self, server: httpx2.URL, tls: Tls | None) -> Credentials:
+        user = self.user
+        if user.token_file:
+            return TokenFile(self.folder / user.token_file)
+        if user.token:
+            with self.using("token"):
+                return Fixed(bearer(user.token))
+        if user.exec is not None:
+            with self.using("exec plugin"):
+                return self.plugin(user.exec, tls)
+        if user.username:
+            return Fixed.password(user.username, user.password)
+        if user.auth_provider:
+            raise ConfigError("the user's auth-provider is not supported: it was replaced by exec plugins")
+        if server.userinfo:
+            return Fixed.password(server.username, server.password)
+        if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
+            return CertificateFiles(self.folder / user.client_certificate, self.folder / user.client_key, tls)
+        return Fixed()
+
+    def plugin(self, entry: ExecEntry, tls: Tls | None) -> Plugin:
+        if entry.apiVersion not in PLUGIN_VERSIONS:
+            raise ValueError(f"its apiVersion {entry.apiVersion!r} is none of {', '.join(PLUGIN_VERSIONS)}")
+        # a bare name is looked for in PATH, a relative path starts from the kubeconfig
+        command = str(self.folder.absolute() / entry.command) if "/" in entry.command else entry.command
+        own = {variable.name: variable.value for variable in entry.env or ()}
+        told = self.told_to_plugin() if entry.provideClusterInfo else None
+        environment = {**self.environment, **own}
+        return Plugin([command, *(entry.args or ())], entry.apiVersion, environment, told, entry.installHint, tls)
+
+    def told_to_plugin(self) -> dict[str, object]:
+        given = self.cluster
+        authority = self.content("certificate-authority", given.certificate_authority_data, given.certificate_authority)
+        wanted = "client.authentication.k8s.io/exec"
+        told: dict[str, object] = {
+            "server": given.server,
+            "certificate-authority-data": b64encode(authority).decode(),
+            "insecure-skip-tls-verify": given.insecure_skip_tls_verify,
+            "tls-server-name": given.tls_server_name,
+            "proxy-url": given.proxy_url,
+            "config": next((e.get("extension") for e in given.extensions or () if e.get("name") == wanted), None),
+        }
+        return {name: value for name, value in told.items() if value}
+
+    def impersonation(self) -> list[tuple[str, str]]:
+        user = self.user
+        fields = [("Impersonate-User", user.as_user), ("Impersonate-Uid", user.as_uid)]
+        fields += [("Impersonate-Group", group) for group in user.as_groups or ()]
+        for key, values in (user.as_user_extra or {}).items():
+            fields += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
+        with self.using("impersonation (as, as-uid, as-groups, as-user-extra)"):
+            return [(name, header(value)) for name, value in fields if value]
 
 
-def port_of(server: httpx2.URL) -> int:
-    return server.port or (443 if server.scheme == "https" else 80)
-
-
-def tls_of(cluster: ClusterEntry, user: UserEntry, folder: Path) -> ssl.SSLContext:
-    data, file = cluster.certificate_authority_data, cluster.certificate_authority
-    # what stands between the certificates may be in any language
-    authority = content(data, file, folder).decode("ascii", "ignore")
-    if (data or file) and not authority:
-        raise ValueError("the certificate authority is empty")
-    tls = ssl.create_default_context(cadata=authority or None)
-    # Newer Pythons refuse CAs without key identifiers, which many clusters have and every other client accepts
-    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if cluster.insecure_skip_tls_verify:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    certificate = content(user.client_certificate_data, user.client_certificate, folder)
-    key = content(user.client_key_data, user.client_key, folder)
-    if certificate and key:
-        load_certificate(tls, certificate, key)
-    elif certificate or key:
-        raise ValueError("a client certificate needs its key, and a key its certificate")
-    return tls
-
-
-def content(data: str, file: str, folder: Path) -> bytes:
-    if data:
-        return decoded(data)
-    return (folder / file).read_bytes() if file else b""
-
-
-def decoded(data: str) -> bytes:
-    """Strictly: what is not base64 would otherwise become nothing, and nothing means the system's authorities."""
-    return b64decode("".join(data.split()), validate=True)
-
-
-def credentials_of(
-    user: UserEntry, cluster: ClusterEntry, tls: ssl.SSLContext | None, folder: Path, environment: Mapping[str, str]
-) -> Credentials:
-    if user.token_file:
-        return TokenFile(folder / user.token_file)
-    if user.token:
-        return Fixed.token(user.token)
-    if user.exec is not None:
-        return plugin(user.exec, cluster, tls, folder, environment)
-    if user.username:
-        return Fixed.password(user.username, user.password)
-    if user.auth_provider:
-        raise ConfigError("the user's auth-provider is not supported: it was replaced by exec plugins")
-    if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
-        return CertificateFiles(folder / user.client_certificate, folder / user.client_key, tls)
-    return Fixed()
-
-
-def plugin(
-    entry: ExecEntry, cluster: ClusterEntry, tls: ssl.SSLContext | None, folder: Path, environment: Mapping[str, str]
-) -> Plugin:
-    if entry.apiVersion not in PLUGIN_VERSIONS:
-        raise ConfigError(f"the exec plugin's apiVersion {entry.apiVersion!r} is none of {', '.join(PLUGIN_VERSIONS)}")
-    # a bare name is looked for in PATH, a relative path starts from the kubeconfig
-    command = str(folder.absolute() / entry.command) if "/" in entry.command else entry.command
-    own = {variable.name: variable.value for variable in entry.env or ()}
-    return Plugin(
-        [command, *(entry.args or ())],
-        version=entry.apiVersion,
-        environment={**environment, **own},
-        cluster=told_to_plugin(cluster, folder) if entry.provideClusterInfo else None,
-        hint=entry.installHint,
-        tls=tls,
-    )
-
-
-def told_to_plugin(cluster: ClusterEntry, folder: Path) -> dict[str, object]:
-    authority = content(cluster.certificate_authority_data, cluster.certificate_authority, folder)
-    given: dict[str, object] = {
-        "server": cluster.server,
-        "certificate-authority-data": b64encode(authority).decode(),
-        "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
-        "tls-server-name": cluster.tls_server_name,
-        "proxy-url": cluster.proxy_url,
-        "config": next(
-            (
-                e.get("extension")
-                for e in cluster.extensions or ()
-                if e.get("name") == "client.authentication.k8s.io/exec"
-            ),
-            None,
-        ),
-    }
-    return {name: value for name, value in given.items() if value}
-
-
-def impersonation(user: UserEntry) -> tuple[tuple[str, str], ...]:
-    fields = [("Impersonate-User", user.as_user), ("Impersonate-Uid", user.as_uid)]
-    fields += [("Impersonate-Group", group) for group in user.as_groups or ()]
-    for key, values in (user.as_user_extra or {}).items():
-        fields += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
-    return tuple(field for field in fields if field[1])
+def url_of(text: str, entry: str) -> httpx2.URL:
+    """Errors show nothing of what stands before the host: a password may be in it."""
+    with suppress(httpx2.InvalidURL):
+        found = httpx2.URL(text)
+        if found.scheme in ("http", "https") and found.host and 0 < endpoint(found)[1] < 1 << 16:
+            return found
+    shown = re.sub(r"(?s)^(\w+://)?.*@", r"\1***@", text)
+    raise ConfigError(f"cannot use the {entry}: {shown!r} is not an http:// or https:// URL")

@@ -47,6 +47,14 @@ class Wire(trio.abc.Stream):
         await self._stream.aclose()
 
 
+class TlsError(httpx2.ConnectError):
+    """`kind` is the word that advice goes by."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
 class Connection:
     """One connection, one exchange at a time. The `on_` methods are what httptools calls while it is fed."""
 
@@ -122,6 +130,8 @@ class Connection:
         if not data:
             self.end()
             return
+        if self.silent and data.startswith(b"\x15\x03"):  # TLS's alert
+            raise TlsError("the server answered in TLS", "WantsTLS")
         self.silent = False
         self.framing += len(data)
         try:

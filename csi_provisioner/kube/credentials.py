@@ -2,35 +2,40 @@
 
 Forms: nothing, a fixed token or password, a token file that is re-read (projected tokens rotate), a client certificate
 in files, which are re-read too, an exec plugin (`client.authentication.k8s.io/v1` and `v1beta1`), which may also give a
-client certificate. Secrets are kept here and in the TLS context only, and are in no message and no `repr`.
+client certificate. One for all clients of a process. Secrets are kept here and in the TLS context only, and are in no
+message and no `repr`.
 """
 
 import base64
 import json
 import math
 import os
-import ssl
+import re
+import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import anyio
 import msgspec
 import trio
 
+from csi_provisioner.kube.tls import FILE_AGE, Replaced, Tls
 from csi_provisioner.logs import log
 
-# A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
-FILE_AGE = 60.0
 # Less than a request's own deadline, so that the message is about the plugin
 PLUGIN_LIMIT = 25.0
-# A credential that ends while the request is under way helps nobody
-PLUGIN_MARGIN = 10.0
+# Of each of a plugin's outputs, in bytes: a token and a certificate have some thousands
+PLUGIN_OUTPUT = 1 << 20
+# Of what is left of a credential's life, when the next one is asked for; and no sooner than after so many seconds, for
+# a plugin that gives the same one until its very end
+PLUGIN_SHARE, PLUGIN_PAUSE = 0.8, 1.0
+# Of these a header may hold none
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 PLUGIN_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
 
@@ -45,16 +50,15 @@ class Credentials(Protocol):
     async def refused(self, value: str | None) -> bool:
         """The server answered 401 to this value: whether there is a newer one to try."""
 
+    async def run(self) -> None:
+        """The service that keeps it fresh, if there is one; runs as long as there are clients."""
+
 
 class Fixed:
     """A token, a password, or nothing at all (anonymous, or a client certificate)."""
 
     def __init__(self, value: str | None = None) -> None:
         self._value = value
-
-    @classmethod
-    def token(cls, token: str) -> "Fixed":
-        return cls(f"Bearer {token.strip()}")
 
     @classmethod
     def password(cls, user: str, password: str) -> "Fixed":
@@ -66,67 +70,46 @@ class Fixed:
     async def refused(self, value: str | None) -> bool:
         return False
 
+    async def run(self) -> None:
+        pass
 
-class TokenFile:
+
+class TokenFile(Fixed):
     """A token that others replace on disk. While the file cannot be read, the last token is used."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
-        self._value: str | None = None
-        self._read_at = -math.inf
+        self._file = Replaced("The token file", path, take=self._take)
+
+    def _take(self, content: bytes) -> None:
+        self._value = bearer(content.decode())
 
     async def authorization(self) -> str | None:
-        if trio.current_time() - self._read_at >= FILE_AGE:
-            self._read()
+        self._file.look(FILE_AGE if self._value else 0)
+        if self._value is None:
+            raise CredentialError(f"cannot read the token file {self._path}: {self._file.trouble}")
         return self._value
 
     async def refused(self, value: str | None) -> bool:
-        self._read()
+        self._file.look(0)
         return self._value != value
 
-    def _read(self) -> None:
-        try:
-            token, trouble = self._path.read_text().strip(), "it is empty"
-        except (OSError, UnicodeDecodeError) as error:
-            token, trouble = "", str(error)
-        if token:
-            self._value = f"Bearer {token}"
-        elif self._value is None:
-            raise CredentialError(f"cannot read the token file {self._path}: {trouble}")
-        else:
-            log.warning("The token file cannot be read, going on with the last token", path=self._path, err=trouble)
-        self._read_at = trio.current_time()
 
-
-class CertificateFiles:
+class CertificateFiles(Fixed):
     """A client certificate that others replace on disk: the connections that are made from then on show the new one."""
 
-    def __init__(self, certificate: Path, key: Path, tls: ssl.SSLContext) -> None:
-        self._certificate = certificate
-        self._key = key
-        self._tls = tls
-        self._pair = (b"", b"")
-        self._read_at = -math.inf
+    def __init__(self, certificate: Path, key: Path, tls: Tls) -> None:
+        super().__init__()
+        self._files = Replaced("The client certificate", certificate, key, take=tls.present)
 
     async def authorization(self) -> str | None:
-        if trio.current_time() - self._read_at >= FILE_AGE:
-            self._read()
+        self._files.look()
         return None
 
     async def refused(self, value: str | None) -> bool:
-        self._read()
+        self._files.look(0)
         return True  # nobody knows here which one it was: the connection may be older than the last that was read
-
-    def _read(self) -> None:
-        self._read_at = trio.current_time()
-        try:
-            pair = self._certificate.read_bytes(), self._key.read_bytes()
-            if pair != self._pair:
-                load_certificate(self._tls, *pair)
-                self._pair = pair
-        except (OSError, ValueError) as error:  # perhaps only one of the two has been replaced yet
-            path = self._certificate
-            log.warning("The client certificate cannot be read, going on with the last one", path=path, err=str(error))
 
 
 class _PluginStatus(msgspec.Struct):
@@ -142,112 +125,129 @@ class _PluginAnswer(msgspec.Struct):
     status: _PluginStatus
 
 
+@dataclass(eq=False, repr=False)
 class Plugin:
-    """A program that prints a credential. Run when there is none, when it has expired, and when it was refused."""
+    """A program that prints a credential, which `run` asks: at once, before the end of the credential, when it was
+    refused. Requests wait for the run under way, and a request that is cancelled leaves it running for the others.
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        version: str,
-        environment: Mapping[str, str],
-        cluster: Mapping[str, object] | None = None,
-        hint: str = "",
-        tls: ssl.SSLContext | None = None,
-        now: Callable[[], float] = time.time,
-        limit: float = PLUGIN_LIMIT,
-    ) -> None:
-        spec = {"interactive": False} | ({"cluster": cluster} if cluster is not None else {})
-        info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
-        self._command = list(command)
-        self._version = version
-        self._environment = {**environment, "KUBERNETES_EXEC_INFO": json.dumps(info)}
-        self._hint = hint
-        self._tls = tls
-        self._now = now
-        self._limit = limit
+    `cluster` is what it is told of the cluster, `hint` how to get it.
+    """
+
+    command: Sequence[str]
+    version: str
+    environment: Mapping[str, str]
+    cluster: Mapping[str, object] | None = None
+    hint: str = ""
+    tls: Tls | None = None
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        spec = {"interactive": False} | ({"cluster": self.cluster} if self.cluster is not None else {})
+        info = {"apiVersion": self.version, "kind": "ExecCredential", "spec": spec}
+        self._environment = {**self.environment, "KUBERNETES_EXEC_INFO": json.dumps(info)}
         self._value: str | None = None
         self._good_until = -math.inf
-        self._runs = 0
-        self._running = trio.Lock()  # one run serves all who wait for it
+        self._trouble = ""
+        self._wanted = trio.Event()
+        self._ended = trio.Event()  # the run under way, or the next one
 
     async def authorization(self) -> str | None:
-        if self._now() >= self._good_until:
-            async with self._running:
-                if self._now() >= self._good_until:
-                    await self._run()
+        if self.now() >= self._good_until:
+            await self._next_run()
         return self._value
 
     async def refused(self, value: str | None) -> bool:
-        runs = self._runs
-        async with self._running:
-            if self._value == value and self._runs == runs:  # else somebody has run it meanwhile
-                await self._run()
+        if self._value == value:  # else there is another one already
+            await self._next_run()
         return True
 
-    async def _run(self) -> None:
-        status = self._understood(await self._printed())
-        if status.clientCertificateData and status.clientKeyData and self._tls is not None:
+    async def _next_run(self) -> None:
+        self._wanted.set()
+        await self._ended.wait()
+        if self._trouble:
+            raise CredentialError(self._trouble)
+
+    async def run(self) -> None:
+        while True:
+            self._trouble = ""
             try:
-                load_certificate(self._tls, status.clientCertificateData.encode(), status.clientKeyData.encode())
+                self._take(await self._printed())
             except (OSError, ValueError) as error:
-                raise CredentialError(f"{self._name} gave a client certificate of no use: {error}") from error
-        elif not status.token:
-            raise CredentialError(f"{self._name} gave neither a token nor a client certificate")
-        self._value = f"Bearer {status.token}" if status.token else None
-        self._runs += 1
-        expires = status.expirationTimestamp
-        self._good_until = math.inf if expires is None else expires.astimezone(UTC).timestamp() - PLUGIN_MARGIN
+                self._trouble = f"the credential plugin {self.command[0]} failed: {error}"
+                if self.now() < self._good_until:
+                    log.warning("No new credential, going on with the last one", err=self._trouble)
+            self._wanted = trio.Event()
+            self._ended.set()
+            self._ended = trio.Event()
+            left = self._good_until - self.now()
+            with trio.move_on_after(max(left * PLUGIN_SHARE, PLUGIN_PAUSE) if left > 0 else math.inf):
+                await self._wanted.wait()
 
     async def _printed(self) -> bytes:
-        try:
-            with trio.fail_after(self._limit):
-                done = await anyio.run_process(
-                    self._command, check=False, stdin=subprocess.DEVNULL, env=self._environment
-                )
-        except trio.TooSlowError as error:
-            raise CredentialError(f"{self._name} did not end within {self._limit:g} s") from error
-        except OSError as error:
-            hint = f"; {self._hint}" if self._hint else ""
-            raise CredentialError(f"{self._name} cannot be run: {error}{hint}") from error
-        if done.returncode != 0:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
-            raise CredentialError(f"{self._name} ended with code {done.returncode}: {said}")
-        return done.stdout
+        """What is wrong is a ValueError, here and in all that follows."""
+        printed, said = bytearray(), bytearray()
+        options = {"check": False, "env": self._environment, "start_new_session": True, "deliver_cancel": _kill}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
-    def _understood(self, printed: bytes) -> _PluginStatus:
+        async def collect(stream: trio.abc.ReceiveStream, output: bytearray) -> None:
+            async for chunk in stream:
+                output += chunk
+                if len(output) > PLUGIN_OUTPUT:
+                    raise ValueError(f"it printed more than {PLUGIN_OUTPUT >> 20} MiB")
+
+        trouble = ""
+        try:
+            with trio.fail_after(PLUGIN_LIMIT):
+                async with trio.open_nursery() as nursery:
+                    process = await nursery.start(partial(trio.run_process, self.command, **options, **pipes))
+                    nursery.start_soon(collect, process.stdout, printed)
+                    nursery.start_soon(collect, process.stderr, said)
+        except* trio.TooSlowError:
+            trouble = f"it did not end within {PLUGIN_LIMIT:g} s"
+        except* OSError as group:
+            trouble = "; ".join(filter(None, (str(group.exceptions[0]), self.hint)))
+        except* ValueError as group:
+            trouble = str(group.exceptions[0])
+        if not trouble and process.returncode:
+            trouble = f"code {process.returncode}: {' '.join(said.decode('utf-8', 'replace').split())[:300]}"
+        if trouble:
+            raise ValueError(trouble)
+        return bytes(printed)
+
+    def _take(self, printed: bytes) -> None:
         try:
             answer = msgspec.json.decode(printed, type=_PluginAnswer)
-        except msgspec.DecodeError as error:
-            raise CredentialError(f"{self._name} did not print an ExecCredential: {error}") from error
-        if (answer.kind, answer.apiVersion) != ("ExecCredential", self._version):
-            raise CredentialError(f"{self._name} printed {answer.kind} of {answer.apiVersion}, not of {self._version}")
-        return answer.status
-
-    @property
-    def _name(self) -> str:
-        return f"the credential plugin {self._command[0]}"
-
-
-def load_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """From memory, all or nothing."""
-    with _readable_file(certificate + b"\n" + key) as path:
-        # First where it does no harm: a pair that does not fit would leave `tls` with half of it.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=_no_password)
-        tls.load_cert_chain(path)
-
-
-def _no_password() -> str:
-    """Otherwise it would be asked for on the terminal, and all would wait for the answer."""
-    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"it did not print an ExecCredential: {error}") from error
+        if (answer.kind, answer.apiVersion) != ("ExecCredential", self.version):
+            kind, version = answer.kind[:100], answer.apiVersion[:100]
+            raise ValueError(f"it printed {kind} of {version}, not of {self.version}")
+        status = answer.status
+        value = bearer(status.token) if status.token else None
+        if status.clientCertificateData and status.clientKeyData and self.tls is not None:
+            self.tls.present(status.clientCertificateData.encode(), status.clientKeyData.encode())
+        elif value is None:
+            raise ValueError("it gave neither a token nor a client certificate")
+        self._value, end = value, status.expirationTimestamp
+        if end is None or end.year == 1:  # Go's zero time, which some plugins print for none
+            self._good_until = math.inf
+        else:
+            self._good_until = end.replace(tzinfo=end.tzinfo or UTC).timestamp()
 
 
-@contextmanager
-def _readable_file(content: bytes) -> Iterator[str]:
-    """The ssl module reads files only, so there is one for a moment, readable for us alone; where it can be had, one
-    that is on no disk, as a pod's may be read-only."""
-    in_memory = hasattr(os, "memfd_create")
-    with open(os.memfd_create("pair"), "wb") if in_memory else tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield f"/proc/self/fd/{file.fileno()}" if in_memory else file.name
+async def _kill(process: trio.Process) -> None:
+    """With all that it has started: a script that hangs does so in a child."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def bearer(token: str) -> str:
+    if not token.strip():
+        raise ValueError("it is empty")
+    return header(f"Bearer {token.strip()}")
+
+
+def header(value: str) -> str:
+    """The value, if HTTP can carry it; else a ValueError without it, as it may be a secret."""
+    if CONTROLS.search(value):
+        raise ValueError("it holds line breaks or other control characters")
+    return value

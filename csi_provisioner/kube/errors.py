@@ -77,11 +77,20 @@ class KubeError(Exception):
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
 
 
+ADVICE = {
+    "Untrusted": "is the certificate authority that we trust, named in the error, the one of this cluster?",
+    "WrongName": "the server's certificate is for another name: tls-server-name of the kubeconfig can say which",
+    "Expired": "look at the dates of the server's certificate, and at the clocks of both machines",
+    "NoTLS": "there is no TLS at this port: is it another port, or is the server's URL to begin with http://?",
+    "WantsTLS": "the server wants TLS at this port: its URL is to begin with https://",
+}
+
+
 def advice(error: KubeError) -> str:
     """What to look at when nothing can be asked of the server at all."""
     if error.unauthorized:
         return "check the credentials: the service account's token, or the user of the kubeconfig"
-    return "is the API server up and reachable?"
+    return ADVICE.get(error.reason, "is the API server up and reachable?")
 
 
 def floor(error: BaseException | None) -> float:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 import trio
 
+from csi_provisioner.kube.connection import TlsError
 from csi_provisioner.kube.credentials import CredentialError, Credentials
 from csi_provisioner.kube.errors import KubeError, from_status
 
@@ -41,7 +42,8 @@ class Answer:
 
 
 class Sender:
-    """`build_request`, `send` and `aclose` are what lightkube calls; `stream` is for watches."""
+    """`build_request`, `send` and `aclose` are what lightkube calls; `stream` is for watches. `origin` goes before the
+    path of each request: a proxy wants to see it."""
 
     def __init__(
         self,
@@ -49,18 +51,16 @@ class Sender:
         server: httpx2.URL,
         credentials: Credentials,
         headers: Sequence[tuple[str, str]] = (),
-        server_name: str | None = None,
+        origin: str = "",
     ) -> None:
         self._transport = transport
         self._credentials = credentials
         self._server = server
-        self._prefix = server.path.rstrip("/")
+        self._prefix = origin + server.path.rstrip("/")
         # compressed answers cost both sides more than loopback or a data centre's network does
         common = [("Host", server.netloc.decode()), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
-        self._headers = httpx2.Headers([*common, *headers])
+        self._headers = httpx2.Headers([*common, *headers], encoding="utf-8")  # those who are acted for have any name
         self._extensions: dict[str, Any] = {"timeout": {"connect": CONNECT_LIMIT}}
-        if server_name is not None:  # for httpx2's own transport; ours was told when it was made
-            self._extensions["sni_hostname"] = server_name
 
     def build_request(
         self,
@@ -106,6 +106,8 @@ class Sender:
             if response.is_success:
                 return response
             error = from_status(await whole(response), response.status_code, retry_after(response))
+            if error.code == 400 and self._server.scheme == "http" and "HTTPS" in error.message:
+                raise KubeError(0, "WantsTLS", error.message)
             if error.code == 401 and not renewed and await self._credentials.refused(value):
                 renewed = True
                 continue
@@ -151,6 +153,8 @@ def mapped() -> Iterator[None]:
     """What goes wrong without an answer, as the KubeError it is to everybody above."""
     try:
         yield
+    except TlsError as error:
+        raise KubeError(0, error.kind, str(error)) from error
     except httpx2.TransportError as error:
         reason = "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable"
         raise KubeError(0, reason, str(error)) from error

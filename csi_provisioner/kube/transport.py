@@ -1,11 +1,10 @@
 """HTTP/1.1 to one API server: an httpx2 transport on the C parser of httptools, over Trio sockets and `trio.SSLStream`.
 
-Done here: connections, a bounded pool of them, one exchange after another on each, and httpx2's exceptions out of it.
-Not done here: proxies (httpx2's own transport does those), credentials, retries on an answer, content encodings,
-request bodies that are not bytes. A request marked `extensions["stream"]` may hold its connection for minutes (a watch)
-and is counted apart, so that watches never starve requests. `extensions["begin"]` is called just before the first bytes
-of a request, each time that it is sent; what it raises keeps it from being sent. Why not httpx2's own transport:
-design.md section 1.
+Done here: connections, also through a proxy, a bounded pool of them, one exchange after another on each, and httpx2's
+exceptions out of it. Not done here: credentials, retries on an answer, content encodings, request bodies that are not
+bytes. A request marked `extensions["stream"]` may hold its connection for minutes (a watch) and is counted apart, so
+that watches never starve requests. `extensions["begin"]` is called just before the first bytes of a request, each time
+that it is sent; what it raises keeps it from being sent. Why not httpx2's own transport: design.md section 1.
 """
 
 import ssl
@@ -16,6 +15,8 @@ import httpx2
 import trio
 
 from csi_provisioner.kube.connection import Connection, Unanswered, Wire, notice_silence, reason
+from csi_provisioner.kube.proxy import authorization, endpoint
+from csi_provisioner.kube.tls import Tls
 
 T = TypeVar("T")
 Begin = Callable[[], None] | None
@@ -72,28 +73,29 @@ class Body(httpx2.AsyncByteStream):
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """For one server: every request goes to `host` and `port`, whatever its URL says."""
+    """For one server: every request goes to `host` and `port`, whatever its URL says, by way of `proxy`."""
 
     def __init__(
         self,
         host: str,
         port: int,
         *,
-        tls: ssl.SSLContext | None = None,
-        server_name: str | None = None,
+        tls: Tls | None = None,
+        server_name: str = "",
+        proxy: httpx2.URL | None = None,
         requests: int = REQUESTS,
         streams: int = STREAMS,
     ) -> None:
         self._address = (host, port)
         self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._server_name = server_name or host
+        self._proxy = proxy
         self._most_kept = requests
         self._requests = trio.Semaphore(requests)
         self._streams = trio.Semaphore(streams)
         self._idle: list[Connection] = []  # the last used is used first: the others may grow old and be closed
         self._closed = False
-        if tls is not None:
-            tls.set_alpn_protocols(["http/1.1"])
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         limits: dict[str, float | None] = request.extensions.get("timeout", {})
@@ -136,6 +138,9 @@ class Transport(httpx2.AsyncBaseTransport):
         return await ask(fresh, method, message, limits, begin)
 
     def _take(self) -> Connection | None:
+        if self._tls is not None and self._tls.current() is not self._context:
+            self._context = self._tls.context
+            self._close_idle()
         while self._idle:
             connection = self._idle.pop()
             if connection.quiet():
@@ -149,7 +154,8 @@ class Transport(httpx2.AsyncBaseTransport):
             # lives: who asks again with another one does so on a new connection.
             connection.kept = False
             self._close_idle()
-        whole = connection.complete and connection.kept
+        trusted = getattr(connection.stream, "context", None) is self._context  # by those of the moment
+        whole = connection.complete and connection.kept and trusted
         if whole and not self._closed and len(self._idle) < self._most_kept:
             self._idle.append(connection)
         else:
@@ -158,26 +164,36 @@ class Transport(httpx2.AsyncBaseTransport):
     async def _dial(self) -> Connection:
         if self._closed:
             raise httpx2.ConnectError("the client is closed")
-        host, port = self._address
+        host, port = self._address if self._proxy is None else endpoint(self._proxy)
+        peer = f"{host} port {port}" if self._proxy is None else f"the proxy {host} port {port}"
         try:
             transport = await trio.open_tcp_stream(host, port)
         except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
-            raise httpx2.ConnectError(f"cannot connect to {host} port {port}: {reason(error)}") from error
+            raise httpx2.ConnectError(f"cannot connect to {peer}: {reason(error)}") from error
         notice_silence(transport)
         wire = Wire(transport)
-        if self._tls is None:
-            return Connection(wire, wire)
-        # https_compatible: a close without TLS's farewell is an end; whether the answer was whole is the parser's word
-        secure = trio.SSLStream(wire, self._tls, server_hostname=self._server_name, https_compatible=True)
+        stream: trio.abc.Stream = wire
         try:
-            await secure.do_handshake()
-        except trio.BrokenResourceError as error:
-            transport.socket.close()
-            raise httpx2.ConnectError(f"TLS with {host} port {port} failed: {reason(error)}") from error
+            if self._proxy is not None:
+                if self._proxy.scheme == "https":
+                    stream = await Tls().secured(stream, host, peer)
+                await self._tunnel(self._proxy, Connection(stream, wire))
+            if self._tls is not None:
+                stream = await self._tls.secured(stream, self._server_name, "{} port {}".format(*self._address))
         except BaseException:
             transport.socket.close()
             raise
-        return Connection(secure, wire)
+        return Connection(stream, wire)
+
+    async def _tunnel(self, proxy: httpx2.URL, connection: Connection) -> None:
+        """What is sent afterwards goes to the server."""
+        host, port = self._address
+        server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *(": ".join(field) for field in authorization(proxy))]
+        await ask(connection, "HEAD", "\r\n".join([*lines, "", ""]).encode(), {}, None)  # as there, no body will come
+        if connection.status >= 300:
+            text = f"the proxy {proxy.host} does not let us through to {server}: it answered {connection.status}"
+            raise httpx2.ProxyError(text)
 
     async def aclose(self) -> None:
         """Ends the idle connections; those in use end with their requests."""
@@ -187,20 +203,6 @@ class Transport(httpx2.AsyncBaseTransport):
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-
-class ProxyTransport(httpx2.AsyncHTTPTransport):
-    """httpx2's own. What there is for tracing tells it when a request is sent."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        begin: Begin = request.extensions.get("begin")
-
-        async def trace(event: str, _info: object) -> None:
-            if begin is not None and event.endswith((".send_request_headers.started", ".send_request_body.started")):
-                begin()
-
-        request.extensions["trace"] = trace
-        return await super().handle_async_request(request)
 
 
 async def ask(

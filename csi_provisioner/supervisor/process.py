@@ -131,6 +131,7 @@ class _Process:
     async def _start_and_work(self, services: trio.Nursery) -> None:
         wanted = self._settings.cluster
         cluster = resolve(wanted)  # once: all clients share its credentials
+        services.start_soon(cluster.credentials.run)
         limit = TokenBucket(wanted.qps, wanted.burst) if wanted.qps else None
         agent, may_begin = f"csi-provisioner/{__version__}", self._end.may_begin
         kube = await connect(cluster, limit=limit, user_agent=agent, may_begin=may_begin)

@@ -24,10 +24,12 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender
-from csi_provisioner.kube.transport import ProxyTransport, Transport
+from csi_provisioner.kube.tls import Tls
+from csi_provisioner.kube.transport import Transport
 from csi_provisioner.model.kubernetes import Lease, PersistentVolume
 from tests.kube.leases import LeaseApi, candidates
 from tests.kube.objects import volume
+from tests.kube.test_behind_proxy import tunnelling
 from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, request, serving, whole
 
 PV = reply(200, json.dumps({"metadata": {"name": "v", "resourceVersion": "1"}}).encode())
@@ -235,7 +237,11 @@ async def test_through_a_proxy(frozen: Frozen) -> None:
         extensions = {"begin": begin} if method == "POST" else {}
         return httpx2.Request(method, "http://api.test/", extensions=extensions)
 
-    async with serving(always(PV)) as server, ProxyTransport(proxy=f"http://127.0.0.1:{server.port}") as transport:
+    async with (
+        serving(always(PV)) as server,
+        tunnelling() as (port, _),
+        pool(server, proxy=httpx2.URL(f"http://127.0.0.1:{port}")) as transport,
+    ):
         await whole(await transport.handle_async_request(ask("POST")))
         assert begun[0] == 0
         frozen.sleep()
@@ -269,11 +275,10 @@ async def _mute(tls: ssl.SSLContext | None) -> AsyncIterator[tuple[int, list[tri
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool) -> None:
     authority = trustme.CA()
-    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Tls(authority.cert_pem.bytes())
     # tickets would come on their own, and lie in our socket
     served.num_tickets = 0
     authority.issue_cert("127.0.0.1").configure_cert(served)
-    authority.configure_trust(trusting)
     asked: list[bool] = []
     seen: list[bool] = []
 

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.credentials import CertificateFiles, Credentials, load_certificate
+from csi_provisioner.kube.credentials import CertificateFiles, Credentials
 from csi_provisioner.kube.sender import Sender
-from tests.kube.test_credentials import Program, plugin
+from csi_provisioner.kube.tls import Tls
+from tests.kube.test_credentials import Program, kept_fresh, plugin
 from tests.kube.wire import Asked, Server, pool, reply, serving
 
 
@@ -32,8 +33,7 @@ class Identities:
         self.authority = trustme.CA()
         self.valid: list[bytes] = []
         self.seen: list[bytes | None] = []
-        self.client = ssl.create_default_context()
-        self.authority.configure_trust(self.client)
+        self.client = Tls(self.authority.cert_pem.bytes())
 
     def issue(self) -> tuple[bytes, bytes]:
         """Certificate and key; from now on these are let in too."""
@@ -60,6 +60,7 @@ async def guarded(identities: Identities, who: Credentials) -> AsyncIterator[tup
     async with (
         serving(identities.answer, server_side) as server,
         pool(server, tls=identities.client) as transport,
+        kept_fresh(who),
     ):
         yield KubeClient(Sender(transport, httpx2.URL(f"https://127.0.0.1:{server.port}"), who)), server
 
@@ -94,10 +95,11 @@ async def test_a_plugin_runs_once_for_all_whose_certificate_was_refused(tmp_path
     certificate, key = identities.issue()
     program.prints(clientCertificateData=certificate.decode(), clientKeyData=key.decode())
     who = plugin(program, tls=identities.client)
-    header = await who.authorization()
-    async with trio.open_nursery() as nursery:
-        for _ in range(5):
-            nursery.start_soon(who.refused, header)
+    async with kept_fresh(who):
+        header = await who.authorization()
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(who.refused, header)
     assert len(program.told()) == 2
 
 
@@ -180,7 +182,7 @@ def test_certificates_are_read_again_after_a_minute_and_taken_if_they_fit(
 
 def test_a_certificate_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    load_certificate(ssl.create_default_context(), *Identities().issue())
+    Tls().present(*Identities().issue())
 
 
 def test_nobody_is_asked_for_the_password_of_a_key() -> None:
@@ -190,4 +192,4 @@ def test_nobody_is_asked_for_the_password_of_a_key() -> None:
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     )
     with pytest.raises(ValueError, match="the key is encrypted"):
-        load_certificate(ssl.create_default_context(), certificate, locked)
+        Tls().present(certificate, locked)

@@ -3,11 +3,9 @@
 import base64
 import json
 import os
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -16,11 +14,11 @@ import trio
 import trio.testing
 import trustme
 
-from csi_provisioner.kube import credentials
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.config import resolve
 from csi_provisioner.kube.credentials import CredentialError, Credentials, Plugin, TokenFile
 from csi_provisioner.kube.sender import Sender
+from csi_provisioner.kube.tls import Tls
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Asked, Server, pool, reply, serving
 
@@ -35,8 +33,16 @@ async def guarded(accepted: str, who: Credentials) -> AsyncIterator[tuple[KubeCl
         good = asked.headers.get("authorization") == accepted
         await stream.send_all(reply() if good else reply(401, b"who are you"))
 
-    async with serving(answer) as server, pool(server) as transport:
+    async with serving(answer) as server, pool(server) as transport, kept_fresh(who):
         yield KubeClient(Sender(transport, httpx2.URL(f"http://127.0.0.1:{server.port}"), who)), server
+
+
+@asynccontextmanager
+async def kept_fresh(who: Credentials) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(who.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 # ---- token files
@@ -119,6 +125,19 @@ def plugin(program: Program, **options: object) -> Plugin:
     return Plugin([str(program.path)], version=V1, environment=dict(os.environ), **options)  # type: ignore[arg-type]
 
 
+async def given(who: Credentials) -> str | None:
+    """The first credential."""
+    value: str | CredentialError | None
+    async with kept_fresh(who):
+        try:
+            value = await who.authorization()
+        except CredentialError as error:
+            value = error
+    if isinstance(value, CredentialError):
+        raise value
+    return value
+
+
 async def test_a_plugin_runs_once_for_all_who_wait(program: Program) -> None:
     program.prints(token="t")
     who = plugin(program, cluster={"server": "https://x"})
@@ -128,21 +147,6 @@ async def test_a_plugin_runs_once_for_all_who_wait(program: Program) -> None:
     assert len(server.asked) == 5
     spec = {"interactive": False, "cluster": {"server": "https://x"}}
     assert program.told() == [{"apiVersion": V1, "kind": "ExecCredential", "spec": spec}]
-
-
-async def test_a_plugin_runs_again_when_its_credential_ends(program: Program) -> None:
-    now = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
-    who = plugin(program, now=lambda: now)
-    program.prints(token="one", expirationTimestamp="2026-01-01T13:00:00Z")
-    assert await who.authorization() == "Bearer one"
-    program.prints(token="two")
-    now += 3600 - credentials.PLUGIN_MARGIN - 1
-    assert await who.authorization() == "Bearer one"
-    now += 1
-    assert await who.authorization() == "Bearer two"
-    now += 1e9
-    assert await who.authorization() == "Bearer two"
-    assert len(program.told()) == 2
 
 
 async def test_a_plugin_runs_again_when_it_is_refused(program: Program) -> None:
@@ -159,9 +163,9 @@ async def test_a_plugin_runs_again_when_it_is_refused(program: Program) -> None:
 async def test_a_plugin_that_fails_when_it_is_refused(program: Program) -> None:
     who = plugin(program)
     program.prints(token="old")
-    await who.authorization()
-    program.output.write_text("nothing")
     async with guarded("Bearer new", who) as (client, _server):
+        await who.authorization()
+        program.output.write_text("nothing")
         with pytest.raises(KubeError, match=r"get /x: .* did not print an ExecCredential"):
             await client.discover("/x")
 
@@ -180,7 +184,7 @@ async def test_the_plugin_of_a_kubeconfig(program: Program, tmp_path: Path) -> N
     put(tmp_path / "kubeconfig", json.dumps(content))
     program.prints(token="t")
     cluster = resolve(ClusterSettings(kubeconfig=str(tmp_path / "kubeconfig")), environment=os.environ)
-    assert await cluster.credentials.authorization() == "Bearer t"
+    assert await given(cluster.credentials) == "Bearer t"
     told = {"server": "https://api.test", "certificate-authority-data": authority, "config": {"audience": "x"}}
     assert program.told()[0]["spec"] == {"interactive": False, "cluster": told}
 
@@ -191,8 +195,8 @@ async def test_a_plugin_that_gives_a_certificate_of_no_use(program: Program, con
     program.prints(
         clientCertificateData=content or pair.cert_chain_pems[0].bytes().decode(), clientKeyData=content or "nonsense"
     )
-    async with guarded("x", plugin(program, tls=ssl.create_default_context())) as (client, _server):
-        with pytest.raises(KubeError, match=r"get /x: the credential plugin .* a client certificate of no use"):
+    async with guarded("x", plugin(program, tls=Tls())) as (client, _server):
+        with pytest.raises(KubeError, match=r"get /x: the credential plugin .* failed: "):
             await client.discover("/x")
 
 
@@ -200,6 +204,13 @@ async def test_a_plugin_that_gives_a_certificate_of_no_use(program: Program, con
     ("output", "message"),
     [
         pytest.param("no json", "did not print an ExecCredential", id="not-json"),
+        pytest.param("[" * 200_000, "did not print an ExecCredential", id="nested"),
+        pytest.param('{"kind": "ExecCredential", "x": ' + "[" * 200_000, "did not print an Exec", id="nested-within"),
+        pytest.param(
+            json.dumps({"kind": "ExecCredential", "apiVersion": V1, "status": {"token": "a\r\nb"}}),
+            "failed: it holds line breaks",
+            id="line-breaks",
+        ),
         pytest.param('{"kind": "ExecCredential", "apiVersion": "v0", "status": {}}', "of v0, not of", id="version"),
         pytest.param(
             json.dumps({"kind": "ExecCredential", "apiVersion": V1, "status": {}}), "neither a token nor", id="nothing"
@@ -209,14 +220,14 @@ async def test_a_plugin_that_gives_a_certificate_of_no_use(program: Program, con
 async def test_a_plugin_that_prints_nonsense(program: Program, output: str, message: str) -> None:
     program.output.write_text(output)
     with pytest.raises(CredentialError, match=message):
-        await plugin(program).authorization()
+        await given(plugin(program))
 
 
 async def test_a_plugin_that_fails(program: Program) -> None:
     program.path.write_text("#!/bin/sh\necho not logged in >&2\nexit 3\n")
     async with guarded("x", plugin(program)) as (client, _server):
         with pytest.raises(
-            KubeError, match=r"get /x: the credential plugin .* ended with code 3: not logged in"
+            KubeError, match=r"get /x: the credential plugin .* failed: code 3: not logged in"
         ) as caught:
             await client.discover("/x")
     assert caught.value.unavailable
@@ -224,11 +235,18 @@ async def test_a_plugin_that_fails(program: Program) -> None:
 
 async def test_a_plugin_that_is_not_there(program: Program) -> None:
     program.path.unlink()
-    with pytest.raises(CredentialError, match=r"cannot be run: .*; get it from the shop"):
-        await plugin(program, hint="get it from the shop").authorization()
+    with pytest.raises(CredentialError, match=r"failed: .* No such file.*; get it from the shop"):
+        await given(plugin(program, hint="get it from the shop"))
 
 
-async def test_a_plugin_that_never_ends(program: Program) -> None:
-    program.path.write_text("#!/bin/sh\nexec sleep 1000\n")
-    with pytest.raises(CredentialError, match=r"did not end within 0\.2 s"):  # a program runs on real time
-        await plugin(program, limit=0.2).authorization()
+@pytest.mark.parametrize("output", ["", ">&2"], ids=["stdout", "stderr"])
+async def test_a_plugin_that_prints_without_end(program: Program, output: str) -> None:
+    program.path.write_text(f"#!/bin/sh\nyes {output}\n")
+    with pytest.raises(CredentialError, match="printed more than 1 MiB"):
+        await given(plugin(program))
+
+
+async def test_a_plugin_whose_arguments_no_program_can_have(program: Program) -> None:
+    who = Plugin([str(program.path), "a\0b"], version=V1, environment=dict(os.environ))
+    with pytest.raises(CredentialError, match="failed: embedded null byte"):
+        await given(who)

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trustme
 
+from csi_provisioner.kube.tls import Tls
 from tests.kube.wire import Asked, always, pool, reply, request, serving, whole
 
 
@@ -25,10 +26,8 @@ def server_side(authority: trustme.CA, name: str = "127.0.0.1", *, asks: bool = 
     return context
 
 
-def client_side(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+def client_side(authority: trustme.CA) -> Tls:
+    return Tls(authority.cert_pem.bytes())
 
 
 async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.CA) -> None:
@@ -48,13 +47,13 @@ async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.C
 @pytest.mark.parametrize(
     ("name", "trusted", "server_name", "message"),
     [
-        pytest.param("127.0.0.1", False, None, "unable to get local issuer", id="unknown-authority"),
-        pytest.param("elsewhere.test", True, None, "not valid for '127.0.0.1'", id="another-name"),
+        pytest.param("127.0.0.1", False, "", "unable to get local issuer", id="unknown-authority"),
+        pytest.param("elsewhere.test", True, "", "not valid for '127.0.0.1'", id="another-name"),
         pytest.param("elsewhere.test", True, "third.test", "not valid for 'third.test'", id="another-given-name"),
     ],
 )
 async def test_a_server_that_is_not_trusted(
-    authority: trustme.CA, name: str, trusted: bool, server_name: str | None, message: str
+    authority: trustme.CA, name: str, trusted: bool, server_name: str, message: str
 ) -> None:
     client = client_side(authority if trusted else trustme.CA())
     async with (
@@ -83,7 +82,8 @@ async def test_the_server_may_ask_who_we_are(authority: trustme.CA) -> None:
         # with TLS 1.3 the client learns of the refusal only when it reads
         with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)):
             await transport.handle_async_request(request())
-        authority.issue_cert("me@example.test").configure_cert(client)
+        pair = authority.issue_cert("me@example.test")
+        client.present(pair.cert_chain_pems[0].bytes(), pair.private_key_pem.bytes())
         assert (await transport.handle_async_request(request())).status_code == 200
 
 
