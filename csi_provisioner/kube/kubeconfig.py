@@ -5,10 +5,18 @@ is a ConfigError that names the file and the place.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
+import yaml
+
+# Far more than a kubeconfig has, and far less than what exhausts the stack of libyaml's loader
+DEEPEST = 100
+NULL, TIMESTAMP = "tag:yaml.org,2002:null", "tag:yaml.org,2002:timestamp"
+# Entries that are not text: switches, and what is handed on to a plugin as it is
+TYPED = ("insecure-skip-tls-verify", "provideClusterInfo", "extension")
 
 
 class ConfigError(Exception):
@@ -94,11 +102,11 @@ N = TypeVar("N", bound=Named)
 def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
     """Cluster, user and namespace of the file's current context."""
     try:
-        file = msgspec.convert(without_nulls(msgspec.yaml.decode(path.read_bytes())), File)
+        file = msgspec.convert(_parsed(path.read_bytes()), File)
     except OSError as error:
         raise ConfigError(f"cannot read the kubeconfig {path}: {error.strerror or error}") from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"the kubeconfig {path} cannot be understood: {error}") from error
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"the kubeconfig {path} cannot be understood: {_without_text(error)}") from error
     if not file.current_context:
         raise ConfigError(f"the kubeconfig {path} has no current-context")
     context = chosen(file.contexts, file.current_context, "context", path).context
@@ -107,14 +115,46 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
     return cluster, user, context.namespace or "default"
 
 
-def without_nulls(value: object) -> object:
-    """`namespace:` with nothing behind it is as good as left out."""
-    match value:
-        case dict():
-            return {name: without_nulls(of) for name, of in value.items() if of is not None}
-        case list():
-            return [without_nulls(of) for of in value]
-    return value
+class TextLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Every scalar is its text, whatever YAML 1.1 sees in it (dates, numbers, `no`), but for the few entries that are
+    not text; what has no value is as good as left out."""
+
+    yaml_constructors: ClassVar = {NULL: lambda _loader, _node: None}
+    yaml_implicit_resolvers: ClassVar = {
+        first: [resolver for resolver in resolvers if resolver[0] != TIMESTAMP]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, object]:
+        self.flatten_mapping(node)
+        return {
+            str(key.value): _typed(key.value, value) if key.value in TYPED else self.construct_object(value)
+            for key, value in node.value
+            if value.tag != NULL
+        }
+
+
+def _typed(entry: str, node: yaml.Node) -> object:
+    try:
+        return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+    except Exception as error:  # of many kinds: a value that its tag does not fit
+        raise ValueError(f"the value of {entry} is not what its tag says") from error
+
+
+def _parsed(text: bytes) -> object:
+    """The first document."""
+    start, end = yaml.CollectionStartEvent, yaml.CollectionEndEvent
+    depths = accumulate(isinstance(event, start) - isinstance(event, end) for event in yaml.parse(text, TextLoader))
+    if any(depth > DEEPEST for depth in depths):
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return next(yaml.load_all(text, TextLoader), None)
+
+
+def _without_text(error: Exception) -> str:
+    """YAML's errors may quote the line, and with it a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return str(error)
 
 
 def chosen(entries: Sequence[N] | None, name: str, what: str, path: Path) -> N:
