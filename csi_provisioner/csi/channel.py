@@ -222,6 +222,7 @@ class _Connection(H2Protocol, AbstractHandler):
         self._h2 = _Http2(config=_HTTP2)
         self._h2.initiate_connection()
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(0)  # what may begin goes to the kernel at once, or is asked about again
         self.connection = Connection(self._h2, self._transport, config=self.config)
         self.connection.flush()
         self.processor = EventsProcessor(self, self.connection)
@@ -299,15 +300,9 @@ class _Beginning:
         self._begin = begin
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("send_headers", "send_data"):
+            self._begin()
         return getattr(self._h2, name)
-
-    def send_headers(self, *arguments: Any, **options: Any) -> None:
-        self._begin()
-        self._h2.send_headers(*arguments, **options)
-
-    def send_data(self, *arguments: Any, **options: Any) -> None:
-        self._begin()
-        self._h2.send_data(*arguments, **options)
 
 
 class _Stream(Stream):

@@ -7,6 +7,7 @@ pool that decides about that is `transport`. Broken bytes and streams leave here
 import select
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import httptools
 import httpx2
@@ -22,29 +23,22 @@ class Unanswered(httpx2.RemoteProtocolError):
     """The connection ended before the first byte of an answer."""
 
 
-class Wire(trio.abc.Stream):
-    """The socket, below TLS: from `begin` to the bytes that it is about there is no checkpoint here."""
+class Wire:
+    """The socket's stream, below TLS: from `begin` to the bytes that it is about there is no checkpoint here."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self.socket = stream.socket
         self.begin: Callable[[], None] | None = None
         """Asked once, by the next bytes; they are not sent if it raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         begin, self.begin = self.begin, None
         if begin is not None:
             begin()
         await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 class TlsError(httpx2.ConnectError):

@@ -9,7 +9,7 @@ that it is sent; what it raises keeps it from being sent. Why not httpx2's own t
 
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import httpx2
 import trio
@@ -172,7 +172,7 @@ class Transport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(f"cannot connect to {peer}: {reason(error)}") from error
         notice_silence(transport)
         wire = Wire(transport)
-        stream: trio.abc.Stream = wire
+        stream: trio.abc.Stream = cast(trio.SocketStream, wire)
         try:
             if self._proxy is not None:
                 if self._proxy.scheme == "https":

@@ -23,20 +23,17 @@ UNDO_TRIES = 5
 # The driver is told the deadline, rounded, and may answer just before it: with so many seconds left it is over.
 TOO_LATE = 0.01
 
-Shield = Callable[[float], AbstractAsyncContextManager[trio.CancelScope]]
-"""So many seconds, also when what surrounds it is cancelled; then as many as are left (design.md 3, rule 9)."""
+Shield = Callable[[], AbstractAsyncContextManager[trio.CancelScope]]
+"""Has its deadline, a nearer one once what surrounds it is cancelled, and goes on until then (design.md 3, rule 9)."""
 
 
 class Creator:
-    """`undo_limit`: seconds for all tries of an undo together, which runs in a `shield`."""
+    """`shield` bounds all tries of an undo together."""
 
-    def __init__(
-        self, driver: Driver, orphans: Orphans, *, migratable: bool, undo_limit: float, shield: Shield
-    ) -> None:
+    def __init__(self, driver: Driver, orphans: Orphans, *, migratable: bool, shield: Shield) -> None:
         self._driver = driver
         self._orphans = orphans
         self._migratable = migratable
-        self._undo_limit = undo_limit
         self._shield = shield
 
     async def create(self, plan: Plan) -> Made:
@@ -58,7 +55,7 @@ class Creator:
         error: CallError | None = None
         started = trio.current_time()
         # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
-        async with self._shield(self._undo_limit) as scope:
+        async with self._shield() as scope:
             for _ in range(UNDO_TRIES):
                 try:
                     await self._driver.delete_volume(request, migrated=self._migrated(plan))

@@ -1,9 +1,11 @@
 """What a process that leads no longer has only in its memory: said, since no later one will know of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
+from csi_provisioner.migration.translate import TranslationError, volume_to_csi
 from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolumeClaim
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
@@ -18,7 +20,10 @@ def report(
     """`claims` is None where it is not known which ones are gone."""
     for volume in memory.unsaved.values():
         claim = volume.spec.claimRef or ObjectReference()
-        volume_id = volume.spec.csi.volumeHandle if volume.spec.csi else ""
+        source = volume.spec.csi
+        with suppress(TranslationError):  # a driver's id that cannot be read back; the volume's name is told
+            source = source or volume_to_csi(volume).spec.csi
+        volume_id = source.volumeHandle if source else ""
         if claims is not None and claims.by_uid(claim.uid) is None:
             orphans.suspect(
                 volume_id=volume_id,

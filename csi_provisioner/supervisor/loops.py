@@ -7,6 +7,7 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 
 import trio
@@ -281,8 +282,7 @@ class Life:
                 parts.driver,
                 parts.orphans,
                 migratable=self._facts.in_tree_name is not None,
-                undo_limit=parts.settings.csi.timeout,
-                shield=parts.end.shield,
+                shield=partial(parts.end.shield, parts.settings.csi.timeout),
             ),
             saver=saver,
             memory=memory,

@@ -149,6 +149,27 @@ async def test_one_that_no_later_process_can_know_is_a_suspect(site: Installatio
     assert (line.keys["volumeID"], line.keys["claim"]) == (volume.id, f"{NAMESPACE}/made")
 
 
+async def test_a_migrated_volume_is_told_with_the_driver_s_id(site: Installation) -> None:
+    site.kill_driver()
+    await site.rest(0.1)
+    await site.serve(replace(site.config, name="ebs.csi.aws.com"))
+    old = {"metadata": {"name": "old"}, "provisioner": "kubernetes.io/aws-ebs", "volumeBindingMode": "Immediate"}
+    site.objects.create("StorageClass", old)
+    site.claim("moved", "old")
+    told = {
+        "volume.kubernetes.io/storage-provisioner": "ebs.csi.aws.com",
+        "pv.kubernetes.io/migrated-to": "ebs.csi.aws.com",
+    }
+    site.edit(CLAIM, "moved", lambda claim: claim["metadata"].setdefault("annotations", {}).update(told))
+    site.refuse("create", VOLUME)
+    await site.start(shutdown_grace=1.0)
+    await site.until(lambda: site.logged("Could not save the PersistentVolume"))
+    await site.stop()
+    [volume] = site.driver.state.volumes.values()
+    [line] = site.logged(UNSAVED)
+    assert line.keys["volumeID"] == volume.id
+
+
 async def test_a_driver_that_came_back_changed_does_not_lose_what_is_unsaved(site: Installation) -> None:
     """The stop comes while the caches of the next life cannot be read."""
     await _unsaved(site)
