@@ -24,6 +24,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from csi_provisioner.kube.errors import UNDECODABLE
 from csi_provisioner.kube.tls import FILE_AGE, Replaced, Tls
 from csi_provisioner.logs import log
 
@@ -217,7 +218,7 @@ class Plugin:
     def _take(self, printed: bytes) -> None:
         try:
             answer = msgspec.json.decode(printed, type=_PluginAnswer)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise ValueError(f"it did not print an ExecCredential: {error}") from error
         if (answer.kind, answer.apiVersion) != ("ExecCredential", self.version):
             kind, version = answer.kind[:100], answer.apiVersion[:100]

@@ -91,6 +91,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._context: ssl.SSLContext | None = None
         self._server_name = server_name or host
         self._proxy = proxy
+        self._proxy_tls = Tls() if proxy is not None and proxy.scheme == "https" else None
         self._most_kept = requests
         self._requests = trio.Semaphore(requests)
         self._streams = trio.Semaphore(streams)
@@ -175,8 +176,8 @@ class Transport(httpx2.AsyncBaseTransport):
         stream: trio.abc.Stream = cast(trio.SocketStream, wire)
         try:
             if self._proxy is not None:
-                if self._proxy.scheme == "https":
-                    stream = await Tls().secured(stream, host, peer)
+                if self._proxy_tls is not None:
+                    stream = await self._proxy_tls.secured(stream, host, peer)
                 await self._tunnel(self._proxy, Connection(stream, wire))
             if self._tls is not None:
                 stream = await self._tls.secured(stream, self._server_name, "{} port {}".format(*self._address))
