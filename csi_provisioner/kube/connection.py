@@ -22,6 +22,8 @@ LONGEST_HEAD = 64 << 10
 class Unanswered(httpx2.RemoteProtocolError):
     """The connection ended before the first byte of an answer."""
 
+    kind = "Unavailable"
+
 
 class Wire:
     """The socket's stream, below TLS: from `begin` to the bytes that it is about there is no checkpoint here."""
@@ -42,7 +44,7 @@ class Wire:
 
 
 class TlsError(httpx2.ConnectError):
-    """`kind` is the word that advice goes by."""
+    """`kind` is the word that advice goes by, here and above."""
 
     def __init__(self, text: str, kind: str) -> None:
         super().__init__(text)
@@ -141,7 +143,10 @@ class Connection:
         """The server has closed: the end of an answer without a length, otherwise a broken one."""
         self.kept = False
         if self.silent:
-            raise Unanswered("the server closed the connection without an answer")
+            error = Unanswered("the server closed the connection without an answer")
+            if isinstance(self.stream, Wire):
+                error.kind = "Closed"
+            raise error
         lengths = (b"content-length", b"transfer-encoding")
         if not self.status or any(name.lower() in lengths for name, _ in self.headers):
             raise httpx2.RemoteProtocolError("the server closed the connection within its answer")

@@ -82,6 +82,7 @@ ADVICE = {
     "WrongName": "the server's certificate is for another name: tls-server-name of the kubeconfig can say which",
     "Expired": "look at the dates of the server's certificate, and at the clocks of both machines",
     "NoTLS": "there is no TLS at this port: is it another port, or is the server's URL to begin with http://?",
+    "Closed": "is the API server up, and is http:// right? One that wants TLS may close the connection without a word",
     "WantsTLS": "the server wants TLS at this port: its URL is to begin with https://",
 }
 

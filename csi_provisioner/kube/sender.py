@@ -14,7 +14,6 @@ from urllib.parse import quote, urlencode
 import httpx2
 import trio
 
-from csi_provisioner.kube.connection import TlsError
 from csi_provisioner.kube.credentials import CredentialError, Credentials
 from csi_provisioner.kube.errors import KubeError, from_status
 
@@ -153,10 +152,8 @@ def mapped() -> Iterator[None]:
     """What goes wrong without an answer, as the KubeError it is to everybody above."""
     try:
         yield
-    except TlsError as error:
-        raise KubeError(0, error.kind, str(error)) from error
     except httpx2.TransportError as error:
-        reason = "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable"
+        reason = getattr(error, "kind", "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable")
         raise KubeError(0, reason, str(error)) from error
     except CredentialError as error:
         raise KubeError(0, "Credentials", str(error)) from error
