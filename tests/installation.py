@@ -41,6 +41,7 @@ class Line:
     level: str
     message: str
     keys: dict[str, Any]
+    traceback: bool
 
 
 class Installation:
@@ -117,7 +118,9 @@ class Installation:
 
     def _read(self, message: Any) -> None:
         record = message.record
-        self.lines.append(Line(record["level"].name, record["message"], record["extra"].get("keys", {})))
+        self.lines.append(
+            Line(record["level"].name, record["message"], record["extra"].get("keys", {}), bool(record["exception"]))
+        )
 
     def logged(self, text: str) -> list[Line]:
         """Lines whose message has the text, or the error that they tell of."""

@@ -240,6 +240,10 @@ class LeaderElector:
                 ours = await attempt()
             except KubeError as error:
                 self._report(error)
+            except Exception as error:  # a defect: the try has failed, and the next one looks before it writes
+                self._known = None
+                if self._is_news((0, repr(error))):
+                    log.exception("Unexpected error in the election, trying on", lease=self._name)
             else:
                 self._trouble = None
                 return ours
@@ -323,6 +327,8 @@ class LeaderElector:
                     log.v(4, "The lease has changed meanwhile, looking again", lease=self._name)
             except KubeError as error:
                 log.warning("The lease could not be given back, others wait it out", err=str(error))
+            except Exception:
+                log.exception("Unexpected error, the lease is not given back", lease=self._name)
         if scope.cancelled_caught:
             log.warning("The lease could not be given back in time, others wait it out", lease=self._name)
 
@@ -351,13 +357,15 @@ class LeaderElector:
     # ---- what people are told
 
     def _report(self, error: KubeError) -> None:
-        trouble = (error.code, error.reason)
-        if trouble == self._trouble:
+        if not self._is_news((error.code, error.reason)):
             log.v(3, "The election still has trouble", err=str(error))
             return
-        self._trouble = trouble
         lease = f"{self._namespace}/{self._name}"
         log.error("The election has trouble, trying on", lease=lease, err=str(error), advice=self._advice(error))
+
+    def _is_news(self, trouble: tuple[int, str]) -> bool:
+        before, self._trouble = self._trouble, trouble
+        return trouble != before
 
     def _advice(self, error: KubeError) -> str:
         match error.code:

@@ -107,6 +107,7 @@ class EventRecorder:
         self._idle_writers = trio.lowlevel.ParkingLot()
         self._watchers = trio.lowlevel.ParkingLot()
         self._refusal_told = False
+        self._defects: set[type[Exception]] = set()
 
     def record(
         self,
@@ -220,6 +221,9 @@ class EventRecorder:
                         return
                     pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self._random()), floor(error))
                     log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
+                except Exception as error:
+                    self._defect(line, error)
+                    return
                 else:
                     return
         log.v(2, "Event dropped, the API server is busy", object=line.about.name, reason=series.reason)
@@ -243,6 +247,14 @@ class EventRecorder:
             if not error.already_exists:  # else an earlier try got through
                 raise
         series.created = True
+
+    def _defect(self, line: _Line, error: Exception) -> None:
+        """It costs this event, and of its kind one line: the next event may well meet it too."""
+        if type(error) in self._defects:
+            log.v(3, "Unexpected error again, event dropped", object=line.about.name, err=repr(error))
+            return
+        self._defects.add(type(error))
+        log.exception("Unexpected error, event dropped", object=line.about.name)
 
     def _refused(self, line: _Line, error: KubeError) -> None:
         """Nobody waits for an event: a namespace on its way out, or a right we do not have, costs one line of log."""

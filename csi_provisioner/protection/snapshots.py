@@ -50,6 +50,8 @@ async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> No
             pause = max(interval, floor(error))
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
             log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
+        except Exception:
+            log.exception("Unexpected error, the next sweep for orphaned finalizers tries again")
         await trio.sleep(pause)
 
 

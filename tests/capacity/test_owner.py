@@ -8,8 +8,11 @@ import pytest
 from csi_provisioner.capacity import owner
 from csi_provisioner.capacity.owner import OwnerError
 from csi_provisioner.kube.client import KubeClient, connect, resolve
+from csi_provisioner.settings import ClusterSettings
 from sandbox.driver import Config
+from tests.bad_answers import BAD, Bad
 from tests.embedded import VIRTUAL, Cluster
+from tests.faults.spoiler import spoiler
 
 SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "p", "uid": "2-2", "controller": True}
 REPLICAS = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "p-77", "uid": "3-3", "controller": True}
@@ -117,3 +120,15 @@ async def test_capacity_3_missing_on_the_way(cluster: Cluster, kube: KubeClient)
     pod(cluster, REPLICAS)
     with pytest.raises(OwnerError, match="cannot look up ReplicaSet ns1/p-77"):
         await owner.find(kube, "ns1", "p-0", 2)
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("asked", ["get pods", "discover /apis/apps/v1", "get replicasets"])
+async def test_a_bad_answer_on_the_way_is_an_error(cluster: Cluster, asked: str, bad: Bad) -> None:
+    pod(cluster, REPLICAS)
+    replica_set(cluster, DEPLOYMENT)
+    async with spoiler(cluster.server.port, lambda what: bad.raw if what == asked else None) as between:
+        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{between.port}")), user_agent="test")
+        with pytest.raises(OwnerError):
+            await owner.find(client, "ns1", "p-0", 2)
+        await client.aclose()

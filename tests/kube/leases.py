@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import trio
@@ -100,7 +101,9 @@ Start = Callable[..., Awaitable[Candidate]]
 async def candidates(api: LeaseApi, end: End | None = None) -> AsyncIterator[tuple[Start, Server]]:
     async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
 
-        async def start(identity: str, **settings: Any) -> Candidate:
+        async def start(
+            identity: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: Any
+        ) -> Candidate:
             cluster = resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}"))
             may_begin = end.may_begin if end is not None else lambda: True
             client = await connect(cluster, user_agent="test/1", may_begin=may_begin)
@@ -113,6 +116,7 @@ async def candidates(api: LeaseApi, end: End | None = None) -> AsyncIterator[tup
                     namespace="ns",
                     identity=identity,
                     metrics=Metrics(),
+                    now=now,
                     random=lambda: 0.5,
                     end=end,
                 )

@@ -1,5 +1,7 @@
 """Leader election: its decisions as tables, its loop on the wire and on virtual time (process.md 6 and 10.2)."""
 
+from datetime import UTC, datetime
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -168,6 +170,32 @@ async def test_a_short_trouble_is_survived(api: LeaseApi) -> None:
         api.fault = "lost"
         await trio.sleep(60)
         assert (len(a.leads), a.ended, a.lost) == (1, [], None)
+
+
+async def test_a_renewal_that_meets_a_defect_is_a_failed_try(api: LeaseApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as a clock that cannot be written down: one line, and the lease is kept once the next try works."""
+    broken = 0
+
+    def now() -> datetime:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise OverflowError("year 10000 is out of range")
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    async with candidates(api) as (start, _):
+        a = await start("a", now=now)
+        await trio.sleep(12)
+        broken = 4
+        await trio.sleep(60)
+        assert (len(a.leads), a.ended, a.lost) == (1, [], None)
+        a.stop.set()
+        broken = 1
+        await trio.sleep(1)
+        assert len(a.ended) == 1
+    said = capsys.readouterr().err
+    assert said.count("OverflowError: year 10000") == 2, "once while it renewed, once as it gave the lease back"
+    assert "Unexpected error in the election, trying on" in said
 
 
 @pytest.mark.parametrize(

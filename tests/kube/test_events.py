@@ -80,10 +80,12 @@ def api() -> EventApi:
 
 
 @asynccontextmanager
-async def recording(api: EventApi, busy: Callable[[], bool] = lambda: False) -> AsyncIterator[EventRecorder]:
+async def recording(
+    api: EventApi, busy: Callable[[], bool] = lambda: False, now: Callable[[], int] = lambda: TEN_O_CLOCK
+) -> AsyncIterator[EventRecorder]:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
         client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
-        recorder = EventRecorder(client, "d_host_1", busy=busy, now=lambda: TEN_O_CLOCK, random=lambda: 0.5)
+        recorder = EventRecorder(client, "d_host_1", busy=busy, now=now, random=lambda: 0.5)
         await nursery.start(recorder.run)
         yield recorder
         nursery.cancel_scope.cancel()
@@ -273,6 +275,20 @@ async def test_a_server_that_does_not_answer_holds_an_event_for_a_while_only(api
         recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
         await recorder.wait_written()
         assert trio.current_time() - begun == pytest.approx(events.LONGEST_TRY)
+
+
+async def test_a_defect_costs_its_event_and_one_line(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here a clock that no date can say."""
+    clock = 10**40
+    async with recording(api, now=lambda: clock) as recorder:
+        for name in "abc":
+            recorder.record(claim(name, 1), "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    async with recording(api) as recorder:
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    assert api.writes == ["new Provisioning x1"]
+    assert capsys.readouterr().err.count("Unexpected error, event dropped") == 1
 
 
 async def test_missing_permission_is_told_once(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
-from csi_provisioner.settings import Gates, ProvisioningSettings, RetrySettings
+from csi_provisioner.kube.client import connect, resolve
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.protection.snapshots import sweep_forever
+from csi_provisioner.settings import ClusterSettings, Gates, ProvisioningSettings, RetrySettings
 from sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.installation import CLAIM, CLASS, NAMESPACE, SECRET, SNAPSHOT, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
@@ -236,3 +240,20 @@ async def test_12_3_more_than_one_page(site: Installation) -> None:
         )
     await site.start()
     await site.until(lambda: not any(_held(site, f"snap-{number}") for number in range(520)), limit=5)
+
+
+async def test_a_defect_costs_one_sweep(site: Installation) -> None:
+    _left(site, "snap")
+    defects = [ZeroDivisionError()]
+
+    def claims() -> list[PersistentVolumeClaim]:
+        if defects:
+            raise defects.pop()
+        return []
+
+    kube = await connect(resolve(ClusterSettings(master=site.cluster.server.url)), user_agent="test")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep_forever, kube, claims, 10.0)
+        await site.until(lambda: not _held(site, "snap"), limit=11)
+        nursery.cancel_scope.cancel()
+    await kube.aclose()
