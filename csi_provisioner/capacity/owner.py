@@ -3,6 +3,7 @@
 Looked up once. Kinds on the way are not known beforehand: discovery tells their plurals.
 """
 
+from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference
 
@@ -28,8 +29,8 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
             owner = _controller(found, owner)
     except KubeError as error:
         lost = error.not_found and owner.kind == "Pod"
-        advice = "; NAMESPACE and POD_NAME have to name this process's pod" if lost else ""
-        raise OwnerError(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{advice}") from error
+        what = f"; {advice(error)}" if lost else ""
+        raise OwnerError(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{what}") from error
     return owner
 
 

@@ -32,6 +32,7 @@ from csi_provisioner import __version__
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.csi.redaction import redact, scrubbed
+from csi_provisioner.csi.socket import told
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
 
@@ -87,7 +88,7 @@ class Channel(AsyncContextManagerMixin):
         metrics: CallMetrics,
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.trouble = ""
+        self._told = self.trouble = ""
         """What keeps us from being connected, for people."""
         self._path = path
         self._on_lost = on_lost
@@ -151,15 +152,15 @@ class Channel(AsyncContextManagerMixin):
         try:
             await self._connect()
         except OSError as error:
-            self.trouble = error.strerror or str(error)
-            log.v(5, "No connection to the CSI driver yet", address=self._path, err=self.trouble)
+            self.trouble = self._told = told(self._path, error, self._told)
             return False
+        self._told = ""
         return True
 
     async def _log_connecting(self) -> None:
         while True:
             await trio.sleep(STILL_CONNECTING)
-            log.warning("Still connecting to the CSI driver", address=self._path, err=self.trouble)
+            log.warning("Still connecting to the CSI driver", err=self.trouble)
 
     async def _ask(
         self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float
@@ -188,7 +189,7 @@ class Channel(AsyncContextManagerMixin):
             connection = _Connection(self._loop, self._lost)
             try:
                 await self._loop.run_aio_coroutine(self._loop.create_unix_connection(lambda: connection, self._path))
-                self.trouble = "it takes connections but says nothing"
+                self.trouble = f"socket {self._path}: it takes connections but says nothing"
                 await connection.settled.wait()
             except BaseException:
                 connection.close_quietly()

@@ -12,6 +12,7 @@ from typing import TypeVar
 import betterproto2
 import trio
 
+from csi_provisioner.advice import advice
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.errors import CallError, StartError, WrongDriverError
 from csi_provisioner.logs import log
@@ -35,10 +36,9 @@ class Driver:
         with trio.move_on_after(limit) as scope:
             await self._channel.wait_connected()
         if scope.cancelled_caught:
+            trouble = self._channel.trouble
             raise StartError(
-                f"deadline exceeded: no CSI driver answered on {self._settings.address} within {limit:g} s "
-                f"({self._channel.trouble}); is the driver's container "
-                "running, and its socket mounted here at the path of --csi-address and open to this user?",
+                f"deadline exceeded: no CSI driver answered within {limit:g} s: {trouble}; {advice(trouble)}",
                 exit_code=1,
             )
 

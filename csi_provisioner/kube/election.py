@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 import trio
 
+from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
-from csi_provisioner.kube.errors import KubeError, advice
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
@@ -361,25 +362,13 @@ class LeaderElector:
             log.v(3, "The election still has trouble", err=str(error))
             return
         lease = f"{self._namespace}/{self._name}"
-        log.error("The election has trouble, trying on", lease=lease, err=str(error), advice=self._advice(error))
+        right = f"get, create and update on leases of API group coordination.k8s.io in namespace {self._namespace}"
+        what = advice(error, right=right, namespace=self._namespace)
+        log.error("The election has trouble, trying on", lease=lease, err=error, advice=what)
 
     def _is_news(self, trouble: tuple[int, str]) -> bool:
         before, self._trouble = self._trouble, trouble
         return trouble != before
-
-    def _advice(self, error: KubeError) -> str:
-        match error.code:
-            case 403:
-                return (
-                    "grant get, create and update on leases of API group coordination.k8s.io in namespace "
-                    f"{self._namespace} to the service account of this process"
-                )
-            case 404:
-                return (
-                    f"is there a namespace {self._namespace}? It is --leader-election-namespace, else that of the pod"
-                )
-            case _:
-                return advice(error)
 
     def _tell(self, what: str) -> None:
         if self._events is not None and self._known is not None:

@@ -5,6 +5,8 @@ An answer's status is mapped here, the transport's exceptions in `sender`, the d
 
 import msgspec
 
+from csi_provisioner.advice import advice as advice
+from csi_provisioner.advice import kustomization
 from csi_provisioner.model.outcome import Retry
 
 # Bodies of proxies and load balancers are whole pages; a line of one is enough to know it
@@ -77,23 +79,6 @@ class KubeError(Exception):
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
 
 
-ADVICE = {
-    "Untrusted": "is the certificate authority that we trust, named in the error, the one of this cluster?",
-    "WrongName": "the server's certificate is for another name: tls-server-name of the kubeconfig can say which",
-    "Expired": "look at the dates of the server's certificate, and at the clocks of both machines",
-    "NoTLS": "there is no TLS at this port: is it another port, or is the server's URL to begin with http://?",
-    "Closed": "is the API server up, and is http:// right? One that wants TLS may close the connection without a word",
-    "WantsTLS": "the server wants TLS at this port: its URL is to begin with https://",
-}
-
-
-def advice(error: KubeError) -> str:
-    """What to look at when nothing can be asked of the server at all."""
-    if error.unauthorized:
-        return "check the credentials: the service account's token, or the user of the kubeconfig"
-    return ADVICE.get(error.reason, "is the API server up and reachable?")
-
-
 def floor(error: BaseException | None) -> float:
     """Seconds that the server wants to be left alone, also where `error` is what was made of its answer."""
     while error is not None and not isinstance(error, KubeError):
@@ -110,6 +95,7 @@ class _Cause(msgspec.Struct, gc=False):
 
 
 class _Details(msgspec.Struct, gc=False):
+    group: str = ""
     kind: str = ""
     name: str = ""
     causes: list[_Cause] | None = None
@@ -142,4 +128,7 @@ def from_status(body: bytes, code: int = 0, retry_after: float | None = None) ->
     code = code or status.code
     missing = (details.kind, details.name) if code == 404 and status.reason == "NotFound" and details.name else None
     text, reason = status.message[:LONGEST_MESSAGE], status.reason[:LONGEST_TEXT]
+    folder = kustomization(details.group, details.kind)
+    if code == 403 and folder and " cannot " in text:  # not what a quota or a webhook does not want
+        text += f"; kustomize/{folder} grants it"
     return KubeError(code, reason, text, retry_after=retry_after, causes=causes, missing=missing)

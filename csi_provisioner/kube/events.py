@@ -21,6 +21,7 @@ import msgspec
 import trio
 from lightkube.core.resource import Resource, api_info
 
+from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.errors import KubeError, floor
 from csi_provisioner.logs import escaped, log
@@ -264,7 +265,7 @@ class EventRecorder:
             log.error(
                 "Events cannot be written, going on without",
                 err=str(error),
-                advice="grant create and patch on events of the core API group to the service account of this process",
+                advice=advice(error, right="create and patch on events of the core API group"),
             )
         else:
             log.v(4, "Event dropped", object=line.about.name, err=str(error))

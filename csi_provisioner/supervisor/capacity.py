@@ -29,6 +29,9 @@ from csi_provisioner.work.backoff import Backoff
 from .caches import Stores
 from .ending import ExitError
 
+# What no API server takes
+INVALID_NAME = "#%123-invalid-name"
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -81,7 +84,7 @@ async def _publication(
 
 async def _probe(kube: KubeClient, namespace: str) -> None:
     """Has the cluster the kind, and may we make such objects there? Asked with one that no server takes."""
-    invalid = CSIStorageCapacity(ObjectMeta(name="#%123-invalid-name", namespace=namespace))
+    invalid = CSIStorageCapacity(ObjectMeta(name=INVALID_NAME, namespace=namespace))
     try:
         await kube.create(CSIStorageCapacity, invalid, namespace)
     except KubeError as error:
@@ -89,7 +92,7 @@ async def _probe(kube: KubeClient, namespace: str) -> None:
             return
         raise _fatal(
             f"--enable-capacity: cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in "
-            f"namespace {namespace}: {error}"
+            f"namespace {namespace}: {str(error).replace(INVALID_NAME, '(any)')}"
         ) from error
     raise _fatal(
         f"--enable-capacity: the API server took an invalid CSIStorageCapacity object in namespace {namespace}"

@@ -83,7 +83,7 @@ class Api:
             if fault is not None and fault.page:
                 answer = Answer(fault.code, fault.page.encode())
             elif fault is not None and fault.code:
-                answer = _refusal(fault.error(where.kind.plural, where.name))
+                answer = _refusal(fault.error(where.kind.plural, where.kind.group, where.name))
             elif call.verb == "watch":
                 watch = self._watch(call, where, request)
                 call.code = 200

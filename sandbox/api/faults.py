@@ -60,10 +60,11 @@ class Fault:
             )
         )
 
-    def error(self, plural: str, name: str) -> ApiError:
-        """What the API server itself says; it names what it does not have."""
+    def error(self, plural: str, group: str, name: str) -> ApiError:
+        """What the API server itself says; it names what it does not have, or does not give."""
         reason = _REASONS.get(self.code, "Unknown")
-        details = {"kind": plural, "name": name} if self.code == 404 and name else {}
+        named = (self.code == 404 and name) or self.code == 403
+        details = {"kind": plural, "group": group, "name": name} if named else {}
         return ApiError(self.code, reason, self.message, details=details, retry_after=self.retry_after)
 
 

@@ -74,6 +74,24 @@ async def test_capacity_2_6_objects_that_cannot_be_made_end_the_process(
     error = capsys.readouterr().err
     assert "cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in namespace ns1" in error
     assert "no way" in error
+    assert "invalid-name" not in error
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "plural", "group"),
+    [("get", "Pod", "pods", ""), ("create", KIND, "csistoragecapacities", "storage.k8s.io")],
+    ids=["owner", "objects"],
+)
+async def test_a_missing_right_names_the_kustomization(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], verb: str, kind: str, plural: str, group: str
+) -> None:
+    await cluster.driver(CONFIG)
+    pod(cluster)
+    said = f'{plural} is forbidden: User "u" cannot {verb} resource "{plural}" in API group "{group}"'
+    cluster.server.faults.add(Fault(verb=verb, kind=kind, code=403, message=said, times=None))
+    capacity = replace(SETTINGS, ownerref_level=1, pod_name="p-0")
+    assert await supervisor.run(cluster.settings(CONFIG, capacity=capacity), stop=trio.Event()) == 255
+    assert "kustomize/capacity grants it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,26 @@ async def test_messages_say_what_was_tried_on_what_and_what_was_answered(site: I
     assert told.removeprefix("claim default/data: ") in text
 
 
+async def test_a_forbidden_secret_names_the_kustomization(site: Installation) -> None:
+    said = (
+        'secrets "login" is forbidden: User "u" cannot get resource "secrets" in API group "" in the namespace "vault"'
+    )
+    site.refuse("get", "Secret", 403, message=said)
+    site.claim(**_no_secret(site))
+    await site.start()
+    assert (
+        f"{said}; kustomize/secrets grants it (403 Forbidden)"
+        in (await site.event("data", "ProvisioningFailed"))["message"]
+    )
+
+
+async def test_a_webhook_that_forbids_is_no_missing_right(site: Installation) -> None:
+    site.refuse("get", "Secret", 403, message='admission webhook "w" denied the request: not on Sundays')
+    site.claim(**_no_secret(site))
+    await site.start()
+    assert "kustomize" not in (await site.event("data", "ProvisioningFailed"))["message"]
+
+
 async def test_messages_of_a_conflict_carry_no_versions(site: Installation) -> None:
     site.storage_class()
     site.snapshot("snap")

@@ -1,0 +1,99 @@
+"""What people are told to look at: one table of causes, each with its advice and the test that it is this one.
+
+The test is a regular expression that the error's text holds; the first row that fits is taken. A text may need facts
+that only the one who asks knows.
+"""
+
+import re
+from typing import NamedTuple
+
+KUSTOMIZATIONS = {
+    "base": "persistentvolumes persistentvolumeclaims events nodes leases.coordination.k8s.io "
+    "storageclasses.storage.k8s.io csinodes.storage.k8s.io volumeattachments.storage.k8s.io "
+    "volumeattributesclasses.storage.k8s.io volumesnapshots.snapshot.storage.k8s.io "
+    "volumesnapshotcontents.snapshot.storage.k8s.io",
+    "capacity": "csistoragecapacities.storage.k8s.io pods replicasets.apps",
+    "reference-grants": "referencegrants.gateway.networking.k8s.io",
+    "secrets": "secrets",
+}
+"""Folders of `kustomize/`, and the kinds on which each grants rights."""
+
+
+class Row(NamedTuple):
+    cause: str
+    text: str
+    test: str
+
+
+def _status(code: int) -> str:
+    """How the text of an error ends that was answered so."""
+    return rf"\b{code}( \w+)?\)?$"
+
+
+TABLE = (
+    Row("missing right", "grant {right} to the service account of this process", _status(403)),
+    Row(
+        "missing namespace",
+        "is there a namespace {namespace}? It is --leader-election-namespace, else that of the pod",
+        f" Lease .*{_status(404)}",
+    ),
+    Row("missing pod", "NAMESPACE and POD_NAME have to name this process's pod", f" Pod .*{_status(404)}"),
+    Row("missing kind", "{kind} is not served here: install what defines it", _status(404)),
+    Row(
+        "credentials",
+        "check the credentials: the service account's token, or the user of the kubeconfig",
+        rf"\(Credentials\)$|{_status(401)}",
+    ),
+    Row(
+        "wrong authority",
+        "is the certificate authority that we trust, named in the error, the one of this cluster?",
+        r"\(Untrusted\)$",
+    ),
+    Row(
+        "wrong name",
+        "the server's certificate is for another name: tls-server-name of the kubeconfig can say which",
+        r"\(WrongName\)$",
+    ),
+    Row(
+        "expired", "look at the dates of the server's certificate, and at the clocks of both machines", r"\(Expired\)$"
+    ),
+    Row("no TLS", "is this another port, or is the server's URL to begin with http://?", r"\(NoTLS\)$"),
+    Row(
+        "perhaps TLS wanted",
+        "is the API server up, and is http:// right? One that wants TLS may close the connection without a word",
+        r"\(Closed\)$",
+    ),
+    Row("TLS wanted", "the server wants TLS at this port: its URL is to begin with https://", r"\(WantsTLS\)$"),
+    Row(
+        "no socket",
+        "--csi-address has to name the socket itself, and what is mounted here the folder that it is in: in place of a "
+        "socket that is not there yet a folder is made",
+        r"^socket .* is a ",
+    ),
+    Row("closed socket", "run as its owner, or share its group and let the group write (fsGroup)", r"^socket .* uid "),
+    Row(
+        "silent socket",
+        "has the driver ended, or not started yet? See its own log",
+        r"^socket .*(refused|says nothing|before it spoke)",
+    ),
+    Row(
+        "missing socket",
+        "is the driver's container running, and its socket's folder mounted here at the path of --csi-address?",
+        r"^socket ",
+    ),
+    Row("unreachable", "is the API server up and reachable?", ""),
+)
+
+
+def row(error: object) -> Row:
+    return next(row for row in TABLE if re.search(row.test, str(error)))
+
+
+def advice(error: object, **facts: str) -> str:
+    return row(error).text.format(**facts)
+
+
+def kustomization(group: str, plural: str) -> str | None:
+    """The folder that grants rights on a kind."""
+    kind = f"{plural}.{group}".rstrip(".")
+    return next((folder for folder, kinds in KUSTOMIZATIONS.items() if kind in kinds.split()), None)

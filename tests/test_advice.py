@@ -1,0 +1,71 @@
+"""Advice fits the cause; which parts of `kustomize/` it names is compared with what they hold."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from csi_provisioner.advice import KUSTOMIZATIONS, TABLE, advice, kustomization, row
+
+FOLDERS = Path(__file__).parent.parent / "kustomize"
+
+
+def _granted(folder: Path) -> set[str]:
+    kinds: set[str] = set()
+    for file in folder.glob("*.yaml"):
+        for document in yaml.safe_load_all(file.read_text()):
+            for rule in document.get("rules", []) if isinstance(document, dict) else []:
+                kinds |= {f"{name}.{group}".rstrip(".") for name in rule["resources"] for group in rule["apiGroups"]}
+    return kinds
+
+
+def test_the_table_of_kustomizations_is_what_the_folders_grant() -> None:
+    granted = {folder.name: _granted(folder) for folder in FOLDERS.iterdir() if _granted(folder)}
+    assert {folder: set(kinds.split()) for folder, kinds in KUSTOMIZATIONS.items()} == granted
+
+
+@pytest.mark.parametrize(
+    ("group", "plural", "folder"),
+    [
+        ("", "secrets", "secrets"),
+        ("apps", "replicasets", "capacity"),
+        ("", "pods", "capacity"),
+        ("gateway.networking.k8s.io", "referencegrants", "reference-grants"),
+        ("snapshot.storage.k8s.io", "volumesnapshots", "base"),
+        ("apps", "deployments", None),
+        ("other.example.com", "secrets", None),
+        ("", "", None),
+    ],
+)
+def test_who_grants_what(group: str, plural: str, folder: str | None) -> None:
+    assert kustomization(group, plural) == folder
+
+
+CAUSES = {
+    "missing right": 'list Node: nodes is forbidden: User "u" cannot list resource "nodes" (403 Forbidden)',
+    "missing namespace": 'create Lease ns/l: namespaces "ns" not found (404 NotFound)',
+    "missing pod": 'get Pod ns/p: pods "p" not found (404 NotFound)',
+    "missing kind": "list ReferenceGrant: the server could not find the requested resource (404 NotFound)",
+    "credentials": "list Node: Unauthorized (401 Unauthorized)",
+    "wrong authority": "list Node: TLS with h port 1 failed: certificate verify failed; trusted: /ca.crt (Untrusted)",
+    "wrong name": "list Node: TLS with h port 1 failed: Hostname mismatch (WrongName)",
+    "expired": "list Node: TLS with h port 1 failed: certificate has expired (Expired)",
+    "no TLS": "list Node: TLS with h port 1 failed: wrong version number (NoTLS)",
+    "perhaps TLS wanted": "list Node: the server closed the connection without an answer (Closed)",
+    "TLS wanted": "list Node: the server answered in TLS (WantsTLS)",
+    "no socket": "socket /run/csi.sock is a folder, no socket",
+    "closed socket": "socket /s: Permission denied to uid 1: /s has owner 0, group 0, mode 0755",
+    "silent socket": "socket /s: Connection refused",
+    "missing socket": "socket /s: No such file or directory",
+    "unreachable": "list Node: cannot connect to h port 1: Connection refused (Unavailable)",
+}
+
+
+def test_each_cause_has_its_own_advice() -> None:
+    assert {cause: row(text).cause for cause, text in CAUSES.items()} == {cause: cause for cause in CAUSES}
+    assert [row.cause for row in TABLE] == list(CAUSES)
+
+
+def test_what_is_known_besides_stands_in_the_advice() -> None:
+    said = advice(CAUSES["missing right"], right="list on nodes", kind="Node")
+    assert said == "grant list on nodes to the service account of this process"
