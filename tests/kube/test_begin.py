@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 import trio
 import trustme
+from lightkube.core.resource import GlobalResource
 from trio.testing import MockClock
 
 from csi_provisioner.kube.client import KubeClient
@@ -26,7 +28,7 @@ from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.kube.transport import Transport
-from csi_provisioner.model.kubernetes import Lease, PersistentVolume
+from csi_provisioner.model.kubernetes import Lease, ObjectMeta, PersistentVolume, resource
 from tests.kube.leases import LeaseApi, candidates
 from tests.kube.objects import volume
 from tests.kube.test_behind_proxy import tunnelling
@@ -113,6 +115,22 @@ async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool
         frozen.end.renewed(frozen.end.now(), 15)
         await ask(kube)
         await kube.aclose()
+
+
+@resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
+class Review(GlobalResource, msgspec.Struct):
+    metadata: ObjectMeta
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+async def test_what_only_asks_though_it_is_a_post_is_free(frozen: Frozen) -> None:
+    async with serving(always(PV)) as server:
+        kube = _wired(server, frozen)
+        frozen.sleep()
+        await kube.create(Review, Review(ObjectMeta(name="v")))
+        await kube.aclose()
+    assert _changes(server) == ["POST"]
 
 
 # ---- every wait
