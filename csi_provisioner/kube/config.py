@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 
+from csi_provisioner.kube.connection import Open, open_socket
 from csi_provisioner.kube.credentials import (
     PLUGIN_VERSIONS,
     CertificateFiles,
@@ -54,11 +55,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     headers: Sequence[tuple[str, str]] = ()
     origin: str = ""
     """What a proxy that sees the requests (those of plain HTTP) wants before each path."""
+    open: Open = open_socket
 
     def transport(self) -> Transport:
         if self.origin and self.proxy is not None:
-            return Transport(*endpoint(self.proxy), tls=Tls() if self.proxy.scheme == "https" else None)
-        return Transport(*endpoint(self.server), tls=self.tls, server_name=self.server_name, proxy=self.proxy)
+            tls = Tls() if self.proxy.scheme == "https" else None
+            return Transport(*endpoint(self.proxy), tls=tls, open=self.open)
+        server = endpoint(self.server)
+        return Transport(*server, tls=self.tls, server_name=self.server_name, proxy=self.proxy, open=self.open)
 
 
 def resolve(

@@ -6,7 +6,7 @@ pool that decides about that is `transport`. Broken bytes and streams leave here
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
@@ -26,9 +26,9 @@ class Unanswered(httpx2.RemoteProtocolError):
 
 
 class Wire:
-    """The socket's stream, below TLS: from `begin` to the bytes that it is about there is no checkpoint here."""
+    """A stream to the server, below TLS. From `begin` to the bytes that it is about there is no checkpoint here."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
         self.begin: Callable[[], None] | None = None
         """Asked once, by the next bytes; they are not sent if it raises."""
@@ -41,6 +41,26 @@ class Wire:
         if begin is not None:
             begin()
         await self._stream.send_all(data)
+
+    def quiet(self) -> bool:
+        """Nothing has come while nothing was asked. What comes then is the server closing the connection."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """At once, without TLS's farewell: there is nothing to wait for and no checkpoint to be cancelled at."""
+        self.socket.close()
+
+
+Open = Callable[[str, int], Awaitable[Wire]]
+"""How a connection to a host's port is opened; an OSError says why it is not. Tests give one without sockets."""
+
+
+async def open_socket(host: str, port: int) -> Wire:
+    stream = await trio.open_tcp_stream(host, port)
+    notice_silence(stream)
+    return Wire(stream)
 
 
 class TlsError(httpx2.ConnectError):
@@ -152,16 +172,9 @@ class Connection:
             raise httpx2.RemoteProtocolError("the server closed the connection within its answer")
         self.complete = True
 
-    def quiet(self) -> bool:
-        """Nothing has come while nothing was asked. What comes then is the server closing the connection."""
-        poll = select.poll()
-        poll.register(self.wire.socket.fileno(), select.POLLIN)
-        return not poll.poll(0)
-
     def close(self) -> None:
-        """At once, without TLS's farewell: there is nothing to wait for and no checkpoint to be cancelled at."""
         self.kept = False
-        self.wire.socket.close()
+        self.wire.close()
 
 
 def notice_silence(stream: trio.SocketStream) -> None:

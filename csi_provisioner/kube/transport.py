@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import httpx2
 import trio
 
-from csi_provisioner.kube.connection import Connection, Unanswered, Wire, notice_silence, reason
+from csi_provisioner.kube.connection import Connection, Open, Unanswered, open_socket, reason
 from csi_provisioner.kube.proxy import authorization, endpoint
 from csi_provisioner.kube.tls import Tls
 
@@ -85,6 +85,7 @@ class Transport(httpx2.AsyncBaseTransport):
         proxy: httpx2.URL | None = None,
         requests: int = REQUESTS,
         streams: int = STREAMS,
+        open: Open = open_socket,
     ) -> None:
         self._address = (host, port)
         self._tls = tls
@@ -92,6 +93,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._server_name = server_name or host
         self._proxy = proxy
         self._proxy_tls = Tls() if proxy is not None and proxy.scheme == "https" else None
+        self._open = open
         self._most_kept = requests
         self._requests = trio.Semaphore(requests)
         self._streams = trio.Semaphore(streams)
@@ -144,7 +146,7 @@ class Transport(httpx2.AsyncBaseTransport):
             self._close_idle()
         while self._idle:
             connection = self._idle.pop()
-            if connection.quiet():
+            if connection.wire.quiet():
                 return connection
             connection.close()
         return None
@@ -168,12 +170,10 @@ class Transport(httpx2.AsyncBaseTransport):
         host, port = self._address if self._proxy is None else endpoint(self._proxy)
         peer = f"{host} port {port}" if self._proxy is None else f"the proxy {host} port {port}"
         try:
-            transport = await trio.open_tcp_stream(host, port)
+            wire = await self._open(host, port)
         except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
             raise httpx2.ConnectError(f"cannot connect to {peer}: {reason(error)}") from error
-        notice_silence(transport)
-        wire = Wire(transport)
-        stream: trio.abc.Stream = cast(trio.SocketStream, wire)
+        stream = cast(trio.abc.Stream, wire)
         try:
             if self._proxy is not None:
                 if self._proxy_tls is not None:
@@ -182,7 +182,7 @@ class Transport(httpx2.AsyncBaseTransport):
             if self._tls is not None:
                 stream = await self._tls.secured(stream, self._server_name, "{} port {}".format(*self._address))
         except BaseException:
-            transport.socket.close()
+            wire.close()
             raise
         return Connection(stream, wire)
 

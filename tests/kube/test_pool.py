@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from csi_provisioner.kube.transport import Transport
-from tests.kube.wire import Asked, HangupError, always, pool, reply, request, serving, whole
+from tests.kube.wire import Asked, HangupError, always, in_memory, pool, reply, request, serving, whole
 
 
 @pytest.fixture
@@ -35,6 +35,25 @@ async def test_a_connection_is_kept_for_ever() -> None:
             await ask(transport)
             await trio.sleep(3600)
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_connections_need_no_sockets(closes: bool) -> None:
+    """How one is opened is said from outside."""
+
+    async def late(_asked: Asked, stream: trio.abc.Stream) -> None:
+        await trio.sleep(100)
+        await stream.send_all(reply())
+        if closes:
+            raise HangupError
+
+    async with in_memory(late) as (server, connect), Transport("api.test", 443, open=connect) as transport:
+        for _ in range(3):
+            assert await ask(transport) == b"{}"
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(httpx2.ReadTimeout):
+            await ask(transport, timeout={"read": 50})
+    assert (trio.current_time(), server.connections) == (350, 4 if closes else 1)
 
 
 async def test_a_connection_found_closed_is_replaced_without_a_word() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import h11
 import httpx2
 import trio
+import trio.testing
 
+from csi_provisioner.kube.connection import Open, Wire
 from csi_provisioner.kube.transport import Transport
 
 
@@ -106,6 +108,48 @@ async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIte
             server.port = secure[0].transport_listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, server.handle, listeners)
         yield server
+        nursery.cancel_scope.cancel()
+
+
+class MemoryWire(Wire):
+    """The client's end of a connection without a socket, so that virtual time never waits for the kernel."""
+
+    def __init__(self) -> None:
+        self._asking, asked = trio.testing.memory_stream_one_way_pair()
+        self._answers = trio.testing.MemorySendStream()
+        super().__init__(trio.StapledStream(self._asking, asked))
+        self.server_end = trio.StapledStream(self._answers, asked)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._answers.get_data(max_bytes))
+
+    def quiet(self) -> bool:
+        try:
+            self._answers.get_data_nowait()  # taken: a connection on which something has come is not used again
+        except trio.WouldBlock:
+            return True
+        return False
+
+    def close(self) -> None:
+        self._asking.close()
+        self._answers.send_all_hook = self._refuse
+
+    async def _refuse(self) -> None:
+        raise trio.BrokenResourceError
+
+
+@asynccontextmanager
+async def in_memory(answer: Answer) -> AsyncIterator[tuple[Server, Open]]:
+    """A server, and how a transport opens connections to it."""
+    server = Server(answer)
+    async with trio.open_nursery() as nursery:
+
+        async def connect(_host: str, _port: int) -> Wire:
+            wire = MemoryWire()
+            nursery.start_soon(server.handle, wire.server_end)
+            return wire
+
+        yield server, connect
         nursery.cancel_scope.cancel()
 
 
