@@ -7,38 +7,46 @@ woke a key up is not remembered.
 import heapq
 from collections.abc import Callable
 
+Entry = tuple[float, int, str]
+
+SPARE = 100
+"""Stale entries that are not worth making the heap anew."""
+
 
 class Schedule:
     """Waiting keys, each with one due time in seconds."""
 
     def __init__(self) -> None:
-        self._due: dict[str, float] = {}
+        self._entries: dict[str, Entry] = {}
         self._floors: dict[str, float] = {}
-        self._heap: list[tuple[float, int, str]] = []
+        self._heap: list[Entry] = []
         self._order = 0  # first come, first served among equal times
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._entries)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._due
+        return key in self._entries
 
     def add(self, key: str, due: float) -> bool:
         """False if the key already waits for that time or an earlier one."""
         due = max(due, self._floors.get(key, due))
-        known = self._due.get(key)
-        if known is not None and known <= due:
+        known = self._entries.get(key)
+        if known is not None and known[0] <= due:
             return False
-        self._due[key] = due
         self._order += 1
-        heapq.heappush(self._heap, (due, self._order, key))
+        entry = self._entries[key] = due, self._order, key
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._entries) + SPARE:
+            self._heap = list(self._entries.values())
+            heapq.heapify(self._heap)
         return True
 
     def hold(self, key: str, until: float) -> None:
         """However often it is added, the key is not due before; ends when it is taken."""
         self._floors[key] = until
-        if self._due.get(key, until) < until:
-            del self._due[key]
+        if key in self._entries and self._entries[key][0] < until:
+            del self._entries[key]
             self.add(key, until)
 
     def pop(self, now: float) -> tuple[str, float] | None:
@@ -47,23 +55,23 @@ class Schedule:
         if due is None or due > now:
             return None
         _, _, key = heapq.heappop(self._heap)
-        del self._due[key]
+        del self._entries[key]
         self._floors.pop(key, None)
         return key, due
 
     def postpone(self, due: Callable[[], float]) -> None:
         """Every waiting key is due anew, at the time that `due` gives for it."""
-        waiting = list(self._due)
-        self._due.clear()
+        waiting = list(self._entries)
+        self._entries.clear()
         self._heap.clear()
         for key in waiting:
             self.add(key, due())
 
     def count_due(self, now: float) -> int:
-        return sum(due <= now for due in self._due.values())
+        return sum(due <= now for due, _, _ in self._entries.values())
 
     def next_due(self) -> float | None:
         # an entry that was moved to an earlier time leaves its later self behind in the heap
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+        while self._heap and self._entries.get(self._heap[0][2]) is not self._heap[0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

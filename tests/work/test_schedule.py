@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.work.schedule import Schedule
+from csi_provisioner.work.schedule import SPARE, Schedule
 
 operations = st.lists(
     st.one_of(
@@ -61,3 +61,14 @@ def test_a_key_that_is_held_is_not_due_before_however_it_is_woken() -> None:
     assert schedule.pop(9.0) == ("a", 9.0)
     schedule.add("a", 3.0)
     assert schedule.pop(3.0) == ("a", 3.0), "once it was taken it is as any other"
+
+
+def test_a_key_that_is_moved_again_and_again_leaves_no_trail() -> None:
+    schedule = Schedule()
+    schedule.add("first", 0.5)  # nothing is stale at the top of the heap
+    for round_ in range(50):
+        for number in range(100):
+            schedule.add(f"key-{number}", 1000.0 - round_)
+    assert len(schedule._heap) <= 2 * 101 + SPARE
+    assert [schedule.pop(1000.0) for _ in range(3)] == [("first", 0.5), ("key-0", 951.0), ("key-1", 951.0)]
+    assert len(schedule) == 98
