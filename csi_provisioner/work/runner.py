@@ -50,6 +50,7 @@ class Loop:
         self._about = about
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
+        self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
         self._changed = trio.Event()
         self._paused = False
         self._accepting = trio.CancelScope()
@@ -70,7 +71,8 @@ class Loop:
         if floor:
             self._schedule.hold(key, trio.current_time() + floor)
         if self._schedule.add(key, trio.current_time() + after):
-            self._metrics.added()
+            if after <= 0:
+                self._count(key)
             self._changed.set()
 
     def pause(self) -> None:
@@ -136,13 +138,21 @@ class Loop:
         if popped is None:
             return None
         key, due = popped
+        self._count(key)
         # A key at work keeps its id: a volume that leaves the cache meanwhile has lost its claim, not its task.
         what = self._ids.get(key) or self._id_of(key)
         if not self._exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
             return None
         self._ids[key] = what
+        self._counted.discard(key)
         self._metrics.got(trio.current_time() - due)
         return key, what
+
+    def _count(self, key: str) -> None:
+        """Once, from when the key is in the queue (`_depth`) until a worker has it: what was added was taken."""
+        if key not in self._counted:
+            self._counted.add(key)
+            self._metrics.added()
 
     async def _work(self, key: str, what: str, free: trio.Semaphore) -> None:
         log.about(**self._about(key))

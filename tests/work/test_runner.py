@@ -327,6 +327,45 @@ async def test_process_8_3_what_waits_for_its_time_is_not_in_the_queue() -> None
         claims.stop()
 
 
+async def test_process_8_3_a_key_counts_once_from_its_wait_until_a_worker_takes_it() -> None:
+    """Moved to an earlier time, woken at work, held up by another loop, tried again: what was added was taken."""
+    metrics, exclusive = Metrics(), Exclusive()
+
+    def counts() -> tuple[float, ...]:
+        lines = [line.rpartition(" ") for line in metrics.render().decode().splitlines()]
+        found = {series: float(value) for series, _, value in lines if 'name="claims"' in series}
+        names = ("workqueue_adds_total", "workqueue_depth", "workqueue_queue_duration_seconds_count")
+        return tuple(found[f'{name}{{name="claims"}}'] for name in names)
+
+    async def work(key: str) -> Outcome:
+        await trio.sleep(5)
+        return Retry("no") if claims.backoff.failures(key) == 0 else DONE
+
+    claims = Loop(
+        "claims", work, workers=1, backoff=Backoff(100, 100), exclusive=exclusive, metrics=metrics.queue("claims")
+    )
+    claims.wake("a", after=500)
+    assert counts() == (0, 0, 0), "what waits for its time is not in the queue"
+    claims.wake("a", after=400)
+    claims.wake("a")
+    claims.wake("b")
+    assert counts()[0] == 2
+    exclusive.enter("b", "another loop", lambda: None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(claims.run)
+        await trio.sleep(1)
+        claims.wake("a")  # is at work
+        claims.wake("a")
+        assert counts() == (3, 2, 1)
+        await trio.sleep(10)
+        exclusive.leave("b")
+        await trio.sleep(30)
+        assert counts() == (3, 0, 3)
+        await trio.sleep(200)
+        assert counts() == (4, 0, 4)
+        claims.stop()
+
+
 async def test_stop_ends_a_loop_without_workers() -> None:
     async def work(key: str) -> Outcome:
         raise AssertionError("--worker-threads=0 works on nothing")
