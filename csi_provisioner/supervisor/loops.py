@@ -12,9 +12,9 @@ from itertools import chain
 
 import trio
 
-from csi_provisioner.deletion.attachments import Attachments
 from csi_provisioner.deletion.volumes import VolumeReconciler
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.kube.index import Index
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeAttachment
 from csi_provisioner.model.outcome import Outcome
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.nodes.local import cluster as local_cluster
@@ -58,6 +58,9 @@ class Life:
         self._synced = False
         self._made = trio.Event()  # set when this life makes no more volumes
         self._left = False
+        self._of_class = Index[PersistentVolumeClaim](  # those that wait to be provisioned
+            lambda claim: gate.claim_class(claim) if gate.concerns(claim, facts) else None
+        )
         watches_nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         self._stores = stores(facts, grants=parts.settings.gates.cross_namespace, nodes=watches_nodes)
         self._cluster = self._topology() if facts.topology else None
@@ -297,9 +300,9 @@ class Life:
 
     def _volume_reconciler(self) -> VolumeReconciler:
         parts, kept = self._parts, self._stores
-        attachments = Attachments()
+        attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
         if kept.attachments is not None:
-            kept.attachments.subscribe(attachments.saw_attachment)
+            kept.attachments.subscribe(attachments.saw)
         return VolumeReconciler(
             kept.volumes,
             kept.storage_classes,
@@ -319,6 +322,7 @@ class Life:
     def _subscribe(self) -> None:
         kept = self._stores
         kept.claims.subscribe(self._parts.memory.saw_claim)
+        kept.claims.subscribe(self._of_class.saw)
         kept.claims.subscribe(self._saw_claim)
         if "CLONE_VOLUME" in self._facts.controller:
             kept.claims.subscribe(self._saw_source)
@@ -348,9 +352,8 @@ class Life:
         """A class that was missing, or was made anew, is what some claims wait for."""
         if new is None or old is not None:
             return
-        for claim in self._stores.claims.values():
-            if gate.claim_class(claim) == name and gate.concerns(claim, self._facts):
-                self._claims.wake(claim.metadata.uid)
+        for claim in self._of_class.of(name):
+            self._claims.wake(claim.metadata.uid)
 
     def _known_claim(self, uid: str) -> PersistentVolumeClaim | str:
         return self._stores.claims.by_uid(uid) or self._parts.memory.in_progress.get(uid) or uid
