@@ -9,29 +9,41 @@ is resumed. Objects shrink to what the store keeps page by page, so that a large
 
 import random as randomness
 from collections.abc import Callable
+from math import inf
 from typing import Generic, NoReturn, TypeVar
 
 import trio
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube import watching
-from csi_provisioner.kube.client import KubeClient, WatchEvent
+from csi_provisioner.kube.client import KubeClient, Watch, WatchEvent, described
 from csi_provisioner.kube.errors import KubeError, advice
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
+from csi_provisioner.model.kubernetes import key as key_of
 
 T = TypeVar("T", bound=Resource)
 
 SHORTEST_WATCH, LONGEST_WATCH = 300, 600
-"""process.md 5.3: seconds we ask the server to keep a watch open; random, so that not all watches end together."""
+"""process.md 5.3: seconds we ask the server to keep a watch open; random, so that not all watches end together. Nor is
+it left alone for longer, whatever `Retry-After` says."""
+
+LATE = 10.0
+"""Seconds that a server may take longer to end a watch than it was asked to, before it counts as silent."""
+
+RESYNC = 15 * 60.0
+"""process.md 5.3: seconds until handlers are told of everything again, in case something was missed."""
 
 REPLAYED_AT_ONCE = 200
 """Objects a resync tells in a row before other tasks get their turn."""
 
+# What people are told of: a list that is not given, a watch that is not opened, one that does not get on
+LIST, WATCH, FOLLOW = "list", "watch", "follow"
+
 
 class Reflector(Generic[T]):
-    """`resync` seconds apart, handlers are called for every kept object; None = never. `on_event` is told of each
-    object that an event shows, with the event's own bytes, before the store is.
+    """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
+    event shows, with the event's own bytes, before the store is.
     """
 
     def __init__(
@@ -42,9 +54,9 @@ class Reflector(Generic[T]):
         *,
         namespace: str | None = None,
         label_selector: str | None = None,
-        resync: float | None = None,
+        resync: float = RESYNC,
         on_event: Callable[[T, bytes], None] | None = None,
-        inactivity: float = 70.0,  # a bookmark comes each minute, also when nothing happens
+        inactivity: float = 70.0,  # a bookmark comes each minute, also when nothing happens, where there are any
         page: int = 500,
         random: Callable[[], float] = randomness.random,
     ) -> None:
@@ -59,34 +71,40 @@ class Reflector(Generic[T]):
         self._page = page
         self._random = random
         self._gathered: dict[str, T | None] = {}
-        self._trouble: tuple[int, str] | None = None
+        self._bookmarks = False  # whether this server sends any
+        self._troubles: dict[str, set[int]] = {}  # what people were told of, and the codes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Says `started()` when the store is whole for the first time; ends only by being cancelled."""
         async with trio.open_nursery() as nursery:
-            if self._resync is not None:
-                nursery.start_soon(self._replay_forever, self._resync)
+            nursery.start_soon(self._replay_forever)
             await self._follow(task_status)
 
     async def _follow(self, task_status: trio.TaskStatus[None]) -> NoReturn:
         state: watching.State = watching.Listing()
-        synced = False
+        synced, next_list = False, -inf
         while True:
-            if isinstance(state, watching.Listing):
-                happened = await self._list(state)
-            else:
+            happened: watching.Happened
+            if isinstance(state, watching.Watching):
                 happened = await self._watch(state)
+            else:
+                if state.token is None:
+                    await trio.sleep_until(next_list)
+                happened = await self._list(state)
             step = watching.step(state, happened)
             if isinstance(state, watching.Listing) and isinstance(step.state, watching.Watching):
                 self._store.swap(self._gathered, step.state.version)
                 self._gathered = {}
                 log.v(3, "List complete", kind=self.kind.__name__, objects=len(self._store))
-                if not synced:
+                if synced:
+                    next_list = trio.current_time() + watching.LIST_GAP
+                else:
                     synced = True
                     task_status.started()
             state = step.state
             if step.pause:
-                await trio.sleep(watching.pause_after(state.failures, self._random()))
+                pause = watching.pause_after(state.failures, self._random())
+                await trio.sleep(max(pause, min(step.floor, LONGEST_WATCH)))
 
     async def _list(self, state: watching.Listing) -> watching.Happened:
         if state.token is None:
@@ -100,19 +118,21 @@ class Reflector(Generic[T]):
                 label_selector=self._selector,
             )
         except KubeError as error:
-            self._report("list", error, news=True)
-            return watching.Failed(error.code)
+            self._report(LIST, error, quiet=error.code == 410)
+            return watching.Failed(error.code, error.retry_after or 0.0)
         for obj in page.items:
             self._store.admit(obj, self._gathered)
         for key in page.unreadable:
             if key:
                 self._store.keep(key, self._gathered)
-        self._resolve("list")
+        self._resolve(LIST)
         return watching.Page(page.resource_version, page.continue_token or None)
 
-    async def _watch(self, state: watching.Watching) -> watching.Happened:
-        version = state.version
+    async def _watch(self, state: watching.Watching) -> watching.Ended:
+        version, advanced = state.version, False
+        seconds = SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self._random())
         opened: float | None = None
+        error: KubeError | None = None
         with trio.move_on_after(self._inactivity) as silence:
             try:
                 async with self._client.watch(
@@ -120,28 +140,51 @@ class Reflector(Generic[T]):
                     resource_version=version,
                     namespace=self._namespace,
                     label_selector=self._selector,
-                    timeout_seconds=SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self._random()),
+                    timeout_seconds=seconds,
                 ) as events:
                     opened = trio.current_time()
-                    self._resolve("watch")
-                    silence.deadline = opened + self._inactivity
+                    if not self._troubles.get(FOLLOW):
+                        self._resolve(WATCH)
+                    silence.deadline = opened + (self._inactivity if self._bookmarks else seconds + LATE)
                     async for event in events:
-                        if self._on_event is not None:
-                            self._on_event(event.object, events.line)
-                        version = self._show(event) or version
-                        silence.deadline = trio.current_time() + self._inactivity
-                    return watching.Closed(version, trio.current_time() - opened)
-            except KubeError as error:
-                # One cut after it worked is everyday life; what is worth a line is that it cannot be opened again.
-                unknown = "ResourceVersionTooLarge" in error.causes
-                self._report("watch", error, news=opened is None and not unknown)
-                lasted = 0.0 if opened is None else trio.current_time() - opened
-                return watching.Broken(error.code, version, lasted, unknown)
-        log.v(2, "Watch went silent, reconnecting", kind=self.kind.__name__, seconds=self._inactivity)
-        return watching.Silent(version)
+                        version = self._show(event, events) or version
+                        if not advanced and watching.is_above(version, state.version):
+                            advanced = True
+                            self._resolve(WATCH, FOLLOW)
+                        if self._bookmarks:
+                            silence.deadline = trio.current_time() + self._inactivity
+            except KubeError as caught:
+                error = caught
+        lasted = None if opened is None else trio.current_time() - opened
+        if silence.cancelled_caught:
+            error = KubeError(0, "Silent", "nothing came for too long: the connection must be dead")
+        return self._judged(state, version, advanced, lasted, error)
 
-    def _show(self, event: WatchEvent[T]) -> str:
-        """Passes one event to the store; answers the version it shows."""
+    def _judged(
+        self, state: watching.Watching, version: str, advanced: bool, lasted: float | None, error: KubeError | None
+    ) -> watching.Ended:
+        """What has come of a watch; people are told if it did not get on."""
+        code, floor = (None, 0.0) if error is None else (error.code, error.retry_after or 0.0)
+        unknown = error is not None and "ResourceVersionTooLarge" in error.causes
+        ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
+        if error is None:
+            error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
+        error.doing = error.doing or described("watch", self.kind, None, self._namespace)
+        if not ended.progress:
+            # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
+            everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
+            what = WATCH if lasted is None and not ended.expired else FOLLOW
+            self._report(what, error, quiet=everyday and not state.stuck)
+        elif code is None:
+            self._resolve(WATCH, FOLLOW)
+        else:
+            log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=str(error))
+        return ended
+
+    def _show(self, event: WatchEvent[T], events: Watch[T]) -> str:
+        """Passes one event on; answers the version it shows."""
+        if self._on_event is not None:
+            self._store.guarded(self._on_event, None, key_of(event.object), event.object, events.line)
         version: str = event.object.metadata.resourceVersion  # type: ignore[attr-defined]  # all our Structs have it
         match event.type:
             case "ADDED" | "MODIFIED":
@@ -149,12 +192,13 @@ class Reflector(Generic[T]):
             case "DELETED":
                 self._store.drop(event.object)
             case "BOOKMARK":
+                self._bookmarks = True
                 self._store.reached(version)
         return version
 
-    async def _replay_forever(self, period: float) -> None:
+    async def _replay_forever(self) -> None:
         while True:
-            await trio.sleep(period)
+            await trio.sleep(self._resync)
             for count, key in enumerate(self._store.shown_keys(), start=1):
                 self._store.replay(key)
                 if count % REPLAYED_AT_ONCE == 0:
@@ -162,21 +206,21 @@ class Reflector(Generic[T]):
 
     # ---- what people are told: once when a trouble begins, once when it is over
 
-    def _report(self, verb: str, error: KubeError, *, news: bool) -> None:
-        trouble = (error.code, verb)
-        if error.code == 410 or not news or trouble == self._trouble:
-            log.v(3, f"Cannot {verb} yet", kind=self.kind.__name__, err=str(error))
+    def _report(self, what: str, error: KubeError, *, quiet: bool) -> None:
+        told = self._troubles.setdefault(what, set())
+        if quiet or error.code in told:
+            log.v(3, f"Cannot {what} yet", kind=self.kind.__name__, err=str(error))
             return
-        self._trouble = trouble
+        told.add(error.code)
         tell = log.error if error.unauthorized or error.code in (403, 404) else log.warning
-        tell(f"Cannot {verb}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(error))
+        tell(f"Cannot {what}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(what, error))
 
-    def _resolve(self, verb: str) -> None:
-        if self._trouble is not None and self._trouble[1] == verb:
-            self._trouble = None
-            log.info(f"Can {verb} again", kind=self.kind.__name__)
+    def _resolve(self, *troubles: str) -> None:
+        told = [self._troubles.pop(what, None) for what in troubles]
+        if any(told):
+            log.info(f"Can {troubles[0]} again", kind=self.kind.__name__)
 
-    def _advice(self, error: KubeError) -> str:
+    def _advice(self, what: str, error: KubeError) -> str:
         info = api_info(self.kind)
         group, where = info.resource.group, f"namespace {self._namespace}" if self._namespace else "the whole cluster"
         match error.code:
@@ -187,5 +231,8 @@ class Reflector(Generic[T]):
                 )
             case 404:
                 return f"{info.resource.api_version} {info.plural} is not served here: install what defines it"
+            case _ if what == FOLLOW:
+                gap = f"{watching.LIST_GAP:g} s"
+                return f"changes are listed {gap} apart; does a proxy before the API server end or change watches?"
             case _:
                 return advice(error)

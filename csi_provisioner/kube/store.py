@@ -3,23 +3,31 @@
 Two layers. Below: exactly what the watch has shown, nothing else, so that the store always converges to the server.
 Above: the server's answers to our own writes (`remember`) that are newer than anything the watch has shown; each is
 given up as soon as the watch has passed its version. Versions are compared as numbers (the API promises it for every
-type of its own and of CRDs); one that is not a number is never taken for newer. Spec: process.md 5.3, provision.md Q13.
+type of its own and of CRDs); one that is not a number is never taken for newer. What the watch shows is measured by
+the object's own version and UID, never by a bookmark: a server that lags behind the one before still sends what is
+older. Spec: process.md 5.3, provision.md Q13.
 
 Nothing here waits or talks to the cluster. Objects are shared: readers must not change them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Generic, Literal, TypeVar
 
 from lightkube.core.resource import Resource
 
+from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.model.kubernetes import key as key_of
 
 T = TypeVar("T", bound=Resource)
+R = TypeVar("R")
+
+GRAVES = 1000
+"""Deleted objects whose events may come once more, from a server that lags: more than are deleted in any such lag."""
 
 Handler = Callable[[str, T | None, T | None], None]
-"""Called by the writer with (key, old, new) after the store has changed; must not wait and must not fail.
+"""Called by the writer with (key, old, new) after the store has changed; must not wait. One that fails is logged, and
+told of the object again at the next resync.
 
 `old` and `new` are what the watch showed: nothing before an object appears or becomes of interest, nothing after it
 is deleted or is projected away (`key in store` tells the two apart). An object that was re-created under its name is
@@ -28,8 +36,8 @@ told as deleted first. On a resync `old is new`. Handlers are for waking work, w
 
 
 def version_number(version: str) -> int:
-    """The version as a number; -1 for one that cannot be ordered."""
-    return int(version) if version.isdecimal() and version.isascii() else -1
+    """The version as a number; -1 for one that cannot be ordered. The API's have 20 digits at most."""
+    return int(version) if version.isdecimal() and version.isascii() and len(version) <= 20 else -1
 
 
 class Store(Generic[T]):
@@ -39,11 +47,14 @@ class Store(Generic[T]):
     def __init__(self, *, project: Callable[[T], T | None] | None = None, index: Literal["uid"] | None = None) -> None:
         self._project = project
         self._shown: dict[str, T] = {}
-        self._foreign: dict[str, None] = {}  # a dict for its size: a set of as many strings is larger
+        self._foreign: dict[str, int | None] = {}  # the version, if the watch has shown one since the list
         self._ahead: dict[str, T] = {}  # our own writes that the watch has not shown yet
         self._uids: dict[str, str] | None = {} if index == "uid" else None
         self._handlers: list[Handler[T]] = []
-        self._horizon = -1  # every change up to this version has been shown
+        self._horizon = -1  # every change up to this version has been shown, or so the server says
+        self._listed = -1  # the version of the last list, which holds every change before it
+        self._gone: dict[str, None] = {}  # UIDs of objects deleted since the list, oldest first
+        self._defects: set[tuple[object, type[Exception]]] = set()
 
     # ---- readers
 
@@ -81,7 +92,7 @@ class Store(Generic[T]):
         known = self._ahead.get(name)
         if version <= self._horizon or (known is not None and version <= version_number(_meta(known).resourceVersion)):
             return
-        kept = self._project(obj) if self._project else obj
+        kept = self._kept(obj)
         if kept is None:
             return
         self._surpass(name)
@@ -93,14 +104,15 @@ class Store(Generic[T]):
 
     def put(self, obj: T) -> None:
         """The watch shows an object that is new or changed."""
-        name, version = key_of(obj), version_number(_meta(obj).resourceVersion)
-        if version < self._horizon:
-            return  # shown before: a repeat must not take us back
-        self._horizon = version
+        name, meta = key_of(obj), _meta(obj)
+        version = version_number(meta.resourceVersion)
+        if self._is_old(name, meta.uid, version):
+            return
+        self._horizon = max(self._horizon, version)
         ahead = self._ahead.get(name)
         if ahead is not None and version_number(_meta(ahead).resourceVersion) <= version:
             self._surpass(name)
-        old, new = self._show(name, self._project(obj) if self._project else obj)
+        old, new = self._show(name, self._kept(obj), version)
         if old is not new:
             self._tell(name, old, new)
 
@@ -113,20 +125,26 @@ class Store(Generic[T]):
             _meta(ahead).uid == meta.uid or version_number(_meta(ahead).resourceVersion) <= version
         ):
             self._surpass(name)
-        if version < self._horizon and (shown is None or _meta(shown).uid != meta.uid):
-            return  # an old repeat: the name has been taken again since
+        if (shown is None or _meta(shown).uid != meta.uid) and self._is_old(name, meta.uid, version):
+            return  # the name has been taken again since
         self._horizon = max(self._horizon, version)
+        if meta.uid:
+            self._gone[meta.uid] = None
+        if len(self._gone) > GRAVES:
+            del self._gone[next(iter(self._gone))]
         self._foreign.pop(name, None)
         self._tell(name, self._hide(name), None)
 
     def reached(self, version: str) -> None:
-        """A bookmark: everything up to this version has been shown."""
+        """A bookmark: everything up to this version has been shown. Of an object that is there at an older one it has
+        not, whatever a server that lags says: what we know of that stays.
+        """
         self._horizon = max(self._horizon, version_number(version))
-        self._surpass_shown()
+        self._surpass_shown(but=self._shown)
 
     def admit(self, obj: T, fresh: dict[str, T | None]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
-        fresh[key_of(obj)] = self._project(obj) if self._project else obj
+        fresh[key_of(obj)] = self._kept(obj)
 
     def keep(self, key: str, fresh: dict[str, T | None]) -> None:
         """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
@@ -142,7 +160,8 @@ class Store(Generic[T]):
         if reached < self._horizon:
             for name in list(self._ahead):
                 self._surpass(name)
-        self._horizon = reached
+        self._horizon = self._listed = reached
+        self._gone = {}
         self._surpass_shown()
         changes: list[tuple[str, T | None, T | None]] = []
         for name in [name for name in self._shown if name not in fresh]:
@@ -163,12 +182,41 @@ class Store(Generic[T]):
     def shown_keys(self) -> list[str]:
         return list(self._shown)
 
+    def guarded(self, function: Callable[..., R], failed: R, key: str, *arguments: object) -> R:
+        """Calls what somebody handed in; `failed` is the answer of a defect in it, which ends nothing but itself.
+
+        One line for each kind of defect: what fails at one object may well fail at all of them.
+        """
+        try:
+            return function(*arguments)
+        except Exception as error:
+            kind = (function, type(error))
+            if kind in self._defects:
+                log.v(3, "Unexpected error again", object=key, err=repr(error))
+            else:
+                self._defects.add(kind)
+                log.exception("Unexpected error, the object is told again at the next resync", object=key)
+            return failed
+
     # ---- the two layers
 
-    def _show(self, name: str, new: T | None) -> tuple[T | None, T | None]:
+    def _kept(self, obj: T) -> T | None:
+        """The small form of the object; itself, where that cannot be made."""
+        whole: T | None = obj
+        return whole if self._project is None else self.guarded(self._project, whole, key_of(obj), obj)
+
+    def _is_old(self, name: str, uid: str, version: int) -> bool:
+        """Shown before, by a list or by the watch itself: a repeat must not take us back."""
+        if uid in self._gone or 0 <= version <= self._listed:
+            return True
+        shown = self._shown.get(name)
+        known = self._foreign.get(name) if shown is None else version_number(_meta(shown).resourceVersion)
+        return known is not None and 0 <= version < known
+
+    def _show(self, name: str, new: T | None, version: int | None = None) -> tuple[T | None, T | None]:
         """Changes the lower layer; answers what was there and what is there now."""
         if new is None:
-            self._foreign[name] = None
+            self._foreign[name] = version
             return self._hide(name), None
         self._foreign.pop(name, None)
         old = self._shown.get(name)
@@ -195,10 +243,10 @@ class Store(Generic[T]):
         if old is not None:
             self._forget_uid(old, self._shown.get(name))
 
-    def _surpass_shown(self) -> None:
-        passed = [n for n, o in self._ahead.items() if version_number(_meta(o).resourceVersion) <= self._horizon]
-        for name in passed:
-            self._surpass(name)
+    def _surpass_shown(self, *, but: Container[str] = ()) -> None:
+        for name, obj in list(self._ahead.items()):
+            if name not in but and version_number(_meta(obj).resourceVersion) <= self._horizon:
+                self._surpass(name)
 
     def _forget_uid(self, obj: T, other: T | None) -> None:
         """Unless the other layer has the same object."""
@@ -211,11 +259,8 @@ class Store(Generic[T]):
             return
         recreated = old is not None and new is not None and _meta(old).uid != _meta(new).uid
         for handler in self._handlers:
-            if recreated:
-                handler(name, old, None)
-                handler(name, None, new)
-            else:
-                handler(name, old, new)
+            for was, now in ((old, None), (None, new)) if recreated else ((old, new),):
+                self.guarded(handler, None, name, name, was, now)
 
 
 def _meta(obj: Any) -> ObjectMeta:

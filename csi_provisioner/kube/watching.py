@@ -7,20 +7,21 @@ randomness, no I/O; the reflector asks and waits. Two passages mean something to
 - from `Listing` to `Watching`: the gathered list is whole, swap it in.
 
 Theory of operation (process.md 5.3). The list is read in pages at one consistent version; a page token that has
-expired (410) starts it again. The watch goes on from the last version it showed, however it ended, as long as the
-server still has it; if not (410) a fresh list is compared with what we have, so nothing that happened in between is
-lost. Trouble of any other kind never throws away what is known.
+expired (410) starts it again. The watch goes on from the last version it showed, as long as the server still has it; if
+not (410) a fresh list is compared with what we have, so nothing that happened in between is lost. A watch that does not
+get on, whatever the server says of it, is no longer asked for the same version: lists show what happens until one gets
+on. Trouble of any kind never throws away what is known.
 """
 
 import msgspec
 
-HEALTHY = 5.0
-"""Seconds a watch must have been open to count as working; a shorter one that showed nothing is a failure, or a
-server (or proxy) that closes at once would be asked in a circle."""
+from csi_provisioner.kube.store import version_number
 
-SILENT_WATCHES = 3
-"""Watches in a row without a single line before we list anew. Each minute brings a bookmark on a sound connection, so
-this heals a watch at a version that the server does not have: a cluster restored from a backup."""
+HEALTHY = 5.0
+"""Seconds a watch must have been open, and have ended in order, to have got on though it showed nothing new."""
+
+LIST_GAP = 30.0
+"""Seconds from one whole list to the next, the first of all apart: a proxy that ends every watch costs no more."""
 
 FIRST_PAUSE = 0.8
 LONGEST_PAUSE = 30.0
@@ -36,7 +37,9 @@ class Listing(msgspec.Struct, frozen=True):
 
     token: str | None = None
     failures: int = 0
-    """Troubles in a row, in this state and the one before."""
+    """Troubles in a row, also over changes of the state."""
+    stuck: bool = False
+    """The last watch that the server took did not get on."""
 
 
 class Watching(msgspec.Struct, frozen=True):
@@ -44,8 +47,7 @@ class Watching(msgspec.Struct, frozen=True):
 
     version: str
     failures: int = 0
-    silent: int = 0
-    """Watches in a row that showed nothing until we gave them up."""
+    stuck: bool = False
 
 
 State = Listing | Watching
@@ -61,82 +63,86 @@ class Page(msgspec.Struct, frozen=True):
     token: str | None = None
 
 
-class Closed(msgspec.Struct, frozen=True):
-    """The server ended the watch, as it does after the time we asked for."""
-
-    version: str
-    """The last version it showed; the version it was opened at, if it showed nothing."""
-    lasted: float
-    """Seconds it was open."""
-
-
-class Silent(msgspec.Struct, frozen=True):
-    """Nothing came for so long that the connection must be dead: we gave the watch up."""
-
-    version: str
-
-
 class Failed(msgspec.Struct, frozen=True):
     """The page was not given."""
 
     code: int
     """The HTTP status; 0 = no answer."""
+    retry_after: float = 0.0
 
 
-class Broken(msgspec.Struct, frozen=True):
-    """The watch could not be opened, or ended with an error."""
+class Ended(msgspec.Struct, frozen=True):
+    """The watch is over, or could not be opened."""
 
-    code: int
-    """The HTTP status, or that of an ERROR event; 0 = no answer."""
     version: str
-    lasted: float = 0.0
-    """Both as in `Closed`; 0 seconds if it never was open."""
+    """The last version it showed; that of the question, if it showed nothing."""
+    advanced: bool = False
+    """It showed a version above that of the question."""
+    lasted: float | None = None
+    """Seconds it was open; None: it never was."""
+    code: int | None = None
+    """The HTTP status, or that of an ERROR event; 0: silence, no answer or none that can be understood; None: the
+    server ended it in order, as it does after the time we asked for."""
     unknown: bool = False
     """The server says that it has not come as far as our version."""
+    retry_after: float = 0.0
+
+    @property
+    def progress(self) -> bool:
+        return self.advanced or (self.code is None and self.lasted is not None and self.lasted >= HEALTHY)
+
+    @property
+    def expired(self) -> bool:
+        """No watch from this version will ever get on."""
+        return self.code == 410 or self.unknown
 
 
-Happened = Page | Closed | Silent | Failed | Broken
+Happened = Page | Failed | Ended
 
 
 class Step(msgspec.Struct, frozen=True):
     state: State
     pause: bool = False
-    """Wait `pause_after(state.failures)` before asking."""
+    """Wait `pause_after(state.failures)` before asking, and no less than `floor`, which the server asked for."""
+    floor: float = 0.0
 
 
 def step(state: State, happened: Happened) -> Step:
     match state, happened:
-        case Listing(failures=failures), Page(version, None):
-            # failures stay until the watch works: a list that is expired when it is read must not be read in a circle
-            return Step(Watching(version, failures))
-        case Listing(failures=failures), Page(_, token):
-            return Step(Listing(token, failures))
-        case Listing(), Failed(code):
-            return Step(_list_again(state, code), pause=True)
-        case Watching(), Closed(version, lasted):
-            if version != state.version or lasted >= HEALTHY:
-                return Step(Watching(version))
-            return Step(msgspec.structs.replace(state, failures=state.failures + 1), pause=True)
-        case Watching(), Silent(version):
-            silent = 1 if version != state.version else state.silent + 1
-            return Step(Listing() if silent >= SILENT_WATCHES else Watching(version, silent=silent))
-        case Watching(), Broken():
-            return _after_broken_watch(state, happened)
+        case Listing(_, failures, stuck), Page(version, None):
+            # Both stay until a watch gets on: neither a list that is expired when it is read, nor a proxy that ends
+            # all watches may be asked in a circle.
+            return Step(Watching(version, failures, stuck))
+        case Listing(_, failures, stuck), Page(_, token):
+            return Step(Listing(token, failures, stuck))
+        case Listing(token, failures, stuck), Failed(code, floor):
+            # A page is asked for again only if the server did not look at it; what it says about it starts anew.
+            passing = code in (0, 429) or code >= 500
+            return Step(Listing(token if passing else None, failures + 1, stuck), True, floor)
+        case Watching(), Ended():
+            return _after_watch(state, happened)
     raise AssertionError(f"{happened} cannot come of {state}")
 
 
-def _list_again(state: Listing, code: int) -> Listing:
-    """A page is asked for again only if the server did not look at it; anything it says about it starts anew."""
-    passing = code in (0, 429) or code >= 500
-    return Listing(state.token if passing else None, state.failures + 1)
+def _after_watch(state: Watching, ended: Ended) -> Step:
+    if ended.progress:
+        if ended.expired:  # the version was good a moment ago: nothing is wrong but our age
+            return Step(Listing())
+        # One that goes back shows the same again: a server that always does is not asked in a circle.
+        failed = ended.code is not None or is_above(state.version, ended.version)
+        return Step(Watching(ended.version, int(failed)), failed, ended.retry_after)
+    # Neither tells anything of the watch: nobody has looked at the question.
+    postponed = ended.code in (429, 503) or (ended.code == 0 and ended.lasted is None)
+    failures, stuck = state.failures + 1, state.stuck or not postponed
+    if ended.expired or (state.stuck and not postponed):
+        return Step(Listing(None, failures, stuck), True)
+    return Step(Watching(ended.version, failures, stuck), True, ended.retry_after)
 
 
-def _after_broken_watch(state: Watching, broken: Broken) -> Step:
-    worked = broken.version != state.version or broken.lasted >= HEALTHY
-    if broken.code == 410 or broken.unknown:
-        # The version was good when the watch worked: nothing is wrong but our age, so list at once.
-        return Step(Listing()) if worked else Step(Listing(failures=state.failures + 1), pause=True)
-    return Step(Watching(broken.version, 1 if worked else state.failures + 1, state.silent), pause=True)
+def is_above(version: str, asked: str) -> bool:
+    """Versions that cannot be ordered only need to differ."""
+    shown, known = version_number(version), version_number(asked)
+    return shown > known if min(shown, known) >= 0 else version != asked
 
 
 def pause_after(failures: int, draw: float) -> float:

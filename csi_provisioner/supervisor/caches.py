@@ -27,9 +27,6 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, CLONE_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.protection import clones
 
-# process.md 5.3: what handlers are told again, in case something was missed
-RESYNC = 15 * 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -62,9 +59,9 @@ async def follow(
 ) -> None:
     """Watch until cancelled; started once every store is whole. A missing right keeps it waiting, with error logs."""
     reflectors: list[Reflector[Any]] = [
-        Reflector(kube, PersistentVolumeClaim, kept.claims, resync=RESYNC, on_event=clones.keep_shown),
-        Reflector(kube, PersistentVolume, kept.volumes, resync=RESYNC),
-        Reflector(kube, StorageClass, kept.storage_classes, resync=RESYNC),
+        Reflector(kube, PersistentVolumeClaim, kept.claims, on_event=clones.keep_shown),
+        Reflector(kube, PersistentVolume, kept.volumes),
+        Reflector(kube, StorageClass, kept.storage_classes),
     ]
     if kept.attachments is not None:
         reflectors.append(Reflector(kube, VolumeAttachment, kept.attachments))

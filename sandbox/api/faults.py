@@ -44,6 +44,7 @@ class Fault:
     message: str = "injected by the test"
     page: str = ""  # the answer of something in between, which knows of no Status
     retry_after: int | None = None
+    line: str | None = None  # a watch shows only this, an event or nothing, and ends
     cut: Literal["", "before", "after", "answer"] = ""
     hits: int = 0
 

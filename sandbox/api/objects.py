@@ -76,6 +76,14 @@ class Objects:
     def kind(self, kind: Kind | str) -> Kind:
         return self.kinds.named(kind) if isinstance(kind, str) else kind
 
+    def lag(self, kind: Kind | str) -> None:
+        """Watches are served by a replica that stands still from now on, though its bookmarks do not know it. What it
+        has not shown still comes after `catch_up`, also to a watch that begins at such a bookmark before."""
+        self.storage.of(self.kind(kind)).lag()
+
+    def catch_up(self, kind: Kind | str) -> None:
+        self.storage.of(self.kind(kind)).catch_up()
+
     # reading
 
     def find(self, kind: Kind | str, name: str, namespace: str = "") -> Object | None:

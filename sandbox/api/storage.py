@@ -67,11 +67,24 @@ class Collection:
         self.compacted = 0  # changes up to this resource version are gone
         self.waiting = trio.lowlevel.ParkingLot()
         self._limit = history
+        self._replica: int | None = None
 
     @property
     def end(self) -> int:
         """The place in the history that the next change will take."""
         return self.forgotten + len(self.history)
+
+    @property
+    def shown(self) -> int:
+        """The place that watches have come to: the end, or where a replica that lags stands still."""
+        return self.end if self._replica is None else self._replica
+
+    def lag(self) -> None:
+        self._replica = self.end
+
+    def catch_up(self) -> None:
+        self._replica = None
+        self.waiting.unpark_all()
 
     def place_after(self, number: int) -> int:
         """The place of the first change after resource version `number`; 410 if it may be gone."""

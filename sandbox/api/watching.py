@@ -124,13 +124,14 @@ class Watch:
             changes = self._collection.since(place)
             if changes is None or len(changes) > LAG:
                 return
+            changes = changes[: max(0, self._collection.shown - place)]
             place += len(changes)
             for lines in _batches(line for change in changes if (line := self._selection.tell(change))):
                 await send(_chunk(lines))
             now = trio.current_time()
             if now >= end:
                 return
-            if place < self._collection.end:
+            if place < self._collection.shown:
                 continue  # a bookmark promises that everything before it has been told
             if now >= bookmark:
                 bookmark = now + _BOOKMARK_PERIOD
@@ -145,7 +146,7 @@ class Watch:
             present = [version for version in self._collection.objects.values() if self._selection.wants(version)]
             return Start(self._collection.end, present)
         try:
-            return Start(self._collection.place_after(self._since), [])
+            return Start(min(self._collection.place_after(self._since), self._collection.shown), [])
         except ApiError as problem:  # told in the stream, not as the answer: so does a real API server
             return problem
 

@@ -3,6 +3,7 @@
 Plain HTTP towards the provisioner, TLS towards the server; one connection a request, so that an answer ends where its
 connection does. `before` acts instead of forwarding: the write never happens. `after` acts once the server has
 answered, and the provisioner never hears of it. Watches can be held back, and requests refused for a while.
+answered, and the provisioner never hears of it. Watches can be held back, cut, or answered by the gateway itself.
 """
 
 import re
@@ -45,6 +46,8 @@ class Gateway:
         self._traps: list[Trap] = []
         self._held: list[tuple[str, trio.Event]] = []
         self._refused: list[tuple[str, trio.Event]] = []
+        self._answers: list[tuple[str, bytes]] = []
+        self._open: dict[trio.CancelScope, str] = {}
 
     def trap(self, request: str, moment: Moment, act: Callable[[], Awaitable[None]], *, skip: int = 0) -> Trap:
         trap = Trap(request, moment, act, skip)
@@ -63,6 +66,17 @@ class Gateway:
         self._refused.append((request, accept))
         return accept
 
+    def answer(self, request: str, text: str, code: int = 200) -> None:
+        """From now on such requests are answered here, and those that are open are cut."""
+        head = f"HTTP/1.1 {code} Whatever\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        self._answers.append((request, f"{head}{text}".encode()))
+        for scope, line in self._open.items():
+            if re.search(request, line):
+                scope.cancel()
+
+    def answer_no_more(self) -> None:
+        self._answers.clear()
+
     async def serve(self, *, task_status: trio.TaskStatus["Gateway"] = trio.TASK_STATUS_IGNORED) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listener.socket.getsockname()[1]
@@ -75,6 +89,10 @@ class Gateway:
             if any(re.search(pattern, line) and not accept.is_set() for pattern, accept in self._refused):
                 await client.send_all(b"HTTP/1.1 503 Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 return
+            for pattern, answer in self._answers:
+                if re.search(pattern, line):
+                    await client.send_all(answer)
+                    return
             trap = next((trap for trap in self._traps if trap.takes(line)), None)
             if trap is None:
                 await self._relay(request, client, line)
@@ -90,6 +108,7 @@ class Gateway:
         raw = await trio.open_tcp_stream("127.0.0.1", self._plane.port)
         server = trio.SSLStream(raw, self._trust, server_hostname="127.0.0.1", https_compatible=True)
         async with trio.open_nursery() as nursery:
+            self._open[nursery.cancel_scope] = line
             if client is not None:
                 nursery.start_soon(_until_gone, client, nursery.cancel_scope)
             try:
@@ -101,6 +120,7 @@ class Gateway:
                     if client is not None:
                         await client.send_all(part)
             finally:
+                del self._open[nursery.cancel_scope]
                 await trio.aclose_forcefully(server)
             nursery.cancel_scope.cancel()
 

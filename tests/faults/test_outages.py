@@ -80,3 +80,41 @@ async def test_a_stale_claim_cache_makes_no_second_volume(real_world: Real, gate
     assert len(world.calls("CreateVolume")) == len(world.made()) == 2
     await world.delete(CLAIM, "next")
     await world.nothing_left()
+
+
+Answer = tuple[int, str]
+FORBIDDEN = '{"kind":"Status","code":403,"reason":"Forbidden","message":"may not watch"}'
+PREV_KV = '{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd event received with PrevKv=nil"}}\n'
+STRANGE = '{"type":"ADDED","object":{"metadata":{"name":5}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("claims", "volumes", "classes"),
+    [((200, ""), (403, FORBIDDEN), (200, STRANGE)), ((200, PREV_KV), (200, STRANGE), (200, ""))],
+    ids=["end at once", "an error"],
+)
+async def test_what_happens_is_seen_though_no_watch_gets_on(
+    real_world: Real, gate: Gateway, claims: Answer, volumes: Answer, classes: Answer
+) -> None:
+    world = real_world
+    await world.start()
+    await world.storage_class()
+    await world.claim("before")
+    await world.bound("before")
+    for plural, (code, text) in {"claims": claims, "volumes": volumes, "classes": classes}.items():
+        gate.answer(f"^GET /.*{plural}.*watch=", text, code)
+    await world.claim("data")
+    await world.delete(CLAIM, "before")
+    await world.bound("data")
+    with trio.fail_after(world.patience):
+        while len(world.volumes()) > 1:  # noqa: ASYNC110 - of the driver, which tells nothing
+            await trio.sleep(0.1)
+    for kind in ("PersistentVolumeClaim", "PersistentVolume", "StorageClass"):
+        assert len([line for line in world.log().splitlines() if f'trying on" kind="{kind}"' in line]) == 1
+    gate.answer_no_more()
+    await world.claim("after")
+    await world.bound("after")
+    await trio.sleep(2)
+    assert "Can watch again" in world.log()
+    await world.delete(CLAIM, "data", "after")
+    await world.nothing_left()

@@ -24,6 +24,8 @@ STEPS = 50
 UNCERTAIN = ("CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 # not 404, which would be a lie
 REFUSALS = (401, 403, 409, 410, 429, 500, 503, 504)
+# what a watch says before it ends
+ENDS = ("", '{"type":"ERROR","object":{"kind":"Status","code":500}}\n', '{"type":"ADDED","object":{"metadata":5}}\n')
 PAUSES = (0.0, 0.01, 0.05, 0.3, 2.0, 20.0)
 LEFT_OVER = "A volume may be left over"
 
@@ -56,6 +58,7 @@ class Life:
 
     async def calm(self) -> None:
         self._site.api.clear()
+        self._resume_watches()
         self._site.driver.faults.clear()
         await self._serve()
 
@@ -106,13 +109,24 @@ class Life:
 
     async def _watches(self) -> None:
         kind = self._random.choice(["*", VOLUME, CLAIM])
-        match self._random.randrange(3):
+        match self._random.randrange(6):
             case 0:
                 self._site.api.cut_watches(kind)
             case 1:
                 self._site.api.stall_watches(kind)
+            case 2:
+                self._site.objects.lag(VOLUME if kind == VOLUME else CLAIM)
+            case 3:
+                line, times = self._random.choice(ENDS), self._random.randint(1, 6)
+                self._site.api.add(ApiFault("watch", kind, line=line, times=times))
+                self._site.api.cut_watches(kind)
             case _:
-                self._site.api.resume_watches()
+                self._resume_watches()
+
+    def _resume_watches(self) -> None:
+        self._site.api.resume_watches()
+        for kind in (VOLUME, CLAIM):
+            self._site.objects.catch_up(kind)
 
     async def _driver_restart(self) -> None:
         if self._is_serving:

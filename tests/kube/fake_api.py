@@ -54,6 +54,14 @@ class FakeApi:
     """Names of objects that lists have in a form that cannot be decoded."""
     deaf: bool = False
     """Open watches show nothing, not even bookmarks."""
+    behind: int | None = None
+    """Events that watches have come to, though their bookmarks say that all are shown: a replica that lags."""
+    delivered: int = 0
+    """Events that a list or a watch has shown. Those after it still come, whatever bookmark a watch begins at."""
+    ending: list[KubeError | None] = field(default_factory=list)
+    """While there is one, watches end with it as soon as they are opened."""
+    poison: str = ""
+    """A version whose event nobody understands."""
 
     # ---- what happens in the cluster
 
@@ -83,6 +91,14 @@ class FakeApi:
             stream.wake()
 
     # ---- what happens to connections
+
+    def lag(self) -> None:
+        self.behind = self.delivered
+
+    def catch_up(self) -> None:
+        self.behind = None
+        for stream in self.watches:
+            stream.wake()
 
     def bookmark(self) -> None:
         for stream in self.watches:
@@ -119,6 +135,7 @@ class FakeApi:
         version, _, start = (continue_token or f"{self.version}/0").partition("/")
         if continue_token is None:
             self.snapshots[version] = list(self.objects.values())
+            self.delivered = len(self.history)
         elif version not in self.snapshots:
             raise GONE
         items, first = self.snapshots[version], int(start)
@@ -144,16 +161,20 @@ class FakeApi:
             raise self.watch_errors.pop(0)
         if int(resource_version) < self.compacted:
             raise GONE
-        stream = Stream(self, sum(event.version <= int(resource_version) for event in self.history))
+        stream = Stream(self, sum(event.version <= int(resource_version) for event in self.history[: self.delivered]))
         self.watches.append(stream)
+        if self.ending:
+            stream.ended, stream.error = True, self.ending[0]
         try:
-            yield stream.events()
+            yield stream
         finally:
             self.watches.remove(stream)
 
 
 class Stream:
     """One open watch."""
+
+    line = b"{}"
 
     def __init__(self, api: FakeApi, first: int) -> None:
         self.api = api
@@ -166,7 +187,7 @@ class Stream:
     def wake(self) -> None:
         self._woken.set()
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
             self._woken = trio.Event()
             if self.ended:
@@ -175,9 +196,13 @@ class Stream:
                 return
             if self.api.deaf:
                 await self._woken.wait()
-            elif self.position < len(self.api.history):
+            elif self.position < (len(self.api.history) if self.api.behind is None else self.api.behind):
+                event = self.api.history[self.position]
+                if str(event.version) == self.api.poison:
+                    raise KubeError(0, "InvalidAnswer", "the event cannot be understood")
                 self.position += 1
-                yield self.api.history[self.position - 1]
+                self.api.delivered = max(self.api.delivered, self.position)
+                yield event
             elif self.bookmarks:
                 self.bookmarks -= 1
                 meta = ObjectMeta(resourceVersion=str(self.api.version))

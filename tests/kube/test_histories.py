@@ -20,6 +20,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("wait"), MOMENTS),
     st.tuples(st.sampled_from(["bookmark", "close", "cut", "expire", "compact", "deaf", "hear", "refuse"]), st.none()),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
+    st.tuples(st.sampled_from(["lag", "catch_up"]), st.none()),
 )
 
 
@@ -33,10 +34,13 @@ class World:
         self.heard: dict[str, str | None] = {}
         self.answers: list[PersistentVolumeClaim] = []  # of our own writes, not remembered yet
         self.newest: dict[str, int] = {}
+        self.dead: set[str] = set()
 
     def hear(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         assert self.heard.get(key) == label(old), "a change was left out"
         self.heard[key] = label(new)
+        if old is not None and (key not in self.store or (new is not None and old.metadata.uid != new.metadata.uid)):
+            self.dead.add(old.metadata.uid)
         self.never_goes_back()
 
     async def act(self, what: str, on: object) -> None:
@@ -54,7 +58,7 @@ class World:
                 await trio.sleep(float(name))
                 while self.answers:
                     self.store.remember(self.answers.pop())
-            case "bookmark" | "compact":
+            case "bookmark" | "compact" | "lag" | "catch_up":
                 getattr(api, what)()
             case "close" | "cut" | "expire":
                 api.end_watches({"close": None, "cut": NO_ANSWER, "expire": GONE}[what])
@@ -72,6 +76,7 @@ class World:
             assert version >= self.newest.get(uid, 0), "an older state took the place of a newer one"
             self.newest[uid] = version
             assert self.store.by_uid(uid) is obj
+            assert uid not in self.dead, "what was deleted came back"
 
     def same_everywhere(self) -> None:
         expected = {f"ns/{n}": label(o) for n, o in self.api.objects.items() if ours(o)}
@@ -91,13 +96,14 @@ async def live(actions: list[tuple[str, object]]) -> None:
             await world.act(what, on)
             world.never_goes_back()
         world.api.deaf = False
+        world.api.catch_up()
         await world.act("wait", 400)
         world.never_goes_back()
         world.same_everywhere()
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(ACTIONS, max_size=30))
 def test_the_store_ends_where_the_server_is(actions: list[tuple[str, object]]) -> None:
     trio.run(live, actions, clock=MockClock(autojump_threshold=0))

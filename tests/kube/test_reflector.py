@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loguru import Message
 
 Claims = Store[PersistentVolumeClaim]
+IN_BETWEEN = "changes are listed 30 s apart; does a proxy before the API server end or change watches?"
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def store() -> Claims:
 
 
 @asynccontextmanager
-async def following(api: FakeApi, store: Claims, **options: float | int) -> AsyncIterator[None]:
+async def following(api: FakeApi, store: Claims, **options: Any) -> AsyncIterator[None]:
     """A reflector whose store is whole; the random source always says one half."""
     reflector = Reflector(api, PersistentVolumeClaim, store, random=lambda: 0.5, **options)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
@@ -152,6 +153,31 @@ async def test_resumes_from_a_bookmark(api: FakeApi, store: Claims) -> None:
     assert api.asked[-1] == "watch 40"
 
 
+async def test_a_bookmark_of_a_server_that_lags_hides_nothing(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        api.write("a")
+        await trio.sleep(1)
+        api.lag()
+        api.write("b")
+        api.delete("c")
+        api.bookmark()
+        await trio.sleep(1)
+        api.end_watches()
+        await trio.sleep(1)
+        assert api.asked[-1] == "watch 19"
+        api.catch_up()
+    assert "ns/c" not in store
+    assert api.asked[-1] == "watch 19"
+
+
+async def test_a_defect_in_what_hears_of_events_ends_nothing(api: FakeApi, store: Claims) -> None:
+    def fails(_claim: PersistentVolumeClaim, _line: bytes) -> None:
+        raise ValueError("a defect")
+
+    async with following(api, store, on_event=fails):
+        api.write("a")
+
+
 @pytest.mark.parametrize("how", ["status", "event"])
 async def test_expired_version_lists_again_and_tells_the_difference(api: FakeApi, store: Claims, how: str) -> None:
     told: Told = []
@@ -170,34 +196,134 @@ async def test_expired_version_lists_again_and_tells_the_difference(api: FakeApi
     assert told == [("ns/a", "a-11@11", None), ("ns/b", "b-12@12", "b-12@18"), ("ns/g", None, "g-19@19")]
 
 
-async def test_a_silent_connection_is_given_up_and_after_three_listed_anew(api: FakeApi, store: Claims) -> None:
+async def test_a_silent_connection_is_given_up_and_the_second_time_listed(
+    api: FakeApi, store: Claims, lines: list[str]
+) -> None:
     async with following(api, store, inactivity=70):
         for _ in range(3):
+            api.version += 1
             api.bookmark()
             await trio.sleep(60)
         assert api.asked == ["list", "watch 16"], "a line each minute is enough"
         api.deaf = True
-        await trio.sleep(10 + 70 + 70 + 1)
+        await trio.sleep(10 + 0.8 + 70 + 1.6 + 70 + 3.2 + 1)
+        assert api.asked == ["list", "watch 16", "watch 19", "watch 19", "list", "watch 19"]
         api.deaf = False
-    assert api.asked == ["list", "watch 16", "watch 16", "watch 16", "list", "watch 16"]
+        api.write("a")
+    assert lines == [f"Cannot follow, trying on: {IN_BETWEEN}", "Can watch again: "]
 
 
-async def test_a_server_that_closes_at_once_is_not_asked_in_a_circle(api: FakeApi, store: Claims) -> None:
+async def test_a_server_without_bookmarks_is_given_the_watchs_own_time(api: FakeApi, store: Claims) -> None:
+    async with following(api, store, inactivity=70):
+        api.deaf = True
+        await trio.sleep(450)
+        assert api.asked == ["list", "watch 16"]
+        await trio.sleep(11)
+        assert api.asked == ["list", "watch 16", "watch 16"]
+        api.deaf = False
+
+
+TROUBLES = {
+    "ends at once": None,
+    "error": KubeError(500, "InternalError", "etcd event received with PrevKv=nil"),
+    "not understood": KubeError(0, "InvalidAnswer", "the event cannot be understood: invalid utf-8"),
+    "reset": NO_ANSWER,
+    "expired": GONE,
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+async def test_where_no_watch_gets_on_lists_show_what_happens(
+    api: FakeApi, store: Claims, lines: list[str], trouble: KubeError | None
+) -> None:
     async with following(api, store):
-        asked = len(api.asked)
-        with trio.move_on_after(60):
-            while True:
-                await trio.sleep(0.005)
-                api.end_watches()
-        assert len(api.asked) - asked == 6, "0.8 + 1.6 + 3.2 + 6.4 + 12.8 + 25.6 s"
+        api.ending = [trouble]
+        await trio.sleep(3)
+        assert api.asked.count("list") == 2
+        for name in "xyz":
+            api.write(name)
+            await trio.sleep(40)
+            assert f"ns/{name}" in store
+        await trio.sleep(600)
+        assert api.asked.count("list") <= 2 + (3 + 120 + 600) / 30
+        assert lines == [f"Cannot follow, trying on: {IN_BETWEEN}"]
+        api.ending = []
+        await trio.sleep(40)
+        api.write("a")
+        await trio.sleep(1)
+        assert lines[1:] == ["Can watch again: "]
+
+
+async def test_where_watches_are_forbidden_lists_show_what_happens(
+    api: FakeApi, store: Claims, lines: list[str]
+) -> None:
+    async with following(api, store):
+        await trio.sleep(1)
+        api.watch_errors = [FORBIDDEN] * 10
+        api.end_watches(NO_ANSWER)
+        await trio.sleep(3)
+        api.write("x")
+        await trio.sleep(40)
+        assert "ns/x" in store
+        assert api.asked.count("list") == 3
+        assert [line.partition(":")[0] for line in lines] == ["Cannot watch, trying on"]
+        await trio.sleep(300)
+        assert [line.partition(":")[0] for line in lines[1:]] == ["Can watch again"]
+
+
+async def test_an_outage_of_any_length_resumes_the_watch(api: FakeApi, store: Claims, lines: list[str]) -> None:
+    async with following(api, store):
+        api.write("a")
+        await trio.sleep(1)
+        api.watch_errors = [NO_ANSWER, KubeError(503)] * 20
+        api.end_watches(NO_ANSWER)
+        await trio.sleep(1200)
+        assert not api.watch_errors
+    assert set(api.asked[2:]) == {"watch 17"}
+    assert [line.partition(":")[0] for line in lines] == ["Cannot watch, trying on"] * 2 + ["Can watch again"]
+
+
+@pytest.mark.parametrize("seconds", [1, 45, 10**9])
+async def test_retry_after_is_the_least_that_is_waited(api: FakeApi, store: Claims, seconds: int) -> None:
+    async with following(api, store):
+        api.write("a")
+        await trio.sleep(1)
+        api.watch_errors = [KubeError(429, "TooManyRequests", retry_after=seconds)]
+        api.end_watches()
+        await trio.sleep(min(seconds, 600) - 0.1)
+        assert len(api.asked) == 3
+        await trio.sleep(0.2)
+        assert len(api.asked) == 4
+
+
+async def test_a_proxy_that_ends_watches_that_got_on_costs_no_list(api: FakeApi, store: Claims) -> None:
+    async with following(api, store):
+        for _ in range(20):
+            api.write("a")
+            await trio.sleep(0.5)
+            api.end_watches()
+            await trio.sleep(6)
+            api.end_watches()
+    assert api.asked.count("list") == 1
+
+
+async def test_events_that_cannot_be_understood_are_passed_by_a_list(api: FakeApi, store: Claims) -> None:
+    """The watch gets on until it comes to the event, each time it is asked from before it."""
+    async with following(api, store):
+        api.poison = api.write("b").metadata.resourceVersion
+        await trio.sleep(5)
+        api.write("x")
+    assert api.asked == ["list", "watch 16", "watch 16", "list", "watch 17"]
 
 
 async def test_backoff_after_trouble_starts_small_again(api: FakeApi, store: Claims) -> None:
     async with following(api, store):
         api.watch_errors = [NO_ANSWER] * 5
         api.end_watches(NO_ANSWER)
-        await trio.sleep(0.8 + 1.6 + 3.2 + 6.4 + 12.8 + 25.6 + 10)
+        await trio.sleep(0.8 + 1.6 + 3.2 + 6.4 + 12.8 + 25.6 + 1)
         assert not api.watch_errors
+        api.write("a")
+        await trio.sleep(1)
         api.watch_errors = [NO_ANSWER]
         api.end_watches(NO_ANSWER)
         await trio.sleep(0.9)

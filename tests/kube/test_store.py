@@ -2,7 +2,7 @@
 
 import pytest
 
-from csi_provisioner.kube.store import Store, version_number
+from csi_provisioner.kube.store import GRAVES, Store, version_number
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from tests.kube.objects import Told, claim, label, ours
 
@@ -91,6 +91,101 @@ def test_a_deletion_is_final_for_its_uid_also_at_an_old_version(store: Claims) -
     store.put(claim("c", 11))
     store.drop(claim("a", 5))
     assert "ns/a" not in store
+
+
+def test_a_bookmark_does_not_hide_what_comes_after_it(store: Claims, told: Told) -> None:
+    store.reached("100")
+    store.put(claim("c", 50))
+    store.put(claim("a", 60))
+    store.drop(claim("b", 70))
+    assert told == [("ns/c", None, "uid-c@50"), ("ns/a", "uid-a@5", "uid-a@60"), ("ns/b", "uid-b@6", None)]
+    store.remember(claim("b", 65))
+    store.remember(claim("d", 99))
+    assert shown(store) == {"ns/a": "uid-a@60", "ns/c": "uid-c@50"}, "an answer that may be late is no news"
+
+
+def test_a_bookmark_does_not_take_back_what_we_wrote(store: Claims) -> None:
+    store.remember(claim("a", 12))
+    store.reached("100")
+    assert label(store.get("ns/a")) == "uid-a@12"
+    store.put(claim("a", 12))
+    store.drop(claim("a", 13))
+    assert "ns/a" not in store
+
+
+def test_what_was_deleted_does_not_come_back_with_a_server_that_lags(store: Claims, told: Told) -> None:
+    store.put(claim("c", 50))
+    store.drop(claim("c", 60))
+    store.put(claim("c", 70, uid="second"))
+    store.put(claim("f", 80))
+    store.put(claim("f", 90, foreign=True))
+    told.clear()
+    for repeat in (claim("c", 50), claim("c", 70, uid="second"), claim("f", 80), claim("f", 90, foreign=True)):
+        store.put(repeat)
+    store.drop(claim("c", 60))
+    assert told == []
+    assert shown(store)["ns/c"] == "second@70"
+    store.drop(claim("c", 95, uid="second"))
+    store.put(claim("c", 70, uid="second"))
+    assert "ns/c" not in store
+    swap(store, 100, claim("c", 70, uid="second"), claim("f", 4, foreign=True))
+    assert "ns/c" in store, "a list is right whatever came before"
+    store.put(claim("d", 99))
+    store.drop(claim("f", 98, uid="older"))
+    assert "ns/d" not in store, "deleted before the list"
+    assert "ns/f" in store
+
+
+def test_of_deleted_objects_only_the_last_are_remembered(store: Claims) -> None:
+    for number in range(3 * GRAVES):
+        store.put(claim("c", 20 + 2 * number, uid=str(number)))
+        store.drop(claim("c", 21 + 2 * number, uid=str(number)))
+    assert len(store._gone) == GRAVES
+
+
+# ---- what is handed in may be defective
+
+
+def test_a_handler_that_fails_ends_nothing_and_is_said_once(
+    store: Claims, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, heard = True, list[str]()
+
+    def fails(key: str, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None) -> None:
+        if failing:
+            raise ValueError("a defect")
+        heard.append(key)
+
+    other: Claims = Store(project=ours, index="uid")
+    other.subscribe(fails)
+    other.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
+    swap(other, 10, claim("a", 5), claim("b", 6))
+    other.put(claim("a", 11))
+    other.put(claim("b", 12, uid="second"))
+    other.drop(claim("b", 13, uid="second"))
+    assert len(told) == 6
+    failing = False
+    for key in other.shown_keys():
+        other.replay(key)
+    assert heard == ["ns/a"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("E")] == [lines[0]]
+    assert lines[0].endswith('"Unexpected error, the object is told again at the next resync" object="ns/a"')
+    assert lines[-1] == "ValueError: a defect"
+
+
+def test_an_object_that_cannot_be_made_small_is_kept_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(obj: PersistentVolumeClaim) -> PersistentVolumeClaim | None:
+        if obj.metadata.name == "a":
+            raise ValueError("a defect")
+        return ours(obj)
+
+    store: Claims = Store(project=fails)
+    swap(store, 10, claim("a", 5), claim("b", 6), claim("f", 7, foreign=True))
+    store.put(claim("a", 11))
+    store.remember(claim("a", 12))
+    assert shown(store) == {"ns/a": "uid-a@12", "ns/b": "uid-b@6"}
+    assert capsys.readouterr().err.count("Unexpected error") == 1
 
 
 def test_handlers_see_the_change_in_place(store: Claims) -> None:
@@ -229,7 +324,7 @@ def test_what_is_projected_away_is_not_remembered(store: Claims) -> None:
 
 
 def test_versions_that_are_no_numbers_are_never_newer(store: Claims) -> None:
-    assert [version_number(v) for v in ("12", "", "1x", "²", "-3")] == [12, -1, -1, -1, -1]
+    assert [version_number(v) for v in ("12", "", "1x", "²", "-3", "9" * 5000)] == [12, -1, -1, -1, -1, -1]
     store.remember(claim("a", "zz"))
     assert label(store.get("ns/a")) == "uid-a@5"
     opaque: Claims = Store()

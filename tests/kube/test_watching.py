@@ -4,50 +4,63 @@ import pytest
 
 from csi_provisioner.kube.watching import (
     LONGEST_PAUSE,
-    Broken,
-    Closed,
+    Ended,
     Failed,
     Happened,
     Listing,
     Page,
-    Silent,
     State,
     Step,
     Watching,
+    is_above,
     pause_after,
     step,
 )
 
+STUCK = Watching("7", 1, stuck=True)
 ROWS: dict[str, tuple[State, Happened, Step]] = {
     # the list
     "first page of many": (Listing(), Page("7", "next"), Step(Listing("next"))),
-    "page in the middle": (Listing("a"), Page("7", "b"), Step(Listing("b"))),
+    "page in the middle": (Listing("a", 2, True), Page("7", "b"), Step(Listing("b", 2, True))),
     "last page": (Listing("b"), Page("7"), Step(Watching("7"))),
     "only page": (Listing(), Page("7"), Step(Watching("7"))),
-    "whole list after trouble watches at once": (Listing(None, 4), Page("7"), Step(Watching("7", 4))),
+    "counts outlive the list": (Listing(None, 4, True), Page("7"), Step(Watching("7", 4, True))),
     "page token expired: from the start": (Listing("b"), Failed(410), Step(Listing(None, 1), True)),
-    "no answer: the same page again": (Listing("b", 1), Failed(0), Step(Listing("b", 2), True)),
-    "server busy: the same page again": (Listing("b"), Failed(429), Step(Listing("b", 1), True)),
+    "no answer: the same page again": (Listing("b", 1, True), Failed(0), Step(Listing("b", 2, True), True)),
+    "server busy: the same page, not too soon": (Listing("b"), Failed(429, 9), Step(Listing("b", 1), True, 9)),
     "server error: the same page again": (Listing("b"), Failed(503), Step(Listing("b", 1), True)),
     "forbidden: from the start": (Listing("b"), Failed(403), Step(Listing(None, 1), True)),
     "kind not served: from the start": (Listing(), Failed(404), Step(Listing(None, 1), True)),
-    # the watch ends
-    "closed after showing something": (Watching("7", 2), Closed("9", 0.1), Step(Watching("9"))),
-    "closed in time": (Watching("7", 2), Closed("7", 300), Step(Watching("7"))),
-    "closed at once": (Watching("7", 2), Closed("7", 0.1), Step(Watching("7", 3), True)),
-    "silent the first time": (Watching("7"), Silent("7"), Step(Watching("7", silent=1))),
-    "silent again": (Watching("7", silent=1), Silent("7"), Step(Watching("7", silent=2))),
-    "silent once too often: list": (Watching("7", silent=2), Silent("7"), Step(Listing())),
-    "silent after showing something": (Watching("7", 3, silent=2), Silent("9"), Step(Watching("9", silent=1))),
-    # the watch breaks
-    "cut after showing something": (Watching("7", 3), Broken(0, "9"), Step(Watching("9", 1), True)),
-    "cut after a long time": (Watching("7", 3), Broken(0, "7", 60), Step(Watching("7", 1), True)),
-    "cannot be opened": (Watching("7", 3), Broken(0, "7"), Step(Watching("7", 4), True)),
-    "forbidden, keeps what it has": (Watching("7"), Broken(403, "7"), Step(Watching("7", 1), True)),
-    "server error": (Watching("7", silent=1), Broken(500, "7"), Step(Watching("7", 1, silent=1), True)),
-    "version too old after it worked: list at once": (Watching("7", 3), Broken(410, "9", 60), Step(Listing())),
-    "version too old at once: no circle": (Watching("7", 1), Broken(410, "7"), Step(Listing(None, 2), True)),
-    "server behind us: list": (Watching("7"), Broken(504, "7", unknown=True), Step(Listing(None, 1), True)),
+    # the watch got on
+    "closed after showing something": (STUCK, Ended("9", True, 0.1), Step(Watching("9"))),
+    "closed in time": (STUCK, Ended("7", False, 300), Step(Watching("7"))),
+    "cut after showing something": (STUCK, Ended("9", True, 0.1, 0), Step(Watching("9", 1), True)),
+    "error after showing something": (STUCK, Ended("9", True, 0.1, 500), Step(Watching("9", 1), True)),
+    "refused service after showing something": (
+        STUCK,
+        Ended("9", True, 0.1, 429, retry_after=9),
+        Step(Watching("9", 1), True, 9),
+    ),
+    "version too old after it got on: list at once": (STUCK, Ended("9", True, 60, 410), Step(Listing())),
+    "went back behind a bookmark": (STUCK, Ended("6", True, 9), Step(Watching("6", 1), True)),
+    # nobody has looked at the question: the version stays good, and nothing is known of watches
+    "not opened": (Watching("7", 3), Ended("7", code=0), Step(Watching("7", 4), True)),
+    "not opened again and again": (Watching("7", 9, True), Ended("7", code=0), Step(Watching("7", 10, True), True)),
+    "server busy": (Watching("7"), Ended("7", code=429, retry_after=9), Step(Watching("7", 1), True, 9)),
+    "service unavailable": (STUCK, Ended("7", code=503, retry_after=9), Step(Watching("7", 2, True), True, 9)),
+    "busy, told in the watch": (STUCK, Ended("7", False, 9, 429, False, 9), Step(Watching("7", 2, True), True, 9)),
+    # it did not get on
+    "closed at once": (Watching("7", 2), Ended("7", False, 0.1), Step(Watching("7", 3, True), True)),
+    "closed at once again: list": (STUCK, Ended("7", False, 0.1), Step(Listing(None, 2, True), True)),
+    "cut while nothing happened": (Watching("7"), Ended("7", False, 60, 0), Step(STUCK, True)),
+    "cut again, or silent: list": (STUCK, Ended("7", False, 60, 0), Step(Listing(None, 2, True), True)),
+    "nothing but old events": (STUCK, Ended("6", False, 0.1), Step(Listing(None, 2, True), True)),
+    "forbidden, keeps what it has": (Watching("7"), Ended("7", code=403), Step(STUCK, True)),
+    "forbidden again: list": (STUCK, Ended("7", code=403), Step(Listing(None, 2, True), True)),
+    "error in the watch": (Watching("7"), Ended("7", False, 0.1, 500), Step(STUCK, True)),
+    "error in the watch again: list": (STUCK, Ended("7", False, 0.1, 500), Step(Listing(None, 2, True), True)),
+    "version too old at once: no circle": (Watching("7", 1), Ended("7", code=410), Step(Listing(None, 2, True), True)),
+    "server behind us: list": (Watching("7"), Ended("7", code=504, unknown=True), Step(Listing(None, 1, True), True)),
 }
 
 
@@ -59,7 +72,7 @@ def test_step(row: tuple[State, Happened, Step]) -> None:
 
 def test_answers_that_cannot_be_are_defects() -> None:
     with pytest.raises(AssertionError):
-        step(Listing(), Silent("7"))
+        step(Listing(), Ended("7"))
 
 
 def test_pause_doubles_from_its_first_to_its_longest() -> None:
@@ -80,8 +93,16 @@ def test_a_list_that_is_always_expired_is_asked_for_less_and_less() -> None:
     failures = []
     for _ in range(4):
         state = step(state, Page("7")).state
-        answer = step(state, Broken(410, "7"))
+        answer = step(state, Ended("7", code=410))
         assert answer.pause
         state = answer.state
         failures.append(state.failures)
     assert failures == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "above"),
+    [("9", "7", True), ("10", "9", True), ("7", "7", False), ("6", "7", False), ("x", "w", True), ("x", "x", False)],
+)
+def test_progress_is_a_version_above_the_one_asked_for(shown: str, asked: str, above: bool) -> None:
+    assert is_above(shown, asked) is above

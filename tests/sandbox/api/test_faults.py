@@ -118,3 +118,12 @@ async def test_the_same_seed_gives_the_same_uids() -> None:
     made = [Objects(seed=7).create("Secret", {"metadata": {"generateName": "s-"}}, "default").obj for _ in range(2)]
     assert made[0]["metadata"]["uid"] == made[1]["metadata"]["uid"]
     assert made[0]["metadata"]["name"] == made[1]["metadata"]["name"]
+
+
+async def test_a_watch_can_be_made_to_say_one_thing_and_end(server: ApiServer) -> None:
+    server.faults.add(Fault("watch", "ConfigMap", line='{"type":"ERROR","object":{"code":500}}\n'))
+    server.faults.add(Fault("watch", "ConfigMap", line=""))
+    async with client(server) as http:
+        for text in ('{"type":"ERROR","object":{"code":500}}\n', ""):
+            answer = await http.get(PATH, params={"watch": "true"})
+            assert (answer.status_code, answer.text) == (200, text)

@@ -115,6 +115,21 @@ async def test_a_stalled_watch_is_silent_and_goes_on(server: ApiServer) -> None:
         assert (await anext(lines))["object"]["metadata"]["name"] == "a"
 
 
+async def test_a_replica_that_lags_shows_changes_after_a_bookmark_that_is_newer(server: ApiServer) -> None:
+    version = server.objects.storage.number
+    async with watch(server, resourceVersion=version, allowWatchBookmarks="true") as lines:
+        put(server, "a")
+        assert (await anext(lines))["object"]["metadata"]["name"] == "a"
+        server.objects.lag("ConfigMap")
+        put(server, "b")
+        newest = server.objects.storage.number
+        bookmark = await anext(lines)
+        assert (bookmark["type"], bookmark["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", str(newest))
+        async with watch(server, resourceVersion=newest) as later:
+            server.objects.catch_up("ConfigMap")
+            assert [(await anext(each))["object"]["metadata"]["name"] for each in (lines, later)] == ["b", "b"]
+
+
 async def test_open_watches_can_be_cut(server: ApiServer) -> None:
     async with watch(server) as lines:
         assert server.faults.cut_watches("Secret") == 0
