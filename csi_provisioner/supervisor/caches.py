@@ -74,7 +74,9 @@ async def follow(
         async with trio.open_nursery() as syncing:
             for reflector in reflectors:
                 syncing.start_soon(watches.start, reflector.run)
-        # What is here now lives long; the collector need not look at it again and again.
+        # What is here now lives long; the collector need not look at it again and again. What an earlier life of the
+        # process froze is over, and goes first.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         log.info("Caches are synced", claims=len(kept.claims), volumes=len(kept.volumes))
