@@ -16,7 +16,8 @@ import trio
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.kube import watching
-from csi_provisioner.kube.client import KubeClient, Watch, WatchEvent, described
+from csi_provisioner.kube.answer import wanted
+from csi_provisioner.kube.client import KubeClient, Watch, WatchEvent
 from csi_provisioner.kube.errors import KubeError, advice
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -169,7 +170,7 @@ class Reflector(Generic[T]):
         ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
         if error is None:
             error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
-        error.doing = error.doing or described("watch", self.kind, None, self._namespace)
+        error.doing = error.doing or str(wanted("watch", self.kind, "", self._namespace))
         if not ended.progress:
             # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
             everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
