@@ -7,9 +7,9 @@ import sys
 from typing import NoReturn
 
 from csi_provisioner import __version__
-from csi_provisioner.configuration import RefusedError, log_settings, read
+from csi_provisioner.configuration import log_settings, read
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.flags import FLAGS, HELP
-from csi_provisioner.flagset import FlagError
 from csi_provisioner.logs import configure, escaped, log
 from csi_provisioner.settings import Settings
 
@@ -38,11 +38,11 @@ def _start() -> int:
     program, *arguments = sys.argv
     try:
         values = FLAGS.parse(arguments)
-    except FlagError as error:
+    except Fatal as error:
         sys.stderr.write(
             f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n"
         )
-        return 2
+        return error.code
     if values[HELP]:
         sys.stderr.write(FLAGS.help(USAGE))
         return 0
@@ -50,9 +50,9 @@ def _start() -> int:
         logging = log_settings(values)
         configure(logging)
         settings = read(values, os.environ, logging)
-    except RefusedError as error:
-        (log.fatal if error.exit_code == 255 else log.error)("Cannot start", err=error)
-        return error.exit_code
+    except Fatal as error:
+        (log.fatal if error.code == 255 else log.error)("Cannot start", err=error)
+        return error.code
     if settings is None:
         sys.stdout.write(f"{program} {__version__}\n")
         return 0

@@ -1,4 +1,4 @@
-"""From flags and environment to `Settings`: what is read from where, and which setups are refused.
+"""From flags and environment to `Settings`: what is read from where, and which setups are refused (`Fatal`).
 
 Everything that can be judged before anything is contacted is judged here, in the order and with the exit codes of
 process.md 3 and 10.3. The grammar of flags is in `flagset`, their table in `flags`.
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from csi_provisioner import durations, flags
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.flagset import Flag, Values
-from csi_provisioner.gates import UnknownGateError, gates_of
+from csi_provisioner.gates import gates_of
 from csi_provisioner.logs import log
 from csi_provisioner.settings import (
     HEALTH_PATH,
@@ -42,29 +43,21 @@ _LOG_BUFFERS = (flags.LOG_TEXT_INFO_BUFFER_SIZE, flags.LOG_JSON_INFO_BUFFER_SIZE
 _LOG_STREAMS = (flags.LOG_TEXT_SPLIT_STREAM, flags.LOG_JSON_SPLIT_STREAM)
 
 
-class RefusedError(Exception):
-    """The setup cannot work; the text names flag or variable, and value."""
-
-    def __init__(self, exit_code: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def log_settings(values: Values) -> LogSettings:
     """The log's settings; it is configured before the rest is looked at, so that errors come out in its format."""
     form = values[flags.LOGGING_FORMAT]
     if form not in ("text", "json"):
-        raise RefusedError(1, f"--logging-format={form}: it must be text or json")
+        raise Fatal(f"--logging-format={form}: it must be text or json", 1)
     if form == "json" and values[flags.VMODULE]:
-        raise RefusedError(1, "--vmodule works with --logging-format=text only")
+        raise Fatal("--vmodule works with --logging-format=text only", 1)
     if values[flags.LOG_FLUSH_FREQUENCY] <= 0:
         raise _refuse_value(1, values, flags.LOG_FLUSH_FREQUENCY, "it must be more than 0")
     for stream in _LOG_STREAMS:
         if values[stream]:
-            raise RefusedError(1, f"--{stream.name}=true is not supported, the log goes to stderr unsplit")
+            raise Fatal(f"--{stream.name}=true is not supported, the log goes to stderr unsplit", 1)
     for buffer in _LOG_BUFFERS:
         if not re.match(r"[+-]?[0.]+(?![0-9.])", values[buffer]):
-            raise RefusedError(1, f"--{buffer.name}={values[buffer]} is not supported, it must be 0")
+            raise Fatal(f"--{buffer.name}={values[buffer]} is not supported, it must be 0", 1)
     return LogSettings(json=form == "json", verbosity=values[flags.V], modules=values[flags.VMODULE])
 
 
@@ -115,11 +108,7 @@ def read(
 
 
 def _gates(values: Values) -> Gates:
-    named = values[flags.FEATURE_GATES]
-    try:
-        gates, notes, warnings = gates_of(named)
-    except UnknownGateError as error:
-        raise RefusedError(255, str(error)) from None
+    gates, notes, warnings = gates_of(values[flags.FEATURE_GATES])
     for note in notes:
         log.info(note)
     for warning in warnings:
@@ -130,7 +119,7 @@ def _gates(values: Values) -> Gates:
 def _nodes(values: Values, environ: Mapping[str, str]) -> NodeSettings:
     enabled, name = values[flags.NODE_DEPLOYMENT], environ.get("NODE_NAME") or None
     if enabled and name is None:
-        raise RefusedError(255, "--node-deployment needs the name of the node in the environment variable NODE_NAME")
+        raise Fatal("--node-deployment needs the name of the node in the environment variable NODE_NAME", 255)
     return NodeSettings(
         enabled=enabled,
         immediate_binding=values[flags.NODE_DEPLOYMENT_IMMEDIATE_BINDING],
@@ -143,18 +132,18 @@ def _nodes(values: Values, environ: Mapping[str, str]) -> NodeSettings:
 def _http(values: Values) -> HttpSettings:
     endpoint, legacy, path = values[flags.HTTP_ENDPOINT], values[flags.METRICS_ADDRESS], values[flags.METRICS_PATH]
     if endpoint and legacy:
-        raise RefusedError(
-            1, f"only one of --http-endpoint={endpoint} and --metrics-address={legacy} can be set, use --http-endpoint"
+        raise Fatal(
+            f"only one of --http-endpoint={endpoint} and --metrics-address={legacy} can be set, use --http-endpoint", 1
         )
     if legacy:
         log.warning("--metrics-address is deprecated, use --http-endpoint")
     # Braces are placeholders to the router; nobody has them in a path of metrics.
     if not path.startswith("/") or "{" in path or "}" in path:
-        raise RefusedError(2, f"--metrics-path={path}: it must be a path that starts with /")
+        raise Fatal(f"--metrics-path={path}: it must be a path that starts with /", 2)
     pprof = values[flags.ENABLE_PPROF]
     is_health = path == HEALTH_PATH and endpoint and values[flags.LEADER_ELECTION]
     if is_health or (path.startswith(PROFILES_PATH) and (endpoint or legacy) and pprof):
-        raise RefusedError(2, f"--metrics-path={path}: something else is served at this path")
+        raise Fatal(f"--metrics-path={path}: something else is served at this path", 2)
     return HttpSettings(endpoint=endpoint or legacy, path=path, pprof=pprof, legacy=bool(legacy))
 
 
@@ -162,11 +151,9 @@ def _refuse_old_modes(values: Values) -> None:
     kind, mode = values[flags.LEADER_ELECTION_TYPE], values[flags.CAPACITY_MODE]
     if kind != "leases":
         # Two kinds of lock do not exclude each other.
-        raise RefusedError(2, f"--leader-election-type={kind} is not supported any more: only leases are")
+        raise Fatal(f"--leader-election-type={kind} is not supported any more: only leases are", 2)
     if mode and mode != "central":
-        raise RefusedError(
-            2, f"--capacity-controller-deployment-mode={mode} is not supported any more: use --enable-capacity"
-        )
+        raise Fatal(f"--capacity-controller-deployment-mode={mode} is not supported any more: use --enable-capacity", 2)
 
 
 def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
@@ -175,11 +162,9 @@ def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
         given, source = environ["CSI_ENDPOINT"], "CSI_ENDPOINT"
     path = given.removeprefix("unix://") if given.startswith("unix://") else given.removeprefix("unix:")
     if not path.startswith("/"):
-        raise RefusedError(
-            1, f"{source}={given} is no address of a socket: give an absolute path, unix:///path or unix:/path"
-        )
+        raise Fatal(f"{source}={given} is no address of a socket: give an absolute path, unix:///path or unix:/path", 1)
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-        raise RefusedError(1, f"{source}={given}: the path of a socket has at most {_LONGEST_SOCKET_PATH} bytes")
+        raise Fatal(f"{source}={given}: the path of a socket has at most {_LONGEST_SOCKET_PATH} bytes", 1)
     timeout = values[flags.TIMEOUT]
     if timeout <= 0:
         raise _refuse_value(2, values, flags.TIMEOUT, "it must be more than 0, or no CSI call could ever succeed")
@@ -205,7 +190,7 @@ def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
 
 def _check_rate(values: Values, qps: Flag[float], burst: Flag[int]) -> None:
     if values[qps] > 0 and values[burst] <= 0:
-        raise RefusedError(255, f"--{burst.name}={values[burst]} must be more than 0 when --{qps.name} is")
+        raise Fatal(f"--{burst.name}={values[burst]} must be more than 0 when --{qps.name} is", 255)
 
 
 def _rate(qps: float) -> float | None:
@@ -216,11 +201,11 @@ def _rate(qps: float) -> float | None:
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
     prefix, length = values[flags.VOLUME_NAME_PREFIX], values[flags.VOLUME_NAME_UUID_LENGTH]
     if length not in _UUID_LENGTHS:
-        raise RefusedError(2, f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32")
+        raise Fatal(f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32", 2)
     name = f"{prefix}-{'0' * (36 if length == -1 else length)}"
     if len(name) > _LONGEST_NAME or not _SUBDOMAIN.fullmatch(name):
         what = f"must be at most {_LONGEST_NAME} lower case letters, digits, '-' and '.', and begin with no sign"
-        raise RefusedError(2, f"--volume-name-prefix={prefix}: the name of a volume, prefix-UUID, {what}")
+        raise Fatal(f"--volume-name-prefix={prefix}: the name of a volume, prefix-UUID, {what}", 2)
     return ProvisioningSettings(
         volume_name_prefix=prefix,
         volume_name_uuid_length=length,
@@ -289,5 +274,5 @@ def _not_negative(values: Values, flag: Flag[float]) -> float:
     return values[flag]
 
 
-def _refuse_value(exit_code: int, values: Values, flag: Flag[float], reason: str) -> RefusedError:
-    return RefusedError(exit_code, f"--{flag.name}={durations.show(values[flag])}: {reason}")
+def _refuse_value(exit_code: int, values: Values, flag: Flag[float], reason: str) -> Fatal:
+    return Fatal(f"--{flag.name}={durations.show(values[flag])}: {reason}", exit_code)

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from csi_provisioner import durations
+from csi_provisioner.fatal import Fatal
 
 T = TypeVar("T")
 Pairs = tuple[tuple[str, T], ...]
-
-
-class FlagError(Exception):
-    """The command line cannot be read; the text names the flag and the value. Exit code 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class Values:
             try:
                 value = flag.kind.parse(text)
             except ValueError as error:
-                raise FlagError(f'invalid argument "{text}" for "{flag.spelled}" flag: {error}') from None
+                raise Fatal(f'invalid argument "{text}" for "{flag.spelled}" flag: {error}', 2) from None
         name = flag.target or flag.name
         self._given[name] = self._given.get(name, ()) + value if flag.kind.accumulates else value
         if flag.warning and flag.warning not in self.warnings:
@@ -92,7 +89,7 @@ class FlagSet:
         return flag
 
     def parse(self, arguments: Sequence[str]) -> Values:
-        """Read all arguments after the program's name. Reading ends at `--help`, whatever comes after it."""
+        """Read all arguments after the program's name, up to a `--help`. Raises Fatal, which names flag and value."""
         values = Values()
         rest = iter(arguments)
         for argument in rest:
@@ -105,7 +102,7 @@ class FlagSet:
             if text is None and flag.kind.bare is None:
                 text = next(rest, None)
                 if text is None:
-                    raise FlagError(f"flag needs an argument: {argument}")
+                    raise Fatal(f"flag needs an argument: {argument}", 2)
             values.take(flag, text)
             if name == "help":
                 break
@@ -120,9 +117,9 @@ class FlagSet:
             return self._split_shorthand(argument)
         name, equals, text = argument[2:].partition("=")
         if not name or name.startswith("-"):
-            raise FlagError(f"bad flag syntax: {argument}")
+            raise Fatal(f"bad flag syntax: {argument}", 2)
         if name not in self._flags:
-            raise FlagError(f"unknown flag: --{name}{nearest(name, self._names(), prefix='--')}")
+            raise Fatal(f"unknown flag: --{name}{nearest(name, self._names(), prefix='--')}", 2)
         return name, text if equals else None
 
     def _split_shorthand(self, argument: str) -> tuple[str, str | None]:
@@ -132,7 +129,7 @@ class FlagSet:
         if letter == "v":
             return "v", text.removeprefix("=") if text else None
         long = argument[1:].partition("=")[0]
-        raise FlagError(f"unknown shorthand flag: '{letter}' in {argument}{nearest(long, self._names(), prefix='--')}")
+        raise Fatal(f"unknown shorthand flag: '{letter}' in {argument}{nearest(long, self._names(), prefix='--')}", 2)
 
     def _names(self) -> list[str]:
         return [flag.name for flag in self._flags.values() if not flag.warning]

@@ -1,9 +1,9 @@
 """Feature gates: which names there are, what they do to the settings, which are refused (process.md 1.4 and 13)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .flagset import nearest
+from .fatal import Fatal
+from .flagset import Pairs, nearest
 from .settings import Gates
 
 
@@ -24,12 +24,11 @@ _GROUPS = ("AllAlpha", "AllBeta")
 _RECLAIM_POLICY = "HonorPVReclaimPolicy"
 
 
-class UnknownGateError(Exception):
-    """A name that is no gate: most likely mistyped, so the process must not start. Exit code 255."""
+def gates_of(pairs: Pairs[bool]) -> tuple[Gates, list[str], list[str]]:
+    """The gates as switched by name, later names first; then what to tell as information, and what as warnings.
 
-
-def gates_of(pairs: Sequence[tuple[str, bool]]) -> tuple[Gates, list[str], list[str]]:
-    """The gates as switched by name, later names first; then what to tell as information, and what as warnings."""
+    Raises Fatal for a name that is no gate: it is most likely a typing error.
+    """
     named = dict(pairs)
     notes, warnings = [], []
     if _RECLAIM_POLICY in named:
@@ -38,7 +37,7 @@ def gates_of(pairs: Sequence[tuple[str, bool]]) -> tuple[Gates, list[str], list[
         warnings.append(f"feature gate {_RECLAIM_POLICY} is one of an older version: {remark}")
     for name in named:
         if name not in _GATES and name not in _GROUPS:
-            raise UnknownGateError(f"unrecognized feature gate: {name}{nearest(name, (*_GATES, *_GROUPS))}")
+            raise Fatal(f"unrecognized feature gate: {name}{nearest(name, (*_GATES, *_GROUPS))}", 255)
         if name in _GATES and not _GATES[name].alpha:
             notes.append(f"feature gate {name} is generally available and will be removed in a later version")
     every_alpha = named.get("AllAlpha", False)

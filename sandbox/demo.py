@@ -22,8 +22,7 @@ import trio
 from csi_provisioner import configuration, flags, supervisor
 from csi_provisioner.csi import driver as csi_driver
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.csi.errors import StartError
-from csi_provisioner.flagset import FlagError
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.logs import configure
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import CsiSettings, Settings
@@ -75,7 +74,7 @@ def settings(arguments: Sequence[str]) -> Settings:
         logging = configuration.log_settings(values)
         configure(logging)
         found = configuration.read(values, {}, logging)
-    except (FlagError, configuration.RefusedError) as error:
+    except Fatal as error:
         raise FailedError(f"the provisioner refuses its flags: {error}") from error
     if found is None:
         raise FailedError("the provisioner has nothing to do with these flags")
@@ -239,7 +238,7 @@ async def _name_of(socket: Path) -> str:
             await driver.connect(CONNECT)
             await driver.probe_until_ready()
             return await driver.identify()
-        except StartError as error:
+        except Fatal as error:
             raise FailedError(f"the driver at {socket} does not answer as it should: {error}") from error
 
 

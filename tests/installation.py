@@ -85,6 +85,7 @@ class Installation:
         self,
         *,
         call_timeout: float = 10.0,
+        expected_driver: str | None = None,
         log: LogSettings | None = None,
         signals: bool = False,
         clock: Callable[[], float] = trio.current_time,
@@ -94,7 +95,7 @@ class Installation:
         one that goes on while the machine sleeps."""
         groups = {"provisioning": PROVISIONING, "http": HttpSettings(endpoint="127.0.0.1:0")} | groups
         settings = self.cluster.settings(self.config, **groups)
-        settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout))
+        settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout, expected_driver=expected_driver))
         configure(log or LogSettings())
         logger.add(self._read)
         self._stop, self._ended = trio.Event(), trio.Event()

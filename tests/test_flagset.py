@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from csi_provisioner import flags
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.flags import FLAGS
-from csi_provisioner.flagset import Flag, FlagError
+from csi_provisioner.flagset import Flag
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_1_1_accepted(arguments: list[str], flag: Flag[Any], value: object) -> N
 
 @pytest.mark.parametrize("argument", ["--lead", "--capacity", "--log", "--nodes", "-l", "-x", "--no-such-flag=1"])
 def test_1_1_no_name_is_suggested_that_is_not_near(argument: str) -> None:
-    with pytest.raises(FlagError) as caught:
+    with pytest.raises(Fatal) as caught:
         FLAGS.parse([argument])
     assert "did you mean" not in str(caught.value)
 
@@ -108,7 +109,7 @@ def test_1_1_no_name_is_suggested_that_is_not_near(argument: str) -> None:
     ],
 )  # fmt: skip
 def test_1_1_refused(arguments: list[str], named: list[str]) -> None:
-    with pytest.raises(FlagError) as caught:
+    with pytest.raises(Fatal) as caught:
         FLAGS.parse(arguments)
     for part in named:
         assert part in str(caught.value)

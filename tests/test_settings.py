@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.configuration import RefusedError, log_settings, read
+from csi_provisioner.configuration import log_settings, read
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.flags import FLAGS
 from csi_provisioner.settings import Gates, LogSettings, Settings
 
@@ -158,9 +159,9 @@ def test_4_1_other_addresses_are_refused_and_named(given: str) -> None:
         ("--csi-address", [f"--csi-address={given}"], {}),
         ("CSI_ENDPOINT", [], {"CSI_ENDPOINT": given}),
     ):
-        with pytest.raises(RefusedError, match="socket") as caught:
+        with pytest.raises(Fatal, match="socket") as caught:
             settings(*arguments, **environ)
-        assert caught.value.exit_code == 1
+        assert caught.value.code == 1
         assert f"{source}={given}" in str(caught.value)
 
 
@@ -235,9 +236,9 @@ def test_1_4_gates(given: str, expected: Gates) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
 def test_10_3_refused(arguments: list[str], exit_code: int, named: str) -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(Fatal) as caught:
         settings(*arguments)
-    assert caught.value.exit_code == exit_code
+    assert caught.value.code == exit_code
     assert named in str(caught.value)
 
 

@@ -4,18 +4,15 @@ Looked up once. Kinds on the way are not known beforehand: discovery tells their
 """
 
 from csi_provisioner.advice import advice
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference
-
-
-class OwnerError(Exception):
-    """There is no such owner; the text says where the way up ends."""
 
 
 async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerReference | None:
     """The pod at level 0, its controller at level 1, and so on; none below. What is returned need not exist itself.
 
-    Raises OwnerError.
+    Raises Fatal, which says where the way up ends.
     """
     if level < 0:
         return None
@@ -30,18 +27,18 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
     except KubeError as error:
         lost = error.not_found and owner.kind == "Pod"
         what = f"; {advice(error)}" if lost else ""
-        raise OwnerError(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{what}") from error
+        raise _fatal(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{what}") from error
     return owner
 
 
 async def _read(kube: KubeClient, namespace: str, wanted: OwnerReference) -> ObjectMeta:
     group, slash, version = wanted.apiVersion.rpartition("/")
     if not version or "/" in group or (slash and not group):
-        raise OwnerError(f"{wanted.kind} {wanted.name} has the malformed apiVersion {wanted.apiVersion!r}")
+        raise _fatal(f"{wanted.kind} {wanted.name} has the malformed apiVersion {wanted.apiVersion!r}")
     path = f"/apis/{group}/{version}" if group else f"/api/{version}"
     plural = (await kube.kinds(path)).get(wanted.kind)
     if plural is None:
-        raise OwnerError(f"the cluster has no kind {wanted.kind} in {wanted.apiVersion}, which {wanted.name} is of")
+        raise _fatal(f"the cluster has no kind {wanted.kind} in {wanted.apiVersion}, which {wanted.name} is of")
     return await kube.read(path, wanted.kind, plural, wanted.name, namespace)
 
 
@@ -50,7 +47,11 @@ def _controller(found: ObjectMeta, of: OwnerReference) -> OwnerReference:
     for reference in found.ownerReferences or ():
         if reference.controller:
             return reference
-    raise OwnerError(
+    raise _fatal(
         f"{of.kind} {of.name} is controlled by nothing: choose --capacity-ownerref-level for the way this process is "
         "deployed (0: the pod, 1: its StatefulSet or DaemonSet, 2: its Deployment, -1: no owner)"
     )
+
+
+def _fatal(text: str) -> Fatal:
+    return Fatal(f"cannot tell the owner of CSIStorageCapacity objects: {text}", 255)

@@ -1,7 +1,7 @@
 """The CSI driver as the provisioner sees it: is it ready, who is it, what can it do, and the calls that do the work.
 
 Each call is bounded by `--timeout`. What goes into a request and what follows from an answer is planned elsewhere. What
-can stop the process from starting is a `StartError` here; whether it does, or is tried again, is the supervisor's.
+can keep the process from starting is `Fatal` here; the supervisor tries again instead once work has begun.
 Spec: process.md 3 (steps 11-19), 4.2, 4.3, 4.5.
 """
 
@@ -14,7 +14,8 @@ import trio
 
 from csi_provisioner.advice import advice
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.csi.errors import CallError, StartError, WrongDriverError
+from csi_provisioner.csi.errors import CallError
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.logs import log
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
@@ -37,9 +38,8 @@ class Driver:
             await self._channel.wait_connected()
         if scope.cancelled_caught:
             trouble = self._channel.trouble
-            raise StartError(
-                f"deadline exceeded: no CSI driver answered within {limit:g} s: {trouble}; {advice(trouble)}",
-                exit_code=1,
+            raise Fatal(
+                f"deadline exceeded: no CSI driver answered within {limit:g} s: {trouble}; {advice(trouble)}", 1
             )
 
     async def probe(self) -> bool:
@@ -61,9 +61,7 @@ class Driver:
             ready = await self.probe()
         except CallError as error:
             if error.code != Code.DEADLINE_EXCEEDED:
-                raise StartError(
-                    f"the CSI driver does not answer probes ({error}); see its own log", exit_code=1
-                ) from error
+                raise Fatal(f"the CSI driver does not answer probes ({error}); see its own log", 1) from error
             log.warning("CSI driver probe timed out", err=str(error))
             return False
         if not ready:
@@ -71,22 +69,13 @@ class Driver:
         return ready
 
     async def identify(self) -> str:
-        """The driver's name, which must not be empty and must be that of `--provisioner`, if that was given."""
+        """The driver's name, which must not be empty."""
         try:
             info = await self._call("Identity/GetPluginInfo", csi.GetPluginInfoRequest(), csi.GetPluginInfoResponse)
         except CallError as error:
-            raise StartError(f"cannot get the CSI driver's name: {error}", exit_code=255) from error
-        expected = self._settings.expected_driver
+            raise Fatal(f"cannot get the CSI driver's name: {error}", 255) from error
         if not info.name:
-            raise StartError(
-                "the CSI driver's name is empty; GetPluginInfo of the driver has to give one", exit_code=255
-            )
-        if expected is not None and info.name != expected:
-            raise WrongDriverError(
-                f"the CSI driver is {info.name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
-                "mount the socket of the other driver",
-                name=info.name,
-            )
+            raise Fatal("the CSI driver's name is empty; GetPluginInfo of the driver has to give one", 255)
         return info.name
 
     async def read_capabilities(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -104,7 +93,7 @@ class Driver:
                 csi.ControllerGetCapabilitiesResponse,
             )
         except CallError as error:
-            raise StartError(f"cannot read the CSI driver's capabilities: {error}", exit_code=255) from error
+            raise Fatal(f"cannot read the CSI driver's capabilities: {error}", 255) from error
         return (
             _names(entry.service.type for entry in plugin.capabilities if entry.service),
             _names(entry.rpc.type for entry in controller.capabilities if entry.rpc),
@@ -114,9 +103,8 @@ class Driver:
         try:
             return await self._call("Node/NodeGetInfo", csi.NodeGetInfoRequest(), csi.NodeGetInfoResponse)
         except CallError as error:
-            raise StartError(
-                f"cannot get the node's topology from the CSI driver, which --node-deployment needs: {error}",
-                exit_code=255,
+            raise Fatal(
+                f"cannot get the node's topology from the CSI driver, which --node-deployment needs: {error}", 255
             ) from error
 
     async def create_volume(

@@ -1,8 +1,4 @@
-"""What can go wrong with the driver, in two kinds: a call that failed, and a driver the process cannot start with.
-
-Nothing is decided here. What a code means for a volume is `planning/verdict`; what a failed start means for the process
-is the supervisor's.
-"""
+"""How a call to the driver fails. What its code means for a volume is decided in `planning/verdict`."""
 
 from csi_provisioner.model.codes import label
 
@@ -29,19 +25,3 @@ class CallError(Exception):
     def __str__(self) -> str:
         reason = self.message or "(the driver gave no reason)"
         return f"{self.method.rpartition('/')[2]}: rpc error: code = {label(self.code)} desc = {reason}"
-
-
-class StartError(Exception):
-    """The driver cannot be worked with. The text tells the operator what to do; exit codes: process.md 10.3."""
-
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class WrongDriverError(StartError):
-    """Another driver than `--provisioner` says answers on the socket; `name` is who it is."""
-
-    def __init__(self, message: str, *, name: str) -> None:
-        super().__init__(message, exit_code=255)
-        self.name = name

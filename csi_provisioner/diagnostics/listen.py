@@ -2,17 +2,18 @@
 
 import socket
 
+from csi_provisioner.fatal import Fatal
+
 # Scrapers and probes are few; the rest is for a crowd: who finds no room is tried again by his kernel a second later.
 _BACKLOG = 256
 
 
-class ListenError(Exception):
-    """The HTTP endpoint cannot be opened; the text names the address and what was to be served. Exit code 255."""
-
-
 def listen(endpoint: str, path: str) -> socket.socket:
     """A socket that listens at `127.0.0.1:8080`, `[::1]:8080`, `host:80`, or, in all of its forms (`:8080`,
-    `0.0.0.0:8080`, `[::]:8080`), at every address of both families, as Go does it."""
+    `0.0.0.0:8080`, `[::]:8080`), at every address of both families, as Go does it.
+
+    Raises Fatal, which names the address and what was to be served.
+    """
     try:
         host, port = _split(endpoint)
         family = _family(host, port)
@@ -26,7 +27,7 @@ def listen(endpoint: str, path: str) -> socket.socket:
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         reason = reason.partition(" (while ")[0]  # create_server says the address again, as a tuple
-        raise ListenError(f"cannot listen on {endpoint} to serve {path}: {reason}") from error
+        raise Fatal(f"cannot listen on {endpoint} to serve {path}: {reason}", 255) from error
     listener.setblocking(False)
     return listener
 

@@ -24,7 +24,6 @@ from csi_provisioner.kube import answer
 from csi_provisioner.kube.answer import Page, Wanted, wanted
 from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.kube.errors import UNDECODABLE, KubeError
-from csi_provisioner.kube.kubeconfig import ConfigError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.sender import Sender, mapped, reading
 from csi_provisioner.kube.transport import Begin
@@ -33,7 +32,6 @@ from csi_provisioner.model.kubernetes import ObjectMeta
 
 __all__ = [
     "Cluster",
-    "ConfigError",
     "KubeClient",
     "KubeError",
     "Page",

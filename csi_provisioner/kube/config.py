@@ -1,7 +1,7 @@
 """Where the API server is and how to be let in: from flags, the environment and the pod (design.md section 4).
 
 Order: `--kubeconfig` or KUBE_CONFIG_PATH, `--master` alone, the service account of the pod, KUBECONFIG. Reads files,
-opens no connection. What is wrong is a ConfigError, for people, that names the entry and no secret. Which proxy is used
+opens no connection. What is wrong is Fatal, with a text that names the entry and no secret. Which proxy is used
 is decided in `proxy`; credentials and certificates that change over time are kept fresh by `credentials` and `tls`.
 """
 
@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.connection import Open, open_socket
 from csi_provisioner.kube.credentials import (
     PLUGIN_VERSIONS,
@@ -28,7 +29,7 @@ from csi_provisioner.kube.credentials import (
     bearer,
     header,
 )
-from csi_provisioner.kube.kubeconfig import ClusterEntry, ConfigError, ExecEntry, UserEntry, read
+from csi_provisioner.kube.kubeconfig import ClusterEntry, ExecEntry, UserEntry, read
 from csi_provisioner.kube.proxy import address_of, authorization, endpoint, proxy_for
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.kube.transport import Transport
@@ -77,9 +78,10 @@ def resolve(
         return from_pod(settings.service_host, settings.service_port, account, environment)
     if settings.fallback_kubeconfig:
         return from_file(Path(settings.fallback_kubeconfig), None, environment)
-    raise ConfigError(
+    raise Fatal(
         "do not know where the API server is: give --kubeconfig (or KUBE_CONFIG_PATH), or --master, or run in a pod "
-        "with a service account (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT), or set KUBECONFIG"
+        "with a service account (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT), or set KUBECONFIG",
+        255,
     )
 
 
@@ -88,7 +90,7 @@ def from_file(path: Path, master: str | None, environment: Mapping[str, str]) ->
     if master:
         cluster.server = master
     if not cluster.server:
-        raise ConfigError(f"the cluster of the kubeconfig {path} has no server; --master can give one")
+        raise Fatal(f"the cluster of the kubeconfig {path} has no server; --master can give one", 255)
     entries = Entries(cluster, user, namespace, f"kubeconfig {path}", environment, path.parent)
     found = entries.assemble()
     if found.tls is not None and found.tls.trouble is not None:
@@ -103,9 +105,10 @@ def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]
         token.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
+        raise Fatal(
             f"cannot read the token of the pod's service account, {token}: {reason}; is "
-            "automountServiceAccountToken off, or does the file belong to another user?"
+            "automountServiceAccountToken off, or does the file belong to another user?",
+            255,
         ) from error
     try:
         namespace = (account / "namespace").read_text().strip()
@@ -137,7 +140,7 @@ class Entries(msgspec.Struct, frozen=True):
         try:
             yield
         except (OSError, TypeError, ValueError) as error:
-            raise ConfigError(f"cannot use the {entry} of {self.source}: {error}") from error
+            raise Fatal(f"cannot use the {entry} of {self.source}: {error}", 255) from error
 
     def assemble(self) -> Cluster:
         given = self.cluster
@@ -212,7 +215,7 @@ class Entries(msgspec.Struct, frozen=True):
         if user.username:
             return Fixed.password(user.username, user.password)
         if user.auth_provider:
-            raise ConfigError("the user's auth-provider is not supported: it was replaced by exec plugins")
+            raise Fatal("the user's auth-provider is not supported: it was replaced by exec plugins", 255)
         if server.userinfo:
             return Fixed.password(server.username, server.password)
         if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
@@ -260,4 +263,4 @@ def url_of(text: str, entry: str) -> httpx2.URL:
         if found.scheme in ("http", "https") and found.host and 0 < endpoint(found)[1] < 1 << 16:
             return found
     shown = re.sub(r"(?s)^(\w+://)?.*@", r"\1***@", text)
-    raise ConfigError(f"cannot use the {entry}: {shown!r} is not an http:// or https:// URL")
+    raise Fatal(f"cannot use the {entry}: {shown!r} is not an http:// or https:// URL", 255)

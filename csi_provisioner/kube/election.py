@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from csi_provisioner.advice import advice
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
 from csi_provisioner.kube.errors import KubeError
@@ -36,10 +37,6 @@ TRIES_IN_DOUBT = 5
 """Tries a retry period makes room for, once a renewal has failed."""
 HEALTH_GRACE = 20.0
 """process.md 6.6: seconds after the lease's end in which the process should have stopped by itself."""
-
-
-class LeaseLostError(Exception):
-    """We led and do so no more; everything that was led has been cancelled."""
 
 
 # ---- decisions
@@ -157,7 +154,7 @@ class LeaderElector:
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Waits for the lease, then runs `lead` under it and gives it back when that has ended, however it ended.
 
-        Raises LeaseLostError, after `lead` has been cancelled, if the lease cannot be kept; it is not given back then.
+        Raises Fatal, after `lead` has been cancelled, if the lease cannot be kept; it is not given back then.
         To stop in order, let `lead` return: it is renewed until then.
         """
         lost = False
@@ -179,7 +176,7 @@ class LeaderElector:
             if self._may_hold and not lost:
                 await self._give_back()
         if lost:
-            raise LeaseLostError(f"lost the lease {self._namespace}/{self._name}")
+            raise Fatal(f"lost the lease {self._namespace}/{self._name}; another process may lead now", 1)
 
     async def _become_leader(self) -> None:
         log.info("Waiting for the lease", lease=f"{self._namespace}/{self._name}", identity=self._identity)

@@ -1,7 +1,7 @@
 """The kubeconfig file, as far as it is understood: one context of it, with its cluster and its user.
 
 Reading and choosing only; what the entries mean for a connection is `config`'s. Everything that is wrong with the file
-is a ConfigError that names the file and the place.
+is Fatal, with a text that names the file and the place.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,13 @@ from typing import ClassVar, Protocol, TypeVar
 import msgspec
 import yaml
 
+from csi_provisioner.fatal import Fatal
+
 # Far more than a kubeconfig has, and far less than what exhausts the stack of libyaml's loader
 DEEPEST = 100
 NULL, TIMESTAMP = "tag:yaml.org,2002:null", "tag:yaml.org,2002:timestamp"
 # Entries that are not text: switches, and what is handed on to a plugin as it is
 TYPED = ("insecure-skip-tls-verify", "provideClusterInfo", "extension")
-
-
-class ConfigError(Exception):
-    """The cluster cannot be found, or not entered, with what was given."""
 
 
 class ClusterEntry(msgspec.Struct, rename="kebab"):
@@ -104,11 +102,11 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
     try:
         file = msgspec.convert(_parsed(path.read_bytes()), File)
     except OSError as error:
-        raise ConfigError(f"cannot read the kubeconfig {path}: {error.strerror or error}") from error
+        raise Fatal(f"cannot read the kubeconfig {path}: {error.strerror or error}", 255) from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"the kubeconfig {path} cannot be understood: {_without_text(error)}") from error
+        raise Fatal(f"the kubeconfig {path} cannot be understood: {_without_text(error)}", 255) from error
     if not file.current_context:
-        raise ConfigError(f"the kubeconfig {path} has no current-context")
+        raise Fatal(f"the kubeconfig {path} has no current-context", 255)
     context = chosen(file.contexts, file.current_context, "context", path).context
     cluster = chosen(file.clusters, context.cluster, "cluster", path).cluster
     user = chosen(file.users, context.user, "user", path).user if context.user else UserEntry()
@@ -162,4 +160,4 @@ def chosen(entries: Sequence[N] | None, name: str, what: str, path: Path) -> N:
         if entry.name == name:
             return entry
     known = ", ".join(repr(entry.name) for entry in entries or ()) or "none"
-    raise ConfigError(f"the kubeconfig {path} has no {what} {name!r} (it has: {known})")
+    raise Fatal(f"the kubeconfig {path} has no {what} {name!r} (it has: {known})", 255)

@@ -14,9 +14,9 @@ from csi_provisioner import __version__
 from csi_provisioner.capacity import discovery, naming, owner, publisher, segments
 from csi_provisioner.capacity.discovery import Discovery
 from csi_provisioner.capacity.objects import Publication
-from csi_provisioner.capacity.owner import OwnerError
 from csi_provisioner.capacity.publisher import Publisher
 from csi_provisioner.csi.driver import Driver
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.kube.end import CLOSING, End
 from csi_provisioner.logs import log
@@ -27,7 +27,6 @@ from csi_provisioner.settings import CapacitySettings, Settings
 from csi_provisioner.work.backoff import Backoff
 
 from .caches import Stores
-from .ending import ExitError
 
 # What no API server takes
 INVALID_NAME = "#%123-invalid-name"
@@ -45,18 +44,21 @@ class Access:
 async def access(
     cluster: Cluster, settings: Settings, driver: str, metrics: Metrics, end: End
 ) -> AsyncIterator[Access | None]:
-    """None without `--enable-capacity`. Raises ExitError."""
+    """None without `--enable-capacity`. Raises Fatal."""
     capacity, limits = settings.capacity, settings.cluster
     if not capacity.enabled:
         yield None
         return
     _expose(metrics, central=not settings.nodes.enabled)
     if not capacity.namespace:
-        raise _fatal("--enable-capacity needs the environment variable NAMESPACE: where CSIStorageCapacity objects go")
+        raise Fatal(
+            "--enable-capacity needs the environment variable NAMESPACE: where CSIStorageCapacity objects go", 255
+        )
     if capacity.ownerref_level >= 0 and not capacity.pod_name:
-        raise _fatal(
+        raise Fatal(
             f"--capacity-ownerref-level={capacity.ownerref_level} needs the environment variable POD_NAME to find the "
-            "owner of CSIStorageCapacity objects; -1 stands for no owner"
+            "owner of CSIStorageCapacity objects; -1 stands for no owner",
+            255,
         )
     limit = TokenBucket(limits.capacity_qps, limits.capacity_burst) if limits.capacity_qps else None
     agent = f"csi-provisioner/{__version__}"
@@ -72,10 +74,7 @@ async def access(
 async def _publication(
     kube: KubeClient, settings: CapacitySettings, namespace: str, driver: str, node: str | None
 ) -> Publication:
-    try:
-        found = await owner.find(kube, namespace, settings.pod_name or "", settings.ownerref_level)
-    except OwnerError as error:
-        raise _fatal(f"cannot tell the owner of CSIStorageCapacity objects: {error}") from error
+    found = await owner.find(kube, namespace, settings.pod_name or "", settings.ownerref_level)
     await _probe(kube, namespace)
     if found is not None:
         log.info("Found the owner of CSIStorageCapacity objects", kind=found.kind, name=found.name, uid=found.uid)
@@ -90,12 +89,14 @@ async def _probe(kube: KubeClient, namespace: str) -> None:
     except KubeError as error:
         if error.code == 422:
             return
-        raise _fatal(
+        raise Fatal(
             f"--enable-capacity: cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in "
-            f"namespace {namespace}: {str(error).replace(INVALID_NAME, '(any)')}"
+            f"namespace {namespace}: {str(error).replace(INVALID_NAME, '(any)')}",
+            255,
         ) from error
-    raise _fatal(
-        f"--enable-capacity: the API server took an invalid CSIStorageCapacity object in namespace {namespace}"
+    raise Fatal(
+        f"--enable-capacity: the API server took an invalid CSIStorageCapacity object in namespace {namespace}",
+        255,
     )
 
 
@@ -105,10 +106,6 @@ def _expose(metrics: Metrics, *, central: bool) -> None:
     if central:
         metrics.queue(discovery.QUEUE)
     metrics.capacity(lambda: 0, lambda: 0, lambda: 0)
-
-
-def _fatal(text: str) -> ExitError:
-    return ExitError(text, exit_code=255)
 
 
 class Capacity:

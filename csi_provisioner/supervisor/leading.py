@@ -35,7 +35,7 @@ class Leadership:
     async def run(
         self, cluster: Cluster, driver: str, events: EventRecorder, lead: Callable[[], Awaitable[None]]
     ) -> None:
-        """Runs `lead` once it may, and until it ends. Raises LeaseLostError when the lease is lost meanwhile."""
+        """Runs `lead` once it may, and until it ends. Raises Fatal when the lease is lost meanwhile."""
         if not self.sought:
             await lead()
             return

@@ -18,12 +18,11 @@ import trio
 from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.csi.errors import StartError, WrongDriverError
 from csi_provisioner.diagnostics import pages
-from csi_provisioner.diagnostics.listen import ListenError, address_of, listen
+from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.server import Server
-from csi_provisioner.kube.client import Cluster, ConfigError, KubeClient, KubeError, TokenBucket, connect, resolve
-from csi_provisioner.kube.election import LeaseLostError
+from csi_provisioner.fatal import Fatal
+from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect, resolve
 from csi_provisioner.kube.end import CLOSING, SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import escaped, log
@@ -38,7 +37,6 @@ from csi_provisioner.settings import HEALTH_PATH, ProvisioningSettings, Settings
 
 from . import capacity
 from .capacity import Access
-from .ending import ExitError
 from .leading import Leadership
 from .loops import QUEUES, Life
 from .parts import Parts
@@ -60,18 +58,14 @@ async def run(settings: Settings, *, stop: trio.Event | None = None, clock: Call
     """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3). `clock`
     goes on while the machine sleeps."""
     process = _Process(settings, stop, clock)
-    failures: list[Exception] = []
+    failures: list[Fatal] = []
     try:
         await process.run()
-    except* (StartError, ExitError) as group:
-        failures += _leaves(group)
-    except* LeaseLostError as group:
-        failures += [ExitError(f"{error}; another process may lead now", exit_code=1) for error in _leaves(group)]
-    except* ConfigError as group:
-        failures += [ExitError(str(error), exit_code=255) for error in _leaves(group)]
+    except* Fatal as group:
+        failures = _leaves(group)
     for error in failures:
-        (log.fatal if _code(error) == 255 else log.error)("The process ends", err=error)
-    return max((_code(error) for error in failures), default=process.exit_code)
+        (log.fatal if error.code == 255 else log.error)("The process ends", err=error)
+    return max((error.code for error in failures), default=process.exit_code)
 
 
 class _Process:
@@ -169,17 +163,27 @@ class _Process:
     async def _meet_first(self, driver: Driver) -> tuple[DriverFacts, LocalNode | None]:
         """A driver that is lost meanwhile ends the process: nothing is held yet that would be worth waiting for it."""
         try:
-            return await self._meet(driver), await self._local(driver)
-        except StartError as error:
+            await driver.probe_until_ready()
+            name = await driver.identify()
+            self._check_name(name)
+            return await self._facts(driver, name), await self._local(driver)
+        except Fatal as error:
             if not self._lost.is_set():
                 raise
             await _leave_word(LOST)
-            raise ExitError(f"{LOST}: {error}", exit_code=1) from error
+            raise Fatal(f"{LOST}: {error}", 1) from error
 
-    async def _meet(self, driver: Driver) -> DriverFacts:
-        """Probe, name, capabilities. Raises StartError."""
-        await driver.probe_until_ready()
-        name = await driver.identify()
+    def _check_name(self, name: str) -> None:
+        expected = self._settings.csi.expected_driver
+        if expected not in (None, name):
+            raise Fatal(
+                f"the CSI driver is {name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
+                "mount the socket of the other driver",
+                255,
+            )
+
+    async def _facts(self, driver: Driver, name: str) -> DriverFacts:
+        """What a driver of this name can do."""
         in_tree = IN_TREE_NAMES.get(name)
         self._metrics.set_driver_name(name, migratable=in_tree is not None)
         if in_tree is not None:
@@ -191,7 +195,7 @@ class _Process:
         return DriverFacts(name, in_tree, plugin, controller, topology)
 
     async def _local(self, driver: Driver) -> LocalNode | None:
-        """Asked once: a node that moves needs a new process (node-deployment.md 2). Raises StartError."""
+        """Asked once: a node that moves needs a new process (node-deployment.md 2)."""
         name = self._settings.nodes.node_name
         if not self._settings.nodes.enabled or name is None:
             return None
@@ -201,10 +205,7 @@ class _Process:
         http = self._settings.http
         if not http.endpoint:
             return
-        try:
-            listener = listen(http.endpoint, http.path)
-        except ListenError as error:
-            raise ExitError(str(error), exit_code=255) from error
+        listener = listen(http.endpoint, http.path)
         log.info("Listening", address=address_of(listener), path=http.path)
         services.start_soon(self._serve, listener)
 
@@ -307,27 +308,29 @@ class _Process:
             self._lost = trio.Event()
             life.pause()
             log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=facts.name)
-            found = await self._meet_again(driver)
-            if isinstance(found, WrongDriverError) or found.name != facts.name:
-                text = f"The CSI driver came back as {found.name!r}, it was {facts.name!r} before; starting over"
-                await _leave_word(text)
-                raise ExitError(text, exit_code=1)
+            found = await self._meet_again(driver, facts.name)
             if found != facts:
                 log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
                 return found
             log.info("CSI driver is back", driver=facts.name)
             life.resume()
 
-    async def _meet_again(self, driver: Driver) -> DriverFacts | WrongDriverError:
+    async def _meet_again(self, driver: Driver, known: str) -> DriverFacts:
+        """Tried for ever, unless another driver answers."""
         while True:
             try:
                 await driver.connect()
-                return await self._meet(driver)
-            except WrongDriverError as error:
-                return error
-            except StartError as error:
+                await driver.probe_until_ready()
+                name = await driver.identify()
+                if name == known:
+                    return await self._facts(driver, name)
+            except Fatal as error:
                 log.warning("CSI driver is not usable yet", err=error)
                 await trio.sleep(RECONNECT_PAUSE)
+                continue
+            text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"
+            await _leave_word(text)
+            raise Fatal(text, 1)
 
 
 async def _leave_word(text: str) -> None:
@@ -347,20 +350,12 @@ def _identity(driver: str, local: LocalNode | None) -> str:
 def _event_source(driver: str) -> str:
     hostname = socket.gethostname()
     if not hostname:
-        raise ExitError("the host name of this machine cannot be told, which events need as their source", exit_code=1)
+        raise Fatal("the host name of this machine cannot be told, which events need as their source", 1)
     return f"{driver}_{hostname}_{uuid.uuid4()}"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[Exception]:
-    found: list[Exception] = []
+def _leaves(group: ExceptionGroup[Fatal]) -> list[Fatal]:
+    found: list[Fatal] = []
     for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found += _leaves(error)
-        elif isinstance(error, Exception):
-            found.append(error)
+        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
     return found
-
-
-def _code(error: Exception) -> int:
-    code: int = getattr(error, "exit_code", 1)
-    return code

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from csi_provisioner.capacity import owner
-from csi_provisioner.capacity.owner import OwnerError
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import KubeClient, connect, resolve
 from csi_provisioner.settings import ClusterSettings
 from sandbox.driver import Config
@@ -110,15 +110,15 @@ async def test_capacity_3_where_the_way_ends(
     cluster: Cluster, kube: KubeClient, owners: list[dict[str, Any]], level: int, text: str
 ) -> None:
     pod(cluster, *owners)
-    with pytest.raises(OwnerError, match=text):
+    with pytest.raises(Fatal, match=text):
         await owner.find(kube, "ns1", "p-0", level)
 
 
 async def test_capacity_3_missing_on_the_way(cluster: Cluster, kube: KubeClient) -> None:
-    with pytest.raises(OwnerError, match=r"cannot look up Pod ns1/p-0.*NAMESPACE and POD_NAME"):
+    with pytest.raises(Fatal, match=r"cannot look up Pod ns1/p-0.*NAMESPACE and POD_NAME"):
         await owner.find(kube, "ns1", "p-0", 1)
     pod(cluster, REPLICAS)
-    with pytest.raises(OwnerError, match="cannot look up ReplicaSet ns1/p-77"):
+    with pytest.raises(Fatal, match="cannot look up ReplicaSet ns1/p-77"):
         await owner.find(kube, "ns1", "p-0", 2)
 
 
@@ -129,6 +129,6 @@ async def test_a_bad_answer_on_the_way_is_an_error(cluster: Cluster, asked: str,
     replica_set(cluster, DEPLOYMENT)
     async with spoiler(cluster.server.port, lambda what: bad.raw if what == asked else None) as between:
         client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{between.port}")), user_agent="test")
-        with pytest.raises(OwnerError):
+        with pytest.raises(Fatal):
             await owner.find(client, "ns1", "p-0", 2)
         await client.aclose()

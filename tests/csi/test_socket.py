@@ -12,7 +12,7 @@ import trio.testing
 
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.csi.errors import StartError
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.settings import CsiSettings
 from tests.csi.counted import Counted
 
@@ -106,7 +106,7 @@ async def test_4_2_what_is_in_the_way(
             assert line.startswith("W")
             assert said.removesuffix(";") in line
             assert advice in line
-            with pytest.raises(StartError) as caught:
+            with pytest.raises(Fatal) as caught:
                 await Driver(channel, CsiSettings(address=str(path))).connect(limit=30)
     assert said in str(caught.value)
     assert advice in str(caught.value)

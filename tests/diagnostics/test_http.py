@@ -8,8 +8,9 @@ import httpx2
 import pytest
 import trio
 
-from csi_provisioner.diagnostics.listen import ListenError, listen
+from csi_provisioner.diagnostics.listen import listen
 from csi_provisioner.diagnostics.pages import health_page, metrics_page
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.metrics import Metrics
 from tests.diagnostics.conversation import GET, page, serving
 
@@ -93,7 +94,7 @@ def test_1_3_forms_of_the_address(endpoint: str, family: int | None, reached_at:
 
 @pytest.mark.parametrize("endpoint", ["8080", "::1:8080", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:"])
 def test_7_a_bad_address_is_named(endpoint: str) -> None:
-    with pytest.raises(ListenError) as caught:
+    with pytest.raises(Fatal) as caught:
         listen(endpoint, "/metrics")
     assert f"cannot listen on {endpoint} to serve /metrics" in str(caught.value)
 
@@ -101,7 +102,7 @@ def test_7_a_bad_address_is_named(endpoint: str) -> None:
 def test_7_a_taken_port_is_named_with_the_path() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ListenError, match=f"{endpoint} to serve /m: Address already in use$"):
+        with pytest.raises(match=f"{endpoint} to serve /m: Address already in use$"):
             listen(endpoint, "/m")
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import trio
 
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import connect, resolve
-from csi_provisioner.kube.election import LeaderElector, LeaseLostError
+from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.end import End
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ClusterSettings, ElectionSettings
@@ -90,7 +91,7 @@ class Candidate:
     async def run(self) -> None:
         try:
             await self.elector.run(self.lead)
-        except LeaseLostError:
+        except Fatal:
             self.lost = trio.current_time()
 
 

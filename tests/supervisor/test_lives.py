@@ -81,11 +81,19 @@ async def test_saving_needs_no_driver(site: Installation) -> None:
     await site.bound("data")
 
 
+async def test_a_driver_that_has_another_name_than_the_flag_says_is_refused(site: Installation) -> None:
+    await site.start(expected_driver="other.example.com")
+    assert await site.ended() == 255
+    [line] = site.logged("The process ends")
+    assert "'sandbox.csi.example.com', but --provisioner says 'other.example.com'" in str(line.keys["err"])
+
+
+@pytest.mark.parametrize("expected", [None, "sandbox.csi.example.com"], ids=["", "with --provisioner"])
 async def test_another_name_ends_the_process(
-    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: str | None
 ) -> None:
     monkeypatch.setattr(process, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
-    await site.start()
+    await site.start(expected_driver=expected)
     await _away(site, 1, msgspec.structs.replace(site.config, name="other.example.com\x1b[2J\u202e"))
     assert await site.ended() == 1
     left = (tmp_path / "termination-log").read_text()
