@@ -22,6 +22,8 @@ went away. `call` is the same number in both.
     topology      {key: value}: for NodeGetInfo, and of volumes whose request requires none
     capacity      bytes for GetCapacity, or a list of {"topology": {...}, "available": N, "maximum": N}: the first
                   entry whose topology is part of the asked one answers
+    grace         seconds that calls have to end in after SIGTERM; connections are ended politely at once
+    max_age       milliseconds after which each connection is ended politely; read when the process starts
     snapshots     {id: size}: snapshots that exist beside those made by CreateSnapshot
     rules         list of faults. The first whose `method` is that of the call, whose `match` (a regular expression,
                   searched) fits its subject, and which is not used up, applies:
@@ -340,7 +342,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = Config(arguments.config)
     calls = Calls(config, arguments.calls)
-    server = grpc.server(futures.ThreadPoolExecutor(MAX_CALLS))
+    age = config.read().get("max_age")
+    options = [("grpc.max_connection_age_ms", age)] if age else []
+    server = grpc.server(futures.ThreadPoolExecutor(MAX_CALLS), options=options)
     server.add_generic_rpc_handlers(
         (
             calls.handlers("Identity", Identity(config)),
@@ -353,7 +357,7 @@ def main() -> None:
     server.start()
     print("ready", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    server.stop(grace=None).wait()
+    server.stop(grace=config.read().get("grace")).wait()
 
 
 if __name__ == "__main__":

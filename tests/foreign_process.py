@@ -54,8 +54,12 @@ class ForeignDriver:
 
     async def kill(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
-            self._process.send_signal(with_signal)
+            self.signal(with_signal)
             await self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def wait(self) -> None:
         """Until the process has ended, by itself or otherwise."""

@@ -156,7 +156,8 @@ class Publisher:
             else:
                 await self._publish(work)
         except (CallError, KubeError) as error:
-            return Retry(f"{_named(work)}: {error}", floor(error))
+            lost = isinstance(error, CallError) and error.lost
+            return Retry(f"{_named(work)}: {error}", floor(error), lost)
         return DONE
 
     async def _publish(self, pair: Pair) -> None:

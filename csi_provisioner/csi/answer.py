@@ -43,11 +43,12 @@ _OF_HTTP = {
 class StatusError(Exception):
     """The stream gave a status instead of a message, or something from which one follows."""
 
-    def __init__(self, code: int, message: str, *, not_grpc: bool = False) -> None:
+    def __init__(self, code: int, message: str, *, not_grpc: bool = False, lost: bool = False) -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
         self.not_grpc = not_grpc
+        self.lost = lost
 
 
 def framed(message: bytes) -> bytes:
@@ -59,8 +60,15 @@ def too_large(received: bytes | bytearray) -> bool:
     return len(received) >= _FRAME.size and _FRAME.unpack_from(received)[1] > LARGEST
 
 
-def read(headers: Headers | None, received: bytes | bytearray, trailers: Headers | None, broken: str | None) -> bytes:
-    """The message of a unary answer that is over; or StatusError."""
+def read(
+    headers: Headers | None,
+    received: bytes | bytearray,
+    trailers: Headers | None,
+    broken: str | None,
+    *,
+    lost: bool = False,
+) -> bytes:
+    """The message of a unary answer that is over; or StatusError. `lost`: if `broken`, then with its connection."""
     head = dict(headers or ())
     if too_large(received):
         length = _FRAME.unpack_from(received)[1]
@@ -69,6 +77,9 @@ def read(headers: Headers | None, received: bytes | bytearray, trailers: Headers
         raise _status(head)
     if head:
         _check_is_grpc(head)
+    if trailers is None and broken and lost:
+        text = f"the connection ended before the answer ({broken}): see the driver's own log"
+        raise StatusError(Code.UNAVAILABLE, text, lost=True)
     if trailers is None:
         raise StatusError(Code.UNAVAILABLE, f"the answer broke off: {broken or 'it ended without a status'}")
     end = dict(trailers)

@@ -9,10 +9,8 @@ twice as much. The deadline is a Trio scope, so it also holds while connecting a
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import betterproto2
@@ -20,19 +18,23 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 from anyio import AsyncContextManagerMixin
 from grpclib.config import Configuration
-from grpclib.metadata import USER_AGENT
-from grpclib.protocol import AbstractHandler, Buffer, Connection, EventsProcessor, H2Protocol, Stream
-from h2.config import H2Configuration
-from h2.connection import H2Connection
+from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol
+from grpclib.protocol import Stream as AnyStream
 from h2.errors import ErrorCodes
-from h2.events import InformationalResponseReceived, RemoteSettingsChanged, UnknownFrameReceived
+from h2.events import (
+    ConnectionTerminated,
+    InformationalResponseReceived,
+    RemoteSettingsChanged,
+    StreamReset,
+    UnknownFrameReceived,
+)
 from h2.exceptions import ProtocolError
 
-from csi_provisioner import __version__
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.csi.socket import told
+from csi_provisioner.csi.stream import ALL_STREAMS, GOODBYE, HTTP2, Http2, Stream, headers
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
 
@@ -43,27 +45,7 @@ RETRY_PAUSE = 1.0
 STILL_CONNECTING = 10.0
 """Seconds between its log lines."""
 
-_HTTP2 = H2Configuration(
-    client_side=True,
-    # Never fails, whatever bytes a driver puts into a message; `answer` makes text of them.
-    header_encoding="latin-1",
-    validate_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_inbound_headers=False,
-    normalize_outbound_headers=False,
-)
-
-
-class _Http2(H2Connection):
-    """A status comes in headers, and with it whatever a driver has to say. More than they may hold would end the
-    connection, and all calls on it. The most that h2 takes in one piece: 64 frames of 16 KiB."""
-
-    DEFAULT_MAX_HEADER_LIST_SIZE = 1024 * 1024
-
-
 CHANGING = frozenset({"/csi.v1.Controller/CreateVolume", "/csi.v1.Controller/DeleteVolume"})
-
-_AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
 
 
 class CallMetrics(Protocol):
@@ -72,12 +54,17 @@ class CallMetrics(Protocol):
     def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None) -> None: ...
 
 
-class Channel(AsyncContextManagerMixin):
-    """The driver behind one socket. Connects when first needed and again after a loss, never on its own accord.
+class _NotTakenError(answer.StatusError):
+    """The driver has never begun with the call, so that it may be sent again."""
 
-    `on_lost` is called once for every connection that was up and ended, however it ended and whether or not a call was
-    running, except by leaving the context. It runs between two steps of the loop and must not block. What changes
-    volumes is only sent while `may_begin` says so.
+
+class Channel(AsyncContextManagerMixin):
+    """The driver behind one socket. Connects lazily, on the next call; never in the background.
+
+    `on_lost` is called once for every connection that was up and takes no more calls, however it ended and whether or
+    not a call was running, except by leaving the context; `left_politely` says then whether the driver still answers
+    what it has taken. It runs between two steps of the loop and must not block. What changes volumes is only sent while
+    `may_begin` says so.
     """
 
     def __init__(
@@ -90,6 +77,9 @@ class Channel(AsyncContextManagerMixin):
     ) -> None:
         self._told = self.trouble = ""
         """What keeps us from being connected, for people."""
+        self.left_politely = False
+        self._open = trio.Event()
+        self._open.set()
         self._path = path
         self._on_lost = on_lost
         self._metrics = metrics
@@ -117,15 +107,17 @@ class Channel(AsyncContextManagerMixin):
         *,
         timeout: float,  # noqa: ASYNC109 -- a scope of the caller's could not be told to the driver
         migrated: bool | None = None,
+        meets: bool = False,
     ) -> ResponseT:
-        """Ask and wait at most `timeout` seconds. Cancelled, it ends at once and the driver is told."""
+        """Ask and wait at most `timeout` seconds, after at most as long for a connection that was met; `meets` is how
+        one is. Cancelled, it ends at once and the driver is told."""
         verbose = log.v_enabled(5)
         if verbose:
             log.v(5, "GRPC call", method=method, request=redact(request))
         started = trio.current_time()
         code_label = label(Code.CANCELED)  # unless it ends in one of the other ways
         try:
-            response = await self._ask(method, request, response_type, timeout)
+            response = await self._ask(method, request, response_type, timeout, meets)
             code_label = label(Code.OK)
         except CallError as error:
             code_label = error.label
@@ -137,6 +129,14 @@ class Channel(AsyncContextManagerMixin):
         if verbose:
             log.v(5, "GRPC response", method=method, response=redact(response), err=None)
         return response
+
+    def hold(self) -> None:
+        """From now on calls wait for `release`, but for those by which the next connection is met."""
+        if self._open.is_set():
+            self._open = trio.Event()
+
+    def release(self) -> None:
+        self._open.set()
 
     async def wait_connected(self) -> None:
         """Return once the driver speaks HTTP/2 on the socket; try about every second, for as long as it takes."""
@@ -163,24 +163,38 @@ class Channel(AsyncContextManagerMixin):
             log.warning("Still connecting to the CSI driver", err=self.trouble)
 
     async def _ask(
-        self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float
+        self, method: str, request: betterproto2.Message, response_type: type[ResponseT], limit: float, meets: bool
     ) -> ResponseT:
+        message = answer.framed(wire.encode(request))
+        try:
+            try:
+                received = await self._exchange(method, message, limit, meets)
+            except _NotTakenError:
+                # Once more and no more often: a driver that takes nothing would be asked without a pause.
+                received = await self._exchange(method, message, limit, meets)
+            return answer.decode(received, response_type)
+        except answer.StatusError as error:
+            reason = scrubbed(error.message, request)
+            raise CallError(error.code, reason, method, not_grpc=error.not_grpc, lost=error.lost) from error.__cause__
+        except OSError as error:
+            reason = f"cannot connect to {self._path}: {error}"
+            raise CallError(Code.UNAVAILABLE, reason, method, lost=True) from error
+
+    async def _exchange(self, method: str, message: bytes, limit: float, meets: bool) -> bytes:
         def begin() -> None:
             if method in CHANGING and not self._may_begin():
                 text = "not sent: the lease has run out, another process may lead"
-                raise CallError(Code.UNAVAILABLE, text, method)
+                raise answer.StatusError(Code.UNAVAILABLE, text)
 
-        try:
-            with trio.move_on_after(limit):
-                connection = self._connection or await self._connect()
-                received = await connection.exchange(method, answer.framed(wire.encode(request)), begin)
-                return answer.decode(received, response_type)
-        except answer.StatusError as error:
-            message = scrubbed(error.message, request)
-            raise CallError(error.code, message, method, not_grpc=error.not_grpc) from error.__cause__
-        except OSError as error:
-            raise CallError(Code.UNAVAILABLE, f"cannot connect to {self._path}: {error}", method) from error
-        raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s", method)
+        with trio.move_on_after(limit):
+            while not (meets or self._open.is_set()):
+                await self._open.wait()
+        if not (meets or self._open.is_set()):
+            raise answer.StatusError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
+        with trio.move_on_after(limit):
+            connection = self._connection or await self._connect()
+            return await connection.exchange(method, message, begin)
+        raise answer.StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s")
 
     async def _connect(self) -> "_Connection":
         async with self._connecting:
@@ -199,28 +213,30 @@ class Channel(AsyncContextManagerMixin):
             self._connection = connection
             return connection
 
-    def _lost(self, connection: "_Connection") -> None:
+    def _lost(self, connection: "_Connection", politely: bool) -> None:
         # One that ended before it was up is a failed attempt to connect, not a loss.
         if connection is self._connection:
             self._connection = None
+            self.left_politely = politely
             self._on_lost()
 
 
 class _Connection(H2Protocol, AbstractHandler):
     """grpclib's protocol on one socket, and its own handler: grpclib tells a handler when the connection ends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["_Connection"], None]) -> None:
-        super().__init__(self, Configuration(), _HTTP2)
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["_Connection", bool], None]) -> None:
+        super().__init__(self, Configuration(), HTTP2)
         self._loop = loop
-        self._on_lost: Callable[[_Connection], None] | None = on_lost
-        self._streams: set[_Stream] = set()
+        self._on_lost: Callable[[_Connection, bool], None] | None = on_lost
+        self._streams: set[Stream] = set()
         self.settled = trio.Event()
         """The driver's settings have come, or the connection has ended."""
         self.lost = False
+        """No call can be begun on it any more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
-        self._h2 = _Http2(config=_HTTP2)
+        self._h2 = Http2(config=HTTP2)
         self._h2.initiate_connection()
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)  # what may begin goes to the kernel at once, or is asked about again
@@ -229,13 +245,21 @@ class _Connection(H2Protocol, AbstractHandler):
         self.processor = EventsProcessor(self, self.connection)
         handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)
         handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
-        settings_changed = handlers[RemoteSettingsChanged]
+        handlers[ConnectionTerminated] = lambda event: self._leave(event.last_stream_id, GOODBYE)
+        settings_changed, stream_reset = handlers[RemoteSettingsChanged], handlers[StreamReset]
 
         def settings_came(event: RemoteSettingsChanged) -> None:
             settings_changed(event)
             self.settled.set()
 
-        handlers[RemoteSettingsChanged] = settings_came
+        def reset(event: StreamReset) -> None:
+            stream = self.processor.streams.get(event.stream_id)
+            if isinstance(stream, Stream):
+                taken = event.error_code != ErrorCodes.REFUSED_STREAM
+                stream.break_off(f"the stream was reset, error code {event.error_code}", lost=False, taken=taken)
+            stream_reset(event)
+
+        handlers[RemoteSettingsChanged], handlers[StreamReset] = settings_came, reset
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -248,146 +272,69 @@ class _Connection(H2Protocol, AbstractHandler):
     async def exchange(self, method: str, request: bytes, begin: Callable[[], None]) -> bytes:
         """Send one message, receive one. What `begin` raises keeps it from being sent."""
         await trio.lowlevel.checkpoint_if_cancelled()  # there is no time left to tell the driver of
-        headers = _headers(method, trio.current_effective_deadline() - trio.current_time())
-        stream = _Stream(self.connection, cast(H2Connection, _Beginning(self._h2, begin)), self._transport)
+        head = headers(method, trio.current_effective_deadline() - trio.current_time())
+        stream = Stream(self.connection, self._h2, self._transport, begin)
         self._streams.add(stream)
         # Trio runs grpclib's sending. Should it have to wait (for the peer's windows), it does so by this loop.
         token = trio_asyncio.current_loop.set(self._loop)
         try:
             with stream.sending:
-                await trio_asyncio.allow_asyncio(stream.send, headers, request, self.processor)
+                await trio_asyncio.allow_asyncio(stream.send, head, request, self.processor)
             await stream.over.wait()
         except ProtocolError as error:
             if not stream.over.is_set():
                 # Nothing can be begun on this connection any more: its stream numbers are used up.
-                self.processor.close(str(error))
+                self._leave(ALL_STREAMS, str(error))
         finally:
             trio_asyncio.current_loop.reset(token)
             self._streams.discard(stream)
             stream.leave()
+            self._close_when_done()
         if stream.broken is not None and trio.current_time() >= trio.current_effective_deadline():
             # A driver resets a stream whose time is up, perhaps before the scope that bounds us has its turn.
             await trio.sleep_forever()
-        return answer.read(stream.headers, stream.received, stream.trailers, stream.broken)
+        if not stream.taken:
+            text = f"the driver did not take the call: {stream.broken}"
+            raise _NotTakenError(Code.UNAVAILABLE, text, lost=stream.lost)
+        return answer.read(stream.headers, stream.received, stream.trailers, stream.broken, lost=stream.lost)
+
+    def _leave(self, last: int, reason: str) -> None:
+        """No call is begun here any more. Streams up to `last` end in peace, above it nothing was begun."""
+        self.lost = self._h2.leaving = True
+        self.settled.set()
+        for stream in self._streams:
+            if stream.id is None or stream.id > last:
+                stream.break_off(reason, taken=False)
+        self._report_lost(politely=True)
+        self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if self._h2.leaving and not self._streams:
+            self._transport.close()
+
+    def _report_lost(self, *, politely: bool) -> None:
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(self, politely)
 
     def close_quietly(self) -> None:
         self._on_lost = None
         if hasattr(self, "processor"):
             self.processor.close("Channel closed")
 
-    def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], None]) -> None:
+    def accept(self, stream: AnyStream, headers: Any, release_stream: Callable[[], None]) -> None:
         """Only a server is asked for streams."""
 
-    def cancel(self, stream: Stream) -> None:
+    def cancel(self, stream: AnyStream) -> None:
         """A reset reaches the call by its stream."""
 
     def close(self) -> None:
-        # Called for a GOAWAY and again when its socket has closed.
+        # Called for a breach of the protocol and again when its socket has closed.
         self.lost = True
         self.settled.set()
         for stream in self._streams:
             stream.give_up_waiting()
-        on_lost, self._on_lost = self._on_lost, None
-        if on_lost is not None:
-            on_lost(self)
-
-
-class _Beginning:
-    """h2 as one stream sees it: asked before each frame of a request, of which a driver acts on the last. Right before,
-    for grpclib waits in between: for a free stream, for the peer's windows."""
-
-    def __init__(self, h2: H2Connection, begin: Callable[[], None]) -> None:
-        self._h2 = h2
-        self._begin = begin
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("send_headers", "send_data"):
-            self._begin()
-        return getattr(self._h2, name)
-
-
-class _Stream(Stream):
-    """One call. Gathers what comes until it is over, so that its task wakes up once."""
-
-    def __init__(self, connection: Connection, h2: H2Connection, transport: asyncio.Transport) -> None:
-        super().__init__(connection, h2, transport)
-        self.sending = trio.CancelScope()
-        self.over = trio.Event()
-        self.received = bytearray()
-        self.broken: str | None = None
-        """Why nothing more will come, if it ended before its status did."""
-        self._release: Callable[[], None] | None = None
-
-    def init_stream(self, stream_id: int, connection: Connection) -> None:
-        self.id = stream_id
-        self.buffer = _Body(self, partial(connection.ack, stream_id))
-
-    async def send(self, headers: list[tuple[str, str]], message: bytes, processor: EventsProcessor) -> None:
-        self._release = await self.send_request(headers, _processor=processor)
-        await self.send_data(message, end_stream=True)
-
-    def leave(self) -> None:
-        """Let go of it; the driver is told if it is still at work."""
-        if self._release is not None:
-            if self.closable:
-                self.reset_nowait(ErrorCodes.CANCEL)
-            self._release()
-
-    def give_up_waiting(self) -> None:
-        """The connection has ended. grpclib tells the streams it knows, but not one that waits for its turn."""
-        if self._release is None:
-            self.__terminated__("Connection lost")
-
-    def __ended__(self) -> None:
-        self.over.set()
-        self.sending.cancel()  # an answer may come before all of the request has gone
-
-    def __terminated__(self, reason: str) -> None:
-        if not self.over.is_set():
-            self.broken = reason
-            self.over.set()
-            self.sending.cancel()
-
-
-class _Body(Buffer):
-    """In place of grpclib's, which acknowledges bytes when they are read: here at once, and dropped when too many."""
-
-    def __init__(self, stream: _Stream, acknowledge: Callable[[int], None]) -> None:
-        self._stream = stream
-        self._acknowledge = acknowledge
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        self._acknowledge(ack_size)
-        stream = self._stream
-        if not answer.too_large(stream.received):
-            stream.received += data
-            if answer.too_large(stream.received):
-                stream.over.set()
-
-    def unacked_size(self) -> int:
-        return 0
-
-
-def _headers(method: str, timeout: float) -> list[tuple[str, str]]:
-    return [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", method),
-        (":authority", "localhost"),
-        ("grpc-timeout", _timeout(timeout)),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        ("user-agent", _AGENT),
-    ]
-
-
-def _timeout(seconds: float) -> str:
-    """At most eight digits; rounded up, so that the driver does not give up before we do.
-
-    In whole milliseconds, less what has passed since the call began, so that the header compression sees the same text.
-    """
-    milliseconds = max(1, math.ceil(seconds * 1000 - 0.01))
-    return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(milliseconds // 1000, 10**8 - 1)}S"
+        self._report_lost(politely=False)
 
 
 def _log_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

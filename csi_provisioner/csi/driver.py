@@ -42,9 +42,13 @@ class Driver:
                 f"deadline exceeded: no CSI driver answered within {limit:g} s: {trouble}; {advice(trouble)}", 1
             )
 
+    def met(self) -> None:
+        """Who answers now is who is expected: calls that have waited since the last connection ended may go on."""
+        self._channel.release()
+
     async def probe(self) -> bool:
         """Whether the driver says it is ready; a driver that says nothing about it is."""
-        answer = await self._call("Identity/Probe", csi.ProbeRequest(), csi.ProbeResponse)
+        answer = await self._call("Identity/Probe", csi.ProbeRequest(), csi.ProbeResponse, meets=True)
         return answer.ready is not False
 
     async def probe_until_ready(self) -> None:
@@ -71,7 +75,9 @@ class Driver:
     async def identify(self) -> str:
         """The driver's name, which must not be empty."""
         try:
-            info = await self._call("Identity/GetPluginInfo", csi.GetPluginInfoRequest(), csi.GetPluginInfoResponse)
+            info = await self._call(
+                "Identity/GetPluginInfo", csi.GetPluginInfoRequest(), csi.GetPluginInfoResponse, meets=True
+            )
         except CallError as error:
             raise Fatal(f"cannot get the CSI driver's name: {error}", 255) from error
         if not info.name:
@@ -86,11 +92,13 @@ class Driver:
                 "Identity/GetPluginCapabilities",
                 csi.GetPluginCapabilitiesRequest(),
                 csi.GetPluginCapabilitiesResponse,
+                meets=True,
             )
             controller = await self._call(
                 "Controller/ControllerGetCapabilities",
                 csi.ControllerGetCapabilitiesRequest(),
                 csi.ControllerGetCapabilitiesResponse,
+                meets=True,
             )
         except CallError as error:
             raise Fatal(f"cannot read the CSI driver's capabilities: {error}", 255) from error
@@ -101,7 +109,7 @@ class Driver:
 
     async def node_get_info(self) -> csi.NodeGetInfoResponse:
         try:
-            return await self._call("Node/NodeGetInfo", csi.NodeGetInfoRequest(), csi.NodeGetInfoResponse)
+            return await self._call("Node/NodeGetInfo", csi.NodeGetInfoRequest(), csi.NodeGetInfoResponse, meets=True)
         except CallError as error:
             raise Fatal(
                 f"cannot get the node's topology from the CSI driver, which --node-deployment needs: {error}", 255
@@ -126,9 +134,12 @@ class Driver:
         request: betterproto2.Message,
         response_type: type[ResponseT],
         migrated: bool | None = None,
+        *,
+        meets: bool = False,
     ) -> ResponseT:
+        limit = self._settings.timeout
         return await self._channel.call(
-            f"/csi.v1.{method}", request, response_type, timeout=self._settings.timeout, migrated=migrated
+            f"/csi.v1.{method}", request, response_type, timeout=limit, migrated=migrated, meets=meets
         )
 
 

@@ -7,15 +7,17 @@ class CallError(Exception):
     """One call did not succeed. The only exception a call raises besides Trio's own.
 
     `code` is the number of the wire, also one that gRPC has no name for; `not_grpc` says that the driver's answer
-    carried no status at all, and `code` is then only the nearest one.
+    carried no status at all, and `code` is then only the nearest one. `lost`: no status came because the connection
+    ended or there was none, which says nothing of the call itself.
     """
 
-    def __init__(self, code: int, message: str, method: str, *, not_grpc: bool = False) -> None:
+    def __init__(self, code: int, message: str, method: str, *, not_grpc: bool = False, lost: bool = False) -> None:
         super().__init__(code, message, method)
         self.code = code
         self.message = message
         self.method = method
         self.not_grpc = not_grpc
+        self.lost = lost
 
     @property
     def label(self) -> str:

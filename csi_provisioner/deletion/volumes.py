@@ -32,7 +32,8 @@ Refresh = Callable[[PersistentVolume], None]
 
 
 class VolumeReconciler:
-    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment."""
+    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment;
+    `excuses(name)` tells whether a call that is lost now would be no try."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class VolumeReconciler:
         events: EventRecorder,
         metrics: Metrics,
         next_try: Callable[[str], tuple[int, float]],
+        excuses: Callable[[str], bool],
         segments: Mapping[str, str] | None = None,
         refresh: Refresh | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class VolumeReconciler:
         self._events = events
         self._metrics = metrics
         self._next_try = next_try
+        self._excuses = excuses
         self._segments = segments
         self._refresh = refresh
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
@@ -107,6 +110,8 @@ class VolumeReconciler:
             # gone already is an end; as in the reference it is not counted as a success
             return DONE if error.not_found else again(error)
         except (Refusal, CallError) as error:
+            if isinstance(error, CallError) and error.lost and self._excuses(name):
+                return Retry(f"volume {name}: {error}", lost=True)
             self._metrics.deletion(class_name, None)
             return self._failed(volume, error)
         self._metrics.deletion(class_name, trio.current_time() - started)
@@ -186,4 +191,4 @@ class VolumeReconciler:
             f"{message} (attempt {attempt}; next try in {max(delay, wait):g} s)",
             failure_class=kind,
         )
-        return Retry(message, wait)
+        return Retry(message, wait, lost=isinstance(error, CallError) and error.lost)

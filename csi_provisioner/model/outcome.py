@@ -27,10 +27,15 @@ class Done(msgspec.Struct, frozen=True):
 
 class Retry(msgspec.Struct, frozen=True):
     """Failed: try again after the key's exponential delay, and not within `floor` seconds, whatever wakes the key: the
-    server has asked for that. `error` is for the log, without secrets."""
+    server has asked for that. `error` is for the log, without secrets.
+
+    `lost`: the connection to the driver ended before its answer. That is no try and counts for nothing, unless it
+    happened to the key's last call as well.
+    """
 
     error: str
     floor: float = 0.0
+    lost: bool = False
 
 
 class RetryAt(msgspec.Struct, frozen=True):

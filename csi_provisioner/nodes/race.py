@@ -100,7 +100,7 @@ class Race:
         try:
             has_room = await self._fitting.fits(claim, storage_class)
         except CallError as error:
-            return Retry(f"claim {kubernetes.key(claim)}: {error}")
+            return Retry(f"claim {kubernetes.key(claim)}: {error}", lost=error.lost)
         if Uid(uid) not in self._due:
             return DONE  # taken or deleted meanwhile
         if not has_room:

@@ -63,12 +63,13 @@ class Failure:
     kind: str
     asked: bool
     infeasible: bool = False
+    lost: bool = False
     detail: str = ""
     floor: float = 0.0
 
 
 class ClaimReconciler:
-    """`next_try(uid)` tells which try this is and the seconds until the next one, for people who read the events."""
+    """`next_try(uid)`: which try this is and seconds to the next; `excuses(uid)`: whether a call lost now is none."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class ClaimReconciler:
         events: EventRecorder,
         metrics: Metrics,
         next_try: Callable[[str], tuple[int, float]],
+        excuses: Callable[[str], bool],
         placement: Placement | None = None,
         owner: Owner | None = None,
         refresh: Refresh | None = None,
@@ -105,6 +107,7 @@ class ClaimReconciler:
         self._events = events
         self._metrics = metrics
         self._next_try = next_try
+        self._excuses = excuses
         self._placement = placement
         self._owner = owner
         self._refresh = refresh
@@ -215,14 +218,15 @@ class ClaimReconciler:
             return Retry(refusal.message)  # no event: provision.md 5 step 4
         except Ignored as ignored:
             return self._ignored(claim, ignored)
-        self._events.record(
-            claim, "Normal", "Provisioning", f'Asking driver {self._facts.name} for a volume for claim "{_key(claim)}"'
-        )
+        asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
+        self._events.record(claim, "Normal", "Provisioning", asking)
         result = await self._try(claim, storage_class)
         if isinstance(result, PersistentVolume):
             self._count(claim, trio.current_time() - started)
             self._refreshed(storage_class, result)
             return DONE
+        if isinstance(result, Failure) and result.lost and self._excuses(claim.metadata.uid):
+            return Retry(f"claim {kubernetes.key(claim)}: {result.message}", lost=True)  # still in progress
         self._count(claim, None)
         self._refreshed(storage_class, result.state)
         if isinstance(result, Ignored):
@@ -242,10 +246,8 @@ class ClaimReconciler:
             pv = await self._compose(plan, made)
         except Ignored as ignored:
             return ignored
-        except Refusal as refusal:
-            return Failure(
-                refusal.state, refusal.message, "refused", asked, detail=refusal.detail, floor=floor(refusal)
-            )
+        except Refusal as error:
+            return Failure(error.state, error.message, "refused", asked, detail=error.detail, floor=floor(error))
         except KubeError as error:
             return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked, floor=floor(error))
         except CallError as error:
@@ -265,7 +267,8 @@ class ClaimReconciler:
         if self._placement is not None and verdict.forgets_topology(state, topology_active=self._facts.topology):
             self._placement.forget(claim.metadata.uid)
         message = f"driver {self._facts.name} could not create the volume: {error}"
-        return Failure(state, message, label(error.code), asked=True, infeasible=verdict.is_infeasible(code))
+        infeasible = verdict.is_infeasible(code)
+        return Failure(state, message, label(error.code), asked=True, infeasible=infeasible, lost=error.lost)
 
     async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
         composed = volume.compose(plan, made, self._facts, self._identity, self._provisioning)
@@ -333,9 +336,10 @@ class ClaimReconciler:
         self._follow_up(claim, failure)
         if rescheduled:
             return DONE
-        said = f"claim {_key(claim)}: {failure.message}"  # the queue's key is a UID, which tells people nothing
+        said = f"claim {kubernetes.key(claim)}: {failure.message}"  # the queue's key, a UID, tells people nothing
         said += f" ({failure.detail})" if failure.detail else ""
-        return RetryAt(until, said, failed=True) if failure.infeasible else Retry(said, failure.floor)
+        slow = RetryAt(until, said, failed=True)
+        return slow if failure.infeasible else Retry(said, failure.floor, failure.lost)
 
     def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""
@@ -393,7 +397,3 @@ class ClaimReconciler:
             self._events.record(
                 claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"
             )
-
-
-def _key(claim: PersistentVolumeClaim) -> str:
-    return kubernetes.key(claim)

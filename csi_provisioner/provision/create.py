@@ -50,22 +50,26 @@ class Creator:
         return answer
 
     async def discard(self, plan: Plan, volume_id: str) -> CallError | None:
-        """Delete a volume that no PersistentVolume names; the last error if that did not work within the limit."""
+        """Delete a volume that no PersistentVolume names; the last error if that did not work within the limit.
+
+        Raises `CallError` where the calls were lost with the driver's connection: it may not survive this very volume.
+        """
         request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=plan.secrets.reveal())
         error: CallError | None = None
         started = trio.current_time()
         # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
         async with self._shield() as scope:
             for _ in range(UNDO_TRIES):
+                once_lost = error is not None and error.lost
                 try:
                     await self._driver.delete_volume(request, migrated=self._migrated(plan))
                 except CallError as failed:
                     error = failed
                 else:
                     return None
-                if trio.current_time() > scope.deadline - TOO_LATE:
+                if trio.current_time() > scope.deadline - TOO_LATE or (once_lost and error.lost):
                     break
-        if error is None or trio.current_time() > scope.deadline - TOO_LATE:
+        if error is None or (trio.current_time() > scope.deadline - TOO_LATE and not error.lost):
             limit = max(0.0, scope.deadline - started)  # shorter than ours where the process ends meanwhile
             error = CallError(
                 Code.DEADLINE_EXCEEDED, f"not done within {limit:.3g} s", "/csi.v1.Controller/DeleteVolume"
@@ -76,6 +80,8 @@ class Creator:
             claim=plan.draft.claim,
             reason=f"it could not be used, and deleting it failed: {error}",
         )
+        if error.lost:
+            raise error
         return error
 
     async def _undone(self, plan: Plan, unusable: Unusable) -> str:

@@ -185,9 +185,10 @@ class Life:
         for loop in self._of_driver:
             loop.pause()
 
-    def resume(self) -> None:
+    def resume(self, *, after_loss: bool) -> None:
+        """After a loss all that waits is released; after a polite change of connections its back-off goes on."""
         for loop in self._of_driver:
-            loop.resume(lambda: random.uniform(0, RELEASE_SPREAD))
+            loop.resume((lambda: random.uniform(0, RELEASE_SPREAD)) if after_loss else None)
 
     @property
     def _of_driver(self) -> Iterator[Loop]:
@@ -293,6 +294,7 @@ class Life:
             events=parts.events,
             metrics=parts.metrics,
             next_try=lambda uid: self._claims.next_try(uid),
+            excuses=lambda uid: self._claims.excuses(uid),
             placement=placement,
             owner=self._ownership.owns if self._ownership is not None else None,
             refresh=self._capacity.publisher.provisioned if self._capacity is not None else None,
@@ -313,6 +315,7 @@ class Life:
             events=parts.events,
             metrics=parts.metrics,
             next_try=lambda name: self._volumes.next_try(name),
+            excuses=lambda name: self._volumes.excuses(name),
             segments=parts.local.segments if parts.local is not None else None,
             refresh=self._capacity.publisher.deleted if self._capacity is not None else None,
         )

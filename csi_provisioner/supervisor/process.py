@@ -77,6 +77,9 @@ class _Process:
         self._handles_signals = stop is None
         self._works = False
         self._lost = trio.Event()
+        """No call can be begun on the connection that was met last."""
+        self._gone = False
+        """Without a goodbye."""
         election = settings.election
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self._end = End(shielded, clock)
@@ -132,7 +135,8 @@ class _Process:
         try:
             provisioning = await self._gated(kube)
             address, metrics = self._settings.csi.address, self._metrics
-            async with Channel(address, on_lost=self._on_lost, metrics=metrics, may_begin=may_begin) as channel:
+            channel = Channel(address, on_lost=lambda: self._on_lost(channel), metrics=metrics, may_begin=may_begin)
+            async with channel:
                 driver = Driver(channel, self._settings.csi)
                 log.info("Waiting for the CSI driver", address=self._settings.csi.address)
                 await driver.connect(FIRST_CONNECT)
@@ -298,39 +302,50 @@ class _Process:
             nursery.cancel_scope.cancel()
         return changed
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, channel: Channel) -> None:
+        channel.hold()  # from this moment on: who answers next may be another driver
+        self._gone = self._gone or not channel.left_politely
         self._lost.set()
 
     async def _keep_connected(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts:
-        """Returns when a driver that was away is back and can do other things than before."""
+        """Returns when the driver that is met on a new connection can do other things than before."""
         while True:
             await self._lost.wait()
-            self._lost = trio.Event()
             life.pause()
-            log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=facts.name)
-            found = await self._meet_again(driver, facts.name)
+            found, was_away = await self._meet_again(driver, facts.name)
+            driver.met()
             if found != facts:
                 log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
                 return found
             log.info("CSI driver is back", driver=facts.name)
-            life.resume()
+            life.resume(after_loss=was_away)
 
-    async def _meet_again(self, driver: Driver, known: str) -> DriverFacts:
-        """Tried for ever, unless another driver answers."""
+    async def _meet_again(self, driver: Driver, known: str) -> tuple[DriverFacts, bool]:
+        """Who answers on a new connection, for which no other will do; and whether the driver was away meanwhile."""
+        was_away = False
         while True:
+            if self._gone and not was_away:
+                was_away = True
+                log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=known)
+            self._lost, self._gone = trio.Event(), False
             try:
-                await driver.connect()
+                if was_away:
+                    await driver.connect()
                 await driver.probe_until_ready()
                 name = await driver.identify()
-                if name == known:
-                    return await self._facts(driver, name)
+                found = await self._facts(driver, name) if name == known else None
             except Fatal as error:
-                log.warning("CSI driver is not usable yet", err=error)
-                await trio.sleep(RECONNECT_PAUSE)
+                self._gone = True  # also after a goodbye, if no new connection can be had at once
+                if was_away:
+                    log.warning("CSI driver is not usable yet", err=error)
+                    await trio.sleep(RECONNECT_PAUSE)
                 continue
-            text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"
-            await _leave_word(text)
-            raise Fatal(text, 1)
+            if found is None:
+                text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"
+                await _leave_word(text)
+                raise Fatal(text, 1)
+            if not self._lost.is_set():
+                return found, was_away
 
 
 async def _leave_word(text: str) -> None:

@@ -8,11 +8,16 @@ class Backoff:
         self._start = start
         self._maximum = maximum
         self._failures: dict[str, int] = {}
+        self._losses: dict[str, int] = {}
 
-    def next(self, key: str) -> float:
+    def next(self, key: str, *, lost: bool = False) -> float:
         """min(start * 2^failures, maximum), then the count grows; very large counts do not overflow."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        if lost:
+            self.excuse(key)
+        else:
+            self._losses.pop(key, None)
         return self.delay(failures)
 
     def delay(self, failures: int) -> float:
@@ -24,3 +29,13 @@ class Backoff:
 
     def forget(self, key: str) -> None:
         self._failures.pop(key, None)
+        self._losses.pop(key, None)
+
+    def excuse(self, key: str) -> None:
+        """A call for the key was lost with the driver's connection; by itself that is no failure."""
+        self._losses[key] = self._losses.get(key, 0) + 1
+
+    def losses(self, key: str) -> int:
+        """How many calls in a row were lost. One is an accident; from the second on the key may be what the driver
+        does not survive."""
+        return self._losses.get(key, 0)

@@ -66,6 +66,10 @@ class Loop:
         failures = self.backoff.failures(key)
         return failures + 1, self.backoff.delay(failures)
 
+    def excuses(self, key: str) -> bool:
+        """Whether a call for the key that is lost with the driver's connection would be no try."""
+        return self.backoff.losses(key) == 0
+
     def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`."""
         if floor:
@@ -79,12 +83,23 @@ class Loop:
         """Start nothing new; what runs goes on. Due times pass meanwhile."""
         self._paused = True
 
-    def resume(self, spread: Callable[[], float]) -> None:
-        """Go on, and let everything that waits be due after `spread()` seconds (jitter against a stampede)."""
+    def resume(self, spread: Callable[[], float] | None = None) -> None:
+        """Go on, and with `spread` let everything that waits be due after `spread()` seconds (jitter against a
+        stampede). What lost its connection twice in a row begins its back-off anew instead: it may be what the driver
+        does not survive, and the others go first."""
         self._paused = False
-        now = trio.current_time()
-        self._schedule.postpone(lambda: now + spread())
+        if spread is not None:
+            now = trio.current_time()
+            self._schedule.postpone(lambda key: now + self._held_back(key, spread()))
         self._changed.set()
+
+    def _held_back(self, key: str, spread: float) -> float:
+        if self.backoff.losses(key) < 2:
+            return spread
+        failures = self.backoff.failures(key)
+        delay = self.backoff.delay(failures - 1)
+        # Jitter that grows: keys that were lost together must part, or the guilty one takes the others along for ever.
+        return delay + min(delay, spread * failures)
 
     def stop(self) -> None:
         """Take no new keys; `run` returns when the tasks that run have ended."""
@@ -193,8 +208,12 @@ class Loop:
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
-            case Retry(error=error, floor=floor):
-                delay = max(self.backoff.next(key), floor)
+            case Retry(error=error, lost=True) if self.excuses(key):
+                self.backoff.excuse(key)
+                log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=error)
+                self.wake(key)
+            case Retry(error=error, floor=floor, lost=lost):
+                delay = max(self.backoff.next(key, lost=lost), floor)
                 self._failed(key, delay, error)
                 self.wake(key, delay, floor=floor)
 

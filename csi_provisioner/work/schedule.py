@@ -59,13 +59,13 @@ class Schedule:
         self._floors.pop(key, None)
         return key, due
 
-    def postpone(self, due: Callable[[], float]) -> None:
+    def postpone(self, due: Callable[[str], float]) -> None:
         """Every waiting key is due anew, at the time that `due` gives for it."""
         waiting = list(self._entries)
         self._entries.clear()
         self._heap.clear()
         for key in waiting:
-            self.add(key, due())
+            self.add(key, due(key))
 
     def count_due(self, now: float) -> int:
         return sum(due <= now for due, _, _ in self._entries.values())

@@ -15,6 +15,7 @@ from grpclib import GRPCError
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
+from hyperframe.frame import GoAwayFrame
 
 from sandbox.driver.state import Refused
 
@@ -30,16 +31,14 @@ Answer = Callable[[str, Callable[[Any], Awaitable[Any]], Any, float | None], Awa
 
 
 async def listen(
-    path: str, services: Iterable[Service], answer: Answer, *, task_status: trio.TaskStatus[Callable[[], None]]
+    path: str, services: Iterable[Service], answer: Answer, *, task_status: trio.TaskStatus["Connections"]
 ) -> Never:
-    """Serve until cancelled; all connections are broken then. `started` gets a function that breaks those open at the
-    time.
-    """
+    """Serve until cancelled; all connections are broken then. `started` gets what can end those open at the time."""
     async with trio_asyncio.open_loop():
-        server = _Server([_Translated(service, answer) for service in services])
+        server = Connections([_Translated(service, answer) for service in services])
         await trio_asyncio.aio_as_trio(server.start)(path=path)
         try:
-            task_status.started(server.break_connections)
+            task_status.started(server)
             await trio.sleep_forever()
         finally:
             server.close()
@@ -51,7 +50,7 @@ async def listen(
     raise AssertionError("sleep_forever returned")
 
 
-class _Server(Server):
+class Connections(Server):
     """Remembers its connections, which closing a server leaves open; breaking them is what a crash looks like."""
 
     def __init__(self, services: Iterable[Any]) -> None:
@@ -66,6 +65,11 @@ class _Server(Server):
     def break_connections(self) -> None:
         for transport in self._open:
             transport.abort()
+
+    def say_goodbye(self) -> None:
+        """GOAWAY with the largest number: what runs is answered. Not by h2, for which the connection would be over."""
+        for transport in self._open:
+            transport.write(GoAwayFrame(0, last_stream_id=2**31 - 1).serialize())
 
 
 class _Paths(dict[str, Handler]):

@@ -65,7 +65,7 @@ class Driver:
         self.faults = Faults(self.config.faults)
         self.calls: list[Call] = []
         self.on_call: Callable[[Call], None] = lambda call: None  # told when a call begins and when it has ended
-        self._break: Callable[[], None] = lambda: None
+        self._server: bridge.Connections | None = None
         self._changed = trio.Event()
 
     def made(self, rpc: str, *, running: bool | None = None) -> list[Call]:
@@ -79,7 +79,13 @@ class Driver:
 
     def break_connections(self) -> None:
         """Cut every open connection without a word; clients may connect again."""
-        self._break()
+        if self._server is not None:
+            self._server.break_connections()
+
+    def say_goodbye(self) -> None:
+        """End every open connection politely: what runs on it is still answered."""
+        if self._server is not None:
+            self._server.say_goodbye()
 
     async def serve(
         self, path: str | Path, *, task_status: trio.TaskStatus["Driver"] = trio.TASK_STATUS_IGNORED
@@ -88,7 +94,7 @@ class Driver:
         services = [Identity(self.config), Controller(self.config, self.state), Node(self.config)]
         try:
             async with trio.open_nursery() as nursery:
-                self._break = await nursery.start(bridge.listen, str(path), services, self._answer)
+                self._server = await nursery.start(bridge.listen, str(path), services, self._answer)
                 task_status.started(self)
         finally:
             Path(path).unlink(missing_ok=True)  # noqa: ASYNC240 - no await after a cancellation

@@ -14,6 +14,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
+import hyperframe.frame
 import trio
 import trio.testing
 
@@ -29,6 +30,7 @@ class Connection:
         self.stream = stream
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
+        self.closed = trio.Event()
         self.opens_windows = True
         self.answers_early = False
         """Once the request begins, instead of when it has come."""
@@ -45,7 +47,8 @@ class Connection:
                     self._take(event, answer)
                 await self.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError, h2.exceptions.ProtocolError):
-            pass  # cut, or told to say goodbye, by the test
+            pass  # cut by the test
+        self.closed.set()
 
     def _take(self, event: h2.events.Event, answer: Callable[["Call"], Awaitable[None]]) -> None:
         match event:
@@ -74,9 +77,10 @@ class Connection:
         async with self._sending:
             await self.stream.send_all(data)
 
-    async def say_goodbye(self) -> None:
-        self.h2.close_connection()
-        await self.flush()
+    async def say_goodbye(self, last: int = 2**31 - 1) -> None:
+        """End the connection politely: answers to calls up to `last` still come. (For h2 it would be over.)"""
+        goodbye = hyperframe.frame.GoAwayFrame(0, last_stream_id=last).serialize()
+        await self.send_bytes(self.h2.data_to_send() + goodbye)
 
 
 class Call:
@@ -85,14 +89,14 @@ class Call:
         self.headers = headers
         self.request = b""
         self.reset_by_client = trio.Event()
-        self._number = number
+        self.number = number
 
     @property
     def method(self) -> str:
         return self.headers[":path"].rpartition("/")[2]
 
     async def send_headers(self, headers: list[tuple[str, str]], *, end: bool = False) -> None:
-        self.connection.h2.send_headers(self._number, headers, end_stream=end)
+        self.connection.h2.send_headers(self.number, headers, end_stream=end)
         await self.connection.flush()
 
     async def send_data(self, data: bytes, *, end: bool = False) -> None:
@@ -100,13 +104,13 @@ class Call:
         http2 = self.connection.h2
         while data:
             try:
-                room = min(http2.local_flow_control_window(self._number), http2.max_outbound_frame_size, len(data))
+                room = min(http2.local_flow_control_window(self.number), http2.max_outbound_frame_size, len(data))
             except h2.exceptions.StreamClosedError:
                 return
             if room == 0:
                 await trio.testing.wait_all_tasks_blocked()
                 continue
-            http2.send_data(self._number, data[:room], end_stream=end and room == len(data))
+            http2.send_data(self.number, data[:room], end_stream=end and room == len(data))
             data = data[room:]
             await self.connection.flush()
 
@@ -119,7 +123,7 @@ class Call:
         await self.send_headers([*HEADERS, ("grpc-status", str(code)), ("grpc-message", message)], end=True)
 
     async def reset(self, error: int) -> None:
-        self.connection.h2.reset_stream(self._number, error)
+        self.connection.h2.reset_stream(self.number, error)
         await self.connection.flush()
 
 

@@ -179,6 +179,44 @@ async def test_a_driver_that_stops_politely_counts_as_lost(foreign: ForeignDrive
     assert lost.count == 1
 
 
+async def test_a_driver_that_stops_with_grace_ends_what_runs_and_the_next_takes_what_is_new(
+    foreign: ForeignDriver, tmp_path: Path
+) -> None:
+    lost, made = Lost(), []
+
+    async def create(driver: Driver, name: str) -> None:
+        made.append((await driver.create_volume(volume(name))).volume)
+
+    foreign.configure(grace=30, rules=[{"method": "CreateVolume", "match": "slow", "delay": 1.2}])
+    async with client(foreign, lost) as driver, trio.open_nursery() as nursery:
+        nursery.start_soon(create, driver, "slow")
+        await seen(foreign, "begin")
+        foreign.signal(signal.SIGTERM)
+        await lost.wait()
+        following = ForeignDriver(tmp_path)
+        await following.start()
+        await create(driver, "new")
+        await following.kill()
+    assert lost.count == 2
+    assert len(foreign.calls("CreateVolume")) == len(foreign.volumes()) == 2
+
+
+async def test_connections_that_end_with_their_age_end_no_call(tmp_path: Path) -> None:
+    lost = Lost()
+    async with (
+        foreign_driver(tmp_path, max_age=200, rules=[{"delay": 0.05}]) as foreign,
+        client(foreign, lost) as driver,
+    ):
+        with trio.fail_after(30):
+            while lost.count < 3:
+                async with trio.open_nursery() as nursery:
+                    for number in range(10):
+                        nursery.start_soon(driver.create_volume, volume(f"v{lost.count}-{number}"))
+        asked = [call["request"]["name"] for call in foreign.calls("CreateVolume")]
+    assert {call["code"] for call in foreign.calls("CreateVolume", "end")} == {"OK"}
+    assert len(foreign.volumes()) == len(set(asked))
+
+
 async def test_a_call_the_driver_does_not_have(foreign: ForeignDriver) -> None:
     async with Channel(str(foreign.socket), on_lost=Lost(), metrics=Counted()) as channel:
         with pytest.raises(CallError) as caught:

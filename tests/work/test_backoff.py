@@ -27,3 +27,15 @@ def test_2_2_keys_count_apart_and_forget_starts_over() -> None:
     assert backoff.next("a") == 1
     assert backoff.failures("b") == 1
     backoff.forget("never seen")
+
+
+def test_2_2_losses_in_a_row_end_with_any_other_failure_and_with_a_success() -> None:
+    backoff = Backoff(1.0, 300.0)
+    backoff.excuse("a")
+    backoff.next("a", lost=True)
+    assert (backoff.losses("a"), backoff.failures("a")) == (2, 1)
+    backoff.next("a")
+    assert (backoff.losses("a"), backoff.failures("a")) == (0, 2)
+    backoff.excuse("a")
+    backoff.forget("a")
+    assert backoff.losses("a") == 0

@@ -45,7 +45,7 @@ def test_postponed_keys_are_due_when_they_are_told_also_those_that_were_due_befo
     schedule.add("overdue", 1.0)
     schedule.add("later", 500.0)
     times = iter([11.0, 12.0])
-    schedule.postpone(lambda: next(times))
+    schedule.postpone(lambda key: next(times))
     assert schedule.pop(10.0) is None
     assert [schedule.pop(12.0), schedule.pop(12.0)] == [("overdue", 11.0), ("later", 12.0)]
 
@@ -56,7 +56,7 @@ def test_a_key_that_is_held_is_not_due_before_however_it_is_woken() -> None:
     schedule.hold("a", 9.0)
     for due in (0.0, 5.0, 8.0):
         schedule.add("a", due)
-    schedule.postpone(lambda: 2.0)
+    schedule.postpone(lambda key: 2.0)
     assert schedule.pop(8.9) is None
     assert schedule.pop(9.0) == ("a", 9.0)
     schedule.add("a", 3.0)
