@@ -114,7 +114,7 @@ async def test_after_the_wait_for_a_window(tmp_path: Path) -> None:
         leader.leads = False
         [stuck] = [call for call in connection._calls.values() if call not in other.calls]
         connection.h2.increment_flow_control_window(200_000)
-        connection.h2.increment_flow_control_window(200_000, stuck._number)
+        connection.h2.increment_flow_control_window(200_000, stuck.number)
         await connection.flush()
         await trio.sleep(1)
         assert _only(leader.refused, 1)
