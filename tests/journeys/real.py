@@ -42,6 +42,7 @@ class Real(World):
         self.kubeconfig = plane.provisioner_kubeconfig
         self._folder = folder
         self._plugin = ForeignDriver(folder)
+        self._leaving: list[ForeignDriver] = []
         self._config: dict[str, Any] = {"name": self.driver, "controller": CAPABILITIES}
         self._configure()
         self._log = folder / "provisioner.log"
@@ -92,6 +93,20 @@ class Real(World):
     async def stop_driver(self) -> None:
         await self._plugin.kill()
 
+    async def driver_ended(self) -> None:
+        """By a rule that says so."""
+        await self._plugin.wait()
+
+    async def replace_driver(self, grace: float) -> None:
+        """The driver is told to stop, and another process has its place while it still ends what it has taken."""
+        self._config["grace"] = grace
+        self._configure()
+        leaving, self._plugin = self._plugin, ForeignDriver(self._folder)
+        self._configure()
+        leaving.signal(signal.SIGTERM)
+        await self._plugin.start()
+        self._leaving.append(leaving)
+
     async def start_driver(self, **config: Any) -> None:
         self._config |= config
         self._configure()
@@ -123,7 +138,8 @@ class Real(World):
 
     async def leave(self) -> None:
         await self.kill()
-        await self._plugin.kill()
+        for plugin in (self._plugin, *self._leaving):
+            await plugin.kill()
         await self.clean_up()
 
 
@@ -133,6 +149,8 @@ def _rule(rule: Rule) -> dict[str, Any]:
         found["times"] = rule.times
     if rule.error:
         found["error"] = rule.error
+    if rule.fatal:
+        found["exit"] = True
     if rule.capacity is not None:
         found["capacity"] = rule.capacity
     return found

@@ -39,7 +39,8 @@ class Call:
 @dataclass(frozen=True)
 class Rule:
     """What the driver does to calls whose volume or claim (NAMESPACE/NAME) matches: wait, then fail if there is a code,
-    `done` with the work done before; or tell of a volume of another capacity than it has."""
+    `done` with the work done before; or tell of a volume of another capacity than it has. What is `fatal` ends the
+    driver, where that is a process."""
 
     rpc: str = "CreateVolume"
     match: str = ""
@@ -48,6 +49,7 @@ class Rule:
     error: str = ""
     done: bool = False
     capacity: int | None = None
+    fatal: bool = False
 
 
 class World(ABC):
