@@ -1,6 +1,7 @@
-"""Stands between a provisioner and the sandbox's API server, and answers some requests itself, as it likes."""
+"""Stands between a provisioner and its API server, and answers some requests itself, as it likes."""
 
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -25,10 +26,11 @@ def described(asked: Asked) -> str:
 
 
 class Spoiler:
-    def __init__(self, port: int, spoil: Spoil) -> None:
+    def __init__(self, port: int, spoil: Spoil, trust: ssl.SSLContext | None) -> None:
         self.port = 0
         self._to = port
         self._spoil = spoil
+        self._trust = trust
 
     async def serve(self, *, task_status: trio.TaskStatus["Spoiler"] = trio.TASK_STATUS_IGNORED) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -52,11 +54,13 @@ class Spoiler:
         """One request a connection, so that an answer ends where its connection does."""
         fields = asked.headers | {"connection": "close"}
         head = "\r\n".join([f"{asked.method} {asked.target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())])
-        server = await trio.open_tcp_stream("127.0.0.1", self._to)
+        server: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", self._to)
+        if self._trust is not None:
+            server = trio.SSLStream(server, self._trust, server_hostname="127.0.0.1", https_compatible=True)
         async with server, trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, client, nursery.cancel_scope)
             await server.send_all(head.encode() + b"\r\n\r\n" + asked.body)
-            async for part in server:
+            while part := await server.receive_some():
                 await client.send_all(part)
             nursery.cancel_scope.cancel()
 
@@ -68,7 +72,7 @@ class Spoiler:
 
 
 @asynccontextmanager
-async def spoiler(port: int, spoil: Spoil) -> AsyncIterator[Spoiler]:
+async def spoiler(port: int, spoil: Spoil, trust: ssl.SSLContext | None = None) -> AsyncIterator[Spoiler]:
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(Spoiler(port, spoil).serve)
+        yield await nursery.start(Spoiler(port, spoil, trust).serve)
         nursery.cancel_scope.cancel()

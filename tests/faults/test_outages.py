@@ -1,12 +1,16 @@
 """Whole parts go away under load, on the real control plane: every claim ends Bound, and no volume is left over."""
 
+import ssl
+
 import pytest
 import trio
 
 from tests.faults.gateway import Gateway
-from tests.journeys.objects import CLAIM, CLASS
+from tests.faults.spoiler import spoiler
+from tests.journeys.objects import CLAIM, CLASS, from_claim
 from tests.journeys.real import Real
 from tests.journeys.world import Rule
+from tests.kube.wire import reply
 
 pytestmark = pytest.mark.cluster
 
@@ -118,3 +122,29 @@ async def test_what_happens_is_seen_though_no_watch_gets_on(
     assert "Can watch again" in world.log()
     await world.delete(CLAIM, "data", "after")
     await world.nothing_left()
+
+
+async def test_404s_of_a_load_balancer_are_the_end_of_nothing(real_world: Real) -> None:
+    """Each write that lets an object go meets one, and the finalizers that keep sources too."""
+    world, plane = real_world, real_world.plane
+    page = reply(404, b"404 page not found\n", Content_Type="text/plain")
+    left = dict.fromkeys(("delete persistentvolumes", "patch persistentvolumes", "update persistentvolumeclaims"), 3)
+
+    def spoil(what: str) -> bytes | None:
+        left[what] = left.get(what, 0) - 1
+        return page if left[what] >= 0 else None
+
+    async with spoiler(plane.port, spoil, ssl.create_default_context(cafile=str(plane.ca_file))) as between:
+        world.kubeconfig = plane.kubeconfig(
+            "provisioner", server=f"http://127.0.0.1:{between.port}", file="spoiled.kubeconfig"
+        )
+        await world.storage_class()
+        await world.claim("data")
+        await world.start()
+        await world.bound("data")
+        await world.claim("clone", **from_claim("data"))
+        await world.bound("clone")
+        await world.delete(CLAIM, "data", "clone")
+        await world.nothing_left()
+        assert max(left.values()) < 0
+        assert await world.stop() == 0

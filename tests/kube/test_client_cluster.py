@@ -1,19 +1,25 @@
 """KubeClient against the real API server: what only it can show."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import trio
+from lightkube.core.resource import GlobalResource
 
 from csi_provisioner.kube.client import KubeClient, KubeError, connect, resolve
 from csi_provisioner.model.kubernetes import (
+    CSIStorageCapacity,
     CSIVolumeSource,
     ObjectMeta,
     PersistentVolume,
     PersistentVolumeClaim,
+    VolumeSnapshot,
     VolumeSpec,
+    resource,
 )
 from csi_provisioner.settings import ClusterSettings
 from tests.cluster.controlplane import ControlPlane
@@ -34,6 +40,20 @@ async def admin(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
 @pytest.fixture
 def name() -> str:
     return f"t-{uuid4()}"
+
+
+@resource("storage.k8s.io", "v1", "NotServed", "notserved")
+class NotServed(GlobalResource, msgspec.Struct):
+    metadata: ObjectMeta
+
+
+@resource("nobody.test", "v1", "OfNoGroup", "ofnogroups")
+class OfNoGroup(GlobalResource, msgspec.Struct):
+    metadata: ObjectMeta
+
+
+def claim(namespace: str) -> dict[str, Any]:
+    return {"metadata": {"name": "c", "namespace": namespace}, "spec": CLAIM_SPEC}
 
 
 def volume(name: str) -> PersistentVolume:
@@ -114,6 +134,23 @@ async def test_a_version_from_the_future_says_so(admin: KubeClient) -> None:
     with pytest.raises(KubeError) as caught:
         await admin.list_page(PersistentVolume, resource_version=str(2**40))
     assert "ResourceVersionTooLarge" in caught.value.causes
+
+
+async def test_what_is_gone_and_what_is_another_404(admin: KubeClient, name: str) -> None:
+    asked: list[tuple[Awaitable[object], bool, tuple[str, str] | None]] = [
+        (admin.get(PersistentVolume, name), True, ("persistentvolumes", name)),
+        (admin.delete(PersistentVolume, name), True, ("persistentvolumes", name)),
+        (admin.patch(PersistentVolume, name, {"metadata": {}}), True, ("persistentvolumes", name)),
+        (admin.get(VolumeSnapshot, name, name), True, ("volumesnapshots", name)),
+        (admin.delete(CSIStorageCapacity, name, name), True, ("csistoragecapacities", name)),
+        (admin.create(PersistentVolumeClaim, claim(name)), False, ("namespaces", name)),
+        (admin.get(NotServed, name), False, None),
+        (admin.get(OfNoGroup, name), False, None),
+    ]
+    for call, gone, missing in asked:
+        with pytest.raises(KubeError) as caught:
+            await call
+        assert (caught.value.code, caught.value.not_found, caught.value.missing) == (404, gone, missing)
 
 
 async def test_the_server_may_be_killed_and_come_back(
