@@ -235,7 +235,7 @@ def _plain(value: object) -> str:
 def _with_uids(keys: dict[str, object]) -> Iterator[tuple[str, object]]:
     """Names come back for other objects: beside each stands whose it is."""
     for name, value in keys.items():
-        named = _named(value)
+        named = None if isinstance(value, str) else _named(value)  # most are text
         yield name, value if named is None else _plain(value)
         if uid := getattr(named, "uid", None):
             yield f"{name}UID", uid

@@ -255,7 +255,7 @@ def unprotected(draft: Draft, code: int, why: object) -> str:
     Rights on snapshots are optional in the published RBAC, so a Forbidden there must not stop provisioning.
     """
     if draft.source is not None and draft.source.kind == SNAPSHOT_KIND and code == 403:
-        return f"snapshot {draft.source.key} is used without protection against its deletion: {why}"
+        return f"snapshot {draft.source.key} is used without protection against its deletion"
     raise _refused(draft, f"cannot put the finalizer on it that keeps it while it is read: {why}")
 
 

@@ -154,7 +154,7 @@ class Gatherer:
                 edit=lambda raw: finalizers.add(raw, finalizer),
             )
         except KubeError as error:
-            _warn((sources.unprotected(draft, error.code, error),), draft)
+            log.warning(sources.unprotected(draft, error.code, error), PVC=draft.claim, err=error)
             return None
         log.v(
             3,

@@ -45,6 +45,7 @@ async def test_12_1_without_the_right_it_goes_on_unprotected_p19_sources_7(site:
     assert site.calls()[0].request.volume_content_source.snapshot.snapshot_id
     [line] = site.logged("used without protection")
     assert "default/snap" in line.message
+    assert "403" in str(line.keys["err"])
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1 << 30, True), (2 << 30, False)])
