@@ -40,6 +40,11 @@ TABLE = (
     Row("missing pod", "NAMESPACE and POD_NAME have to name this process's pod", f" Pod .*{_status(404)}"),
     Row("missing kind", "{kind} is not served here: install what defines it", _status(404)),
     Row(
+        "short watches",
+        "changes are listed {gap} apart; does a proxy before the API server end or change watches?",
+        "^follow: ",
+    ),
+    Row(
         "credentials",
         "check the credentials: the service account's token, or the user of the kubeconfig",
         rf"\(Credentials\)$|{_status(401)}",

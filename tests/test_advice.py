@@ -46,6 +46,7 @@ CAUSES = {
     "missing namespace": 'create Lease ns/l: namespaces "ns" not found (404 NotFound)',
     "missing pod": 'get Pod ns/p: pods "p" not found (404 NotFound)',
     "missing kind": "list ReferenceGrant: the server could not find the requested resource (404 NotFound)",
+    "short watches": "follow: watch Node: the server ended it after 0.1 s, and nothing new had come",
     "credentials": "list Node: Unauthorized (401 Unauthorized)",
     "wrong authority": "list Node: TLS with h port 1 failed: certificate verify failed; trusted: /ca.crt (Untrusted)",
     "wrong name": "list Node: TLS with h port 1 failed: Hostname mismatch (WrongName)",

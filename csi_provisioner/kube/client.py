@@ -142,12 +142,15 @@ class KubeClient:
         limit: TokenBucket | None = None,
         deadline: float = DEADLINE,
         may_begin: Callable[[], bool] = lambda: True,
+        troubles: set[str] | None = None,
     ) -> None:
         self._sender = sender
         self._lightkube = Lightkube(sender, namespace)
         self._limit = limit
         self._deadline = deadline
         self._may_begin = may_begin
+        self.troubles = set() if troubles is None else troubles
+        """Causes that people were told of, for all clients of one API server."""
         self._most: dict[type[Resource], int] = {}
         """Objects on a page of a kind whose pages were too large."""
         self._told: set[tuple[type[Resource], str]] = set()
@@ -371,7 +374,14 @@ async def connect(
     log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
     headers = [("User-Agent", user_agent), *cluster.headers]
     sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.origin)
-    return KubeClient(sender, namespace=cluster.namespace, limit=limit, deadline=deadline, may_begin=may_begin)
+    return KubeClient(
+        sender,
+        namespace=cluster.namespace,
+        limit=limit,
+        deadline=deadline,
+        may_begin=may_begin,
+        troubles=cluster.troubles,
+    )
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     server_name: str = ""
     proxy: httpx2.URL | None = None
     headers: Sequence[tuple[str, str]] = ()
+    troubles: set[str] = msgspec.field(default_factory=set)
+    """Causes that people were told of, by whichever client met them first: one outage is one line."""
     origin: str = ""
     """What a proxy that sees the requests (those of plain HTTP) wants before each path."""
     open: Open = open_socket

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import trio
 
-from csi_provisioner.advice import advice
+from csi_provisioner.advice import advice, row
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
@@ -140,7 +140,7 @@ class LeaderElector:
         self._renewed: float | None = None  # when the last good renewal was sent; None: not leading
         self._sent: Moment = (0.0, 0.0)  # when our last write was
         self._may_hold = False
-        self._trouble: tuple[int, str] | None = None
+        self._trouble = ""  # its cause
 
     def health(self) -> str | None:
         """What is wrong (process.md 6.6); None while all is well, as it is for everybody who does not lead."""
@@ -240,10 +240,10 @@ class LeaderElector:
                 self._report(error)
             except Exception as error:  # a defect: the try has failed, and the next one looks before it writes
                 self._known = None
-                if self._is_news((0, repr(error))):
+                if self._is_news(repr(error)):
                     log.exception("Unexpected error in the election, trying on", lease=self._name)
             else:
-                self._trouble = None
+                self._resolve()
                 return ours
         if scope.cancelled_caught:
             self._report(KubeError(0, "Timeout", "no answer in time"))
@@ -355,17 +355,30 @@ class LeaderElector:
     # ---- what people are told
 
     def _report(self, error: KubeError) -> None:
-        if not self._is_news((error.code, error.reason)):
-            log.v(3, "The election still has trouble", err=str(error))
+        if not self._is_news(row(error).cause):
+            log.v(3, "The election still has trouble", err=error)
             return
         lease = f"{self._namespace}/{self._name}"
         right = f"get, create and update on leases of API group coordination.k8s.io in namespace {self._namespace}"
         what = advice(error, right=right, namespace=self._namespace)
         log.error("The election has trouble, trying on", lease=lease, err=error, advice=what)
 
-    def _is_news(self, trouble: tuple[int, str]) -> bool:
-        before, self._trouble = self._trouble, trouble
-        return trouble != before
+    def _is_news(self, cause: str) -> bool:
+        """Not if it was told before, by us or by others of the process."""
+        before, self._trouble = self._trouble, cause
+        if cause == before:
+            return False
+        told = self._client.troubles
+        told.discard(before)
+        news = cause not in told
+        told.add(cause)
+        return news
+
+    def _resolve(self) -> None:
+        if self._trouble in self._client.troubles:
+            self._client.troubles.discard(self._trouble)
+            log.info("Can use the lease again", lease=f"{self._namespace}/{self._name}")
+        self._trouble = ""
 
     def _tell(self, what: str) -> None:
         if self._events is not None and self._known is not None:

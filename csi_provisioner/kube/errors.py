@@ -5,7 +5,6 @@ An answer's status is mapped here, the transport's exceptions in `sender`, the d
 
 import msgspec
 
-from csi_provisioner.advice import advice as advice
 from csi_provisioner.advice import kustomization
 from csi_provisioner.model.outcome import Retry
 

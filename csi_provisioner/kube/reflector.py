@@ -15,10 +15,11 @@ from typing import Generic, NoReturn, TypeVar
 import trio
 from lightkube.core.resource import Resource, api_info
 
+from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.answer import wanted
 from csi_provisioner.kube.client import KubeClient, Watch, WatchEvent
-from csi_provisioner.kube.errors import KubeError, advice
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import key as key_of
@@ -73,13 +74,16 @@ class Reflector(Generic[T]):
         self._random = random
         self._gathered: dict[str, T | None] = {}
         self._bookmarks = False  # whether this server sends any
-        self._troubles: dict[str, set[int]] = {}  # what people were told of, and the codes
+        self._troubles: dict[str, set[str]] = {}  # what people were told of, and the causes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Says `started()` when the store is whole for the first time; ends only by being cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._replay_forever)
-            await self._follow(task_status)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._replay_forever)
+                await self._follow(task_status)
+        finally:
+            self._forget(*self._troubles.copy())  # whoever meets them next tells them
 
     async def _follow(self, task_status: trio.TaskStatus[None]) -> NoReturn:
         state: watching.State = watching.Listing()
@@ -208,32 +212,31 @@ class Reflector(Generic[T]):
     # ---- what people are told: once when a trouble begins, once when it is over
 
     def _report(self, what: str, error: KubeError, *, quiet: bool) -> None:
-        told = self._troubles.setdefault(what, set())
-        if quiet or error.code in told:
-            log.v(3, f"Cannot {what} yet", kind=self.kind.__name__, err=str(error))
-            return
-        told.add(error.code)
-        tell = log.error if error.unauthorized or error.code in (403, 404) else log.warning
-        tell(f"Cannot {what}, trying on", kind=self.kind.__name__, err=str(error), advice=self._advice(what, error))
+        """`quiet`: not worth a line yet. What others of the process were told of already is no news either."""
+        kind, info, trouble = self.kind.__name__, api_info(self.kind), f"{what}: {error}"
+        cause = row(trouble).cause + (f" of {kind}" if error.code in (403, 404) else "")
+        told, told_by_all = self._troubles.setdefault(what, set()), self._client.troubles
+        if quiet or cause in told | told_by_all:
+            log.v(3, f"Cannot {what} yet", kind=kind, err=error)
+        else:
+            group = info.resource.group or '""'
+            where = f"namespace {self._namespace}" if self._namespace else "the whole cluster"
+            facts = {
+                "right": f"get, list and watch on {info.plural} of API group {group} in {where}",
+                "kind": f"{info.resource.api_version} {info.plural}",
+                "gap": f"{watching.LIST_GAP:g} s",
+            }
+            log.error(f"Cannot {what}, trying on", kind=kind, err=error, advice=advice(trouble, **facts))
+        if not quiet:
+            told.add(cause)
+            told_by_all.add(cause)
 
     def _resolve(self, *troubles: str) -> None:
-        told = [self._troubles.pop(what, None) for what in troubles]
-        if any(told):
+        if self._forget(*troubles):
             log.info(f"Can {troubles[0]} again", kind=self.kind.__name__)
 
-    def _advice(self, what: str, error: KubeError) -> str:
-        info = api_info(self.kind)
-        group, where = info.resource.group, f"namespace {self._namespace}" if self._namespace else "the whole cluster"
-        match error.code:
-            case 403:
-                return (
-                    f"grant get, list and watch on {info.plural} of API group {group or chr(34) * 2} "
-                    f"in {where} to the service account of this process"
-                )
-            case 404:
-                return f"{info.resource.api_version} {info.plural} is not served here: install what defines it"
-            case _ if what == FOLLOW:
-                gap = f"{watching.LIST_GAP:g} s"
-                return f"changes are listed {gap} apart; does a proxy before the API server end or change watches?"
-            case _:
-                return advice(error)
+    def _forget(self, *troubles: str) -> bool:
+        """Whether one of them was told, and not resolved by somebody else meanwhile."""
+        causes = {cause for what in troubles for cause in self._troubles.pop(what, ())} & self._client.troubles
+        self._client.troubles.difference_update(causes)
+        return bool(causes)

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import trio
 
+from csi_provisioner.advice import row
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.logs import log
@@ -49,7 +50,8 @@ async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> No
         except KubeError as error:
             pause = max(interval, floor(error))
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
-            log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
+            if row(error).cause not in kube.troubles:  # else it is told as that of everybody
+                log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
         except Exception:
             log.exception("Unexpected error, the next sweep for orphaned finalizers tries again")
         await trio.sleep(pause)

@@ -60,6 +60,8 @@ class FakeApi:
     """Events that a list or a watch has shown. Those after it still come, whatever bookmark a watch begins at."""
     ending: list[KubeError | None] = field(default_factory=list)
     """While there is one, watches end with it as soon as they are opened."""
+    troubles: set[str] = field(default_factory=set)
+    """What people were told of."""
     poison: str = ""
     """A version whose event nobody understands."""
 

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trio.testing import MockClock
 
+from csi_provisioner.advice import advice
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, connect, resolve
-from csi_provisioner.kube.errors import advice
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.test_config import NOWHERE, of_cluster, of_user, written
 from tests.kube.wire import Asked, HangupError, always, reply, serving

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.settings import LogSettings
+from csi_provisioner.settings import CapacitySettings, ElectionSettings, LogSettings, RetrySettings
 from tests.installation import CLAIM, VOLUME, Installation
 from tests.journeys.objects import from_claim
 
@@ -68,3 +68,30 @@ async def test_a_failure_is_an_error_the_first_time_and_a_warning_when_it_repeat
     failed = site.logged("Failed, will be tried again")
     assert [line.level for line in failed] == ["ERROR", "WARNING", "WARNING"]
     assert all("INTERNAL" in str(line.keys["err"]).upper() for line in failed)
+
+
+async def test_one_outage_of_the_api_server_is_one_line_and_its_end_another(site: Installation) -> None:
+    """Not one a kind, nor one a client: of claims, of storage capacity, of the election."""
+    election = ElectionSettings(enabled=True, lease_duration=200, renew_deadline=150)
+    capacity = CapacitySettings(enabled=True, namespace="default", ownerref_level=-1)
+    sweep = RetrySettings(snapshot_sweep_interval=25)
+    await site.start(election=election, capacity=capacity, retries=sweep)
+    for outage in range(2):
+        site.refuse("*", "*", 503)
+        site.api.cut_watches()
+        await site.rest(30)
+        site.api.clear()
+        await site.rest(150)  # bookmarks have come
+        told = [line for line in site.lines if line.level != "INFO"]
+        assert [line.level for line in told] == ["ERROR"] * (outage + 1)
+        assert told[-1].keys["advice"] == "is the API server up and reachable?"
+        assert len(site.logged(" again")) == outage + 1
+
+
+async def test_a_right_that_is_missing_is_told_of_each_kind(site: Installation) -> None:
+    for kind in (VOLUME, CLAIM):
+        site.refuse("list", kind, 403, times=3)
+    await site.start()
+    told = [line for line in site.lines if line.level != "INFO"]
+    assert {(line.level, line.keys["kind"]) for line in told} == {("ERROR", VOLUME), ("ERROR", CLAIM)}
+    assert len(told) == 2
