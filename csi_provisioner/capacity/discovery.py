@@ -7,7 +7,7 @@ from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.kube.store import Store
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.kubernetes import CSINode, Node
-from csi_provisioner.model.outcome import DONE, Outcome
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
@@ -50,7 +50,7 @@ class Discovery:
         self._loop.wake(_LOOK)
         await self._loop.run()
 
-    async def _look(self, _key: str) -> Outcome:
+    async def _look(self, _key: str, _attempt: Attempt) -> Outcome:
         self._changed()
         return DONE
 

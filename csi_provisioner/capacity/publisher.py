@@ -24,7 +24,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
-from csi_provisioner.model.outcome import DONE, Outcome, Retry, State
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, State
 from csi_provisioner.planning import terms
 from csi_provisioner.settings import CapacitySettings
 from csi_provisioner.work.backoff import Backoff
@@ -148,7 +148,7 @@ class Publisher:
 
     # ---- the work
 
-    async def _reconcile(self, key: str) -> Outcome:
+    async def _reconcile(self, key: str, _attempt: Attempt) -> Outcome:
         work = msgspec.json.decode(key, type=Work)
         try:
             if isinstance(work, Surplus):

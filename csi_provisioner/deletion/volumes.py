@@ -19,7 +19,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.codes import label
 from csi_provisioner.model.kubernetes import PersistentVolume, Secret, StorageClass, VolumeAttachment
-from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
 from csi_provisioner.planning.deletion import FinalizerChange, Target
@@ -32,8 +32,7 @@ Refresh = Callable[[PersistentVolume], None]
 
 
 class VolumeReconciler:
-    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment;
-    `excuses(name)` tells whether a call that is lost now would be no try."""
+    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment."""
 
     def __init__(
         self,
@@ -46,8 +45,6 @@ class VolumeReconciler:
         *,
         events: EventRecorder,
         metrics: Metrics,
-        next_try: Callable[[str], tuple[int, float]],
-        excuses: Callable[[str], bool],
         segments: Mapping[str, str] | None = None,
         refresh: Refresh | None = None,
     ) -> None:
@@ -59,8 +56,6 @@ class VolumeReconciler:
         self._facts = facts
         self._events = events
         self._metrics = metrics
-        self._next_try = next_try
-        self._excuses = excuses
         self._segments = segments
         self._refresh = refresh
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
@@ -72,7 +67,7 @@ class VolumeReconciler:
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
 
-    async def reconcile(self, name: str) -> Outcome:
+    async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         volume = self._volumes.get(name)
         if volume is None or not deletion.is_responsible(volume, self._facts):
             return DONE
@@ -87,14 +82,14 @@ class VolumeReconciler:
             self._volumes.remember(volume)
         if not deletion.should_delete(volume):
             return DONE
-        return await self._delete(volume)
+        return await self._delete(volume, attempt)
 
     async def _patch(self, volume: PersistentVolume, change: FinalizerChange) -> PersistentVolume:
         patch = deletion.finalizer_patch(change)
         log.v(4, "Changing our finalizer", PV=volume, change=change)
         return await self._kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
 
-    async def _delete(self, volume: PersistentVolume) -> Outcome:
+    async def _delete(self, volume: PersistentVolume, attempt: Attempt) -> Outcome:
         started, class_name = trio.current_time(), volume.spec.storageClassName or ""
         name = volume.metadata.name
         try:
@@ -110,10 +105,10 @@ class VolumeReconciler:
             # gone already is an end; as in the reference it is not counted as a success
             return DONE if error.not_found else again(error)
         except (Refusal, CallError) as error:
-            if isinstance(error, CallError) and error.lost and self._excuses(name):
+            if isinstance(error, CallError) and error.lost and attempt.excused:
                 return Retry(f"volume {name}: {error}", lost=True)
             self._metrics.deletion(class_name, None)
-            return self._failed(volume, error)
+            return self._failed(volume, error, attempt)
         self._metrics.deletion(class_name, trio.current_time() - started)
         return DONE
 
@@ -175,20 +170,19 @@ class VolumeReconciler:
                 raise
         self._note(self._finished, volume)  # and only so: a cache that is late may show our finalizer yet
 
-    def _failed(self, volume: PersistentVolume, error: Refusal | CallError) -> Outcome:
+    def _failed(self, volume: PersistentVolume, error: Refusal | CallError, attempt: Attempt) -> Outcome:
         name = volume.metadata.name
         if isinstance(error, CallError):
             message = f"driver {self._facts.name} could not delete volume {name}: {error}"
             kind = label(error.code)
         else:
             message, kind = error.message, "refused"
-        attempt, delay = self._next_try(name)
         wait = floor(error)
         self._events.record(
             volume,
             "Warning",
             "VolumeFailedDelete",
-            f"{message} (attempt {attempt}; next try in {max(delay, wait):g} s)",
+            f"{message} (attempt {attempt.number}; next try in {max(attempt.delay, wait):g} s)",
             failure_class=kind,
         )
         return Retry(message, wait, lost=isinstance(error, CallError) and error.lost)

@@ -21,6 +21,16 @@ class State(Enum):
     """Finished, and the scheduler must choose another node."""
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """Which try of its key this is, and what follows if it fails."""
+
+    number: int = 1
+    delay: float = 0.0
+    """Seconds until the next one."""
+    excused: bool = True
+    """A call that is lost now with the driver's connection is no try."""
+
+
 class Done(msgspec.Struct, frozen=True):
     """Nothing left to do until something changes; the key's failure count is forgotten."""
 

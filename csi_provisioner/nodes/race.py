@@ -17,7 +17,7 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
-from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
 from csi_provisioner.nodes import claiming
 from csi_provisioner.nodes.claiming import Compete, Delays
 from csi_provisioner.nodes.fitting import Fitting
@@ -32,7 +32,7 @@ SHORTEST_WAIT = 0.01
 
 
 class Race:
-    """`wake(uid, after)` schedules a try, `won(uid)` has the claim provisioned; `next_try` is that of its failures."""
+    """`wake(uid, after)` schedules a try, `won(uid)` has the claim provisioned."""
 
     def __init__(
         self,
@@ -48,7 +48,6 @@ class Race:
         events: EventRecorder,
         wake: Callable[[str, float], None],
         won: Callable[[str], None],
-        next_try: Callable[[str], tuple[int, float]],
     ) -> None:
         self._node = node
         self._settings = settings
@@ -61,7 +60,6 @@ class Race:
         self._events = events
         self._wake = wake
         self._won = won
-        self._next_try = next_try
         self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
 
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
@@ -85,7 +83,7 @@ class Race:
         elif new is not None and new.metadata.uid in self._due and gate.scheduler_node(new):
             self._leave(new)
 
-    async def reconcile(self, uid: str) -> Outcome:
+    async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
         """The wait of a claim may be over."""
         due = self._due.get(Uid(uid))
         if due is None:
@@ -107,7 +105,7 @@ class Race:
             self._due.pop(Uid(uid), None)  # the delay stays long: others are first the next time
             log.v(3, "Not enough room on this node for the claim's volume", PVC=claim)
             return DONE
-        return await self._take(claim)
+        return await self._take(claim, attempt)
 
     # ---- in and out
 
@@ -134,7 +132,7 @@ class Race:
 
     # ---- the finish
 
-    async def _take(self, claim: PersistentVolumeClaim) -> Outcome:
+    async def _take(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
         """Under the version that was looked at: whoever changed the claim since then is before us."""
         meta, uid = claim.metadata, Uid(claim.metadata.uid)
         try:
@@ -146,7 +144,7 @@ class Race:
                 edit=lambda raw: claiming.take(raw, self._node),
             )
         except KubeError as error:
-            return self._not_taken(claim, error)
+            return self._not_taken(claim, error, attempt)
         log.v(3, "Took the claim for this node", PVC=claim)
         self._leave(claim)
         if changed is not None:
@@ -154,7 +152,7 @@ class Race:
         self._won(uid)
         return DONE
 
-    def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError) -> Outcome:
+    def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError, attempt: Attempt) -> Outcome:
         uid = Uid(claim.metadata.uid)
         if error.not_found or uid not in self._due:
             self._leave(claim)
@@ -164,13 +162,12 @@ class Race:
             self._draw(uid)
             # only a newer version in the cache can change the outcome: without a base delay, too, give it a moment
             return RetryAt(max(self._due[uid], trio.current_time() + SHORTEST_WAIT), "the claim has changed")
-        attempt, delay = self._next_try(uid)
         message = f"node check failed: selecting node {self._node} for claim {kubernetes.key(claim)} failed: {error}"
         self._events.record(
             claim,
             "Warning",
             "ProvisioningFailed",
-            f"{message} (attempt {attempt}; next try in {max(delay, floor(error)):.3g} s)",
+            f"{message} (attempt {attempt.number}; next try in {max(attempt.delay, floor(error)):.3g} s)",
             failure_class=f"node {error.code}",
         )
         return Retry(message, floor(error))

@@ -10,7 +10,7 @@ from csi_provisioner.kube.errors import again
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
-from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
 from csi_provisioner.planning import finalizers, sources
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER
 
@@ -39,7 +39,7 @@ class CloneReconciler:
         self._claims = claims
         self._unfinished = unfinished
 
-    async def reconcile(self, key: str) -> Outcome:
+    async def reconcile(self, key: str, _attempt: Attempt) -> Outcome:
         claim = self._claims.get(key)
         if claim is None or not is_to_check(claim):
             return DONE

@@ -19,7 +19,7 @@ from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.codes import label
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeSnapshot
-from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt, State
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt, State
 from csi_provisioner.planning import finalizers, gate, naming, sources, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Refusal
@@ -69,8 +69,6 @@ class Failure:
 
 
 class ClaimReconciler:
-    """`next_try(uid)`: which try this is and seconds to the next; `excuses(uid)`: whether a call lost now is none."""
-
     def __init__(
         self,
         caches: Caches,
@@ -87,8 +85,6 @@ class ClaimReconciler:
         orphans: Orphans,
         events: EventRecorder,
         metrics: Metrics,
-        next_try: Callable[[str], tuple[int, float]],
-        excuses: Callable[[str], bool],
         placement: Placement | None = None,
         owner: Owner | None = None,
         refresh: Refresh | None = None,
@@ -106,13 +102,11 @@ class ClaimReconciler:
         self._orphans = orphans
         self._events = events
         self._metrics = metrics
-        self._next_try = next_try
-        self._excuses = excuses
         self._placement = placement
         self._owner = owner
         self._refresh = refresh
 
-    async def reconcile(self, uid: str) -> Outcome:
+    async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
         claim = self._caches.claims.by_uid(uid) or self._memory.in_progress.get(uid)
         unsaved = self._memory.unsaved_name(uid)
         if unsaved is not None:
@@ -141,7 +135,7 @@ class ClaimReconciler:
                 return DONE
         except KubeError as error:
             return again(error)
-        return await self._provision(claim)
+        return await self._provision(claim, attempt)
 
     # ---- whether there is anything to do
 
@@ -207,7 +201,7 @@ class ClaimReconciler:
 
     # ---- the try
 
-    async def _provision(self, claim: PersistentVolumeClaim) -> Outcome:
+    async def _provision(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
         started = trio.current_time()
         found = self._caches.storage_classes.get(gate.claim_class(claim))
         try:
@@ -225,13 +219,13 @@ class ClaimReconciler:
             self._count(claim, trio.current_time() - started)
             self._refreshed(storage_class, result)
             return DONE
-        if isinstance(result, Failure) and result.lost and self._excuses(claim.metadata.uid):
+        if isinstance(result, Failure) and result.lost and attempt.excused:
             return Retry(f"claim {kubernetes.key(claim)}: {result.message}", lost=True)  # still in progress
         self._count(claim, None)
         self._refreshed(storage_class, result.state)
         if isinstance(result, Ignored):
             return self._ignored(claim, result, counted=True)
-        return await self._failed(claim, storage_class, result)
+        return await self._failed(claim, storage_class, result, attempt)
 
     async def _try(
         self, claim: PersistentVolumeClaim, storage_class: StorageClass
@@ -311,10 +305,11 @@ class ClaimReconciler:
         self._end(claim, ignored.reason)
         return DONE
 
-    async def _failed(self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure) -> Outcome:
+    async def _failed(
+        self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure, attempt: Attempt
+    ) -> Outcome:
         uid = claim.metadata.uid
-        attempt, delay = self._next_try(uid)
-        then = f"next try in {max(delay, failure.floor):g} s"
+        then = f"next try in {max(attempt.delay, failure.floor):g} s"
         until = trio.current_time() + self._retries.maximum
         if failure.infeasible:
             self._memory.infeasible[uid] = Infeasible(until, storage_class.metadata.uid)
@@ -330,7 +325,7 @@ class ClaimReconciler:
             claim,
             "Warning",
             "ProvisioningFailed",
-            f"{failure.message} (attempt {attempt}; {then})",
+            f"{failure.message} (attempt {attempt.number}; {then})",
             failure_class=failure.kind,
         )
         self._follow_up(claim, failure)

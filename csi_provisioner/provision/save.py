@@ -11,7 +11,7 @@ from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolume
-from csi_provisioner.model.outcome import DONE, Outcome
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome
 
 from .memory import ClaimMemory
 
@@ -62,7 +62,7 @@ class Saver:
         """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
         self._wake(name, 0.0)
 
-    async def reconcile(self, name: str) -> Outcome:
+    async def reconcile(self, name: str, _attempt: Attempt) -> Outcome:
         """One further try at a volume that waits to be saved."""
         volume = self._memory.unsaved.get(name)
         if volume is None:

@@ -6,7 +6,7 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 
@@ -15,7 +15,6 @@ import trio
 from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.kube.index import Index
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeAttachment
-from csi_provisioner.model.outcome import Outcome
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.nodes.local import cluster as local_cluster
 from csi_provisioner.planning import deletion, gate
@@ -32,7 +31,7 @@ from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.save import Saver
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
-from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.runner import Loop, Reconcile
 
 from . import leftovers
 from .caches import follow, stores
@@ -203,7 +202,7 @@ class Life:
     def _loop(
         self,
         name: str,
-        reconcile: Callable[[str], Awaitable[Outcome]],
+        reconcile: Reconcile,
         workers: int,
         *,
         about: Callable[[str], Mapping[str, object]],
@@ -293,8 +292,6 @@ class Life:
             orphans=parts.orphans,
             events=parts.events,
             metrics=parts.metrics,
-            next_try=lambda uid: self._claims.next_try(uid),
-            excuses=lambda uid: self._claims.excuses(uid),
             placement=placement,
             owner=self._ownership.owns if self._ownership is not None else None,
             refresh=self._capacity.publisher.provisioned if self._capacity is not None else None,
@@ -314,8 +311,6 @@ class Life:
             self._facts,
             events=parts.events,
             metrics=parts.metrics,
-            next_try=lambda name: self._volumes.next_try(name),
-            excuses=lambda name: self._volumes.excuses(name),
             segments=parts.local.segments if parts.local is not None else None,
             refresh=self._capacity.publisher.deleted if self._capacity is not None else None,
         )

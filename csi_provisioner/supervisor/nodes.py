@@ -53,7 +53,6 @@ class Ownership:
             events=parts.events,
             wake=lambda uid, after: self.loop.wake(uid, after),
             won=won,
-            next_try=lambda uid: self.loop.next_try(uid),
         )
         self.loop = Loop(
             race.QUEUE,

@@ -12,7 +12,7 @@ import trio
 
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
-from csi_provisioner.model.outcome import Done, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import Attempt, Done, Outcome, Retry, RetryAt
 
 from .backoff import Backoff
 from .exclusive import Exclusive
@@ -22,6 +22,8 @@ from .schedule import Schedule
 # API server does not take would else be ten thousand lines in three seconds.
 NEWS = 1.0
 
+Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
+
 
 class Loop:
     """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`. What `about`
@@ -30,7 +32,7 @@ class Loop:
     def __init__(
         self,
         name: str,
-        reconcile: Callable[[str], Awaitable[Outcome]],
+        reconcile: Reconcile,
         *,
         workers: int,
         backoff: Backoff,
@@ -61,14 +63,9 @@ class Loop:
         due = self._schedule.next_due()
         return due is not None and due <= trio.current_time()
 
-    def next_try(self, key: str) -> tuple[int, float]:
-        """Which try of the key this is, and the seconds until the next one should it fail."""
+    def attempt(self, key: str) -> Attempt:
         failures = self.backoff.failures(key)
-        return failures + 1, self.backoff.delay(failures)
-
-    def excuses(self, key: str) -> bool:
-        """Whether a call for the key that is lost with the driver's connection would be no try."""
-        return self.backoff.losses(key) == 0
+        return Attempt(failures + 1, self.backoff.delay(failures), not self.backoff.losses(key))
 
     def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`."""
@@ -191,7 +188,7 @@ class Loop:
 
     async def _contained(self, key: str) -> Outcome:
         try:
-            return await self._reconcile(key)
+            return await self._reconcile(key, self.attempt(key))
         except Exception as error:  # a defect in one reconcile must not end the process or stop the other keys
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
             return Retry(f"unexpected error: {error!r}")
@@ -208,7 +205,7 @@ class Loop:
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
-            case Retry(error=error, lost=True) if self.excuses(key):
+            case Retry(error=error, lost=True) if not self.backoff.losses(key):
                 self.backoff.excuse(key)
                 log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=error)
                 self.wake(key)

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.model.outcome import DONE, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
 from tests.work.test_runner import loop
 
 
@@ -18,7 +18,7 @@ async def test_a_loss_counts_for_nothing_from_the_second_in_a_row_on_it_is_a_fai
     times: list[float] = []
     counts: list[int] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         counts.append(claims.backoff.failures(key))
         end = next(ends)
@@ -32,13 +32,13 @@ async def test_a_loss_counts_for_nothing_from_the_second_in_a_row_on_it_is_a_fai
     await claims.run()
     assert counts == [0, 1, 1, 2, 2, 3, 4]
     assert times == [0, 1, 1, 3, 3, 7, 15]
-    assert claims.excuses("a")
+    assert claims.attempt("a").excused
 
 
 async def test_what_was_lost_twice_keeps_its_backoff_when_the_loop_goes_on_and_comes_after_the_others() -> None:
     times: dict[str, list[float]] = {"guilty": [], "beside": [], "other": []}
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times[key].append(trio.current_time() - start)
         return Retry("lost", lost=True) if key == "guilty" else Retry("no")
 
@@ -63,7 +63,7 @@ async def test_what_was_lost_twice_keeps_its_backoff_when_the_loop_goes_on_and_c
 async def test_a_loop_that_goes_on_without_a_spread_lets_due_times_stand() -> None:
     times: list[float] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         return Retry("no")
 

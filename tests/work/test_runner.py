@@ -1,16 +1,16 @@
 """The loop on virtual time: merging, limits, exclusion, backoff, pausing and stopping."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model.outcome import DONE, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
-from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.runner import Loop, Reconcile
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def anyio_backend() -> object:
 
 
 def loop(
-    work: Callable[[str], Awaitable[Outcome]],
+    work: Reconcile,
     *,
     workers: int = 10,
     exclusive: Exclusive | None = None,
@@ -41,7 +41,7 @@ def loop(
 async def test_a_key_that_fails_comes_back_after_1_2_4_8_8_seconds() -> None:
     times: list[float] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         if len(times) == 6:
             claims.stop()
@@ -59,7 +59,7 @@ async def test_a_key_that_fails_comes_back_after_1_2_4_8_8_seconds() -> None:
 async def test_no_more_tasks_than_workers_and_every_key_gets_its_turn() -> None:
     now, most, seen = 0, 0, set[str]()
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         nonlocal now, most
         now += 1
         most = max(most, now)
@@ -81,7 +81,7 @@ async def test_no_more_tasks_than_workers_and_every_key_gets_its_turn() -> None:
 async def test_a_key_woken_while_it_is_worked_on_runs_once_more_afterwards() -> None:
     runs: list[tuple[float, float]] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         began = trio.current_time()
         await trio.sleep(5)
         runs.append((began, trio.current_time()))
@@ -104,7 +104,7 @@ async def test_rule_1_two_loops_never_work_on_the_same_claim_at_once() -> None:
     exclusive, busy = Exclusive(), set[str]()
     order: list[str] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         uid = key.removeprefix("pv-")
         assert uid not in busy
         busy.add(uid)
@@ -131,7 +131,7 @@ async def test_rule_1_a_key_whose_id_changes_while_it_is_worked_on_waits_for_its
     ids = {"pv-1": "uid-1"}
     runs: list[tuple[float, float]] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         began = trio.current_time()
         await trio.sleep(5)
         runs.append((began - start, trio.current_time() - start))
@@ -153,7 +153,7 @@ async def test_rule_1_a_key_whose_id_changes_while_it_is_worked_on_waits_for_its
 async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
     times: list[float] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         if len(times) == 2:
             claims.stop()
@@ -170,7 +170,7 @@ async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
 async def test_a_key_is_not_tried_before_its_floor_whatever_wakes_it() -> None:
     times: list[float] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         claims.wake(key)  # while it is worked on, too
         if len(times) == 2:
@@ -194,7 +194,7 @@ async def test_a_key_is_not_tried_before_its_floor_whatever_wakes_it() -> None:
 async def test_an_event_brings_a_waiting_key_forward() -> None:
     times: list[float] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times.append(trio.current_time() - start)
         if len(times) == 2:
             claims.stop()
@@ -214,7 +214,7 @@ async def test_an_event_brings_a_waiting_key_forward() -> None:
 async def test_a_paused_loop_starts_nothing_and_resumes_with_the_given_spread() -> None:
     times: dict[str, float] = {}
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         times[key] = trio.current_time() - start
         if len(times) == 2:
             claims.stop()
@@ -236,7 +236,7 @@ async def test_a_paused_loop_starts_nothing_and_resumes_with_the_given_spread() 
 async def test_an_unexpected_exception_is_contained_and_tried_again() -> None:
     tries = 0
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         nonlocal tries
         tries += 1
         if tries == 1:
@@ -253,7 +253,7 @@ async def test_an_unexpected_exception_is_contained_and_tried_again() -> None:
 async def test_stop_waits_for_running_tasks_and_takes_no_new_keys() -> None:
     done: list[str] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         await trio.sleep(5)
         done.append(key)
         return DONE
@@ -269,7 +269,7 @@ async def test_stop_waits_for_running_tasks_and_takes_no_new_keys() -> None:
 
 
 async def test_a_cancellation_ends_running_tasks_at_once() -> None:
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         await trio.sleep_forever()
         return DONE
 
@@ -285,7 +285,7 @@ async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retrie
     metrics = Metrics()
     scrapes: list[bytes] = []
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         await trio.sleep(2)
         scrapes.append(metrics.render())
         claims.stop()
@@ -309,7 +309,7 @@ async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retrie
 async def test_process_8_3_what_waits_for_its_time_is_not_in_the_queue() -> None:
     metrics = Metrics()
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         return Retry("no")
 
     claims = Loop(
@@ -337,7 +337,7 @@ async def test_process_8_3_a_key_counts_once_from_its_wait_until_a_worker_takes_
         names = ("workqueue_adds_total", "workqueue_depth", "workqueue_queue_duration_seconds_count")
         return tuple(found[f'{name}{{name="claims"}}'] for name in names)
 
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         await trio.sleep(5)
         return Retry("no") if claims.backoff.failures(key) == 0 else DONE
 
@@ -367,7 +367,7 @@ async def test_process_8_3_a_key_counts_once_from_its_wait_until_a_worker_takes_
 
 
 async def test_stop_ends_a_loop_without_workers() -> None:
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         raise AssertionError("--worker-threads=0 works on nothing")
 
     claims = loop(work, workers=0)
@@ -379,7 +379,7 @@ async def test_stop_ends_a_loop_without_workers() -> None:
 
 
 async def test_what_is_tried_again_within_a_second_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    async def work(key: str) -> Outcome:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
         if saves.backoff.failures(key) == 11:
             saves.stop()
         return Retry("no")
