@@ -4,16 +4,18 @@ It follows the reference's parser in what it accepts, not argparse: no abbreviat
 after `=`, positionals ignored anywhere, repeated flags. Which flags there are is in `flags`.
 """
 
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar, cast
 
 from csi_provisioner import durations
 from csi_provisioner.fatal import Fatal
 
 T = TypeVar("T")
+S = TypeVar("S")
 Pairs = tuple[tuple[str, T], ...]
 
 
@@ -50,7 +52,7 @@ class Flag(Generic[T]):
 
 @dataclass(slots=True)
 class Values:
-    """What a command line says: `values[FLAG]`, or whether it says anything about it: `FLAG in values`."""
+    """What a command line says: `values[FLAG]`, and whether it says anything about it: `"name" in values`."""
 
     warnings: list[str] = field(default_factory=list)
     _given: dict[str, Any] = field(default_factory=dict)
@@ -58,8 +60,12 @@ class Values:
     def __getitem__(self, flag: Flag[T]) -> T:
         return cast(T, self._given.get(flag.name, flag.default))
 
-    def __contains__(self, flag: Flag[Any]) -> bool:
-        return flag.name in self._given
+    def __contains__(self, name: str) -> bool:
+        return name in self._given
+
+    def fill(self, group: Callable[..., S], **more: object) -> S:
+        """A settings group from its flags; `more` gives its other fields, or replaces what a flag says."""
+        return group(**{name: self[flag] for name, flag in _flags_of(group).items()} | more)
 
     def take(self, flag: Flag[Any], text: str | None) -> None:
         """Note one occurrence of the flag; None: without a value."""
@@ -80,13 +86,14 @@ class FlagSet:
     """The flags of a program in groups, for parsing and for help."""
 
     def __init__(self) -> None:
-        self._flags: dict[str, Flag[Any]] = {}
+        self.known: dict[str, Flag[Any]] = {}
         self._groups: dict[str, list[Flag[Any]]] = {}
 
-    def add(self, group: str, flag: Flag[T]) -> Flag[T]:
-        self._flags[flag.name] = flag
-        self._groups.setdefault(group, []).append(flag)
-        return flag
+    def add(self, title: str, *parts: Flag[Any] | type) -> None:
+        """Single flags, and all those of settings groups, under a title of the help text."""
+        flags = [flag for part in parts for flag in ([part] if isinstance(part, Flag) else _flags_of(part).values())]
+        self.known |= {flag.name: flag for flag in flags}
+        self._groups.setdefault(title, []).extend(flags)
 
     def parse(self, arguments: Sequence[str]) -> Values:
         """Read all arguments after the program's name, up to a `--help`. Raises Fatal, which names flag and value."""
@@ -98,7 +105,7 @@ class FlagSet:
             if not argument.startswith("-") or argument == "-":
                 continue  # a positional
             name, text = self._split(argument)
-            flag = self._flags[name]
+            flag = self.known[name]
             if text is None and flag.kind.bare is None:
                 text = next(rest, None)
                 if text is None:
@@ -118,7 +125,7 @@ class FlagSet:
         name, equals, text = argument[2:].partition("=")
         if not name or name.startswith("-"):
             raise Fatal(f"bad flag syntax: {argument}", 2)
-        if name not in self._flags:
+        if name not in self.known:
             raise Fatal(f"unknown flag: --{name}{nearest(name, self._names(), prefix='--')}", 2)
         return name, text if equals else None
 
@@ -132,7 +139,7 @@ class FlagSet:
         raise Fatal(f"unknown shorthand flag: '{letter}' in {argument}{nearest(long, self._names(), prefix='--')}", 2)
 
     def _names(self) -> list[str]:
-        return [flag.name for flag in self._flags.values() if not flag.warning]
+        return [flag.name for flag in self.known.values() if not flag.warning]
 
     def _group_help(self, group: str) -> Iterator[str]:
         shown = [flag for flag in self._groups[group] if not flag.warning]
@@ -190,10 +197,11 @@ def _verbosity(text: str) -> int:
     return int(text)
 
 
-def _number(text: str) -> float:
+def _rate(text: str) -> float | None:
+    """Requests per second; None is no limit."""
     if not re.fullmatch(r"(?i)[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)", text):
         raise ValueError("it must be a number")
-    return float(text)
+    return float(text) if 0 < float(text) < math.inf else None
 
 
 def _quantity(text: str) -> str:
@@ -245,9 +253,22 @@ BOOLEAN = Kind("bool", _boolean, _show_boolean, bare=True)
 INTEGER = Kind("int", _integer)
 UNSIGNED = Kind("uint", _unsigned)
 VERBOSITY = Kind("level", _verbosity)
-NUMBER = Kind("float", _number, lambda value: f"{value:g}")
+RATE = Kind("float", _rate, lambda value: f"{value or 0:g}")
 DURATION = Kind("duration", durations.parse, durations.show)
 QUANTITY = Kind("quantity", _quantity)
-LABELS = Kind("key:value,...", _labels, _show_pairs, accumulates=True)
+PAIRS = Kind("key:value,...", _labels, _show_pairs, accumulates=True)
 SWITCHES = Kind("name=bool,...", _switches, _show_pairs, accumulates=True)
 MODULES = Kind("pattern=N,...", _modules, _show_pairs)
+
+_KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}
+
+
+def flag(name: str, default: T, help_: str, *, kind: Kind[Any] | None = None, environment: str = "") -> T:
+    """A field of a settings group that a flag sets; its kind is that of the default's type, floats are durations."""
+    made = Flag(name, kind or _KINDS[type(default)], default, help_, environment)
+    return field(default=default, metadata={"flag": made})
+
+
+def _flags_of(group: Any) -> dict[str, Flag[Any]]:
+    """The fields of a settings group that flags set."""
+    return {each.name: each.metadata["flag"] for each in fields(group) if "flag" in each.metadata}

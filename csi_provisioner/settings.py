@@ -1,11 +1,13 @@
-"""What the process was told, in one frozen group per part of it.
+"""What the process was told, in one frozen group for each part of it.
 
-Data only: the command line's grammar is in `flagset`, the flags in `flags`, the checks in `configuration`. A component
-takes its own group and the supervisor sees them all. The defaults are those of the flags (process.md 1.3); durations
-are seconds.
+A field made by `flag` is a flag of the command line: its name, default and help text (process.md 1.3). All other fields
+come from the environment or from several flags; empty means not given. A component takes its own group, only the
+supervisor sees them all. Durations are seconds. `configuration` fills the groups and checks them.
 """
 
 from dataclasses import dataclass, field
+
+from .flagset import MODULES, PAIRS, RATE, UNSIGNED, VERBOSITY, Pairs, flag
 
 HEALTH_PATH = "/healthz/leader-election"
 PROFILES_PATH = "/debug/pprof/"
@@ -14,108 +16,167 @@ PROFILES_PATH = "/debug/pprof/"
 
 @dataclass(frozen=True, kw_only=True)
 class CsiSettings:
-    address: str = "/run/csi/socket"
-    """Path of the driver's Unix socket, whichever form was given."""
-    timeout: float = 10.0
-    expected_driver: str | None = None
-    """`--provisioner`: a driver with another name is refused."""
+    address: str = flag(
+        "csi-address",
+        "/run/csi/socket",
+        "Socket of the CSI driver: an absolute path, unix:///path or unix:/path.",
+        environment="CSI_ENDPOINT",
+    )
+    """Only the path, whichever form was given."""
+    timeout: float = flag("timeout", 10.0, "Limit of each CSI call.")
+    expected_driver: str = flag(
+        "provisioner", "", "Name that the driver must have; with another one the program refuses to start."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSettings:
     """Where the API server is, in the order of design.md 4, and how fast it may be asked."""
 
-    kubeconfig: str | None = None
-    """`--kubeconfig`, else KUBE_CONFIG_PATH."""
-    master: str | None = None
-    service_host: str | None = None
+    kubeconfig: str = flag(
+        "kubeconfig",
+        "",
+        "Path of a kubeconfig. Without it and without --master: the service account of the pod, then KUBECONFIG.",
+        environment="KUBE_CONFIG_PATH",
+    )
+    master: str = flag(
+        "master",
+        "",
+        "URL of the API server; it replaces the server of a kubeconfig, alone it is used without credentials.",
+    )
+    service_host: str = ""
     """KUBERNETES_SERVICE_HOST: the service account of the pod can be used."""
-    service_port: str | None = None
-    fallback_kubeconfig: str | None = None
+    service_port: str = ""
+    fallback_kubeconfig: str = ""
     """KUBECONFIG, the last resort."""
-    qps: float | None = None
+    qps: float | None = flag(
+        "kube-api-qps",
+        None,
+        "Requests to the API server per second. Without it, or with 0 or less, there is no limit but the server's own.",
+        kind=RATE,
+    )
     """None: no limit of our own, the server's 429 and Retry-After are obeyed."""
-    burst: int = 10
-    capacity_qps: float | None = 1.0
-    capacity_burst: int = 5
+    burst: int = flag("kube-api-burst", 10, "Requests at once, with --kube-api-qps.")
+    capacity_qps: float | None = flag(
+        "kube-api-capacity-qps", 1.0, "The same for the requests about storage capacity.", kind=RATE
+    )
+    capacity_burst: int = flag("kube-api-capacity-burst", 5, "Requests at once, with --kube-api-capacity-qps.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProvisioningSettings:
-    volume_name_prefix: str = "pvc"
-    volume_name_uuid_length: int = -1
-    """-1: the whole UID."""
-    default_fstype: str = ""
-    strict_topology: bool = False
-    immediate_topology: bool = True
-    extra_create_metadata: bool = False
-    controller_publish_readonly: bool = False
-    prevent_volume_mode_conversion: bool = True
+    volume_name_prefix: str = flag("volume-name-prefix", "pvc", "Prefix of the names of volumes.")
+    volume_name_uuid_length: int = flag(
+        "volume-name-uuid-length", -1, "Cut the UUID in volume names to so many characters, 1 to 32; -1 keeps all."
+    )
+    default_fstype: str = flag(
+        "default-fstype", "", "File system of volumes whose class names none; empty leaves it to the driver."
+    )
+    strict_topology: bool = flag("strict-topology", False, "Late binding: pass only the topology of the selected node.")
+    immediate_topology: bool = flag(
+        "immediate-topology", True, "Immediate binding: pass the topology of the whole cluster."
+    )
+    extra_create_metadata: bool = flag(
+        "extra-create-metadata", False, "Pass the names of claim and volume as parameters of CreateVolume."
+    )
+    controller_publish_readonly: bool = flag(
+        "controller-publish-readonly", False, "Make the volumes of ReadOnlyMany claims read-only."
+    )
+    prevent_volume_mode_conversion: bool = flag(
+        "prevent-volume-mode-conversion",
+        True,
+        "Refuse to restore a snapshot with another volume mode, unless the snapshot content allows it.",
+    )
     cross_namespace: bool = False
     volume_attributes_class: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    start: float = 1.0
-    maximum: float = 300.0
-    workers: int = 100
-    """For claims, and as many for volumes. 0: nothing is worked on."""
-    cloning_protection_workers: int = 1
-    snapshot_sweep_interval: float = 300.0
-    """0 or less: no sweep."""
+    start: float = flag("retry-interval-start", 1.0, "First wait after a failure; it doubles.")
+    maximum: float = flag("retry-interval-max", 300.0, "Longest wait after a failure.")
+    workers: int = flag(
+        "worker-threads", 100, "Claims worked on at a time, and as many volumes to delete.", kind=UNSIGNED
+    )
+    cloning_protection_workers: int = flag(
+        "cloning-protection-threads", 1, "Clone sources whose finalizer is removed at a time.", kind=UNSIGNED
+    )
+    snapshot_sweep_interval: float = flag(
+        "snapshot-orphan-sweep-interval",
+        300.0,
+        "How often finalizers left on source snapshots are looked for; 0 or less: never.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CapacitySettings:
-    enabled: bool = False
-    threads: int = 1
-    poll_interval: float = 60.0
-    immediate_binding: bool = False
-    ownerref_level: int = 1
-    """Negative: no owner."""
-    namespace: str | None = None
+    enabled: bool = flag(
+        "enable-capacity", False, "Publish CSIStorageCapacity objects. Needs NAMESPACE, and POD_NAME for their owner."
+    )
+    threads: int = flag("capacity-threads", 1, "Objects worked on at a time.", kind=UNSIGNED)
+    poll_interval: float = flag("capacity-poll-interval", 60.0, "How often the driver is asked.")
+    immediate_binding: bool = flag(
+        "capacity-for-immediate-binding", False, "Publish them for classes with immediate binding too."
+    )
+    ownerref_level: int = flag(
+        "capacity-ownerref-level", 1, "Owner of the objects: 0 the pod, 1 its owner, and so on; negative: none."
+    )
+    namespace: str = ""
     """NAMESPACE, not POD_NAMESPACE (process.md 2)."""
-    pod_name: str | None = None
+    pod_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    enabled: bool = False
-    immediate_binding: bool = True
-    base_delay: float = 20.0
-    max_delay: float = 60.0
-    node_name: str | None = None
+    enabled: bool = flag(
+        "node-deployment", False, "Run beside the driver of each node. Needs NODE_NAME.", environment="NODE_NAME"
+    )
+    immediate_binding: bool = flag(
+        "node-deployment-immediate-binding", True, "Take part in claims with immediate binding."
+    )
+    base_delay: float = flag(
+        "node-deployment-base-delay", 20.0, "Wait before trying to own such a claim; it doubles on conflicts."
+    )
+    max_delay: float = flag("node-deployment-max-delay", 60.0, "Longest such wait.")
+    node_name: str = ""
     """Always set when enabled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElectionSettings:
-    enabled: bool = False
-    namespace: str = "default"
-    """Resolved as in process.md 6.2 when enabled."""
-    lease_duration: float = 15.0
-    renew_deadline: float = 10.0
-    retry_period: float = 5.0
-    labels: tuple[tuple[str, str], ...] = ()
+    enabled: bool = flag("leader-election", False, "Work only while holding the driver's lease.")
+    namespace: str = flag(
+        "leader-election-namespace",
+        "",
+        "Namespace of the lease; empty: that of the pod.",
+        environment="POD_NAMESPACE",
+    )
+    """Always set when enabled (process.md 6.2)."""
+    lease_duration: float = flag(
+        "leader-election-lease-duration", 15.0, "How long others wait for a leader that is gone."
+    )
+    renew_deadline: float = flag("leader-election-renew-deadline", 10.0, "How long a leader tries to renew the lease.")
+    retry_period: float = flag("leader-election-retry-period", 5.0, "Time between two tries at the lease.")
+    labels: Pairs[str] = flag("leader-election-labels", (), "Labels to put on the lease.", kind=PAIRS)
+    """Of two with one key the later one counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    endpoint: str = ""
-    """Listen address, empty: no HTTP at all."""
-    path: str = "/metrics"
-    pprof: bool = False
+    endpoint: str = flag(
+        "http-endpoint", "", "Address for metrics and health, such as :8080 or 127.0.0.1:8080; empty: none."
+    )
+    path: str = flag("metrics-path", "/metrics", "Path of the metrics.")
+    pprof: bool = flag("enable-pprof", False, "Serve profiles under /debug/pprof/.")
     legacy: bool = False
     """The address came by `--metrics-address`: no health check of the election (process.md 6.6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
+    verbosity: int = flag("v", 0, "Verbosity; 5 shows the CSI calls, without secrets.", kind=VERBOSITY)
+    modules: Pairs[int] = flag("vmodule", (), "Verbosity of single source files, text format only.", kind=MODULES)
     json: bool = False
-    verbosity: int = 0
-    modules: tuple[tuple[str, int], ...] = ()
-    """`--vmodule`: file pattern and its verbosity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,5 +202,8 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     logging: LogSettings = field(default_factory=LogSettings)
     gates: Gates = field(default_factory=Gates)
-    shutdown_grace: float = 25.0
-    """From a SIGTERM to the end of the process."""
+    shutdown_grace: float = flag(
+        "shutdown-grace-period",
+        25.0,
+        "Time from a SIGTERM to the end of the process, for running calls, last writes and the lease.",
+    )

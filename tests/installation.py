@@ -85,7 +85,7 @@ class Installation:
         self,
         *,
         call_timeout: float = 10.0,
-        expected_driver: str | None = None,
+        expected_driver: str = "",
         log: LogSettings | None = None,
         signals: bool = False,
         clock: Callable[[], float] = trio.current_time,

@@ -100,7 +100,7 @@ def test_1_3_flags(argument: str, path: str, value: object) -> None:
         (["--kubeconfig=/f"], {"KUBE_CONFIG_PATH": "/e"}, "cluster.kubeconfig", "/f"),
         (["--kubeconfig="], {"KUBE_CONFIG_PATH": "/e"}, "cluster.kubeconfig", "/e"),
         ([], {"KUBECONFIG": "/e"}, "cluster.fallback_kubeconfig", "/e"),
-        ([], {"KUBECONFIG": "/e"}, "cluster.kubeconfig", None),
+        ([], {"KUBECONFIG": "/e"}, "cluster.kubeconfig", ""),
         ([], {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "cluster.service_host", "10.0.0.1"),
         ([], {"KUBERNETES_SERVICE_PORT": "443"}, "cluster.service_port", "443"),
         ([], {"NAMESPACE": "a", "POD_NAMESPACE": "b"}, "capacity.namespace", "a"),
@@ -123,7 +123,7 @@ def test_6_2_namespace_of_the_pod(tmp_path: Path) -> None:
 
 def test_1_3_later_labels_replace_earlier_ones() -> None:
     found = settings("--leader-election", "--leader-election-labels=a:1,b:2", "--leader-election-labels=a:3")
-    assert found.election.labels == (("a", "3"), ("b", "2"))
+    assert dict(found.election.labels) == {"a": "3", "b": "2"}
 
 
 @pytest.mark.parametrize(

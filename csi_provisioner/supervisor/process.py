@@ -179,7 +179,7 @@ class _Process:
 
     def _check_name(self, name: str) -> None:
         expected = self._settings.csi.expected_driver
-        if expected not in (None, name):
+        if expected not in ("", name):
             raise Fatal(
                 f"the CSI driver is {name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
                 "mount the socket of the other driver",

@@ -102,7 +102,7 @@ def test_7_a_bad_address_is_named(endpoint: str) -> None:
 def test_7_a_taken_port_is_named_with_the_path() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(match=f"{endpoint} to serve /m: Address already in use$"):
+        with pytest.raises(Fatal, match=f"{endpoint} to serve /m: Address already in use$"):
             listen(endpoint, "/m")
 
 

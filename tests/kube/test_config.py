@@ -67,9 +67,9 @@ IN_POD = {"service_host": "10.0.0.1", "service_port": "443"}
 )
 def test_order(given: set[str], server: str, source: str, tmp_path: Path, account: Path) -> None:
     settings = ClusterSettings(
-        kubeconfig=written(tmp_path, "flag") if "kubeconfig" in given else None,
-        master="http://master.test" if "master" in given else None,
-        fallback_kubeconfig=written(tmp_path, "fallback") if "fallback" in given else None,
+        kubeconfig=written(tmp_path, "flag") if "kubeconfig" in given else "",
+        master="http://master.test" if "master" in given else "",
+        fallback_kubeconfig=written(tmp_path, "fallback") if "fallback" in given else "",
         **(IN_POD if "pod" in given else {}),  # type: ignore[arg-type]
     )
     found = resolve(settings, account=account, environment=NOWHERE)
@@ -115,7 +115,7 @@ def test_an_unreadable_ca_leaves_the_systems(account: Path, content: str | None)
 
 def test_an_unreadable_token_is_an_error(account: Path) -> None:
     (account / "token").unlink()
-    with pytest.raises(match=r"token of the pod's service account, .*/token: No such file or directory;"):
+    with pytest.raises(Fatal, match=r"token of the pod's service account, .*/token: No such file or directory;"):
         resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
 
 
@@ -166,18 +166,18 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
 def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     (tmp_path / "empty.crt").touch()
     path = written(tmp_path, **changes)
-    with pytest.raises(match=message):
+    with pytest.raises(Fatal, match=message):
         resolve(ClusterSettings(kubeconfig=path), environment=NOWHERE)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(match=r"cannot read the kubeconfig .*gone: No such file"):
+    with pytest.raises(Fatal, match=r"cannot read the kubeconfig .*gone: No such file"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "gone")), environment=NOWHERE)
 
 
 def test_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("clusters: [")
-    with pytest.raises(match="broken cannot be understood"):
+    with pytest.raises(Fatal, match="broken cannot be understood"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "broken")), environment=NOWHERE)
 
 

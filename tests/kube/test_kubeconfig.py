@@ -167,14 +167,14 @@ def test_what_a_plugin_is_handed_keeps_its_types(tmp_path: Path) -> None:
 def test_what_is_no_kubeconfig(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "kubeconfig"
     path.write_bytes(content)
-    with pytest.raises(match=f"the kubeconfig {path} cannot be understood: "):
+    with pytest.raises(Fatal, match=f"the kubeconfig {path} cannot be understood: "):
         resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE)
 
 
 def test_a_mistake_is_told_without_the_line_that_may_hold_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text("users:\n- name: u\n  user:\n    token: s3cret: x\n")
-    with pytest.raises(match=r"mapping values are not allowed .* in line 4") as caught:
+    with pytest.raises(Fatal, match=r"mapping values are not allowed .* in line 4") as caught:
         resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE)
     assert "s3cret" not in str(caught.value)
 

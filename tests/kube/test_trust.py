@@ -97,7 +97,7 @@ async def test_a_bundle_of_which_a_part_cannot_be_read(root: trustme.CA, tmp_pat
 def test_a_bundle_without_any_certificate(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ca.crt").write_bytes(content)
     message = "cannot use the certificate-authority of kubeconfig .*: no certificate in it can be read"
-    with pytest.raises(match=message):
+    with pytest.raises(Fatal, match=message):
         cluster_at(tmp_path, 1, **{"certificate-authority": "ca.crt"})
 
 
@@ -135,10 +135,10 @@ def test_a_host_with_a_dot_at_its_end_is_asked_for_as_it_is_and_met_without(tmp_
 
 @pytest.mark.parametrize("name", ["a..b", ".a", "x" * 64, "a\0b", "\u2028", "."])
 def test_a_name_that_no_host_can_have_is_refused_and_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(match="cannot use the tls-server-name of kubeconfig"):
+    with pytest.raises(Fatal, match="cannot use the tls-server-name of kubeconfig"):
         cluster_at(tmp_path, 6443, **{"tls-server-name": name})
     if name.isprintable():
-        with pytest.raises(match="cannot use the server of kubeconfig"):
+        with pytest.raises(Fatal, match="cannot use the server of kubeconfig"):
             cluster_at(tmp_path, 6443, name)
 
 

@@ -88,9 +88,9 @@ async def test_a_driver_that_has_another_name_than_the_flag_says_is_refused(site
     assert "'sandbox.csi.example.com', but --provisioner says 'other.example.com'" in str(line.keys["err"])
 
 
-@pytest.mark.parametrize("expected", [None, "sandbox.csi.example.com"], ids=["", "with --provisioner"])
+@pytest.mark.parametrize("expected", ["", "sandbox.csi.example.com"], ids=["", "with --provisioner"])
 async def test_another_name_ends_the_process(
-    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: str | None
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: str
 ) -> None:
     monkeypatch.setattr(process, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
     await site.start(expected_driver=expected)
