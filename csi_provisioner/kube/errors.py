@@ -78,11 +78,17 @@ class KubeError(Exception):
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
 
 
-def floor(error: BaseException | None) -> float:
-    """Seconds that the server wants to be left alone, also where `error` is what was made of its answer."""
+def cause_of(error: BaseException | None) -> KubeError | None:
+    """The answer that `error` was made of, if it was one."""
     while error is not None and not isinstance(error, KubeError):
         error = error.__cause__ or error.__context__
-    return error.retry_after or 0.0 if error is not None else 0.0
+    return error
+
+
+def floor(error: BaseException | None) -> float:
+    """Seconds that the server wants to be left alone, also where `error` is what was made of its answer."""
+    cause = cause_of(error)
+    return cause.retry_after or 0.0 if cause is not None else 0.0
 
 
 def again(error: KubeError) -> Retry:

@@ -1,8 +1,8 @@
 """Slim Structs of the Kubernetes objects we read and create: only the fields somebody here reads.
 
-Attribute names are the API's own. Inner Structs leave the garbage collector alone (`gc=False`): they are trees and
-many are cached. The outermost cannot, because lightkube wants its plain `Resource` class as a base. None of these may
-ever be sent back as an update of an object (fields we do not model would be lost); new objects are made from them.
+Attribute names are the API's own. Inner Structs leave the garbage collector alone (`gc=False`): they are trees. The
+outermost cannot, because lightkube wants its plain `Resource` class as a base. None of these may ever be sent back as
+an update of an object (fields we do not model would be lost); new objects are made from them.
 """
 
 from collections.abc import Callable
@@ -53,6 +53,7 @@ class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
     uid: str = ""
     resourceVersion: str = ""
     generateName: str | None = None
+    creationTimestamp: str | None = None
     deletionTimestamp: str | None = None
     annotations: dict[str, str] | None = None
     labels: dict[str, str] | None = None
@@ -382,8 +383,6 @@ class Lease(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
 
 
 # ---- secrets: read live, never cached; decoded values live in `model.secret.SecretData` only
-
-
 @resource("", "v1", "Secret", "secrets")
 class Secret(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
     metadata: ObjectMeta

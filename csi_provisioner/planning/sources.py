@@ -4,12 +4,13 @@ The objects are read by the caller, one function below after each read. Every te
 name. What is wrong with a foreign PersistentVolume is only told to the log: a claim's author must not learn of it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import msgspec
 
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import (
+    ObjectMeta,
     PersistentVolume,
     PersistentVolumeClaim,
     ReferenceGrant,
@@ -117,10 +118,9 @@ def snapshot_unreadable(draft: Draft, why: object) -> Refusal:
     return _refused(draft, f"cannot read it: {why}")
 
 
-def check_snapshot(draft: Draft, snapshot: VolumeSnapshot) -> str:
+def check_snapshot(draft: Draft, snapshot: VolumeSnapshot, *, under_way: bool = False) -> str:
     """Checks 2 and 3; answers the name of the content to read next."""
-    if snapshot.metadata.deletionTimestamp and not finalizers.present(snapshot, wellknown.SNAPSHOT_FINALIZER):
-        # with our finalizer an earlier try may have begun to restore it: that must be seen through
+    if not (serves(snapshot, draft.claim, under_way=under_way) and _is_held(snapshot, wellknown.SNAPSHOT_FINALIZER)):
         raise _refused(draft, "the snapshot is being deleted")
     content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
     if not content:
@@ -199,13 +199,13 @@ def _check_mode_conversion(draft: Draft, content: VolumeSnapshotContent) -> None
 # ---- clones (8.8)
 
 
-def check_clone_claim(draft: Draft, source: PersistentVolumeClaim | None) -> str:
+def check_clone_claim(draft: Draft, source: PersistentVolumeClaim | None, *, under_way: bool = False) -> str:
     """Checks 1 to 7 on what the cache has of the source claim; answers the name of the volume to read next."""
     if source is None:
         raise _refused(draft, "there is no such claim")
     if source.status.phase != "Bound":
         raise _refused(draft, f"the source claim is {source.status.phase or 'without a phase'}, not Bound")
-    if source.metadata.deletionTimestamp:
+    if not (serves(source, draft.claim, under_way=under_way) and _is_held(source, wellknown.CLONE_FINALIZER)):
         raise _refused(draft, "the source claim is being deleted")
     if source.spec.storageClassName is None:
         raise _refused(draft, "the source claim has no storageClassName")
@@ -249,6 +249,44 @@ def check_clone_volume(draft: Draft, source: PersistentVolumeClaim, volume: Pers
 # ---- protection of sources while they are used (12)
 
 
+class Readers(msgspec.Struct, frozen=True):
+    """The claims that may be filled from sources. `under_way`, by UID, are those of whose volumes the driver may be at
+    work on, or which wait to be written; their claims may be deleted."""
+
+    cached: Iterable[PersistentVolumeClaim]
+    under_way: Mapping[str, PersistentVolumeClaim]
+
+    def without(self, claim: PersistentVolumeClaim) -> "Readers":
+        uid = claim.metadata.uid
+        return Readers(
+            [other for other in self.cached if other.metadata.uid != uid],
+            {other: reader for other, reader in self.under_way.items() if other != uid},
+        )
+
+    def unfinished(self, phases: tuple[str | None, ...]) -> Iterator[PersistentVolumeClaim]:
+        yield from self.under_way.values()
+        yield from (claim for claim in self.cached if claim.status.phase in phases)
+
+
+def serves(source: VolumeSnapshot | PersistentVolumeClaim, claim: PersistentVolumeClaim, *, under_way: bool) -> bool:
+    """Is it a source for this claim, also while it is being deleted? A copy that has begun must be seen through, else
+    nobody asks for its volume again. Our finalizer names no claim: it is there for those under way and, which a restart
+    does not forget, for those made before the deletion. Times are in seconds; within one the versions tell.
+    """
+    gone, made = source.metadata, claim.metadata
+    if not gone.deletionTimestamp or under_way:
+        return True
+    return (made.creationTimestamp or "", _version(made)) < (gone.deletionTimestamp, _version(gone))
+
+
+def _version(meta: ObjectMeta) -> int:
+    return int(meta.resourceVersion) if meta.resourceVersion.isdecimal() else 0
+
+
+def _is_held(source: VolumeSnapshot | PersistentVolumeClaim, finalizer: str) -> bool:
+    return not source.metadata.deletionTimestamp or finalizers.present(source, finalizer)
+
+
 def unprotected(draft: Draft, code: int, why: object) -> str:
     """The write of a source's finalizer failed with this HTTP status: a warning to go on with, or a refusal.
 
@@ -265,24 +303,22 @@ def snapshot_to_release(claim: PersistentVolumeClaim) -> str | None:
     return source.name if source is not None and source.kind == SNAPSHOT_KIND else None
 
 
-def clone_pending(source: PersistentVolumeClaim, claims: Iterable[PersistentVolumeClaim]) -> bool:
+def clone_pending(source: PersistentVolumeClaim, readers: Readers) -> bool:
     """Does a claim of the same namespace still wait to be cloned from `source` (12.2)?"""
     return any(
-        claim.status.phase == "Pending"
-        and claim.spec.dataSource is not None
+        claim.spec.dataSource is not None
         and claim.spec.dataSource.kind == CLAIM_KIND
         and claim.spec.dataSource.name == source.metadata.name
         and claim.metadata.namespace == source.metadata.namespace
-        for claim in claims
+        and serves(source, claim, under_way=claim.metadata.uid in readers.under_way)
+        for claim in readers.unfinished(("Pending",))
     )
 
 
-def snapshots_in_use(claims: Iterable[PersistentVolumeClaim]) -> frozenset[str]:
-    """`namespace/name` of every snapshot that an unfinished claim refers to (12.3)."""
-    keys = set()
-    for claim in claims:
-        if claim.status.phase not in (None, "", "Pending"):
-            continue
+def snapshot_users(readers: Readers) -> Mapping[str, list[PersistentVolumeClaim]]:
+    """The unfinished claims that refer to a snapshot, by its `namespace/name` (12.3)."""
+    users: dict[str, list[PersistentVolumeClaim]] = {}
+    for claim in readers.unfinished((None, "", "Pending")):
         for reference in (claim.spec.dataSource, claim.spec.dataSourceRef):
             if (
                 reference is not None
@@ -290,14 +326,20 @@ def snapshots_in_use(claims: Iterable[PersistentVolumeClaim]) -> frozenset[str]:
                 and reference.apiGroup in (None, SNAPSHOT_GROUP)
             ):
                 # dataSource knows no namespace, so this reads both alike
-                keys.add(f"{reference.namespace or claim.metadata.namespace}/{reference.name}")
+                namespace = reference.namespace or claim.metadata.namespace
+                users.setdefault(f"{namespace}/{reference.name}", []).append(claim)
                 break
-    return frozenset(keys)
+    return users
 
 
-def is_orphaned(snapshot: VolumeSnapshot, in_use: frozenset[str]) -> bool:
+def is_orphaned(
+    snapshot: VolumeSnapshot, users: Mapping[str, list[PersistentVolumeClaim]], under_way: Container[str]
+) -> bool:
     """Does the snapshot carry our finalizer for nobody?"""
-    return finalizers.present(snapshot, wellknown.SNAPSHOT_FINALIZER) and kubernetes.key(snapshot) not in in_use
+    return finalizers.present(snapshot, wellknown.SNAPSHOT_FINALIZER) and not any(
+        serves(snapshot, claim, under_way=claim.metadata.uid in under_way)
+        for claim in users.get(kubernetes.key(snapshot), ())
+    )
 
 
 # ---- texts

@@ -3,7 +3,7 @@
 Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a living source keeps its finalizer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import again
@@ -12,6 +12,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
 from csi_provisioner.planning import finalizers, sources
+from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER
 
 
@@ -27,23 +28,23 @@ def keep_shown(claim: PersistentVolumeClaim, event: bytes) -> None:
 
 
 class CloneReconciler:
-    """`unfinished` are all claims that may still be cloned, also deleted ones whose volume is being made."""
+    """`readers` tells who may still be cloned, also deleted claims whose volume is being made."""
 
     def __init__(
         self,
         kube: KubeClient,
         claims: Store[PersistentVolumeClaim],
-        unfinished: Callable[[], Iterable[PersistentVolumeClaim]],
+        readers: Callable[[], Readers],
     ) -> None:
         self._kube = kube
         self._claims = claims
-        self._unfinished = unfinished
+        self._readers = readers
 
     async def reconcile(self, key: str, _attempt: Attempt) -> Outcome:
         claim = self._claims.get(key)
         if claim is None or not is_to_check(claim):
             return DONE
-        if sources.clone_pending(claim, self._unfinished()):
+        if sources.clone_pending(claim, self._readers()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
         meta = claim.metadata
         try:

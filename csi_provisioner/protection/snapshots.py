@@ -4,7 +4,7 @@ It catches what a crash, a deleted claim or a missing right has left. One list a
 looked at for two fields every few minutes, and rights on snapshots are optional.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NoReturn
 
 import trio
@@ -14,12 +14,10 @@ from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
-from csi_provisioner.model.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from csi_provisioner.model.kubernetes import VolumeSnapshot
 from csi_provisioner.planning import finalizers, sources
+from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import SNAPSHOT_FINALIZER
-
-Claims = Callable[[], Iterable[PersistentVolumeClaim]]
-"""All claims that may still be reading from a snapshot, also deleted ones whose volume is being made."""
 
 SNAPSHOT_API = "/apis/snapshot.storage.k8s.io/v1"
 
@@ -41,12 +39,12 @@ async def is_possible(kube: KubeClient) -> bool:
     return True
 
 
-async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> NoReturn:
+async def sweep_forever(kube: KubeClient, readers: Callable[[], Readers], interval: float) -> NoReturn:
     """At once, then every `interval` seconds; a sweep that fails is left to the next one."""
     while True:
         pause = interval
         try:
-            await _sweep(kube, claims)
+            await _sweep(kube, readers)
         except KubeError as error:
             pause = max(interval, floor(error))
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
@@ -57,14 +55,15 @@ async def sweep_forever(kube: KubeClient, claims: Claims, interval: float) -> No
         await trio.sleep(pause)
 
 
-async def _sweep(kube: KubeClient, claims: Claims) -> None:
+async def _sweep(kube: KubeClient, readers: Callable[[], Readers]) -> None:
     token: str | None = None
     while True:
         page = await kube.list_page(VolumeSnapshot, continue_token=token)
         # Asked after the list: a claim that came meanwhile protects its snapshot.
-        in_use = sources.snapshots_in_use(claims())
+        now = readers()
+        users = sources.snapshot_users(now)
         for snapshot in page.items:
-            if sources.is_orphaned(snapshot, in_use):
+            if sources.is_orphaned(snapshot, users, now.under_way):
                 await _release(kube, snapshot)
         if page.continue_token is None:
             return

@@ -11,23 +11,25 @@ import trio
 
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again, floor
+from csi_provisioner.kube.errors import again, cause_of, floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.codes import label
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeSnapshot
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt, State
-from csi_provisioner.planning import finalizers, gate, naming, sources, verdict, volume
+from csi_provisioner.planning import gate, naming, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Refusal
 from csi_provisioner.planning.request import Plan
+from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.verdict import Made
-from csi_provisioner.planning.wellknown import CLAIM_KIND, SELECTED_NODE, SNAPSHOT_FINALIZER, SNAPSHOT_KIND
+from csi_provisioner.planning.wellknown import CLAIM_KIND, SELECTED_NODE, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
+from . import release
 from .create import Creator
 from .gather import Gatherer, Placement
 from .memory import ClaimMemory, Infeasible
@@ -56,7 +58,7 @@ class Caches:
 class Failure:
     """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by;
     `asked` says that the driver was called, so that the state is its own word. `detail` is for the log only. For
-    `floor` seconds the API server wants to be left alone."""
+    `floor` seconds the API server wants to be left alone. `passing`: it could just not be asked."""
 
     state: State
     message: str
@@ -66,6 +68,7 @@ class Failure:
     lost: bool = False
     detail: str = ""
     floor: float = 0.0
+    passing: bool = False
 
 
 class ClaimReconciler:
@@ -85,6 +88,7 @@ class ClaimReconciler:
         orphans: Orphans,
         events: EventRecorder,
         metrics: Metrics,
+        readers: Callable[[], Readers],
         placement: Placement | None = None,
         owner: Owner | None = None,
         refresh: Refresh | None = None,
@@ -102,6 +106,7 @@ class ClaimReconciler:
         self._orphans = orphans
         self._events = events
         self._metrics = metrics
+        self._readers = readers
         self._placement = placement
         self._owner = owner
         self._refresh = refresh
@@ -240,19 +245,19 @@ class ClaimReconciler:
             pv = await self._compose(plan, made)
         except Ignored as ignored:
             return ignored
-        except Refusal as error:
-            return Failure(error.state, error.message, "refused", asked, detail=error.detail, floor=floor(error))
-        except KubeError as error:
-            return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked, floor=floor(error))
+        except (Refusal, KubeError) as error:
+            return _refused(error, asked)
         except CallError as error:
             return self._call_failed(claim, error)
         if self._placement is not None:
             self._placement.forget(claim.metadata.uid)
         self._memory.settle(claim.metadata.uid)
         self._orphans.has_owner(pv.metadata.name)
-        self._memory.keep_unsaved(pv)  # from here on the volume is not lost, whatever is cancelled
-        await self._release_snapshot(claim)
+        self._memory.keep_unsaved(pv, claim)  # from here on the volume is not lost, whatever is cancelled
+        once_written = await release.snapshot(self._kube, claim)
         await self._saver.save(pv)
+        if once_written and pv.metadata.name not in self._memory.unsaved:
+            await release.snapshot(self._kube, claim, self._readers().without(claim))
         return pv
 
     def _call_failed(self, claim: PersistentVolumeClaim, error: CallError) -> Failure:
@@ -274,25 +279,6 @@ class ClaimReconciler:
             if error is None:
                 raise
             raise Refusal(State.IN_BACKGROUND, f"{refusal.message}; deleting it again failed: {error}") from error
-
-    async def _release_snapshot(self, claim: PersistentVolumeClaim) -> None:
-        """provision.md 9.6: a failure here only costs time, the sweep catches what is left."""
-        name = sources.snapshot_to_release(claim)
-        if name is None:
-            return
-        try:
-            snapshot = await self._kube.get(VolumeSnapshot, name, claim.metadata.namespace)
-            if finalizers.present(snapshot, SNAPSHOT_FINALIZER):
-                await self._kube.change(
-                    VolumeSnapshot,
-                    name,
-                    claim.metadata.namespace,
-                    seen=snapshot.metadata.resourceVersion,
-                    edit=lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER),
-                )
-        except KubeError as error:
-            if not error.not_found:
-                log.v(3, "Left the finalizer on a snapshot to the sweep", snapshot=name, err=error)
 
     # ---- what its end means
 
@@ -343,7 +329,8 @@ class ClaimReconciler:
             if failure.state is not State.IN_BACKGROUND:
                 self._memory.settle(uid)
         elif failure.state is State.NO_CHANGE:
-            self._memory.turn_back(uid)
+            if not failure.passing:
+                self._memory.turn_back(uid)
         elif self._caches.claims.by_uid(uid) is None:
             # the driver is not asked again, so an earlier try of which it was not certain stays open
             self._end(claim, failure.message)
@@ -392,3 +379,12 @@ class ClaimReconciler:
             self._events.record(
                 claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"
             )
+
+
+def _refused(error: Refusal | KubeError, asked: bool) -> Failure:
+    cause = cause_of(error)
+    passing = cause is not None and cause.unavailable
+    if isinstance(error, KubeError):
+        return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked, floor=floor(error), passing=passing)
+    state, text, detail = error.state, error.message, error.detail
+    return Failure(state, text, "refused", asked, detail=detail, floor=floor(error), passing=passing)

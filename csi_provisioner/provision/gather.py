@@ -47,7 +47,8 @@ class Placement(Protocol):
 
 
 class Gatherer:
-    """`grants` are all cached ReferenceGrants; `placement` is None while topology is not active."""
+    """`grants` are all cached ReferenceGrants; `placement` is None while topology is not active. `under_way(uid)`: the
+    driver may be at work on the volume of that claim."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Gatherer:
         *,
         grants: Callable[[], Iterable[ReferenceGrant]],
         placement: Placement | None,
+        under_way: Callable[[str], bool],
     ) -> None:
         self._kube = kube
         self._claims = claims
@@ -65,6 +67,7 @@ class Gatherer:
         self._settings = settings
         self._grants = grants
         self._placement = placement
+        self._under_way = under_way
         self._class_plans: dict[str, tuple[str, str, ClassPlan]] = {}
 
     async def plan(self, claim: PersistentVolumeClaim, storage_class: StorageClass, *, protect: bool = True) -> Plan:
@@ -106,7 +109,7 @@ class Gatherer:
             snapshot = await self._kube.get(VolumeSnapshot, source.name, source.namespace)
         except KubeError as error:
             raise sources.snapshot_unreadable(draft, error) from error
-        name = sources.check_snapshot(draft, snapshot)
+        name = sources.check_snapshot(draft, snapshot, under_way=self._under_way(draft.claim.metadata.uid))
         try:
             found = await self._kube.get(VolumeSnapshotContent, name)
         except KubeError as error:
@@ -119,7 +122,7 @@ class Gatherer:
 
     async def _clone(self, draft: Draft, source: DataSource, protect: bool) -> Content:
         claim = await self._source_claim(source)
-        name = sources.check_clone_claim(draft, claim)
+        name = sources.check_clone_claim(draft, claim, under_way=self._under_way(draft.claim.metadata.uid))
         assert claim is not None
         try:
             volume = await self._kube.get(PersistentVolume, name)

@@ -5,8 +5,6 @@ volume that was made or written but is not in a cache yet, and a claim the drive
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
 
-from collections.abc import Iterator
-
 import msgspec
 
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
@@ -32,6 +30,7 @@ class ClaimMemory:
         self._unsaved_of: dict[str, str] = {}
         self._refused: set[str] = set()
         self._turned_back: set[str] = set()
+        self._made_for: dict[str, PersistentVolumeClaim] = {}  # the claims whose volumes are unsaved
 
     def ask(self, claim: PersistentVolumeClaim) -> None:
         """The driver is asked for the claim's volume: in progress until it says for certain."""
@@ -39,7 +38,8 @@ class ClaimMemory:
         self._turned_back.discard(claim.metadata.uid)
 
     def turn_back(self, uid: str) -> None:
-        """A try ended before the driver was asked: an earlier one stays open, but nobody knows for how long."""
+        """A try ended before the driver was asked, and not for an API server that is away: an earlier one stays open,
+        but nobody knows for how long."""
         if uid in self.in_progress:
             self._turned_back.add(uid)
 
@@ -48,13 +48,18 @@ class ClaimMemory:
         self._turned_back.discard(uid)
         return self.in_progress.pop(uid, None) is not None
 
-    def reading(self) -> Iterator[PersistentVolumeClaim]:
-        """Claims in progress, maybe deleted, whose source has to stay. One whose last try was turned back does not
-        count: a source that is to go, held by a deleted claim that can never be asked for again, would stay for ever.
-        """
-        return (claim for uid, claim in self.in_progress.items() if uid not in self._turned_back)
+    def is_under_way(self, uid: str) -> bool:
+        """The driver may be making the claim's volume, or it is made and not written yet."""
+        return uid in self.in_progress or uid in self._made_for
 
-    def keep_unsaved(self, volume: PersistentVolume) -> None:
+    def reading(self) -> dict[str, PersistentVolumeClaim]:
+        """Claims under way, maybe deleted, whose source has to stay. One whose last try was turned back does not count:
+        a source that is to go, held by a deleted claim that can never be asked for again, would stay for ever."""
+        asked = {uid: claim for uid, claim in self.in_progress.items() if uid not in self._turned_back}
+        return asked | self._made_for
+
+    def keep_unsaved(self, volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
+        self._made_for[claim.metadata.uid] = claim
         self._refused.discard(volume.metadata.name)
         self.unsaved[volume.metadata.name] = volume
         self._unsaved_of[claim_uid(volume)] = volume.metadata.name
@@ -65,6 +70,7 @@ class ClaimMemory:
         self.unsaved.pop(name, None)
         self._refused.discard(name)
         self._unsaved_of.pop(uid, None)
+        self._made_for.pop(uid, None)
         self._written[uid] = name
 
     def note_refused(self, volume: PersistentVolume) -> None:

@@ -6,9 +6,8 @@ must outlive it - what is known of claims, of suspected orphans, events still to
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from itertools import chain
 
 import trio
 
@@ -20,6 +19,7 @@ from csi_provisioner.nodes.local import cluster as local_cluster
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.topology import TopologyMemory
 from csi_provisioner.protection import clones, snapshots
 from csi_provisioner.provision import save
@@ -75,7 +75,7 @@ class Life:
         self._ownership = self._race(parts.local) if parts.local is not None else None
         self._claims_work = self._claim_reconciler(saver)
         self._volumes_work = self._volume_reconciler()
-        clones_work = clones.CloneReconciler(parts.kube, self._stores.claims, self._unfinished_claims)
+        clones_work = clones.CloneReconciler(parts.kube, self._stores.claims, self._readers)
         retries = parts.settings.retries
         self._claims = self._loop(
             CLAIMS, self._claims_work.reconcile, retries.workers, about=lambda uid: {"PVC": self._known_claim(uid)}
@@ -239,7 +239,7 @@ class Life:
         settings = self._parts.provisioning
         return ClusterPlacement(self._cluster, settings, memories, in_flight=in_flight, choose=random.choice)
 
-    def _gatherer(self, placement: ClusterPlacement | None) -> Gatherer:
+    def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
         parts, kept = self._parts, self._stores
         grants = kept.grants
         return Gatherer(
@@ -249,6 +249,7 @@ class Life:
             parts.provisioning,
             grants=lambda: grants.values() if grants is not None else (),
             placement=placement,
+            under_way=under_way,
         )
 
     def _publishing(self, access: Access) -> Capacity:
@@ -264,7 +265,7 @@ class Life:
             self._stores,
             self._cluster,
             placement,
-            self._gatherer(placement),
+            self._gatherer(placement, lambda _uid: False),
             exclusive=self._exclusive,
             won=lambda uid: self._claims.wake(uid),
         )
@@ -280,7 +281,7 @@ class Life:
             identity=parts.identity,
             provisioning=settings,
             retries=parts.settings.retries,
-            gatherer=self._gatherer(placement),
+            gatherer=self._gatherer(placement, memory.is_under_way),
             creator=Creator(
                 parts.driver,
                 parts.orphans,
@@ -294,6 +295,7 @@ class Life:
             metrics=parts.metrics,
             placement=placement,
             owner=self._ownership.owns if self._ownership is not None else None,
+            readers=self._readers,
             refresh=self._capacity.publisher.provisioned if self._capacity is not None else None,
         )
 
@@ -371,10 +373,10 @@ class Life:
         if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self._facts.controller:
             return
         if await snapshots.is_possible(kube):
-            await snapshots.sweep_forever(kube, self._unfinished_claims, interval)
+            await snapshots.sweep_forever(kube, self._readers, interval)
 
-    def _unfinished_claims(self) -> Iterable[PersistentVolumeClaim]:
-        return chain(self._stores.claims.values(), self._parts.memory.reading())
+    def _readers(self) -> Readers:
+        return Readers(self._stores.claims.values(), self._parts.memory.reading())
 
     # ---- ends
 

@@ -9,7 +9,8 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import sources
 from csi_provisioner.planning.draft import DataSource
 from csi_provisioner.planning.refusal import Ignored, Refusal
-from tests.planning.objects import CLONE, SETTINGS, SNAPSHOT, claim, draft, reference, settings
+from csi_provisioner.planning.sources import Readers
+from tests.planning.objects import CLONE, SETTINGS, SNAPSHOT, UID, claim, draft, reference, settings
 
 CROSSING = settings(cross_namespace=True)
 GROUP = "snapshot.storage.k8s.io"
@@ -201,7 +202,7 @@ def test_snapshot_to_release(fields: dict[str, Any], name: str | None) -> None:
 def test_clone_pending(phase: str | None, fields: dict[str, Any], namespace: str, pending: bool) -> None:
     clone = claim("clone", **fields)
     clone.metadata.namespace, clone.status.phase = namespace, phase
-    assert sources.clone_pending(claim("src"), [claim("other"), clone]) is pending
+    assert sources.clone_pending(claim("src"), Readers([claim("other"), clone], {})) is pending
 
 
 FAR = reference("VolumeSnapshot", group=GROUP, namespace="far")
@@ -227,7 +228,9 @@ FAR = reference("VolumeSnapshot", group=GROUP, namespace="far")
 def test_snapshots_in_use(phase: str | None, fields: dict[str, Any], used: set[str]) -> None:
     it = claim(**fields)
     it.status.phase = phase
-    assert sources.snapshots_in_use([it]) == used
+    users = sources.snapshot_users(Readers([it], {}))
+    assert users == {key: [it] for key in used}
+    assert sources.snapshot_users(Readers([], {UID: it})).keys() >= users.keys()
 
 
 @pytest.mark.parametrize(
@@ -244,4 +247,4 @@ def test_snapshots_in_use(phase: str | None, fields: dict[str, Any], used: set[s
 )
 def test_is_orphaned(finalizers: list[str] | None, used: set[str], orphaned: bool) -> None:
     snapshot = k8s.VolumeSnapshot(metadata=k8s.ObjectMeta(name="src", namespace="shop", finalizers=finalizers))
-    assert sources.is_orphaned(snapshot, frozenset(used)) is orphaned
+    assert sources.is_orphaned(snapshot, {key: [claim()] for key in used}, {}) is orphaned

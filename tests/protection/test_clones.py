@@ -65,12 +65,13 @@ async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_
     await site.until(lambda: site.find(CLAIM, "source") is None, limit=10)
 
 
-async def test_12_2_a_deleted_clone_whose_volume_may_be_made_does_not_hold_it_for_ever(site: Installation) -> None:
-    """From a source that is being deleted there is no further try, so the driver's last word never comes."""
+async def test_12_2_a_deleted_clone_that_can_never_be_asked_for_again_does_not_hold_it(site: Installation) -> None:
+    """As when all of it goes: the driver's last word would never come."""
     await _source(site)
     site.fault("DEADLINE_EXCEEDED", match="/clone$")
     site.claim("clone", **from_claim("source"))
     await site.until(lambda: len(site.calls()) == 3)
+    site.delete(CLASS, "fast")
     site.delete(CLAIM, "clone")
     site.delete(CLAIM, "source")
     await site.until(lambda: site.find(CLAIM, "source") is None, limit=60)
