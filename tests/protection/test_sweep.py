@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from csi_provisioner.kube.client import connect, resolve
-from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection.snapshots import sweep_forever
 from csi_provisioner.settings import ClusterSettings, Gates, ProvisioningSettings, RetrySettings
 from sandbox.driver.config import CONTROLLER_CAPABILITIES
@@ -246,14 +246,14 @@ async def test_a_defect_costs_one_sweep(site: Installation) -> None:
     _left(site, "snap")
     defects = [ZeroDivisionError()]
 
-    def claims() -> list[PersistentVolumeClaim]:
+    def readers() -> Readers:
         if defects:
             raise defects.pop()
-        return []
+        return Readers((), {})
 
     kube = await connect(resolve(ClusterSettings(master=site.cluster.server.url)), user_agent="test")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sweep_forever, kube, claims, 10.0)
+        nursery.start_soon(sweep_forever, kube, readers, 10.0)
         await site.until(lambda: not _held(site, "snap"), limit=11)
         nursery.cancel_scope.cancel()
     await kube.aclose()
