@@ -1,46 +1,35 @@
 """The API server's objects: read, written, listed in pages and watched, as Structs or untyped.
 
-lightkube builds the requests and decodes the answers; `sender` puts them on the wire. Here each call gets its deadline,
-its place in the client-side limit, and an error that says what was being done. What to write and when to try again is
-decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch` is not used (design.md section 1).
+lightkube says what to ask and decodes the answers; `sender` sends. Here each call gets an error that says what was
+being done, and what changes something the question whether it may still be begun. What to write and when to try again
+is decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch` is not used (design.md section 1).
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
-import httpx2
 import msgspec
-import trio
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
-from lightkube.core.generic_client import ALL_NS, GenericAsyncClient
+from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
 from lightkube.core.resource import Resource, api_info
 from lightkube.types import PatchType
 
 from csi_provisioner.kube import answer
-from csi_provisioner.kube.answer import Page, Wanted, wanted
-from csi_provisioner.kube.config import Cluster, resolve
-from csi_provisioner.kube.errors import UNDECODABLE, KubeError
-from csi_provisioner.kube.limits import TokenBucket
-from csi_provisioner.kube.sender import Sender, mapped, reading
-from csi_provisioner.kube.transport import Begin
+from csi_provisioner.kube.answer import Page as Page
+from csi_provisioner.kube.answer import Wanted, wanted
+from csi_provisioner.kube.config import Cluster as Cluster
+from csi_provisioner.kube.config import resolve as resolve
+from csi_provisioner.kube.connection import Begin
+from csi_provisioner.kube.errors import UNDECODABLE
+from csi_provisioner.kube.errors import KubeError as KubeError
+from csi_provisioner.kube.limits import TokenBucket as TokenBucket
+from csi_provisioner.kube.sender import DEADLINE, Sender
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
-
-__all__ = [
-    "Cluster",
-    "KubeClient",
-    "KubeError",
-    "Page",
-    "TokenBucket",
-    "Watch",
-    "WatchEvent",
-    "connect",
-    "resolve",
-]
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
@@ -49,8 +38,6 @@ CHANGING = frozenset({"post", "put", "patch", "delete"})
 ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 """Kinds whose POST is a question."""
 
-# Half the API server's own request limit (60 s). A write that takes longer is treated as lost.
-DEADLINE = 30.0
 # An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
 LONGEST_LINE = 8 << 20
 # Objects that could not be read and were told of; more than that are told of again
@@ -82,8 +69,7 @@ class Watch(Generic[T]):
     async def __anext__(self) -> WatchEvent[T]:
         with naming(self._asked):
             while not self._lines:
-                with mapped():
-                    await self._more()
+                await self._more()
             self.line = line = self._lines.popleft()
             try:
                 event: WatchEvent[T] = self._decode(line)
@@ -123,31 +109,22 @@ class Untyped(dict[str, Any]):
 
 
 class Lightkube(GenericAsyncClient):
-    """lightkube's engine (what its `AsyncClient` is a front of), sending through ours."""
+    """lightkube's engine (what its `AsyncClient` is a front of), which sends nothing."""
 
-    def __init__(self, sender: Sender, namespace: str) -> None:
-        self.AdapterClient = lambda _config, _parameters: sender  # type: ignore[assignment, return-value]
-        super().__init__(ConnectionParams(trust_env=False), KubeConfig.from_server("", namespace).get())
+    AdapterClient = staticmethod(lambda _config, _parameters: None)  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(ConnectionParams(trust_env=False), KubeConfig.from_server("").get())
 
 
 class KubeClient:
-    """Every call to the API server. `limit` counts all requests but the opening of a watch; what changes something is
-    only sent while `may_begin` says so."""
+    """Every call to the API server. What changes something is only sent while `may_begin` says so."""
 
     def __init__(
-        self,
-        sender: Sender,
-        *,
-        namespace: str = "default",
-        limit: TokenBucket | None = None,
-        deadline: float = DEADLINE,
-        may_begin: Callable[[], bool] = lambda: True,
-        troubles: set[str] | None = None,
+        self, sender: Sender, *, may_begin: Callable[[], bool] = lambda: True, troubles: set[str] | None = None
     ) -> None:
         self._sender = sender
-        self._lightkube = Lightkube(sender, namespace)
-        self._limit = limit
-        self._deadline = deadline
+        self._lightkube = Lightkube()
         self._may_begin = may_begin
         self.troubles = set() if troubles is None else troubles
         """Causes that people were told of, for all clients of one API server."""
@@ -198,7 +175,7 @@ class KubeClient:
         """The answer to a plain GET, such as of `/apis/storage.k8s.io/v1`."""
         with naming(Wanted("get", path, "")):
             answer.check_segments(*path.split("/")[1:])
-            return answer.decode(await self._sent(self._sender.build_request("GET", path)), dict[str, Any])
+            return answer.decode(await self._sender.send(BasicRequest("GET", path.lstrip("/"))), dict[str, Any])
 
     async def kinds(self, path: str) -> dict[str, str]:
         """Which kinds are served below such a path, with their plurals."""
@@ -237,10 +214,11 @@ class KubeClient:
             ask = self._lightkube.prepare_request(
                 "list", kind, namespace=asked.namespace, watch=True, params=parameters
             )
-            request = self._lightkube.build_adapter_request(ask)
-            response = await self._timely(self._sender.open_stream, request)
-        async with reading(response) as chunks:
+            chunks = await self._sender.open_stream(ask)
+        try:
             yield Watch(chunks, kind, asked)
+        finally:
+            chunks.close()
 
     # ---- writing
 
@@ -306,7 +284,7 @@ class KubeClient:
         await self._ask(wanted("delete", kind, name, namespace), kind, answer.deleted)
 
     async def aclose(self) -> None:
-        await self._sender.aclose()
+        self._sender.close()
 
     # ---- the way of each
 
@@ -341,24 +319,13 @@ class KubeClient:
             ask = self._lightkube.prepare_request(
                 asked.verb, kind, body, asked.name, asked.namespace, headers=headers, params=parameters
             )
-            request = self._lightkube.build_adapter_request(ask)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
-                request.extensions["begin"] = begin or self._check
-            return read(await self._sent(request), kind, asked)
+                begin = begin or self._check
+            return read(await self._sender.send(ask, begin), kind, asked)
 
     def _check(self) -> None:
         if not self._may_begin():
             raise KubeError(0, "LeaseOver", "not sent: the lease has run out, another process may lead")
-
-    async def _sent(self, request: httpx2.Request) -> bytes:
-        if self._limit is not None:  # not part of the deadline: the server is not to blame
-            await self._limit.admit(request.method, request.extensions["target"].decode())
-        return (await self._timely(self._sender.send, request)).content
-
-    async def _timely(self, send: Callable[[httpx2.Request], Awaitable[R]], request: httpx2.Request) -> R:
-        with trio.move_on_after(self._deadline):
-            return await send(request)
-        raise KubeError(0, "Timeout", f"no answer within {self._deadline:g} s")
 
 
 async def connect(
@@ -370,18 +337,17 @@ async def connect(
     may_begin: Callable[[], bool] = lambda: True,
 ) -> KubeClient:
     """A client with connections of its own; its credentials are those of all clients of `cluster`."""
-    host = cluster.server.netloc.decode()  # and no more of the URL: a password may be in it
-    log.info("API server", host=host, source=cluster.source, userAgent=user_agent)
-    headers = [("User-Agent", user_agent), *cluster.headers]
-    sender = Sender(cluster.transport(), cluster.server, cluster.credentials, headers, cluster.origin)
-    return KubeClient(
-        sender,
-        namespace=cluster.namespace,
+    log.info("API server", host=cluster.server.authority, source=cluster.source, userAgent=user_agent)
+    sender = Sender(
+        cluster.transport(),
+        cluster.server,
+        cluster.credentials,
+        [("User-Agent", user_agent), *cluster.headers],
+        origin=cluster.origin,
         limit=limit,
         deadline=deadline,
-        may_begin=may_begin,
-        troubles=cluster.troubles,
     )
+    return KubeClient(sender, may_begin=may_begin, troubles=cluster.troubles)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx2
 import msgspec
 
 from csi_provisioner.fatal import Fatal
@@ -30,7 +29,7 @@ from csi_provisioner.kube.credentials import (
     header,
 )
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ExecEntry, UserEntry, read
-from csi_provisioner.kube.proxy import address_of, authorization, endpoint, proxy_for
+from csi_provisioner.kube.proxy import Url, address_of, basic, parsed, proxy_for
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.kube.transport import Transport
 from csi_provisioner.logs import log
@@ -45,14 +44,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     `credentials.run` is to run as long as there are clients.
     """
 
-    server: httpx2.URL
+    server: Url
     source: str
     """Where we know it from, for people."""
     credentials: Credentials
     namespace: str
     tls: Tls | None = None
     server_name: str = ""
-    proxy: httpx2.URL | None = None
+    proxy: Url | None = None
     headers: Sequence[tuple[str, str]] = ()
     troubles: set[str] = msgspec.field(default_factory=set)
     """Causes that people were told of, by whichever client met them first: one outage is one line."""
@@ -63,9 +62,15 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     def transport(self) -> Transport:
         if self.origin and self.proxy is not None:
             tls = Tls() if self.proxy.scheme == "https" else None
-            return Transport(*endpoint(self.proxy), tls=tls, open=self.open)
-        server = endpoint(self.server)
-        return Transport(*server, tls=self.tls, server_name=self.server_name, proxy=self.proxy, open=self.open)
+            return Transport(self.proxy.host, self.proxy.port, tls=tls, open=self.open)
+        return Transport(
+            self.server.host,
+            self.server.port,
+            tls=self.tls,
+            server_name=self.server_name,
+            proxy=self.proxy,
+            open=self.open,
+        )
 
 
 def resolve(
@@ -147,20 +152,19 @@ class Entries(msgspec.Struct, frozen=True):
     def assemble(self) -> Cluster:
         given = self.cluster
         server = url_of(self.server(), f"server of {self.source}")
-        host, port = endpoint(server)
         tls, server_name = None, ""
         if server.scheme == "https":
             tls = self.tls()
-            server_name = (given.tls_server_name or host).removesuffix(".")
+            server_name = (given.tls_server_name or server.host).removesuffix(".")
             server_name = str(address_of(server_name) or server_name)
             with self.using("tls-server-name" if given.tls_server_name else "server"):  # whether it can be a name
                 tls.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
-        wanted = given.proxy_url or proxy_for(server.scheme, host, port, self.environment)
+        wanted = given.proxy_url or proxy_for(server, self.environment)
         proxy = url_of(wanted, "proxy (proxy-url, HTTPS_PROXY or HTTP_PROXY)") if wanted else None
         headers, origin = self.impersonation(), ""
         if proxy is not None and tls is None:
-            headers += authorization(proxy)
-            origin = f"http://{server.netloc.decode()}"
+            headers += proxy.proxy_fields()
+            origin = f"http://{server.authority}"
         return Cluster(
             server=server,
             source=self.source,
@@ -204,7 +208,7 @@ class Entries(msgspec.Struct, frozen=True):
                 return b64decode("".join(data.split()), validate=True)
             return (self.folder / file).read_bytes() if file else b""
 
-    def credentials(self, server: httpx2.URL, tls: Tls | None) -> Credentials:
+    def credentials(self, server: Url, tls: Tls | None) -> Credentials:
         user = self.user
         if user.token_file:
             return TokenFile(self.folder / user.token_file)
@@ -215,11 +219,11 @@ class Entries(msgspec.Struct, frozen=True):
             with self.using("exec plugin"):
                 return self.plugin(user.exec, tls)
         if user.username:
-            return Fixed.password(user.username, user.password)
+            return Fixed(basic(f"{user.username}:{user.password}".encode()))
         if user.auth_provider:
             raise Fatal("the user's auth-provider is not supported: it was replaced by exec plugins", 255)
-        if server.userinfo:
-            return Fixed.password(server.username, server.password)
+        if server.login:
+            return Fixed(basic(server.login))
         if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
             return CertificateFiles(self.folder / user.client_certificate, self.folder / user.client_key, tls)
         return Fixed()
@@ -258,11 +262,9 @@ class Entries(msgspec.Struct, frozen=True):
             return [(name, header(value)) for name, value in fields if value]
 
 
-def url_of(text: str, entry: str) -> httpx2.URL:
+def url_of(text: str, entry: str) -> Url:
     """Errors show nothing of what stands before the host: a password may be in it."""
-    with suppress(httpx2.InvalidURL):
-        found = httpx2.URL(text)
-        if found.scheme in ("http", "https") and found.host and 0 < endpoint(found)[1] < 1 << 16:
-            return found
+    with suppress(ValueError):
+        return parsed(text)
     shown = re.sub(r"(?s)^(\w+://)?.*@", r"\1***@", text)
     raise Fatal(f"cannot use the {entry}: {shown!r} is not an http:// or https:// URL", 255)

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection to the API server, as a state of bytes: what was asked, what of the answer has come.
+"""One HTTP/1.1 connection to the API server: the request under way and the part of its answer received so far.
 
 httptools (a C parser) reads the answers. A connection is used by one exchange after another, never by two at once; the
-pool that decides about that is `transport`. Broken bytes and streams leave here as httpx2's exceptions.
+pool that decides about that is `transport`. What goes wrong with sockets and bytes becomes a KubeError here.
 """
 
 import select
@@ -10,19 +10,32 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
-import httpx2
 import trio
+
+from csi_provisioner.kube.errors import KubeError
 
 # A peer that vanished without a word is noticed on the socket after about this many seconds
 SILENCE = 30
 # Bytes that are no body: a head, or what may stand between the chunks of a body and after them. A head has about 1 KiB.
 LONGEST_HEAD = 64 << 10
 
+Begin = Callable[[], None] | None
+"""Called just before the first bytes of a request, each time that it is sent. If it raises, nothing is sent."""
 
-class Unanswered(httpx2.RemoteProtocolError):
+
+class BrokenError(KubeError):
+    """There is no answer, or none that makes sense. `reason` is the word that advice goes by."""
+
+    def __init__(self, message: str, reason: str = "Unavailable") -> None:
+        super().__init__(0, reason, message)
+
+
+class UnsentError(BrokenError):
+    """The server never had the whole request, so it has not acted on it."""
+
+
+class UnansweredError(BrokenError):
     """The connection ended before the first byte of an answer."""
-
-    kind = "Unavailable"
 
 
 class Wire:
@@ -30,8 +43,7 @@ class Wire:
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
-        self.begin: Callable[[], None] | None = None
-        """Asked once, by the next bytes; they are not sent if it raises."""
+        self.begin: Begin = None  # of the next bytes only
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -54,7 +66,7 @@ class Wire:
 
 
 Open = Callable[[str, int], Awaitable[Wire]]
-"""How a connection to a host's port is opened; an OSError says why it is not. Tests give one without sockets."""
+"""How a connection to a host's port is opened; an OSError says why it cannot be."""
 
 
 async def open_socket(host: str, port: int) -> Wire:
@@ -63,45 +75,77 @@ async def open_socket(host: str, port: int) -> Wire:
     return Wire(stream)
 
 
-class TlsError(httpx2.ConnectError):
-    """`kind` is the word that advice goes by, here and above."""
-
-    def __init__(self, text: str, kind: str) -> None:
-        super().__init__(text)
-        self.kind = kind
-
-
 class Connection:
     """One connection, one exchange at a time. The `on_` methods are what httptools calls while it is fed."""
-
-    __slots__ = (
-        "body",
-        "complete",
-        "framing",
-        "headers",
-        "kept",
-        "message",
-        "parser",
-        "silent",
-        "status",
-        "stream",
-        "wire",
-    )
 
     def __init__(self, stream: trio.abc.Stream, wire: Wire) -> None:
         self.stream = stream
         self.wire = wire
-        self.parser = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         self.kept = True  # whether another exchange may follow
 
-    def expect(self, method: str) -> None:
-        """A new exchange begins."""
-        self.message = method
-        self.silent = True
+    async def exchange(self, method: str, message: bytes, begin: Begin = None) -> None:
+        """Until the head of the answer has come; whatever goes wrong ends the connection."""
+        self._method = method
+        self._silent = True
         self.status = 0  # until the head of the answer is there
         self.complete = False
-        self.framing = 0  # bytes since the last of a body
+        self._framing = 0  # bytes since the last of a body
         self.body: list[bytes] = []
+        try:
+            await self._send(message, begin)
+            while not self.status:
+                await self.receive()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _send(self, message: bytes, begin: Begin) -> None:
+        self.wire.begin = begin
+        try:
+            await self.stream.send_all(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise UnsentError(f"could not send the request: {reason(error)}") from error
+
+    async def receive(self) -> None:
+        """Waits for more bytes and gives them to the parser."""
+        try:
+            data = await self.stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self._silent:
+                raise UnansweredError(f"the connection broke before an answer: {reason(error)}") from error
+            raise BrokenError(f"the connection broke within the answer: {reason(error)}") from error
+        if not data:
+            self._end()
+            return
+        if self._silent and data.startswith(b"\x15\x03"):  # TLS's alert
+            raise BrokenError("the server answered in TLS", "WantsTLS")
+        self._silent = False
+        self._framing += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.kept = False
+            if not self.complete:
+                raise BrokenError(f"the answer is not HTTP/1.1: {reason(error)}") from error
+        if self._framing > LONGEST_HEAD and not self.complete:
+            raise BrokenError(f"the head of the answer is longer than {LONGEST_HEAD >> 10} KiB")
+
+    def _end(self) -> None:
+        """The server has closed: the end of an answer without a length, otherwise a broken one."""
+        self.kept = False
+        if self._silent:
+            # Without TLS it may be a server that wants it, which says nothing else than this.
+            kind = "Closed" if isinstance(self.stream, Wire) else "Unavailable"
+            raise UnansweredError("the server closed the connection without an answer", kind)
+        lengths = (b"content-length", b"transfer-encoding")
+        if not self.status or any(name.lower() in lengths for name, _ in self.headers):
+            raise BrokenError("the server closed the connection within its answer")
+        self.complete = True
+
+    def close(self) -> None:
+        self.kept = False
+        self.wire.close()
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -112,69 +156,21 @@ class Connection:
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        status = self.parser.get_status_code()
-        if status >= 200:
+        status = self._parser.get_status_code()
+        if status >= 200:  # else an interim answer, after which the true one comes
             self.status = status
-            if self.message == "HEAD":  # the parser would wait for the body that the head announces
+            if self._method == "HEAD":  # the parser would wait for the body that the head announces
                 self.complete = True
                 self.kept = False
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
-        self.framing = 0
+        self._framing = 0
 
     def on_message_complete(self) -> None:
-        if self.status:  # not an interim answer (1xx), after which the true one comes
+        if self.status:
             self.complete = True
-            self.kept = self.kept and self.parser.should_keep_alive()
-
-    async def send(self, data: bytes, begin: Callable[[], None] | None) -> None:
-        self.wire.begin = begin
-        try:
-            await self.stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpx2.WriteError(f"could not send the request: {reason(error)}") from error
-
-    async def receive(self) -> None:
-        """Waits for more bytes and gives them to the parser."""
-        try:
-            data = await self.stream.receive_some()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            if self.silent:
-                raise Unanswered(f"the connection broke before an answer: {reason(error)}") from error
-            raise httpx2.ReadError(f"the connection broke within the answer: {reason(error)}") from error
-        if not data:
-            self.end()
-            return
-        if self.silent and data.startswith(b"\x15\x03"):  # TLS's alert
-            raise TlsError("the server answered in TLS", "WantsTLS")
-        self.silent = False
-        self.framing += len(data)
-        try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.kept = False
-            if not self.complete:
-                raise httpx2.RemoteProtocolError(f"the answer is not HTTP/1.1: {reason(error)}") from error
-        if self.framing > LONGEST_HEAD and not self.complete:
-            raise httpx2.RemoteProtocolError(f"the head of the answer is longer than {LONGEST_HEAD >> 10} KiB")
-
-    def end(self) -> None:
-        """The server has closed: the end of an answer without a length, otherwise a broken one."""
-        self.kept = False
-        if self.silent:
-            error = Unanswered("the server closed the connection without an answer")
-            if isinstance(self.stream, Wire):
-                error.kind = "Closed"
-            raise error
-        lengths = (b"content-length", b"transfer-encoding")
-        if not self.status or any(name.lower() in lengths for name, _ in self.headers):
-            raise httpx2.RemoteProtocolError("the server closed the connection within its answer")
-        self.complete = True
-
-    def close(self) -> None:
-        self.kept = False
-        self.wire.close()
+            self.kept = self.kept and self._parser.should_keep_alive()
 
 
 def notice_silence(stream: trio.SocketStream) -> None:

@@ -6,7 +6,6 @@ client certificate. One for all clients of a process. Secrets are kept here and 
 message and no `repr`.
 """
 
-import base64
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from csi_provisioner.kube.errors import UNDECODABLE
+from csi_provisioner.kube.errors import UNDECODABLE, KubeError
 from csi_provisioner.kube.tls import FILE_AGE, Replaced, Tls
 from csi_provisioner.logs import log
 
@@ -40,8 +39,11 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 PLUGIN_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
 
-class CredentialError(Exception):
+class CredentialError(KubeError):
     """No credential could be had now; trying again later may work."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "Credentials", message)
 
 
 class Credentials(Protocol):
@@ -60,10 +62,6 @@ class Fixed:
 
     def __init__(self, value: str | None = None) -> None:
         self._value = value
-
-    @classmethod
-    def password(cls, user: str, password: str) -> "Fixed":
-        return cls("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
 
     async def authorization(self) -> str | None:
         return self._value

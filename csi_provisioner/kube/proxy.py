@@ -4,29 +4,65 @@ Pure. The rules are those that pods' environments are written for: upper case be
 `NO_PROXY` also address ranges (`10.96.0.0/12`), which Python's own reading of these variables does not know.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-import httpx2
-
-
-def endpoint(url: httpx2.URL) -> tuple[str, int]:
-    """Host and port, the host as the network has it."""
-    port = url.port if url.port is not None else 443 if url.scheme == "https" else 80
-    return str(address_of(url.host) or url.raw_host.decode()), port
+PORTS = {"http": 80, "https": 443}
+HOST = re.compile(r"[A-Za-z0-9._:%-]+")  # addresses too, with the zone that one of IPv6 may have
 
 
-def authorization(proxy: httpx2.URL) -> list[tuple[str, str]]:
-    """The header that names us to it."""
-    basic = b64encode(unquote_to_bytes(proxy.userinfo)).decode()
-    return [("Proxy-Authorization", f"Basic {basic}")] if basic else []
+@dataclass(frozen=True, repr=False)
+class Url:
+    """Where a URL leads. The host is as the network has it, the path as a request has it, without its last slash.
+
+    As text it has no password.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    login: bytes
+    """User and password, as in `user:password`."""
+
+    @property
+    def authority(self) -> str:
+        """What the header Host says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    def proxy_fields(self) -> list[tuple[str, str]]:
+        """The header that names us to a proxy."""
+        return [("Proxy-Authorization", basic(self.login))] if self.login else []
 
 
-def proxy_for(scheme: str, host: str, port: int, environment: Mapping[str, str]) -> str | None:
-    proxy = _variable(environment, "HTTPS_PROXY" if scheme == "https" else "HTTP_PROXY")
-    if not proxy or _direct(host.strip("[]").lower(), port, _variable(environment, "NO_PROXY")):
+def parsed(text: str) -> Url:
+    """A ValueError for anything but a URL of HTTP; its text may hold the password."""
+    url = urlsplit(text)
+    name, login = url.hostname or "", url.netloc.rpartition("@")[0]
+    host = str(address_of(name) or name.encode("idna").decode())
+    port = PORTS[url.scheme] if url.port is None and url.scheme in PORTS else url.port
+    if not (text.isprintable() and url.scheme in PORTS and HOST.fullmatch(host) and port):
+        raise ValueError(text)
+    if login and ":" not in login:
+        login += ":"
+    return Url(url.scheme, host, port, quote(url.path.rstrip("/"), safe="/%"), unquote_to_bytes(login))
+
+
+def basic(login: bytes) -> str:
+    return f"Basic {b64encode(login).decode()}"
+
+
+def proxy_for(server: Url, environment: Mapping[str, str]) -> str | None:
+    proxy = _variable(environment, f"{server.scheme.upper()}_PROXY")
+    if not proxy or _direct(server.host, server.port, _variable(environment, "NO_PROXY")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

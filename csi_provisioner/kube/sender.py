@@ -1,167 +1,120 @@
-"""What lightkube sends its requests through, in place of `httpx2.AsyncClient`: cheaper, and with the errors mapped.
+"""Sends what lightkube says to ask, and has an answer or a KubeError for it.
 
-lightkube says what to ask (`prepare_request`) and what an answer means (its decoders); `transport` moves the bytes.
-Between them, here: the URL and the common headers, credentials and their renewal on 401, waiting out `Retry-After`,
-and `KubeError` for whatever went wrong. An `AsyncClient` would add redirects, cookies, an auth flow and a merge of
-settings to each request, half of the cost of one; none of them is wanted here. Deadlines are the caller's.
+lightkube says what to ask (`prepare_request`); `transport` moves the bytes. Between them, here: the target and the
+header, the deadline of each request and its place in the client-side limit, credentials and their renewal on 401,
+waiting out `Retry-After`, and the error that a bad status is.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
-import httpx2
+import msgspec
 import trio
+from lightkube.core.generic_client import BasicRequest
 
-from csi_provisioner.kube.credentials import CredentialError, Credentials
+from csi_provisioner.kube.connection import Begin
+from csi_provisioner.kube.credentials import Credentials, header
 from csi_provisioner.kube.errors import KubeError, from_status
+from csi_provisioner.kube.limits import TokenBucket
+from csi_provisioner.kube.proxy import Url
+from csi_provisioner.kube.transport import Answer, Transport
 
-# With the server's usual second each, about as long as a request may take at all
+# Half the API server's own request limit (60 s). A write that takes longer is treated as lost.
+DEADLINE = 30.0
+# Ten waits of the usual 1 s stay within a request's deadline
 MOST_WAITS = 10
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
-# Longer than that is not a slow server but none; said apart from an answer that does not come
-CONNECT_LIMIT = 10.0
-# A page of 500 usual objects has 2 MiB; what anybody can make of it (`TooLarge`) is read in smaller pages
-LARGEST = 64 << 20
-
-
-class Answer:
-    """The part of a response that lightkube looks at, once it is known to be a good one."""
-
-    __slots__ = ("content",)
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def raise_for_status(self) -> None:
-        """lightkube asks; a bad status has been raised before."""
-
-
 class Sender:
-    """`build_request`, `send` and `aclose` are what lightkube calls; `stream` is for watches. `origin` goes before the
-    path of each request: a proxy wants to see it."""
+    """`origin` goes before the path of each request: a proxy wants to see it. `limit` counts all but streams."""
 
     def __init__(
         self,
-        transport: httpx2.AsyncBaseTransport,
-        server: httpx2.URL,
+        transport: Transport,
+        server: Url,
         credentials: Credentials,
         headers: Sequence[tuple[str, str]] = (),
+        *,
         origin: str = "",
+        limit: TokenBucket | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         self._transport = transport
-        self._credentials = credentials
         self._server = server
-        self._prefix = origin + server.path.rstrip("/")
+        self._credentials = credentials
+        self._prefix = f"{origin}{server.path}/"
         # compressed answers cost both sides more than loopback or a data centre's network does
-        common = [("Host", server.netloc.decode()), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
-        self._headers = httpx2.Headers([*common, *headers], encoding="utf-8")  # those who are acted for have any name
-        self._extensions: dict[str, Any] = {"timeout": {"connect": CONNECT_LIMIT}}
+        common = [("Host", server.authority), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
+        self._common = _lines([*common, *headers])
+        self._value: str | None = None
+        self._head = self._common
+        """With the field that `_value` makes."""
+        self._limit = limit
+        self._deadline = deadline
 
-    def build_request(
-        self,
-        method: str,
-        url: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: object = None,
-    ) -> httpx2.Request:
-        target = f"{self._prefix}/{quote(url.lstrip('/'))}"
-        if params:
-            target += f"?{urlencode(params)}"
-        # the target apart from the URL, as httpx2's transports understand too: parsing a URL costs more than sending it
-        extensions = {"target": target.encode(), **self._extensions}
-        body = httpx2.ByteStream(content or b"")
-        request = httpx2.Request(method, self._server, headers=self._headers, stream=body, extensions=extensions)
-        for name, value in (headers or {}).items():
-            request.headers[name] = value
-        if content is not None:
-            request.headers["Content-Length"] = str(len(content))
-        return request
+    async def send(self, ask: BasicRequest, begin: Begin = None) -> bytes:
+        """The body of a good answer."""
+        if self._limit is not None:  # not part of the deadline: the server is not to blame
+            await self._limit.admit(ask.method, self._target(ask))
+        with trio.move_on_after(self._deadline):
+            return await (await self._accepted(ask, begin)).whole()
+        raise self._late()
 
-    async def send(self, request: httpx2.Request, stream: bool = False) -> Answer:
-        """The whole answer. lightkube's name for what `open_stream` does is not used here."""
-        with mapped():
-            return Answer(await whole(await self._accepted(request)))
+    async def open_stream(self, ask: BasicRequest) -> Answer:
+        """A good answer, whose body is read and closed by the caller."""
+        with trio.move_on_after(self._deadline):
+            return await self._accepted(ask, stream=True)
+        raise self._late()
 
-    async def open_stream(self, request: httpx2.Request) -> httpx2.Response:
-        """The head of a good answer; its body comes from `response.stream`, to be closed by the caller."""
-        request.extensions["stream"] = True
-        with mapped():
-            return await self._accepted(request)
+    def _late(self) -> KubeError:
+        return KubeError(0, "Timeout", f"no answer within {self._deadline:g} s")
 
-    async def _accepted(self, request: httpx2.Request) -> httpx2.Response:
+    def _target(self, ask: BasicRequest) -> str:
+        target = self._prefix + quote(ask.url)
+        return f"{target}?{urlencode(ask.params)}" if ask.params else target
+
+    async def _accepted(self, ask: BasicRequest, begin: Begin = None, *, stream: bool = False) -> Answer:
+        method, target, body, about_body = ask.method, self._target(ask), b"", b""
+        if ask.data is not None:
+            body = msgspec.json.encode(ask.data)
+            type_ = (ask.headers or {}).get("Content-Type", "application/json")
+            about_body = f"Content-Type: {type_}\r\nContent-Length: {len(body)}\r\n".encode()
         waits, renewed = 0, False
         while True:
             value = await self._credentials.authorization()
-            if value is not None:
-                request.headers["Authorization"] = value
-            response = await self._transport.handle_async_request(request)
-            if response.is_success:
-                return response
-            error = from_status(await whole(response), response.status_code, retry_after(response))
+            if value != self._value:
+                self._value, self._head = value, self._common
+                if value is not None:
+                    self._head += _lines([("Authorization", value)])
+            answer = await self._transport.exchange(
+                method, target, self._head + about_body, body, stream=stream, begin=begin
+            )
+            if 200 <= answer.status < 300:
+                return answer
+            error = from_status(await answer.whole(), answer.status, retry_after(answer.headers))
             if error.code == 400 and self._server.scheme == "http" and "HTTPS" in error.message:
                 raise KubeError(0, "WantsTLS", error.message)
             if error.code == 401 and not renewed and await self._credentials.refused(value):
                 renewed = True
                 continue
-            pause = pause_before_next(error, request.method)
+            pause = pause_before_next(error, method)
             if pause is None or waits == MOST_WAITS:
                 raise error
             await trio.sleep(pause)
             waits += 1
 
-    async def aclose(self) -> None:
-        await self._transport.aclose()
+    def close(self) -> None:
+        self._transport.close()
 
 
-async def whole(response: httpx2.Response) -> bytes:
-    """The body, past httpx2's decoders: nothing was asked to be encoded."""
-    stream = response.stream
-    if isinstance(stream, httpx2.ByteStream):  # it has come already
-        return b"".join(stream)
-    read, size = [], 0
-    async with reading(response) as chunks:
-        async for chunk in chunks:
-            read.append(chunk)
-            size += len(chunk)
-            if size > LARGEST:
-                raise KubeError(0, "TooLarge", f"the answer is larger than {LARGEST >> 20} MiB")
-    return b"".join(read)
+def _lines(fields: Sequence[tuple[str, str]]) -> bytes:
+    """Of a header; in UTF-8, as those who are acted for have any name."""
+    return "".join(f"{name}: {header(value)}\r\n" for name, value in fields).encode()
 
 
-@asynccontextmanager
-async def reading(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The body as it comes. Leaving ends it: also the generator that httpx2 may read it with."""
-    stream: Any = response.stream
-    chunks = aiter(stream)
-    try:
-        yield chunks
-    finally:
-        await chunks.aclose()
-        await stream.aclose()
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """What goes wrong without an answer, as the KubeError it is to everybody above."""
-    try:
-        yield
-    except httpx2.TransportError as error:
-        reason = getattr(error, "kind", "Timeout" if isinstance(error, httpx2.TimeoutException) else "Unavailable")
-        raise KubeError(0, reason, str(error)) from error
-    except CredentialError as error:
-        raise KubeError(0, "Credentials", str(error)) from error
-
-
-def retry_after(response: httpx2.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None
+def retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
+    return next((float(v) for name, v in headers if name.lower() == b"retry-after" and v.isdigit()), None)
 
 
 def pause_before_next(error: KubeError, method: str) -> float | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from csi_provisioner.kube.connection import TlsError, reason
+from csi_provisioner.kube.connection import BrokenError, reason
 from csi_provisioner.logs import log
 
 # A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
@@ -106,7 +106,7 @@ class Tls:
                     text += f"; trusted: {self.source}" if kind == "Untrusted" else ""
                 case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "PACKET_LENGTH_TOO_LONG" | "RECORD_LAYER_FAILURE"):
                     kind = "NoTLS"
-            raise TlsError(text, kind) from error
+            raise BrokenError(text, kind) from error
         return secure
 
     def _trust(self, authority: bytes) -> None:

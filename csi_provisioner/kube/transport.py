@@ -1,79 +1,92 @@
-"""HTTP/1.1 to one API server: an httpx2 transport on the C parser of httptools, over Trio sockets and `trio.SSLStream`.
+"""HTTP/1.1 to one API server: bytes on the C parser of httptools, over Trio streams and `trio.SSLStream`.
 
-Done here: connections, also through a proxy, a bounded pool of them, one exchange after another on each, and httpx2's
-exceptions out of it. Not done here: credentials, retries on an answer, content encodings, request bodies that are not
-bytes. A request marked `extensions["stream"]` may hold its connection for minutes (a watch) and is counted apart, so
-that watches never starve requests. `extensions["begin"]` is called just before the first bytes of a request, each time
-that it is sent; what it raises keeps it from being sent. Why not httpx2's own transport: design.md section 1.
+Done here: connections, also through a proxy, a bounded pool of them, and one exchange after another on each. Not done
+here: credentials, retries on an answer, content encodings. A stream may hold its connection for minutes (a watch) and
+is counted apart, so that watches never starve requests. Why no library's transport: design.md section 1.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
-import httpx2
 import trio
 
-from csi_provisioner.kube.connection import Connection, Open, Unanswered, open_socket, reason
-from csi_provisioner.kube.proxy import authorization, endpoint
+from csi_provisioner.kube.connection import (
+    Begin,
+    BrokenError,
+    Connection,
+    Open,
+    UnansweredError,
+    UnsentError,
+    open_socket,
+    reason,
+)
+from csi_provisioner.kube.proxy import Url
 from csi_provisioner.kube.tls import Tls
-
-T = TypeVar("T")
-Begin = Callable[[], None] | None
 
 # With one process per core and small answers, more connections than this only wait for one another (measured)
 REQUESTS = 16
 # A watch each for about ten kinds, and room for those that are being replaced
 STREAMS = 64
+# Apart from the request's deadline, so that the error says which
+CONNECT_LIMIT = 10.0
+# A page of 500 usual objects has 2 MiB; what anybody can make of it (`TooLarge`) is read in smaller pages
+LARGEST = 64 << 20
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-WAITS: dict[type[httpx2.TransportError], str] = {
-    httpx2.PoolTimeout: "waiting for a free connection",
-    httpx2.ConnectTimeout: "connecting",
-    httpx2.WriteTimeout: "sending the request",
-    httpx2.ReadTimeout: "waiting for the answer",
-}
 
 
-class Body(httpx2.AsyncByteStream):
-    """The rest of an answer, as it comes. Whoever does not read to the end closes it, which ends the connection."""
+class Answer:
+    """An answer whose head has come; iterating gives its body. Who does not read to the end closes it, which ends the
+    connection."""
 
-    def __init__(self, connection: Connection, release: Callable[[Connection], None], timeout: float | None) -> None:
+    def __init__(self, connection: Connection, release: Callable[[Connection], None]) -> None:
+        self.status = connection.status
+        self.headers = connection.headers
+        self._chunks = connection.body
         self._connection: Connection | None = connection
         self._release = release
-        self._timeout = timeout
+        if connection.complete:  # the usual case: the whole answer came in one piece
+            self.close()
 
-    def __aiter__(self) -> "Body":
+    def __aiter__(self) -> "Answer":
         return self
 
     async def __anext__(self) -> bytes:
-        connection = self._connection
-        if connection is None:
-            raise StopAsyncIteration
-        try:
-            while not connection.body and not connection.complete:
-                await within(self._timeout, httpx2.ReadTimeout, connection.receive)
-        except BaseException:
-            self._end()
-            raise
-        chunk = b"".join(connection.body)
-        connection.body.clear()
-        if connection.complete:
-            self._end()
-            if not chunk:
+        while not self._chunks:
+            if self._connection is None:
                 raise StopAsyncIteration
+            try:
+                await self._connection.receive()
+            except BaseException:
+                self.close()
+                raise
+            if self._connection.complete:
+                self.close()
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
         return chunk
 
-    def _end(self) -> None:
-        if self._connection is not None:
-            self._release(self._connection)
-            self._connection = None
+    async def whole(self) -> bytes:
+        read, size = [], 0
+        try:
+            async for chunk in self:
+                read.append(chunk)
+                size += len(chunk)
+                if size > LARGEST:
+                    raise BrokenError(f"the answer is larger than {LARGEST >> 20} MiB", "TooLarge")
+        finally:
+            self.close()
+        return b"".join(read)
 
-    async def aclose(self) -> None:
-        self._end()
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._release(connection)
 
 
-class Transport(httpx2.AsyncBaseTransport):
-    """For one server: every request goes to `host` and `port`, whatever its URL says, by way of `proxy`."""
+class Transport:
+    """Every request goes to `host` and `port`, by way of `proxy`."""
 
     def __init__(
         self,
@@ -82,7 +95,7 @@ class Transport(httpx2.AsyncBaseTransport):
         *,
         tls: Tls | None = None,
         server_name: str = "",
-        proxy: httpx2.URL | None = None,
+        proxy: Url | None = None,
         requests: int = REQUESTS,
         streams: int = STREAMS,
         open: Open = open_socket,
@@ -100,45 +113,43 @@ class Transport(httpx2.AsyncBaseTransport):
         self._idle: list[Connection] = []  # the last used is used first: the others may grow old and be closed
         self._closed = False
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        limits: dict[str, float | None] = request.extensions.get("timeout", {})
-        message = serialise(request)
-        slots = self._streams if request.extensions.get("stream") else self._requests
+    async def exchange(
+        self, method: str, target: str, head: bytes, body: bytes = b"", *, stream: bool = False, begin: Begin = None
+    ) -> Answer:
+        """`head` is the lines of all header fields, each with its end."""
+        message = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method.encode(), target.encode(), head, body)
+        slots = self._streams if stream else self._requests
         try:
-            slots.acquire_nowait()
+            slots.acquire_nowait()  # `acquire` would be a checkpoint, also where there is nothing to wait for
         except trio.WouldBlock:
-            await within(limits.get("pool"), httpx2.PoolTimeout, slots.acquire)
+            await slots.acquire()
         try:
-            connection = await self._answered(request.method, message, limits, request.extensions.get("begin"))
+            connection = await self._answered(method, message, begin)
         except BaseException:
             slots.release()
             raise
+        return Answer(connection, partial(self._put_back, slots))
 
-        def release(connection: Connection) -> None:
-            slots.release()
-            self._put_back(connection)
-
-        stream: httpx2.AsyncByteStream
-        if connection.complete:  # the usual case: the whole answer came in one piece
-            stream = httpx2.ByteStream(b"".join(connection.body))
-            release(connection)
-        else:
-            stream = Body(connection, release, limits.get("read"))
-        return httpx2.Response(connection.status, headers=connection.headers, stream=stream)
-
-    async def _answered(self, method: str, message: bytes, limits: dict[str, float | None], begin: Begin) -> Connection:
+    async def _answered(self, method: str, message: bytes, begin: Begin) -> Connection:
         """The connection on which the head of the answer has come."""
-        kept = self._take()
-        if kept is not None:
+        connection = self._take()
+        if connection is not None:
             try:
-                return await ask(kept, method, message, limits, begin)
-            except httpx2.WriteError:
-                pass  # the server never had the whole request, so it has not acted on it
-            except Unanswered:
+                await connection.exchange(method, message, begin)
+            except UnsentError:
+                pass
+            except UnansweredError:
                 if method not in SAFE:
                     raise
-        fresh = await within(limits.get("connect"), httpx2.ConnectTimeout, self._dial)
-        return await ask(fresh, method, message, limits, begin)
+            else:
+                return connection
+        try:
+            with trio.fail_after(CONNECT_LIMIT):
+                connection = await self._dial()
+        except trio.TooSlowError:
+            raise BrokenError(f"connecting took longer than {CONNECT_LIMIT:g} s", "Timeout") from None
+        await connection.exchange(method, message, begin)
+        return connection
 
     def _take(self) -> Connection | None:
         if self._tls is not None and self._tls.current() is not self._context:
@@ -151,7 +162,8 @@ class Transport(httpx2.AsyncBaseTransport):
             connection.close()
         return None
 
-    def _put_back(self, connection: Connection) -> None:
+    def _put_back(self, slots: trio.Semaphore, connection: Connection) -> None:
+        slots.release()
         if connection.status == 401:
             # Perhaps it is our certificate that was refused, which is that of the handshake as long as a connection
             # lives: who asks again with another one does so on a new connection.
@@ -166,13 +178,13 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def _dial(self) -> Connection:
         if self._closed:
-            raise httpx2.ConnectError("the client is closed")
-        host, port = self._address if self._proxy is None else endpoint(self._proxy)
+            raise BrokenError("the client is closed")
+        host, port = self._address if self._proxy is None else (self._proxy.host, self._proxy.port)
         peer = f"{host} port {port}" if self._proxy is None else f"the proxy {host} port {port}"
         try:
             wire = await self._open(host, port)
         except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
-            raise httpx2.ConnectError(f"cannot connect to {peer}: {reason(error)}") from error
+            raise BrokenError(f"cannot connect to {peer}: {reason(error)}") from error
         stream = cast(trio.abc.Stream, wire)
         try:
             if self._proxy is not None:
@@ -186,17 +198,17 @@ class Transport(httpx2.AsyncBaseTransport):
             raise
         return Connection(stream, wire)
 
-    async def _tunnel(self, proxy: httpx2.URL, connection: Connection) -> None:
+    async def _tunnel(self, proxy: Url, connection: Connection) -> None:
         """What is sent afterwards goes to the server."""
         host, port = self._address
         server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *(": ".join(field) for field in authorization(proxy))]
-        await ask(connection, "HEAD", "\r\n".join([*lines, "", ""]).encode(), {}, None)  # as there, no body will come
+        lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *map(": ".join, proxy.proxy_fields()), "", ""]
+        await connection.exchange("HEAD", "\r\n".join(lines).encode())  # as after HEAD, no body will come
         if connection.status >= 300:
             text = f"the proxy {proxy.host} does not let us through to {server}: it answered {connection.status}"
-            raise httpx2.ProxyError(text)
+            raise BrokenError(text)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Ends the idle connections; those in use end with their requests."""
         self._closed = True
         self._close_idle()
@@ -204,38 +216,3 @@ class Transport(httpx2.AsyncBaseTransport):
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-
-async def ask(
-    connection: Connection, method: str, message: bytes, limits: dict[str, float | None], begin: Begin
-) -> Connection:
-    connection.expect(method)
-    try:
-        await within(limits.get("write"), httpx2.WriteTimeout, connection.send, message, begin)
-        while not connection.status:
-            await within(limits.get("read"), httpx2.ReadTimeout, connection.receive)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def serialise(request: httpx2.Request) -> bytes:
-    fields = request.headers.raw
-    target = request.extensions.get("target") or request.url.raw_path
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
-    lines += [b"%b: %b" % field for field in fields]
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(fields):
-        raise httpx2.LocalProtocolError("a header of the request holds a line break")
-    return b"%b\r\n\r\n%b" % (head, request.read())
-
-
-async def within(
-    seconds: float | None, error: type[httpx2.TransportError], call: Callable[..., Awaitable[T]], *args: object
-) -> T:
-    if seconds is None:
-        return await call(*args)
-    with trio.move_on_after(seconds):
-        return await call(*args)
-    raise error(f"{WAITS[error]} took longer than {seconds:g} s")

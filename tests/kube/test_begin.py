@@ -10,9 +10,9 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-import httpx2
 import msgspec
 import pytest
 import trio
@@ -21,10 +21,11 @@ from lightkube.core.resource import GlobalResource
 from trio.testing import MockClock
 
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.credentials import Fixed
+from csi_provisioner.kube.credentials import Credentials, Fixed
 from csi_provisioner.kube.end import End
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.limits import TokenBucket
+from csi_provisioner.kube.proxy import parsed
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.kube.transport import Transport
@@ -32,7 +33,7 @@ from csi_provisioner.model.kubernetes import Lease, ObjectMeta, PersistentVolume
 from tests.kube.leases import LeaseApi, candidates
 from tests.kube.objects import volume
 from tests.kube.test_behind_proxy import tunnelling
-from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, request, serving, whole
+from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, send, serving
 
 PV = reply(200, json.dumps({"metadata": {"name": "v", "resourceVersion": "1"}}).encode())
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
@@ -60,11 +61,17 @@ def frozen() -> Frozen:
     return Frozen()
 
 
-def _wired(server: Server, frozen: Frozen, *, requests: int = 16, **settings: Any) -> KubeClient:
+def _wired(
+    server: Server,
+    frozen: Frozen,
+    *,
+    requests: int = 16,
+    credentials: Credentials | None = None,
+    limit: TokenBucket | None = None,
+) -> KubeClient:
     transport = Transport("127.0.0.1", server.port, requests=requests)
-    credentials = settings.pop("credentials", Fixed())
-    sender = Sender(transport, httpx2.URL(f"http://127.0.0.1:{server.port}"), credentials)
-    return KubeClient(sender, may_begin=frozen.end.may_begin, **settings)
+    sender = Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), credentials or Fixed(), limit=limit)
+    return KubeClient(sender, may_begin=frozen.end.may_begin)
 
 
 def _changes(server: Server) -> list[str]:
@@ -100,7 +107,7 @@ async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool
         await stream.send_all(reply(200, asked.body) if asked.method in ("POST", "PUT") else PV)
 
     async with serving(answer) as server:
-        kube = _wired(server, frozen, namespace="ns")
+        kube = _wired(server, frozen)
         await ask(kube)
         before = _changes(server)
         frozen.sleep()
@@ -235,9 +242,9 @@ async def test_at_a_second_sending_on_another_connection(frozen: Frozen) -> None
         frozen.sleep()
 
     async with serving(answer) as server, pool(server) as transport:
-        await whole(await transport.handle_async_request(request("GET")))
+        await (await send(transport, "GET")).whole()
         with pytest.raises(KubeError, match="LeaseOver"):
-            await transport.handle_async_request(request("PUT", begin=begin))
+            await send(transport, "PUT", begin=begin)
         reset.set()
     assert begun == [True, False]
     assert _changes(server) == []
@@ -251,21 +258,17 @@ async def test_through_a_proxy(frozen: Frozen) -> None:
         if not frozen.end.may_begin():
             raise KubeError(0, "LeaseOver")
 
-    def ask(method: str) -> httpx2.Request:
-        extensions = {"begin": begin} if method == "POST" else {}
-        return httpx2.Request(method, "http://api.test/", extensions=extensions)
-
     async with (
         serving(always(PV)) as server,
         tunnelling() as (port, _),
-        pool(server, proxy=httpx2.URL(f"http://127.0.0.1:{port}")) as transport,
+        pool(server, proxy=parsed(f"http://127.0.0.1:{port}")) as transport,
     ):
-        await whole(await transport.handle_async_request(ask("POST")))
+        await (await send(transport, "POST", begin=begin)).whole()
         assert begun[0] == 0
         frozen.sleep()
         with pytest.raises(KubeError, match="LeaseOver"):
-            await transport.handle_async_request(ask("POST"))
-        await whole(await transport.handle_async_request(ask("GET")))
+            await send(transport, "POST", begin=begin)
+        await (await send(transport)).whole()
     assert [asked.method for asked in server.asked] == ["POST", "GET"]
 
 
@@ -314,7 +317,7 @@ async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool)
 
         nursery.start_soon(look)
         begin = lambda: asked.append(True)  # noqa: E731
-        nursery.start_soon(transport.handle_async_request, request("POST", body=b"x" * 1000, begin=begin))
+        nursery.start_soon(partial(send, transport, "POST", body=b"x" * 1000, begin=begin))
     assert seen == [True]
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 import trio
 import trio.testing
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.credentials import CertificateFiles, Credentials
+from csi_provisioner.kube.proxy import parsed
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from tests.kube.test_credentials import Program, kept_fresh, plugin
@@ -62,7 +62,7 @@ async def guarded(identities: Identities, who: Credentials) -> AsyncIterator[tup
         pool(server, tls=identities.client) as transport,
         kept_fresh(who),
     ):
-        yield KubeClient(Sender(transport, httpx2.URL(f"https://127.0.0.1:{server.port}"), who)), server
+        yield KubeClient(Sender(transport, parsed(f"https://127.0.0.1:{server.port}"), who)), server
 
 
 async def ask_at_once(client: KubeClient, times: int) -> None:

@@ -277,4 +277,4 @@ def test_impersonation(tmp_path: Path) -> None:
 )
 def test_proxies(tmp_path: Path, entry: dict[str, object], environment: dict[str, str], proxy: str | None) -> None:
     cluster = found(tmp_path, environment, **of_cluster(**entry))
-    assert cluster.proxy == proxy
+    assert (cluster.proxy and str(cluster.proxy)) == proxy

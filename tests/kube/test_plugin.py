@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx2
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -19,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.credentials import CredentialError, Plugin
 from csi_provisioner.kube.election import LeaderElector
+from csi_provisioner.kube.proxy import parsed
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ElectionSettings
@@ -124,7 +124,7 @@ async def leading(slow: Slow, api: Guarded) -> AsyncIterator[Candidate]:
         kept_fresh(slow.plugin),
         trio.open_nursery() as nursery,
     ):
-        client = KubeClient(Sender(transport, httpx2.URL(f"http://127.0.0.1:{server.port}"), slow.plugin))
+        client = KubeClient(Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), slow.plugin))
         settings = ElectionSettings(enabled=True, lease_duration=15, renew_deadline=10, retry_period=5)
         elector = LeaderElector(client, settings, name="lock", namespace="ns", identity="us", metrics=Metrics())
         candidate = Candidate(elector)
@@ -235,7 +235,7 @@ async def test_a_plugin_that_does_not_end_is_killed_after_25_s_with_all_it_has_s
             try:
                 answers.append(await plugin.authorization())
             except CredentialError as error:
-                answers.append(str(error))
+                answers.append(error.message)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)

@@ -3,9 +3,9 @@
 import socket
 import struct
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
-import httpx2
 import pytest
 import trio
 import trio.testing
@@ -16,8 +16,10 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from csi_provisioner.kube.connection import Wire
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.transport import Transport
-from tests.kube.wire import Asked, HangupError, always, in_memory, pool, reply, request, serving, whole
+from tests.kube.wire import Asked, HangupError, always, in_memory, pool, reply, send, serving
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def anyio_backend() -> Any:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
-async def ask(transport: Transport, method: str = "GET", **extensions: object) -> bytes:
-    return await whole(await transport.handle_async_request(request(method, **extensions)))
+async def ask(transport: Transport, method: str = "GET", **how: Any) -> bytes:
+    return await (await send(transport, method, **how)).whole()
 
 
 async def test_a_connection_is_kept_for_ever() -> None:
@@ -47,12 +49,13 @@ async def test_connections_need_no_sockets(closes: bool) -> None:
         if closes:
             raise HangupError
 
-    async with in_memory(late) as (server, connect), Transport("api.test", 443, open=connect) as transport:
+    async with in_memory(late) as (server, connect):
+        transport = Transport("api.test", 443, open=connect)
         for _ in range(3):
             assert await ask(transport) == b"{}"
             await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(httpx2.ReadTimeout):
-            await ask(transport, timeout={"read": 50})
+        with trio.move_on_after(50):
+            await ask(transport)
     assert (trio.current_time(), server.connections) == (350, 4 if closes else 1)
 
 
@@ -98,18 +101,18 @@ async def silent_after_first(asked: Asked, stream: trio.abc.Stream) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_closed_before_an_answer_safe_methods_are_sent_again(method: str) -> None:
     async with serving(silent_after_first) as server, pool(server) as transport:
-        await transport.handle_async_request(request(target="/first"))
-        response = await transport.handle_async_request(request(method, "/second"))
-        assert response.status_code == 200
+        await send(transport, target="/first")
+        response = await send(transport, method, "/second")
+        assert response.status == 200
     assert [asked.target for asked in server.asked] == ["/first", "/second", "/second"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_closed_before_an_answer_others_are_not_sent_again(method: str) -> None:
     async with serving(silent_after_first) as server, pool(server) as transport:
-        await transport.handle_async_request(request(target="/first"))
-        with pytest.raises(httpx2.RemoteProtocolError, match="without an answer"):
-            await transport.handle_async_request(request(method, "/second"))
+        await send(transport, target="/first")
+        with pytest.raises(KubeError, match="without an answer"):
+            await send(transport, method, "/second")
     assert [asked.target for asked in server.asked] == ["/first", "/second"]
 
 
@@ -118,7 +121,7 @@ async def test_a_new_connection_without_an_answer_is_an_error_at_once() -> None:
         raise HangupError
 
     async with serving(never) as server, pool(server) as transport:
-        with pytest.raises(httpx2.RemoteProtocolError, match="without an answer"):
+        with pytest.raises(KubeError, match="without an answer"):
             await ask(transport)
     assert server.connections == 1
 
@@ -131,17 +134,17 @@ def reset(stream: trio.abc.Stream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "error"),
-    [(b"", httpx2.RemoteProtocolError), (reply()[:20], httpx2.ReadError), (reply()[:-1], httpx2.ReadError)],
+    ("sent", "when"),
+    [(b"", "before an answer"), (reply()[:20], "within the answer"), (reply()[:-1], "within the answer")],
 )
-async def test_a_connection_reset_by_the_server(sent: bytes, error: type[Exception]) -> None:
+async def test_a_connection_reset_by_the_server(sent: bytes, when: str) -> None:
     async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
         await stream.send_all(sent)
         await trio.sleep(1)
         reset(stream)
 
     async with serving(answer) as server, pool(server) as transport:
-        with pytest.raises(error, match="the connection broke"):
+        with pytest.raises(KubeError, match=f"the connection broke {when}"):
             await ask(transport, "POST")
 
 
@@ -163,10 +166,10 @@ async def test_a_request_the_server_never_had_whole_is_sent_again() -> None:
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         nursery.start_soon(trio.serve_listeners, handle, [listener])
-        async with Transport("127.0.0.1", listener.socket.getsockname()[1]) as transport:
+        with closing(Transport("127.0.0.1", listener.socket.getsockname()[1])) as transport:
             for body in (b"small", bytes(50_000_000)):
-                response = await transport.handle_async_request(request("POST", body=body))
-                assert response.status_code == 200
+                response = await send(transport, "POST", body=body)
+                assert response.status == 200
         nursery.cancel_scope.cancel()
     assert heads == 3
 
@@ -193,47 +196,51 @@ async def test_an_answer_that_is_not_read_ends_its_connection() -> None:
         await stream.send_all(reply()[:-1])
 
     async with serving(answer) as server, pool(server, requests=1) as transport:
-        response = await transport.handle_async_request(request())
-        await response.aclose()
-        await response.aclose()
+        response = await send(transport)
+        response.close()
+        response.close()
         await trio.testing.wait_all_tasks_blocked()
         assert server.open == 0
-        await (await transport.handle_async_request(request())).aclose()
+        (await send(transport)).close()
 
 
-@pytest.mark.parametrize(
-    ("limit", "error", "message"),
-    [
-        ("read", httpx2.ReadTimeout, "waiting for the answer took longer than 3 s"),
-        ("pool", httpx2.PoolTimeout, "waiting for a free connection took longer than 3 s"),
-    ],
-)
-async def test_limits(limit: str, error: type[Exception], message: str) -> None:
-    async def never(_asked: Asked, _stream: trio.abc.Stream) -> None:
-        await trio.sleep_forever()
+async def test_who_waits_for_a_connection_and_leaves_takes_none() -> None:
+    async def slow(_asked: Asked, stream: trio.abc.Stream) -> None:
+        await trio.sleep(5)
+        await stream.send_all(reply())
 
-    async with serving(never) as server, pool(server, requests=1) as transport, trio.open_nursery() as nursery:
-        if limit == "pool":
-            nursery.start_soon(ask, transport)
-            await trio.testing.wait_all_tasks_blocked()
-        before = trio.current_time()
-        with pytest.raises(error, match=message):
-            await transport.handle_async_request(request(timeout={limit: 3.0}))
-        assert trio.current_time() - before == 3
-        nursery.cancel_scope.cancel()
+    async with serving(slow) as server, pool(server, requests=1) as transport, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, transport)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(3) as scope:
+            await ask(transport)
+        assert scope.cancelled_caught
+        assert await ask(transport) == b"{}"
+    assert (server.connections, len(server.asked)) == (1, 2)
 
 
-async def test_the_write_limit() -> None:
+async def test_a_request_that_nobody_reads_can_be_cancelled() -> None:
     async def deaf(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         nursery.start_soon(trio.serve_listeners, deaf, [listener])
-        async with Transport("127.0.0.1", listener.socket.getsockname()[1]) as transport:
-            with pytest.raises(httpx2.WriteTimeout):
-                await transport.handle_async_request(request("POST", body=bytes(50_000_000), timeout={"write": 3.0}))
+        transport = Transport("127.0.0.1", listener.socket.getsockname()[1])
+        with trio.move_on_after(3) as scope:
+            await ask(transport, "POST", body=bytes(50_000_000))
+        assert scope.cancelled_caught
         nursery.cancel_scope.cancel()
+
+
+async def test_connecting_has_a_limit_of_its_own() -> None:
+    async def never(_host: str, _port: int) -> Wire:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(KubeError, match="connecting took longer than 10 s") as caught:
+        await ask(Transport("api.test", 443, open=never))
+    assert (caught.value.reason, trio.current_time()) == ("Timeout", 10)
 
 
 async def test_a_hundred_at_once_share_the_pool() -> None:
@@ -264,27 +271,26 @@ async def test_streams_have_their_own_bound() -> None:
         await stream.send_all(head if asked.target == "/watch" else reply())
 
     async with serving(answer) as server, pool(server, requests=1, streams=2) as transport:
-        watches = [await transport.handle_async_request(request(target="/watch", stream=True)) for _ in range(2)]
+        watches = [await send(transport, target="/watch", stream=True) for _ in range(2)]
         assert await ask(transport) == b"{}"
-        with pytest.raises(httpx2.PoolTimeout):
-            await transport.handle_async_request(request(target="/watch", stream=True, timeout={"pool": 1.0}))
-        await watches[0].aclose()
-        watches[0] = await transport.handle_async_request(request(target="/watch", stream=True))
+        with trio.move_on_after(1) as scope:
+            await send(transport, target="/watch", stream=True)
+        assert scope.cancelled_caught
+        watches[0].close()
+        watches[0] = await send(transport, target="/watch", stream=True)
         for watch in watches:
-            await watch.aclose()
+            watch.close()
     assert server.connections == 3
 
 
 async def test_nobody_listens() -> None:
-    async with Transport("127.0.0.1", 1) as transport:
-        with pytest.raises(httpx2.ConnectError, match=r"cannot connect to 127.0.0.1 port 1: .*[Cc]onnection refused"):
-            await ask(transport)
+    with pytest.raises(KubeError, match=r"cannot connect to 127.0.0.1 port 1: .*[Cc]onnection refused"):
+        await ask(Transport("127.0.0.1", 1))
 
 
 async def test_what_can_be_no_host() -> None:
-    async with Transport("api..example.test", 1) as transport:
-        with pytest.raises(httpx2.ConnectError, match=r"cannot connect to api\.\.example\.test port 1: .*label"):
-            await ask(transport)
+    with pytest.raises(KubeError, match=r"cannot connect to api\.\.example\.test port 1: .*label"):
+        await ask(Transport("api..example.test", 1))
 
 
 async def test_a_closed_transport_keeps_nothing() -> None:
@@ -299,16 +305,16 @@ async def test_a_closed_transport_keeps_nothing() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, transport)
             await trio.testing.wait_all_tasks_blocked()
-            await transport.aclose()
+            transport.close()
             gate.set()
         await trio.testing.wait_all_tasks_blocked()
         assert server.open == 0
-        with pytest.raises(httpx2.ConnectError, match="closed"):
+        with pytest.raises(KubeError, match="closed"):
             await ask(transport)
 
 
 async def test_against_hypercorn() -> None:
-    """A server that is not ours: hypercorn, through httpx2's own client on our transport."""
+    """A server that is not ours: hypercorn, with its own mind about chunks."""
 
     async def endpoint(asked: Request) -> StreamingResponse:
         body = await asked.body() * 1000
@@ -325,8 +331,7 @@ async def test_against_hypercorn() -> None:
     async with trio.open_nursery() as nursery:
         [bound] = await nursery.start(serve, app, config)
         port = int(bound.rpartition(":")[2])
-        async with httpx2.AsyncClient(transport=Transport("127.0.0.1", port)) as client:
+        with closing(Transport("127.0.0.1", port)) as transport:
             for _ in range(3):
-                response = await client.post(f"http://127.0.0.1:{port}/", content=b"0123456789")
-                assert response.content == b"0123456789" * 20_000
+                assert await ask(transport, "POST", body=b"0123456789") == b"0123456789" * 20_000
         nursery.cancel_scope.cancel()

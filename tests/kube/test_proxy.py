@@ -2,7 +2,7 @@
 
 import pytest
 
-from csi_provisioner.kube.proxy import proxy_for
+from csi_provisioner.kube.proxy import Url, proxy_for
 
 PROXY = "http://proxy.test:3128"
 
@@ -38,7 +38,7 @@ PROXY = "http://proxy.test:3128"
     ],
 )
 def test_exceptions(host: str, port: int, exceptions: str, direct: bool) -> None:
-    found = proxy_for("https", host, port, {"HTTPS_PROXY": PROXY, "NO_PROXY": exceptions})
+    found = proxy_for(Url("https", host, port, "", b""), {"HTTPS_PROXY": PROXY, "NO_PROXY": exceptions})
     assert found == (None if direct else PROXY)
 
 
@@ -54,4 +54,4 @@ def test_exceptions(host: str, port: int, exceptions: str, direct: bool) -> None
     ],
 )
 def test_variables(scheme: str, environment: dict[str, str], proxy: str | None) -> None:
-    assert proxy_for(scheme, "api.test", 443, environment) == proxy
+    assert proxy_for(Url(scheme, "api.test", 443, "", b""), environment) == proxy

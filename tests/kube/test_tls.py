@@ -2,13 +2,13 @@
 
 import ssl
 
-import httpx2
 import pytest
 import trio
 import trustme
 
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.tls import Tls
-from tests.kube.wire import Asked, always, pool, reply, request, serving, whole
+from tests.kube.wire import Asked, always, pool, reply, send, serving
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.C
 
     async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
         for _ in range(3):
-            assert len(await whole(await transport.handle_async_request(request()))) == 100_000
+            assert len(await (await send(transport)).whole()) == 100_000
     assert (server.connections, agreed) == (1, ["http/1.1"] * 3)
 
 
@@ -60,8 +60,8 @@ async def test_a_server_that_is_not_trusted(
         serving(always(reply()), server_side(authority, name)) as server,
         pool(server, tls=client, server_name=server_name) as transport,
     ):
-        with pytest.raises(httpx2.ConnectError, match=message):
-            await transport.handle_async_request(request())
+        with pytest.raises(KubeError, match=message):
+            await send(transport)
     assert not server.asked
 
 
@@ -70,7 +70,7 @@ async def test_the_server_may_go_by_another_name(authority: trustme.CA) -> None:
         serving(always(reply()), server_side(authority, "elsewhere.test")) as server,
         pool(server, tls=client_side(authority), server_name="elsewhere.test") as transport,
     ):
-        assert (await transport.handle_async_request(request())).status_code == 200
+        assert (await send(transport)).status == 200
 
 
 async def test_the_server_may_ask_who_we_are(authority: trustme.CA) -> None:
@@ -80,11 +80,11 @@ async def test_the_server_may_ask_who_we_are(authority: trustme.CA) -> None:
         pool(server, tls=client) as transport,
     ):
         # with TLS 1.3 the client learns of the refusal only when it reads
-        with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)):
-            await transport.handle_async_request(request())
+        with pytest.raises(KubeError):
+            await send(transport)
         pair = authority.issue_cert("me@example.test")
         client.present(pair.cert_chain_pems[0].bytes(), pair.private_key_pem.bytes())
-        assert (await transport.handle_async_request(request())).status_code == 200
+        assert (await send(transport)).status == 200
 
 
 async def test_a_cut_without_tls_farewell_is_not_a_whole_answer(authority: trustme.CA) -> None:
@@ -94,5 +94,5 @@ async def test_a_cut_without_tls_farewell_is_not_a_whole_answer(authority: trust
         await stream.transport_stream.aclose()
 
     async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
-        with pytest.raises(httpx2.RemoteProtocolError, match="within its answer"):
-            await whole(await transport.handle_async_request(request()))
+        with pytest.raises(KubeError, match="within its answer"):
+            await (await send(transport)).whole()

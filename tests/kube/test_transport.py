@@ -3,14 +3,14 @@
 import itertools
 from typing import Any
 
-import httpx2
 import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kube.wire import Asked, HangupError, always, pool, reply, request, serving, whole
+from csi_provisioner.kube.errors import KubeError
+from tests.kube.wire import Asked, HangupError, always, pool, reply, send, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -22,30 +22,14 @@ def anyio_backend() -> Any:
 
 async def test_what_is_sent() -> None:
     async with serving(always(reply(201, b"made", X_Extra="1"))) as server, pool(server) as transport:
-        ask = request("POST", "/a%20b?c=d", b"body")
-        ask.headers["X-Name"] = "value"
-        response = await transport.handle_async_request(ask)
-        assert (response.status_code, response.headers["x-extra"], await whole(response)) == (201, "1", b"made")
+        head = b"Host: api.test\r\nX-Name: value\r\nContent-Length: 4\r\n"
+        answer = await transport.exchange("POST", "/a%20b?c=d", head, b"body")
+        assert (answer.status, await answer.whole()) == (201, b"made")
+        assert (b"X-Extra", b"1") in answer.headers
     [asked] = server.asked
     assert (asked.method, asked.target, asked.body) == ("POST", "/a%20b?c=d", b"body")
-    assert asked.headers["host"] == "127.0.0.1"
+    assert asked.headers["host"] == "api.test"
     assert asked.headers["x-name"] == "value"
-
-
-async def test_the_target_may_come_apart_from_the_url() -> None:
-    async with serving(always(reply())) as server, pool(server) as transport:
-        ask = httpx2.Request("GET", "http://127.0.0.1/", extensions={"target": b"/this?a=b"})
-        await transport.handle_async_request(ask)
-    assert server.asked[0].target == "/this?a=b"
-
-
-async def test_a_header_with_a_line_break_is_not_sent() -> None:
-    async with serving(always(reply())) as server, pool(server) as transport:
-        ask = request()
-        ask.headers["Authorization"] = "Bearer one\r\nX-Evil: two"
-        with pytest.raises(httpx2.LocalProtocolError):
-            await transport.handle_async_request(ask)
-    assert server.connections == 0
 
 
 @pytest.mark.parametrize(
@@ -70,8 +54,8 @@ async def test_a_header_with_a_line_break_is_not_sent() -> None:
 async def test_framing(method: str, raw: bytes, body: bytes, reused: bool) -> None:
     async with serving(always(raw)) as server, pool(server) as transport:
         for _ in range(2):
-            response = await transport.handle_async_request(request(method))
-            assert await whole(response) == body
+            response = await send(transport, method)
+            assert await response.whole() == body
             await trio.testing.wait_all_tasks_blocked()
     assert server.connections == (1 if reused else 2)
 
@@ -83,7 +67,7 @@ async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
         raise HangupError
 
     async with serving(answer) as server, pool(server) as transport:
-        assert await whole(await transport.handle_async_request(request())) == b"abcdef"
+        assert await (await send(transport)).whole() == b"abcdef"
 
 
 BROKEN = {
@@ -101,10 +85,10 @@ async def test_an_answer_cut_at_any_byte_is_an_error(raw: bytes) -> None:
 
     async with serving(answer) as server, pool(server, requests=1) as transport:
         for length in range(len(raw)):
-            with pytest.raises(httpx2.RemoteProtocolError):  # noqa: PT012 - head and body may each be what is broken
-                response = await transport.handle_async_request(request(target=f"/{length}"))
-                await whole(response)
-        assert await whole(await transport.handle_async_request(request(target=f"/{len(raw)}")))
+            with pytest.raises(KubeError):  # noqa: PT012 - head and body may each be what is broken
+                response = await send(transport, target=f"/{length}")
+                await response.whole()
+        assert await (await send(transport, target=f"/{len(raw)}")).whole()
     assert server.connections == len(raw) + 1
 
 
@@ -116,9 +100,9 @@ async def test_an_answer_may_come_byte_by_byte(raw: bytes) -> None:
             await trio.sleep(0.9)
 
     async with serving(answer) as server, pool(server) as transport:
-        for _ in range(2):  # the limit is for each wait, not for all
-            response = await transport.handle_async_request(request(timeout={"read": 1.0}))
-            assert await whole(response) in (b"0123456789", b"abc")
+        for _ in range(2):
+            response = await send(transport)
+            assert await response.whole() in (b"0123456789", b"abc")
     assert server.connections == 1
 
 
@@ -135,8 +119,8 @@ async def test_an_answer_may_come_byte_by_byte(raw: bytes) -> None:
 async def test_what_is_not_http_is_an_error_and_ends_the_connection(raw: bytes) -> None:
     async with serving(always(raw)) as server, pool(server, requests=1) as transport:
         for _ in range(2):
-            with pytest.raises(httpx2.RemoteProtocolError):
-                await whole(await transport.handle_async_request(request()))
+            with pytest.raises(KubeError):
+                await (await send(transport)).whole()
     assert server.connections == 2
 
 
@@ -155,8 +139,8 @@ def test_a_chunked_answer_may_be_split_anywhere(chunks: list[bytes], cuts: list[
     async def exchange() -> None:
         async with serving(answer) as server, pool(server) as transport:
             for _ in range(2):
-                response = await transport.handle_async_request(request())
-                assert await whole(response) == b"".join(chunks)
+                response = await send(transport)
+                assert await response.whole() == b"".join(chunks)
         assert server.connections == 1
 
     trio.run(exchange, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import h11
-import httpx2
 import trio
 import trio.testing
 
 from csi_provisioner.kube.connection import Open, Wire
+from csi_provisioner.kube.transport import Answer as Reply
 from csi_provisioner.kube.transport import Transport
 
 
@@ -154,14 +154,15 @@ async def in_memory(answer: Answer) -> AsyncIterator[tuple[Server, Open]]:
 
 
 @asynccontextmanager
-async def pool(server: Server, **settings: object) -> AsyncIterator[Transport]:
-    async with Transport("127.0.0.1", server.port, **settings) as transport:
+async def pool(server: Server, **settings: Any) -> AsyncIterator[Transport]:
+    transport = Transport("127.0.0.1", server.port, **settings)
+    try:
         yield transport
+    finally:
+        transport.close()
 
 
-def request(method: str = "GET", target: str = "/", body: bytes | None = None, **extensions: object) -> httpx2.Request:
-    return httpx2.Request(method, f"http://127.0.0.1{target}", content=body, extensions=extensions)
-
-
-async def whole(response: httpx2.Response) -> bytes:
-    return await response.aread()
+async def send(transport: Transport, method: str = "GET", target: str = "/", body: bytes = b"", **how: Any) -> Reply:
+    """As `sender` does."""
+    head = b"Host: api.test\r\n" + (b"Content-Length: %d\r\n" % len(body) if body else b"")
+    return await transport.exchange(method, target, head, body, **how)
