@@ -69,10 +69,11 @@ class Loop:
 
     def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`."""
+        now = trio.current_time()
         if floor:
-            self._schedule.hold(key, trio.current_time() + floor)
-        if self._schedule.add(key, trio.current_time() + after):
-            if after <= 0:
+            self._schedule.hold(key, now + floor)
+        if self._schedule.add(key, now + after):
+            if self._schedule.is_due(key, now):
                 self._count(key)
             self._changed.set()
 

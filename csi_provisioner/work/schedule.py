@@ -42,6 +42,9 @@ class Schedule:
             heapq.heapify(self._heap)
         return True
 
+    def is_due(self, key: str, now: float) -> bool:
+        return key in self._entries and self._entries[key][0] <= now
+
     def hold(self, key: str, until: float) -> None:
         """However often it is added, the key is not due before; ends when it is taken."""
         self._floors[key] = until

@@ -347,6 +347,9 @@ async def test_process_8_3_a_key_counts_once_from_its_wait_until_a_worker_takes_
     claims.wake("a", after=500)
     assert counts() == (0, 0, 0), "what waits for its time is not in the queue"
     claims.wake("a", after=400)
+    claims.wake("held", floor=1000)
+    claims.wake("held")
+    assert counts() == (0, 0, 0), "nor does what the API server wants to be left alone with"
     claims.wake("a")
     claims.wake("b")
     assert counts()[0] == 2
