@@ -13,6 +13,7 @@ from math import inf
 from typing import Generic, NoReturn, TypeVar
 
 import trio
+from lightkube.core.generic_client import ALL_NS
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice, row
@@ -174,7 +175,7 @@ class Reflector(Generic[T]):
         ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
         if error is None:
             error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
-        error.doing = error.doing or str(wanted("watch", self.kind, "", self._namespace))
+        error.doing = error.doing or str(wanted("watch", self.kind, "", self._namespace or ALL_NS))
         if not ended.progress:
             # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
             everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
@@ -183,7 +184,7 @@ class Reflector(Generic[T]):
         elif code is None:
             self._resolve(WATCH, FOLLOW)
         else:
-            log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=str(error))
+            log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=error)
         return ended
 
     def _show(self, event: WatchEvent[T], events: Watch[T]) -> str:

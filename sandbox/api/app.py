@@ -80,12 +80,10 @@ class Api:
             self._cut(scope["client"])
             return
         try:
-            if fault is not None and fault.page:
-                answer = Answer(fault.code, fault.page.encode())
+            if fault is not None and fault.page is not None:
+                answer = Answer(fault.code or 200, fault.page.encode())
             elif fault is not None and fault.code:
                 answer = _refusal(fault.error(where.kind.plural, where.kind.group, where.name))
-            elif fault is not None and fault.line is not None:
-                answer = Answer(200, fault.line.encode())
             elif call.verb == "watch":
                 watch = self._watch(call, where, request)
                 call.code = 200

@@ -42,9 +42,8 @@ class Fault:
     delay: float = 0.0  # seconds before anything else happens
     code: int = 0  # answer with this status and without any effect; in a watch, 410 comes as an event
     message: str = "injected by the test"
-    page: str = ""  # the answer of something in between, which knows of no Status
+    page: str | None = None  # the answer of something in between, which knows of no Status; in a watch all it shows
     retry_after: int | None = None
-    line: str | None = None  # a watch shows only this, an event or nothing, and ends
     cut: Literal["", "before", "after", "answer"] = ""
     hits: int = 0
 

@@ -118,7 +118,7 @@ class Life:
                 self._site.objects.lag(VOLUME if kind == VOLUME else CLAIM)
             case 3:
                 line, times = self._random.choice(ENDS), self._random.randint(1, 6)
-                self._site.api.add(ApiFault("watch", kind, line=line, times=times))
+                self._site.api.add(ApiFault("watch", kind, page=line, times=times))
                 self._site.api.cut_watches(kind)
             case _:
                 self._resume_watches()

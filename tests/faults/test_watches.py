@@ -8,17 +8,17 @@ from tests.installation import CLAIM, VOLUME, Installation, Line, anyio_backend,
 __all__ = ["anyio_backend", "site"]
 
 TROUBLES = {
-    "end at once": Fault("watch", CLAIM, line="", times=None),
+    "end at once": Fault("watch", CLAIM, page="", times=None),
     "an error": Fault(
         "watch",
         CLAIM,
-        line='{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd event received with PrevKv=nil"}}\n',
+        page='{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd event received with PrevKv=nil"}}\n',
         times=None,
     ),
     "an event that cannot be decoded": Fault(
-        "watch", CLAIM, line='{"type":"ADDED","object":{"metadata":{"name":5}}}\n', times=None
+        "watch", CLAIM, page='{"type":"ADDED","object":{"metadata":{"name":5}}}\n', times=None
     ),
-    "half an event": Fault("watch", CLAIM, line='{"type":"ADDED","obj', times=None),
+    "half an event": Fault("watch", CLAIM, page='{"type":"ADDED","obj', times=None),
     "forbidden": Fault("watch", CLAIM, code=403, times=None),
     "bad gateway": Fault("watch", CLAIM, code=502, times=None),
     "expired": Fault("watch", CLAIM, code=410, times=None),

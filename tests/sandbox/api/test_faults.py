@@ -121,8 +121,8 @@ async def test_the_same_seed_gives_the_same_uids() -> None:
 
 
 async def test_a_watch_can_be_made_to_say_one_thing_and_end(server: ApiServer) -> None:
-    server.faults.add(Fault("watch", "ConfigMap", line='{"type":"ERROR","object":{"code":500}}\n'))
-    server.faults.add(Fault("watch", "ConfigMap", line=""))
+    server.faults.add(Fault("watch", "ConfigMap", page='{"type":"ERROR","object":{"code":500}}\n'))
+    server.faults.add(Fault("watch", "ConfigMap", page=""))
     async with client(server) as http:
         for text in ('{"type":"ERROR","object":{"code":500}}\n', ""):
             answer = await http.get(PATH, params={"watch": "true"})
