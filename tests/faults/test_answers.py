@@ -124,14 +124,14 @@ async def test_all_else_goes_on(site: Installation, tmp_path: Path, first: int) 
         text = site.cluster.server.kubeconfig_text()
         (tmp_path / "kubeconfig").write_text(text.replace(site.cluster.server.url, f"http://127.0.0.1:{between.port}"))
         await site.start(
-            election=ElectionSettings(enabled=True),
+            election=ElectionSettings(enabled=True, namespace=NAMESPACE),
             capacity=CAPACITY,
             gates=Gates(cross_namespace=True),
             provisioning=ProvisioningSettings(extra_create_metadata=True, cross_namespace=True),
             retries=RetrySettings(maximum=1.0, snapshot_sweep_interval=10.0),
         )
         await _everything(site)
-        while any(left.values()):  # noqa: ASYNC110 - of the wire, which tells nothing
+        while any(left.values()):
             await site.rest(5)
         assert await site.stop() == 0
     assert [line for line in site.lines if line.traceback] == []
