@@ -28,6 +28,7 @@ from csi_provisioner.kube.errors import UNDECODABLE
 from csi_provisioner.kube.errors import KubeError as KubeError
 from csi_provisioner.kube.limits import TokenBucket as TokenBucket
 from csi_provisioner.kube.sender import DEADLINE, Sender
+from csi_provisioner.kube.transport import Transport
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 
@@ -339,7 +340,7 @@ async def connect(
     """A client with connections of its own; its credentials are those of all clients of `cluster`."""
     log.info("API server", host=cluster.server.authority, source=cluster.source, userAgent=user_agent)
     sender = Sender(
-        cluster.transport(),
+        Transport(cluster.route),
         cluster.server,
         cluster.credentials,
         [("User-Agent", user_agent), *cluster.headers],

@@ -17,7 +17,6 @@ from urllib.parse import quote
 import msgspec
 
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.kube.connection import Open, open_socket
 from csi_provisioner.kube.credentials import (
     PLUGIN_VERSIONS,
     CertificateFiles,
@@ -31,14 +30,14 @@ from csi_provisioner.kube.credentials import (
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ExecEntry, UserEntry, read
 from csi_provisioner.kube.proxy import Url, address_of, basic, parsed, proxy_for
 from csi_provisioner.kube.tls import Tls
-from csi_provisioner.kube.transport import Transport
+from csi_provisioner.kube.transport import Route
 from csi_provisioner.logs import log
 from csi_provisioner.settings import ClusterSettings
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+class Cluster(msgspec.Struct, frozen=True):
     """One API server and all that is needed to speak to it, the same for all clients of the process.
 
     `credentials.run` is to run as long as there are clients.
@@ -48,29 +47,12 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Where we know it from, for people."""
     credentials: Credentials
-    namespace: str
-    tls: Tls | None = None
-    server_name: str = ""
-    proxy: Url | None = None
+    route: Route
     headers: Sequence[tuple[str, str]] = ()
-    troubles: set[str] = msgspec.field(default_factory=set)
-    """Causes that people were told of, by whichever client met them first: one outage is one line."""
     origin: str = ""
     """What a proxy that sees the requests (those of plain HTTP) wants before each path."""
-    open: Open = open_socket
-
-    def transport(self) -> Transport:
-        if self.origin and self.proxy is not None:
-            tls = Tls() if self.proxy.scheme == "https" else None
-            return Transport(self.proxy.host, self.proxy.port, tls=tls, open=self.open)
-        return Transport(
-            self.server.host,
-            self.server.port,
-            tls=self.tls,
-            server_name=self.server_name,
-            proxy=self.proxy,
-            open=self.open,
-        )
+    troubles: set[str] = msgspec.field(default_factory=set)
+    """Causes that people were told of, by whichever client met them first: one outage is one line."""
 
 
 def resolve(
@@ -80,7 +62,7 @@ def resolve(
         return from_file(Path(settings.kubeconfig), settings.master, environment)
     if settings.master:
         entry = ClusterEntry(server=settings.master)
-        return Entries(entry, UserEntry(), "default", "--master", environment).assemble()
+        return Entries(entry, UserEntry(), "--master", environment).assemble()
     if settings.service_host and settings.service_port:
         return from_pod(settings.service_host, settings.service_port, account, environment)
     if settings.fallback_kubeconfig:
@@ -93,16 +75,16 @@ def resolve(
 
 
 def from_file(path: Path, master: str | None, environment: Mapping[str, str]) -> Cluster:
-    cluster, user, namespace = read(path)
+    cluster, user = read(path)
     if master:
         cluster.server = master
     if not cluster.server:
         raise Fatal(f"the cluster of the kubeconfig {path} has no server; --master can give one", 255)
-    entries = Entries(cluster, user, namespace, f"kubeconfig {path}", environment, path.parent)
+    entries = Entries(cluster, user, f"kubeconfig {path}", environment, path.parent)
     found = entries.assemble()
-    if found.tls is not None and found.tls.trouble is not None:
+    if found.route.tls is not None and found.route.tls.trouble is not None:
         with entries.using("certificate-authority"):
-            raise found.tls.trouble
+            raise found.route.tls.trouble
     return found
 
 
@@ -117,16 +99,12 @@ def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]
             "automountServiceAccountToken off, or does the file belong to another user?",
             255,
         ) from error
-    try:
-        namespace = (account / "namespace").read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        namespace = ""
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     cluster = ClusterEntry(server=server, certificate_authority=str(authority))
     user = UserEntry(token_file=str(token))
-    found = Entries(cluster, user, namespace or "default", "service account of the pod", environment).assemble()
-    if found.tls is not None and found.tls.trouble is not None:
-        trouble = str(found.tls.trouble)
+    found = Entries(cluster, user, "service account of the pod", environment).assemble()
+    if found.route.tls is not None and found.route.tls.trouble is not None:
+        trouble = str(found.route.tls.trouble)
         log.error("The service account's CA cannot be read, trusting the system's", path=authority, err=trouble)
     return found
 
@@ -136,7 +114,6 @@ class Entries(msgspec.Struct, frozen=True):
 
     cluster: ClusterEntry
     user: UserEntry
-    namespace: str
     source: str
     environment: Mapping[str, str]
     folder: Path = Path()
@@ -161,21 +138,14 @@ class Entries(msgspec.Struct, frozen=True):
                 tls.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
         wanted = given.proxy_url or proxy_for(server, self.environment)
         proxy = url_of(wanted, "proxy (proxy-url, HTTPS_PROXY or HTTP_PROXY)") if wanted else None
+        proxy_tls = Tls() if proxy is not None and proxy.scheme == "https" else None
+        route = Route((server.host, server.port), tls, server_name, proxy, proxy_tls)
         headers, origin = self.impersonation(), ""
-        if proxy is not None and tls is None:
+        if proxy is not None and tls is None:  # the proxy sees the requests themselves
+            route = Route((proxy.host, proxy.port), proxy_tls)
             headers += proxy.proxy_fields()
             origin = f"http://{server.authority}"
-        return Cluster(
-            server=server,
-            source=self.source,
-            credentials=self.credentials(server, tls),
-            namespace=self.namespace,
-            tls=tls,
-            server_name=server_name,
-            proxy=proxy,
-            headers=headers,
-            origin=origin,
-        )
+        return Cluster(server, self.source, self.credentials(server, tls), route, headers, origin)
 
     def server(self) -> str:
         """With a scheme: without one it is a matter of whether anything else speaks of TLS."""

@@ -4,10 +4,9 @@ Reading and choosing only; what the entries mean for a connection is `config`'s.
 is Fatal, with a text that names the file and the place.
 """
 
-from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar
 
 import msgspec
 import yaml
@@ -65,40 +64,26 @@ class UserEntry(msgspec.Struct, rename="kebab"):
 class ContextEntry(msgspec.Struct):
     cluster: str = ""
     user: str = ""
-    namespace: str = ""
 
 
-class NamedCluster(msgspec.Struct):
+class Named(msgspec.Struct):
+    """An entry of a list; which one has which of the three."""
+
     name: str
-    cluster: ClusterEntry
-
-
-class NamedUser(msgspec.Struct):
-    name: str
-    user: UserEntry = msgspec.field(default_factory=UserEntry)
-
-
-class NamedContext(msgspec.Struct):
-    name: str
-    context: ContextEntry
+    cluster: ClusterEntry | None = None
+    user: UserEntry | None = None
+    context: ContextEntry | None = None
 
 
 class File(msgspec.Struct, rename="kebab"):
-    clusters: list[NamedCluster] | None = None
-    users: list[NamedUser] | None = None
-    contexts: list[NamedContext] | None = None
+    clusters: list[Named] | None = None
+    users: list[Named] | None = None
+    contexts: list[Named] | None = None
     current_context: str = ""
 
 
-class Named(Protocol):
-    name: str
-
-
-N = TypeVar("N", bound=Named)
-
-
-def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
-    """Cluster, user and namespace of the file's current context."""
+def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
+    """Cluster and user of the file's current context."""
     try:
         file = msgspec.convert(_parsed(path.read_bytes()), File)
     except OSError as error:
@@ -107,10 +92,10 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry, str]:
         raise Fatal(f"the kubeconfig {path} cannot be understood: {_without_text(error)}", 255) from error
     if not file.current_context:
         raise Fatal(f"the kubeconfig {path} has no current-context", 255)
-    context = chosen(file.contexts, file.current_context, "context", path).context
-    cluster = chosen(file.clusters, context.cluster, "cluster", path).cluster
-    user = chosen(file.users, context.user, "user", path).user if context.user else UserEntry()
-    return cluster, user, context.namespace or "default"
+    context = _chosen(file.contexts, file.current_context, "context", path).context or ContextEntry()
+    cluster = _chosen(file.clusters, context.cluster, "cluster", path).cluster
+    user = _chosen(file.users, context.user, "user", path).user if context.user else None
+    return cluster or ClusterEntry(), user or UserEntry()
 
 
 class TextLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -155,9 +140,9 @@ def _without_text(error: Exception) -> str:
     return str(error)
 
 
-def chosen(entries: Sequence[N] | None, name: str, what: str, path: Path) -> N:
-    for entry in entries or ():
-        if entry.name == name:
-            return entry
-    known = ", ".join(repr(entry.name) for entry in entries or ()) or "none"
-    raise Fatal(f"the kubeconfig {path} has no {what} {name!r} (it has: {known})", 255)
+def _chosen(entries: list[Named] | None, name: str, what: str, path: Path) -> Named:
+    named = {entry.name: entry for entry in reversed(entries or [])}  # of several by one name the first
+    if name not in named:
+        known = ", ".join(map(repr, reversed(named))) or "none"
+        raise Fatal(f"the kubeconfig {path} has no {what} {name!r} (it has: {known})", 255)
+    return named[name]

@@ -8,7 +8,7 @@ is counted apart, so that watches never starve requests. Why no library's transp
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import trio
 
@@ -34,6 +34,18 @@ CONNECT_LIMIT = 10.0
 # A page of 500 usual objects has 2 MiB; what anybody can make of it (`TooLarge`) is read in smaller pages
 LARGEST = 64 << 20
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Route(NamedTuple):
+    """How a server is reached: `tls` is with it, `proxy` on the way to it. `open` makes the first connection."""
+
+    server: tuple[str, int]
+    tls: Tls | None = None
+    server_name: str = ""
+    """In its certificate; without it, its host."""
+    proxy: Url | None = None
+    proxy_tls: Tls | None = None
+    open: Open = open_socket
 
 
 class Answer:
@@ -86,27 +98,9 @@ class Answer:
 
 
 class Transport:
-    """Every request goes to `host` and `port`, by way of `proxy`."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        tls: Tls | None = None,
-        server_name: str = "",
-        proxy: Url | None = None,
-        requests: int = REQUESTS,
-        streams: int = STREAMS,
-        open: Open = open_socket,
-    ) -> None:
-        self._address = (host, port)
-        self._tls = tls
+    def __init__(self, route: Route, *, requests: int = REQUESTS, streams: int = STREAMS) -> None:
+        self._route = route
         self._context: ssl.SSLContext | None = None
-        self._server_name = server_name or host
-        self._proxy = proxy
-        self._proxy_tls = Tls() if proxy is not None and proxy.scheme == "https" else None
-        self._open = open
         self._most_kept = requests
         self._requests = trio.Semaphore(requests)
         self._streams = trio.Semaphore(streams)
@@ -152,8 +146,9 @@ class Transport:
         return connection
 
     def _take(self) -> Connection | None:
-        if self._tls is not None and self._tls.current() is not self._context:
-            self._context = self._tls.context
+        tls = self._route.tls
+        if tls is not None and tls.current() is not self._context:
+            self._context = tls.context
             self._close_idle()
         while self._idle:
             connection = self._idle.pop()
@@ -179,34 +174,25 @@ class Transport:
     async def _dial(self) -> Connection:
         if self._closed:
             raise BrokenError("the client is closed")
-        host, port = self._address if self._proxy is None else (self._proxy.host, self._proxy.port)
-        peer = f"{host} port {port}" if self._proxy is None else f"the proxy {host} port {port}"
+        route, peer = self._route, "{} port {}".format(*self._route.server)
+        host, port = route.server if route.proxy is None else (route.proxy.host, route.proxy.port)
+        first = peer if route.proxy is None else f"the proxy {host} port {port}"
         try:
-            wire = await self._open(host, port)
+            wire = await route.open(host, port)
         except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
-            raise BrokenError(f"cannot connect to {peer}: {reason(error)}") from error
+            raise BrokenError(f"cannot connect to {first}: {reason(error)}") from error
         stream = cast(trio.abc.Stream, wire)
         try:
-            if self._proxy is not None:
-                if self._proxy_tls is not None:
-                    stream = await self._proxy_tls.secured(stream, host, peer)
-                await self._tunnel(self._proxy, Connection(stream, wire))
-            if self._tls is not None:
-                stream = await self._tls.secured(stream, self._server_name, "{} port {}".format(*self._address))
+            if route.proxy_tls is not None:
+                stream = await route.proxy_tls.secured(stream, host, first)
+            if route.proxy is not None:
+                await _tunnel(route, route.proxy, Connection(stream, wire))
+            if route.tls is not None:
+                stream = await route.tls.secured(stream, route.server_name or route.server[0], peer)
         except BaseException:
             wire.close()
             raise
         return Connection(stream, wire)
-
-    async def _tunnel(self, proxy: Url, connection: Connection) -> None:
-        """What is sent afterwards goes to the server."""
-        host, port = self._address
-        server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *map(": ".join, proxy.proxy_fields()), "", ""]
-        await connection.exchange("HEAD", "\r\n".join(lines).encode())  # as after HEAD, no body will come
-        if connection.status >= 300:
-            text = f"the proxy {proxy.host} does not let us through to {server}: it answered {connection.status}"
-            raise BrokenError(text)
 
     def close(self) -> None:
         """Ends the idle connections; those in use end with their requests."""
@@ -216,3 +202,14 @@ class Transport:
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+async def _tunnel(route: Route, proxy: Url, connection: Connection) -> None:
+    """What is sent afterwards goes to the server."""
+    host, port = route.server
+    server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *map(": ".join, proxy.proxy_fields()), "", ""]
+    await connection.exchange("HEAD", "\r\n".join(lines).encode())  # as after HEAD, no body will come
+    if connection.status >= 300:
+        text = f"the proxy {proxy.host} does not let us through to {server}: it answered {connection.status}"
+        raise BrokenError(text)

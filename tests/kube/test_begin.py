@@ -28,7 +28,7 @@ from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.proxy import parsed
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
-from csi_provisioner.kube.transport import Transport
+from csi_provisioner.kube.transport import Route, Transport
 from csi_provisioner.model.kubernetes import Lease, ObjectMeta, PersistentVolume, resource
 from tests.kube.leases import LeaseApi, candidates
 from tests.kube.objects import volume
@@ -69,7 +69,7 @@ def _wired(
     credentials: Credentials | None = None,
     limit: TokenBucket | None = None,
 ) -> KubeClient:
-    transport = Transport("127.0.0.1", server.port, requests=requests)
+    transport = Transport(Route(("127.0.0.1", server.port)), requests=requests)
     sender = Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), credentials or Fixed(), limit=limit)
     return KubeClient(sender, may_begin=frozen.end.may_begin)
 
@@ -304,7 +304,7 @@ async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool)
     seen: list[bool] = []
 
     async with _mute(served if secure else None) as (port, streams), trio.open_nursery() as nursery:
-        transport = Transport("127.0.0.1", port, tls=trusting if secure else None)
+        transport = Transport(Route(("127.0.0.1", port), tls=trusting if secure else None))
 
         async def look() -> None:
             while not seen:

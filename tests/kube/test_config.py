@@ -45,7 +45,6 @@ def account(tmp_path: Path) -> Path:
     folder = tmp_path / "account"
     folder.mkdir()
     (folder / "token").write_text("pod-token\n")
-    (folder / "namespace").write_text("pod-namespace")
     trustme.CA().cert_pem.write_to_path(str(folder / "ca.crt"))
     return folder
 
@@ -96,10 +95,9 @@ async def test_a_master_alone_comes_without_credentials() -> None:
 async def test_the_pods_service_account(account: Path) -> None:
     found = resolve(ClusterSettings(service_host="fd00::1", service_port="6443"), account=account, environment=NOWHERE)
     assert str(found.server) == "https://[fd00::1]:6443"
-    assert found.namespace == "pod-namespace"
     assert await found.credentials.authorization() == "Bearer pod-token"
-    assert found.tls is not None
-    assert len(found.tls.context.get_ca_certs()) == 1
+    assert found.route.tls is not None
+    assert len(found.route.tls.context.get_ca_certs()) == 1
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
@@ -108,9 +106,9 @@ def test_an_unreadable_ca_leaves_the_systems(account: Path, content: str | None)
     if content is not None:
         (account / "ca.crt").write_text(content)
     found = resolve(ClusterSettings(**IN_POD), account=account, environment=NOWHERE)  # type: ignore[arg-type]
-    assert found.tls is not None
-    assert found.tls.context.check_hostname
-    assert found.tls.trouble
+    assert found.route.tls is not None
+    assert found.route.tls.context.check_hostname
+    assert found.route.tls.trouble
 
 
 def test_an_unreadable_token_is_an_error(account: Path) -> None:
@@ -188,9 +186,9 @@ def found(tmp_path: Path, environment: dict[str, str] = NOWHERE, **changes: Any)
     return resolve(ClusterSettings(kubeconfig=written(tmp_path, **changes)), environment=environment)
 
 
-def test_a_context_without_user_and_namespace(tmp_path: Path) -> None:
+async def test_a_context_without_user(tmp_path: Path) -> None:
     cluster = found(tmp_path, contexts=[{"name": "here", "context": {"cluster": "c"}}])
-    assert cluster.namespace == "default"
+    assert await cluster.credentials.authorization() is None
 
 
 @pytest.mark.parametrize(
@@ -223,15 +221,15 @@ def test_certificates_inline_or_in_files_beside_the_kubeconfig(tmp_path: Path, i
     authority_field = {name: value for name, value in fields.items() if "authority" in name}
     user = {name: value for name, value in fields.items() if "authority" not in name}
     cluster = found(tmp_path, **of_cluster(**authority_field), **of_user(**user))
-    assert cluster.tls is not None
-    assert len(cluster.tls.context.get_ca_certs()) == 1
+    assert cluster.route.tls is not None
+    assert len(cluster.route.tls.context.get_ca_certs()) == 1
 
 
 def test_a_bundle_of_authorities_with_comments(tmp_path: Path) -> None:
     bundle = b"".join("# Autorità\n".encode() + trustme.CA().cert_pem.bytes() for _ in range(2))
     cluster = found(tmp_path, **of_cluster(**{"certificate-authority-data": base64.b64encode(bundle).decode()}))
-    assert cluster.tls is not None
-    assert len(cluster.tls.context.get_ca_certs()) == 2
+    assert cluster.route.tls is not None
+    assert len(cluster.route.tls.context.get_ca_certs()) == 2
 
 
 def test_a_name_with_nothing_behind_it_is_as_good_as_left_out(tmp_path: Path) -> None:
@@ -242,14 +240,14 @@ def test_a_name_with_nothing_behind_it_is_as_good_as_left_out(tmp_path: Path) ->
         clusters=[{"name": "c", "cluster": {"server": "http://api.test", "certificate-authority": None}}],
         users=[{"name": "u", "user": None}],
     )
-    assert (cluster.namespace, str(cluster.server)) == ("default", "http://api.test")
+    assert str(cluster.server) == "http://api.test"
 
 
 def test_tls_details(tmp_path: Path) -> None:
     cluster = found(tmp_path, **of_cluster(**{"tls-server-name": "other.test", "insecure-skip-tls-verify": True}))
-    assert cluster.server_name == "other.test"
-    assert cluster.tls is not None
-    assert not cluster.tls.context.check_hostname
+    assert cluster.route.server_name == "other.test"
+    assert cluster.route.tls is not None
+    assert not cluster.route.tls.context.check_hostname
 
 
 def test_impersonation(tmp_path: Path) -> None:
@@ -277,4 +275,4 @@ def test_impersonation(tmp_path: Path) -> None:
 )
 def test_proxies(tmp_path: Path, entry: dict[str, object], environment: dict[str, str], proxy: str | None) -> None:
     cluster = found(tmp_path, environment, **of_cluster(**entry))
-    assert (cluster.proxy and str(cluster.proxy)) == proxy
+    assert (cluster.route.proxy and str(cluster.route.proxy)) == proxy

@@ -119,9 +119,8 @@ class Notes(Transport):
 
 async def use(cluster: Cluster) -> None:
     """What a request does with all of it, short of the network."""
-    cluster.transport()
     credentials = Fixed() if isinstance(cluster.credentials, Plugin) else cluster.credentials
-    sender = Sender(Notes("api.test", 1), cluster.server, credentials, cluster.headers, origin=cluster.origin)
+    sender = Sender(Notes(cluster.route), cluster.server, credentials, cluster.headers, origin=cluster.origin)
     with suppress(Noted):
         await sender.send(BasicRequest("GET", "api"))
 
@@ -149,7 +148,7 @@ def test_names_and_secrets_that_look_like_something_else(tmp_path: Path) -> None
     """
     (tmp_path / "kubeconfig").write_text(content)
     cluster = resolve(ClusterSettings(kubeconfig=str(tmp_path / "kubeconfig")), environment=NOWHERE)
-    assert (str(cluster.server), cluster.namespace) == ("https://10.0.0.1", "on")
+    assert str(cluster.server) == "https://10.0.0.1"
     assert cluster.headers == [("Impersonate-User", "12:30:45")]
     assert trio.run(cluster.credentials.authorization) == "Basic " + base64.b64encode(b"0x1F:1_000").decode()
 
@@ -159,7 +158,7 @@ def test_what_a_plugin_is_handed_keeps_its_types(tmp_path: Path) -> None:
     extension = {"name": "client.authentication.k8s.io/exec", "extension": given}
     path = Path(written(tmp_path, **of_https(extensions=[extension])))
     path.write_text(path.read_text().replace("'2026-01-01'", "2026-01-01"))
-    cluster, _, _ = kubeconfig.read(path)
+    cluster, _ = kubeconfig.read(path)
     assert cluster.extensions == [extension]
 
 
@@ -196,4 +195,4 @@ def test_a_mistake_is_told_without_the_line_that_may_hold_a_secret(tmp_path: Pat
 def test_a_json_file_with_tabs_and_a_file_of_two_documents(tmp_path: Path) -> None:
     path = Path(written(tmp_path))
     path.write_text(json.dumps(yaml.safe_load(path.read_text()), indent="\t") + "\n---\nnot: ours\n")
-    assert kubeconfig.read(path)[2] == "storage"
+    assert kubeconfig.read(path)[0].server == "http://kubeconfig.test:8080"

@@ -11,14 +11,14 @@ import trio
 import trio.testing
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from starlette import routing
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
 from csi_provisioner.kube.connection import Wire
 from csi_provisioner.kube.errors import KubeError
-from csi_provisioner.kube.transport import Transport
+from csi_provisioner.kube.transport import Route, Transport
 from tests.kube.wire import Asked, HangupError, always, in_memory, pool, reply, send, serving
 
 
@@ -50,7 +50,7 @@ async def test_connections_need_no_sockets(closes: bool) -> None:
             raise HangupError
 
     async with in_memory(late) as (server, connect):
-        transport = Transport("api.test", 443, open=connect)
+        transport = Transport(Route(("api.test", 443), open=connect))
         for _ in range(3):
             assert await ask(transport) == b"{}"
             await trio.testing.wait_all_tasks_blocked()
@@ -166,7 +166,7 @@ async def test_a_request_the_server_never_had_whole_is_sent_again() -> None:
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         nursery.start_soon(trio.serve_listeners, handle, [listener])
-        with closing(Transport("127.0.0.1", listener.socket.getsockname()[1])) as transport:
+        with closing(Transport(Route(("127.0.0.1", listener.socket.getsockname()[1])))) as transport:
             for body in (b"small", bytes(50_000_000)):
                 response = await send(transport, "POST", body=body)
                 assert response.status == 200
@@ -226,7 +226,7 @@ async def test_a_request_that_nobody_reads_can_be_cancelled() -> None:
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         nursery.start_soon(trio.serve_listeners, deaf, [listener])
-        transport = Transport("127.0.0.1", listener.socket.getsockname()[1])
+        transport = Transport(Route(("127.0.0.1", listener.socket.getsockname()[1])))
         with trio.move_on_after(3) as scope:
             await ask(transport, "POST", body=bytes(50_000_000))
         assert scope.cancelled_caught
@@ -239,7 +239,7 @@ async def test_connecting_has_a_limit_of_its_own() -> None:
         raise AssertionError
 
     with pytest.raises(KubeError, match="connecting took longer than 10 s") as caught:
-        await ask(Transport("api.test", 443, open=never))
+        await ask(Transport(Route(("api.test", 443), open=never)))
     assert (caught.value.reason, trio.current_time()) == ("Timeout", 10)
 
 
@@ -285,12 +285,12 @@ async def test_streams_have_their_own_bound() -> None:
 
 async def test_nobody_listens() -> None:
     with pytest.raises(KubeError, match=r"cannot connect to 127.0.0.1 port 1: .*[Cc]onnection refused"):
-        await ask(Transport("127.0.0.1", 1))
+        await ask(Transport(Route(("127.0.0.1", 1))))
 
 
 async def test_what_can_be_no_host() -> None:
     with pytest.raises(KubeError, match=r"cannot connect to api\.\.example\.test port 1: .*label"):
-        await ask(Transport("api..example.test", 1))
+        await ask(Transport(Route(("api..example.test", 1))))
 
 
 async def test_a_closed_transport_keeps_nothing() -> None:
@@ -301,7 +301,7 @@ async def test_a_closed_transport_keeps_nothing() -> None:
         await stream.send_all(reply())
 
     async with serving(answer) as server:
-        transport = Transport("127.0.0.1", server.port)
+        transport = Transport(Route(("127.0.0.1", server.port)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, transport)
             await trio.testing.wait_all_tasks_blocked()
@@ -325,13 +325,13 @@ async def test_against_hypercorn() -> None:
 
         return StreamingResponse(chunks())
 
-    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    app = Starlette(routes=[routing.Route("/", endpoint, methods=["POST"])])
     config = Config()
     config.bind = ["127.0.0.1:0"]
     async with trio.open_nursery() as nursery:
         [bound] = await nursery.start(serve, app, config)
         port = int(bound.rpartition(":")[2])
-        with closing(Transport("127.0.0.1", port)) as transport:
+        with closing(Transport(Route(("127.0.0.1", port)))) as transport:
             for _ in range(3):
                 assert await ask(transport, "POST", body=b"0123456789") == b"0123456789" * 20_000
         nursery.cancel_scope.cancel()

@@ -130,7 +130,7 @@ async def test_an_ipv4_address_within_ipv6(root: trustme.CA, tmp_path: Path) -> 
 
 def test_a_host_with_a_dot_at_its_end_is_asked_for_as_it_is_and_met_without(tmp_path: Path) -> None:
     cluster = cluster_at(tmp_path, 6443, "api.test.")
-    assert (cluster.server.host, cluster.server_name) == ("api.test.", "api.test")
+    assert (cluster.server.host, cluster.route.server_name) == ("api.test.", "api.test")
 
 
 @pytest.mark.parametrize("name", ["a..b", ".a", "x" * 64, "a\0b", "\u2028", "."])

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from csi_provisioner.kube.connection import Open, Wire
+from csi_provisioner.kube.transport import REQUESTS, STREAMS, Route, Transport
 from csi_provisioner.kube.transport import Answer as Reply
-from csi_provisioner.kube.transport import Transport
 
 
 @dataclass
@@ -154,8 +154,10 @@ async def in_memory(answer: Answer) -> AsyncIterator[tuple[Server, Open]]:
 
 
 @asynccontextmanager
-async def pool(server: Server, **settings: Any) -> AsyncIterator[Transport]:
-    transport = Transport("127.0.0.1", server.port, **settings)
+async def pool(
+    server: Server, *, requests: int = REQUESTS, streams: int = STREAMS, **route: Any
+) -> AsyncIterator[Transport]:
+    transport = Transport(Route(("127.0.0.1", server.port), **route), requests=requests, streams=streams)
     try:
         yield transport
     finally:
