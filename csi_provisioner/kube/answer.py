@@ -6,8 +6,6 @@ list that cannot be decoded as a whole is decoded item by item: one object must 
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -76,19 +74,8 @@ def invalid(why: object) -> KubeError:
 
 
 def decode(body: bytes, type_: type[D]) -> D:
-    with _refusing():
-        return msgspec.json.decode(body, type=type_)
-
-
-def _as(type_: type[D], found: dict[str, Any]) -> D:
-    with _refusing():
-        return msgspec.convert(found, type_)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
     try:
-        yield
+        return msgspec.json.decode(body, type=type_)
     except UNDECODABLE as error:
         raise invalid(error) from error
 
@@ -104,21 +91,15 @@ def typed(body: bytes, kind: type[T], asked: Wanted) -> T:
 
 def untyped(body: bytes, kind: type[Resource], asked: Wanted) -> dict[str, Any]:
     """The whole object, of which the fields that we know have the types that we know."""
-    found: dict[str, Any] = decode(body, dict[str, Any])
-    known: Any = _as(kind, found)
-    asked.check(known.kind, known.metadata)
-    return found
+    typed(body, kind, asked)
+    return decode(body, dict[str, Any])
 
 
-class _Object(msgspec.Struct):
+class Described(msgspec.Struct):
+    """An object of any kind."""
+
     metadata: ObjectMeta
     kind: str | None = None
-
-
-def metadata(found: dict[str, Any], asked: Wanted) -> ObjectMeta:
-    known = _as(_Object, found)
-    asked.check(known.kind, known.metadata)
-    return known.metadata
 
 
 class Name(msgspec.Struct):
@@ -224,10 +205,5 @@ class _Served(msgspec.Struct):
     name: str
 
 
-class _Discovery(msgspec.Struct):
+class Discovery(msgspec.Struct):
     resources: list[_Served]
-
-
-def kinds(found: dict[str, Any]) -> dict[str, str]:
-    """The plural of each kind; subresources are none."""
-    return {served.kind: served.name for served in _as(_Discovery, found).resources if "/" not in served.name}

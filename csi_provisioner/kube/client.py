@@ -34,7 +34,12 @@ from csi_provisioner.model.kubernetes import ObjectMeta
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
+D = TypeVar("D")
 Strategy = Literal["strategic", "merge", "json"]
+Patch = dict[str, Any] | list[Any]
+"""A list is what a JSON patch takes, a dict the other two."""
+Edit = Callable[[dict[str, Any]], bool]
+"""Changes an object in place, and says whether there is something to write."""
 CHANGING = frozenset({"post", "put", "patch", "delete"})
 ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 """Kinds whose POST is a question."""
@@ -84,20 +89,19 @@ class Watch(Generic[T]):
             return event
 
     async def _more(self) -> None:
-        try:
-            chunk = await anext(self._chunks)
-        except StopAsyncIteration:
-            if self._rest:
-                raise KubeError(0, "Unavailable", "the watch ended within an event") from None
-            raise
-        *lines, rest = chunk.split(b"\n")
-        if lines:
-            lines[0] = bytes(self._rest) + lines[0]
-            self._rest.clear()
-        self._rest += rest
-        if len(self._rest) > LONGEST_LINE:
-            raise KubeError(0, "TooLarge", f"an event is larger than {LONGEST_LINE >> 20} MiB")
-        self._lines.extend(line for line in lines if line)
+        async for chunk in self._chunks:
+            *lines, rest = chunk.split(b"\n")
+            if lines:
+                lines[0] = bytes(self._rest) + lines[0]
+                self._rest.clear()
+            self._rest += rest
+            if len(self._rest) > LONGEST_LINE:
+                raise KubeError(0, "TooLarge", f"an event is larger than {LONGEST_LINE >> 20} MiB")
+            self._lines.extend(line for line in lines if line)
+            return
+        if self._rest:
+            raise KubeError(0, "Unavailable", "the watch ended within an event")
+        raise StopAsyncIteration
 
 
 class Untyped(dict[str, Any]):
@@ -121,13 +125,11 @@ class Lightkube(GenericAsyncClient):
 class KubeClient:
     """Every call to the API server. What changes something is only sent while `may_begin` says so."""
 
-    def __init__(
-        self, sender: Sender, *, may_begin: Callable[[], bool] = lambda: True, troubles: set[str] | None = None
-    ) -> None:
+    def __init__(self, sender: Sender, may_begin: Callable[[], bool] = lambda: True) -> None:
         self._sender = sender
         self._lightkube = Lightkube()
         self._may_begin = may_begin
-        self.troubles = set() if troubles is None else troubles
+        self.troubles = sender.cluster.troubles
         """Causes that people were told of, for all clients of one API server."""
         self._most: dict[type[Resource], int] = {}
         """Objects on a page of a kind whose pages were too large."""
@@ -164,7 +166,7 @@ class KubeClient:
         }
         decode = partial(answer.page, token=continue_token)
         try:
-            page = await self._ask(wanted("list", kind, "", namespace or ALL_NS), kind, decode, parameters=parameters)
+            page = await self._ask(wanted("list", kind, "", namespace or ALL_NS), kind, decode, params=parameters)
         except KubeError as error:
             if error.reason == "TooLarge":  # anybody can make large objects: they must not hide the others
                 self._most[kind] = max(1, min(limit, most) // 2)
@@ -172,24 +174,24 @@ class KubeClient:
         self._tell_unreadable(kind, page.unreadable)
         return page
 
-    async def discover(self, path: str) -> dict[str, Any]:
+    async def discover(self, path: str, type_: type[D] = dict[str, Any]) -> D:  # type: ignore[assignment]
         """The answer to a plain GET, such as of `/apis/storage.k8s.io/v1`."""
         with naming(Wanted("get", path, "")):
             answer.check_segments(*path.split("/")[1:])
-            return answer.decode(await self._sender.send(BasicRequest("GET", path.lstrip("/"))), dict[str, Any])
+            return answer.decode(await self._sender.send(BasicRequest("GET", path[1:])), type_)
 
     async def kinds(self, path: str) -> dict[str, str]:
-        """Which kinds are served below such a path, with their plurals."""
-        found = await self.discover(path)
-        with naming(Wanted("get", path, "")):
-            return answer.kinds(found)
+        """Which kinds are served below such a path, with their plurals; subresources are none."""
+        found = await self.discover(path, answer.Discovery)
+        return {served.kind: served.name for served in found.resources if "/" not in served.name}
 
     async def read(self, path: str, kind: str, plural: str, name: str, namespace: str) -> ObjectMeta:
         """The metadata of an object of any kind that is served below the path."""
         with naming(asked := Wanted("get", kind, plural, name, namespace)):
             answer.check_segments(plural, name, namespace)
-            found = await self.discover(f"{path}/namespaces/{namespace}/{plural}/{name}")
-            return answer.metadata(found, asked)
+            found = await self.discover(f"{path}/namespaces/{namespace}/{plural}/{name}", answer.Described)
+            asked.check(found.kind, found.metadata)
+            return found.metadata
 
     @asynccontextmanager
     async def watch(
@@ -234,28 +236,21 @@ class KubeClient:
             body = Untyped({"apiVersion": resource.api_version, "kind": resource.kind, **obj})
         meta: ObjectMeta = body.metadata
         asked = wanted("post", kind, meta.name, namespace or meta.namespace, meta.generateName or "")
-        return await self._ask(asked, kind, answer.typed, body=body, begin=begin)
+        return await self._ask(asked, kind, answer.typed, begin, obj=body)
 
     async def put_untyped(self, kind: type[T], obj: dict[str, Any], *, begin: Begin = None) -> T:
         """Replaces the object, if it still has the resourceVersion it was read with; else KubeError(409). `begin` as
         in `create`."""
         meta = obj["metadata"]
         asked = wanted("put", kind, meta["name"], meta.get("namespace"))
-        return await self._ask(asked, kind, answer.typed, body=Untyped(obj), begin=begin)
+        return await self._ask(asked, kind, answer.typed, begin, obj=Untyped(obj))
 
     async def change(
-        self,
-        kind: type[T],
-        name: str,
-        namespace: str | None,
-        *,
-        seen: str,
-        edit: Callable[[dict[str, Any]], bool],
-        shown: bytes | None = None,
+        self, kind: type[T], name: str, namespace: str | None, *, seen: str, edit: Edit, shown: bytes | None = None
     ) -> T | None:
         """Edits the object as it was `seen` (a resourceVersion; "" for any), and only that (design.md 3 rule 5).
 
-        `edit` works in place and says whether there is something to write; None if not. An object that has changed
+        None if there is nothing to write. An object that has changed
         meanwhile is a conflict, as one that changes while we write. `shown` is the watch's event of that version, for
         who has kept it: then the object is not asked for again.
         """
@@ -269,23 +264,16 @@ class KubeClient:
         return await self.put_untyped(kind, obj)
 
     async def patch(
-        self,
-        kind: type[T],
-        name: str,
-        patch: dict[str, Any] | list[Any],
-        namespace: str | None = None,
-        *,
-        strategy: Strategy = "strategic",
+        self, kind: type[T], name: str, patch: Patch, namespace: str | None = None, *, strategy: Strategy = "strategic"
     ) -> T:
-        """A list is what a JSON patch takes, a dict the other two."""
         headers = {"Content-Type": PatchType[strategy.upper()].value}
-        return await self._ask(wanted("patch", kind, name, namespace), kind, answer.typed, body=patch, headers=headers)
+        return await self._ask(wanted("patch", kind, name, namespace), kind, answer.typed, obj=patch, headers=headers)
 
     async def delete(self, kind: type[Resource], name: str, namespace: str | None = None) -> None:
         await self._ask(wanted("delete", kind, name, namespace), kind, answer.deleted)
 
     async def aclose(self) -> None:
-        self._sender.close()
+        self._sender.transport.close()
 
     # ---- the way of each
 
@@ -305,21 +293,11 @@ class KubeClient:
         )
 
     async def _ask(
-        self,
-        asked: Wanted,
-        kind: type[T],
-        read: Callable[[bytes, type[T], Wanted], R],
-        *,
-        body: object = None,
-        parameters: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        begin: Begin = None,
+        self, asked: Wanted, kind: type[T], read: Callable[[bytes, type[T], Wanted], R], begin: Begin = None, **how: Any
     ) -> R:
         with naming(asked):
             asked.check_names()
-            ask = self._lightkube.prepare_request(
-                asked.verb, kind, body, asked.name, asked.namespace, headers=headers, params=parameters
-            )
+            ask = self._lightkube.prepare_request(asked.verb, kind, name=asked.name, namespace=asked.namespace, **how)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
                 begin = begin or self._check
             return read(await self._sender.send(ask, begin), kind, asked)
@@ -339,16 +317,7 @@ async def connect(
 ) -> KubeClient:
     """A client with connections of its own; its credentials are those of all clients of `cluster`."""
     log.info("API server", host=cluster.server.authority, source=cluster.source, userAgent=user_agent)
-    sender = Sender(
-        Transport(cluster.route),
-        cluster.server,
-        cluster.credentials,
-        [("User-Agent", user_agent), *cluster.headers],
-        origin=cluster.origin,
-        limit=limit,
-        deadline=deadline,
-    )
-    return KubeClient(sender, may_begin=may_begin, troubles=cluster.troubles)
+    return KubeClient(Sender(Transport(cluster.route), cluster, user_agent, limit, deadline), may_begin)
 
 
 @contextmanager

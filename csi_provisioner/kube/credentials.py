@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import trio
@@ -46,17 +45,6 @@ class CredentialError(KubeError):
         super().__init__(0, "Credentials", message)
 
 
-class Credentials(Protocol):
-    async def authorization(self) -> str | None:
-        """The value of the header, fresh as far as can be known."""
-
-    async def refused(self, value: str | None) -> bool:
-        """The server answered 401 to this value: whether there is a newer one to try."""
-
-    async def run(self) -> None:
-        """The service that keeps it fresh, if there is one; runs as long as there are clients."""
-
-
 class Fixed:
     """A token, a password, or nothing at all (anonymous, or a client certificate)."""
 
@@ -64,13 +52,15 @@ class Fixed:
         self._value = value
 
     async def authorization(self) -> str | None:
+        """The value of the header, fresh as far as can be known."""
         return self._value
 
     async def refused(self, value: str | None) -> bool:
+        """The server answered 401 to this value: whether there is a newer one to try."""
         return False
 
     async def run(self) -> None:
-        pass
+        """The service that keeps it fresh, if there is one; runs as long as there are clients."""
 
 
 class TokenFile(Fixed):
@@ -232,6 +222,9 @@ class Plugin:
             self._good_until = math.inf
         else:
             self._good_until = end.replace(tzinfo=end.tzinfo or UTC).timestamp()
+
+
+Credentials = Fixed | Plugin
 
 
 async def _kill(process: trio.Process) -> None:

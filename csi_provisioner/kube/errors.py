@@ -1,7 +1,9 @@
 """What can go wrong with the API server, in one class: everything below (HTTP, TLS, JSON, credentials) is mapped to it.
 
-An answer's status is mapped here, the transport's exceptions in `sender`, the decoder's in `client`.
+An answer's status is mapped here, what goes wrong on a connection in `connection`, what the decoder says in `answer`.
 """
+
+from dataclasses import dataclass
 
 import msgspec
 
@@ -18,36 +20,29 @@ LONGEST_MESSAGE = 2048
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+@dataclass(eq=False, repr=False)
 class KubeError(Exception):
     """A request that was not answered as wanted. `str()` is for people: what was done to what, and what came back."""
 
-    def __init__(
-        self,
-        code: int,
-        reason: str = "",
-        message: str = "",
-        *,
-        retry_after: float | None = None,
-        causes: tuple[str, ...] = (),
-        missing: tuple[str, str] | None = None,
-        doing: str = "",
-    ) -> None:
-        super().__init__(code, reason, message)
-        self.code = code
-        """The HTTP status, or that of an ERROR event; 0: there was no answer, or none that makes sense."""
-        self.reason = reason
-        """The API's word, such as `AlreadyExists`; without an answer a word of ours, such as `Timeout`."""
-        self.message = message
-        self.retry_after = None if retry_after is None else max(0.0, min(retry_after, LONGEST_WAIT))
-        self.causes = causes
-        """Reasons of `details.causes`, such as `ResourceVersionTooLarge`."""
-        self.missing = missing
-        """Plural kind and name of what does not exist, by the API server's own word (a Status of reason NotFound)."""
-        self.not_found = False
-        """That is the very object that was asked for. Any other 404 says nothing about it: a namespace, a kind that is
-        not served just now, a load balancer."""
-        self.doing = doing
-        """Such as `get PersistentVolume pvc-1`."""
+    code: int
+    """The HTTP status, or that of an ERROR event; 0: there was no answer, or none that makes sense."""
+    reason: str = ""
+    """The API's word, such as `AlreadyExists`; without an answer a word of ours, such as `Timeout`."""
+    message: str = ""
+    retry_after: float | None = None
+    causes: tuple[str, ...] = ()
+    """Reasons of `details.causes`, such as `ResourceVersionTooLarge`."""
+    missing: tuple[str, str] | None = None
+    """Plural kind and name of what does not exist, by the API server's own word (a Status of reason NotFound)."""
+    doing: str = ""
+    """Such as `get PersistentVolume pvc-1`."""
+    not_found: bool = False
+    """That is the very object that was asked for. Any other 404 says nothing about it: a namespace, a kind that is not
+    served just now, a load balancer."""
+
+    def __post_init__(self) -> None:
+        if self.retry_after is not None:
+            self.retry_after = max(0.0, min(self.retry_after, LONGEST_WAIT))
 
     def __str__(self) -> str:
         answered = f"{self.code} {self.reason}".strip() if self.code else self.reason

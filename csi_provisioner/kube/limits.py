@@ -35,9 +35,8 @@ class TokenBucket:
         self._refill(now)
         wait = max(0.0, (1 - self._tokens) / self._qps)
         if now + wait > trio.current_effective_deadline():
-            raise KubeError(
-                0, "Throttled", f"the client-side limit asks for a wait of {wait:.3g} s, beyond the deadline"
-            )
+            text = f"the client-side limit asks for a wait of {wait:.3g} s, beyond the deadline"
+            raise KubeError(0, "Throttled", text)
         self._tokens -= 1
         if not wait:
             return
@@ -62,11 +61,5 @@ class TokenBucket:
             level, self._told_long = 2, now
         if wait > LONG and now - self._told_loud >= LOUD_EVERY:
             level, self._told_loud = 0, now
-        log.v(
-            level,
-            "Waited before sending request",
-            delay=f"{wait:.3f}s",
-            reason="client-side throttling",
-            verb=verb,
-            URL=path,
-        )
+        facts = {"delay": f"{wait:.3f}s", "reason": "client-side throttling", "verb": verb, "URL": path}
+        log.v(level, "Waited before sending request", **facts)

@@ -9,6 +9,7 @@ is resumed. Objects shrink to what the store keeps page by page, so that a large
 
 import random as randomness
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from typing import Generic, NoReturn, TypeVar
 
@@ -31,6 +32,9 @@ SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 """process.md 5.3: seconds we ask the server to keep a watch open; random, so that not all watches end together. Nor is
 it left alone for longer, whatever `Retry-After` says."""
 
+INACTIVITY = 70.0
+"""Seconds without a line after which a watch is given up, where there are bookmarks: one comes each minute."""
+
 LATE = 10.0
 """Seconds that a server may take longer to end a watch than it was asked to, before it counts as silent."""
 
@@ -44,35 +48,23 @@ REPLAYED_AT_ONCE = 200
 LIST, WATCH, FOLLOW = "list", "watch", "follow"
 
 
+@dataclass(eq=False)
 class Reflector(Generic[T]):
     """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
     event shows, with the event's own bytes, before the store is.
     """
 
-    def __init__(
-        self,
-        client: KubeClient,
-        kind: type[T],
-        store: Store[T],
-        *,
-        namespace: str | None = None,
-        label_selector: str | None = None,
-        resync: float = RESYNC,
-        on_event: Callable[[T, bytes], None] | None = None,
-        inactivity: float = 70.0,  # a bookmark comes each minute, also when nothing happens, where there are any
-        page: int = 500,
-        random: Callable[[], float] = randomness.random,
-    ) -> None:
-        self._client = client
-        self.kind = kind
-        self._store = store
-        self._namespace = namespace
-        self._selector = label_selector
-        self._resync = resync
-        self._on_event = on_event
-        self._inactivity = inactivity
-        self._page = page
-        self._random = random
+    client: KubeClient
+    kind: type[T]
+    store: Store[T]
+    namespace: str | None = None
+    label_selector: str | None = None
+    resync: float = RESYNC
+    on_event: Callable[[T, bytes], None] | None = None
+    page: int = 500
+    random: Callable[[], float] = randomness.random
+
+    def __post_init__(self) -> None:
         self._gathered: dict[str, T | None] = {}
         self._bookmarks = False  # whether this server sends any
         self._troubles: dict[str, set[str]] = {}  # what people were told of, and the causes
@@ -99,9 +91,9 @@ class Reflector(Generic[T]):
                 happened = await self._list(state)
             step = watching.step(state, happened)
             if isinstance(state, watching.Listing) and isinstance(step.state, watching.Watching):
-                self._store.swap(self._gathered, step.state.version)
+                self.store.swap(self._gathered, step.state.version)
                 self._gathered = {}
-                log.v(3, "List complete", kind=self.kind.__name__, objects=len(self._store))
+                log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
                 if synced:
                     next_list = trio.current_time() + watching.LIST_GAP
                 else:
@@ -109,56 +101,56 @@ class Reflector(Generic[T]):
                     task_status.started()
             state = step.state
             if step.pause:
-                pause = watching.pause_after(state.failures, self._random())
+                pause = watching.pause_after(state.failures, self.random())
                 await trio.sleep(max(pause, min(step.floor, LONGEST_WATCH)))
 
     async def _list(self, state: watching.Listing) -> watching.Happened:
         if state.token is None:
             self._gathered = {}
         try:
-            page = await self._client.list_page(
+            page = await self.client.list_page(
                 self.kind,
-                namespace=self._namespace,
-                limit=self._page,
+                namespace=self.namespace,
+                limit=self.page,
                 continue_token=state.token,
-                label_selector=self._selector,
+                label_selector=self.label_selector,
             )
         except KubeError as error:
             self._report(LIST, error, quiet=error.code == 410)
             return watching.Failed(error.code, error.retry_after or 0.0)
         for obj in page.items:
-            self._store.admit(obj, self._gathered)
+            self.store.admit(obj, self._gathered)
         for key in page.unreadable:
             if key:
-                self._store.keep(key, self._gathered)
+                self.store.keep(key, self._gathered)
         self._resolve(LIST)
         return watching.Page(page.resource_version, page.continue_token or None)
 
     async def _watch(self, state: watching.Watching) -> watching.Ended:
         version, advanced = state.version, False
-        seconds = SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self._random())
+        seconds = SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self.random())
         opened: float | None = None
         error: KubeError | None = None
-        with trio.move_on_after(self._inactivity) as silence:
+        with trio.move_on_after(INACTIVITY) as silence:
             try:
-                async with self._client.watch(
+                async with self.client.watch(
                     self.kind,
                     resource_version=version,
-                    namespace=self._namespace,
-                    label_selector=self._selector,
+                    namespace=self.namespace,
+                    label_selector=self.label_selector,
                     timeout_seconds=seconds,
                 ) as events:
                     opened = trio.current_time()
                     if not self._troubles.get(FOLLOW):
                         self._resolve(WATCH)
-                    silence.deadline = opened + (self._inactivity if self._bookmarks else seconds + LATE)
+                    silence.deadline = opened + (INACTIVITY if self._bookmarks else seconds + LATE)
                     async for event in events:
                         version = self._show(event, events) or version
                         if not advanced and watching.is_above(version, state.version):
                             advanced = True
                             self._resolve(WATCH, FOLLOW)
                         if self._bookmarks:
-                            silence.deadline = trio.current_time() + self._inactivity
+                            silence.deadline = trio.current_time() + INACTIVITY
             except KubeError as caught:
                 error = caught
         lasted = None if opened is None else trio.current_time() - opened
@@ -175,7 +167,7 @@ class Reflector(Generic[T]):
         ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
         if error is None:
             error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
-        error.doing = error.doing or str(wanted("watch", self.kind, "", self._namespace or ALL_NS))
+        error.doing = error.doing or str(wanted("watch", self.kind, "", self.namespace or ALL_NS))
         if not ended.progress:
             # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
             everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
@@ -189,24 +181,24 @@ class Reflector(Generic[T]):
 
     def _show(self, event: WatchEvent[T], events: Watch[T]) -> str:
         """Passes one event on; answers the version it shows."""
-        if self._on_event is not None:
-            self._store.guarded(self._on_event, None, key_of(event.object), event.object, events.line)
+        if self.on_event is not None:
+            self.store.guarded(self.on_event, None, key_of(event.object), event.object, events.line)
         version: str = event.object.metadata.resourceVersion  # type: ignore[attr-defined]  # all our Structs have it
         match event.type:
             case "ADDED" | "MODIFIED":
-                self._store.put(event.object)
+                self.store.put(event.object)
             case "DELETED":
-                self._store.drop(event.object)
+                self.store.drop(event.object)
             case "BOOKMARK":
                 self._bookmarks = True
-                self._store.reached(version)
+                self.store.reached(version)
         return version
 
     async def _replay_forever(self) -> None:
         while True:
-            await trio.sleep(self._resync)
-            for count, key in enumerate(self._store.shown_keys(), start=1):
-                self._store.replay(key)
+            await trio.sleep(self.resync)
+            for count, key in enumerate(self.store.shown_keys(), start=1):
+                self.store.replay(key)
                 if count % REPLAYED_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
 
@@ -216,12 +208,12 @@ class Reflector(Generic[T]):
         """`quiet`: not worth a line yet. What others of the process were told of already is no news either."""
         kind, info, trouble = self.kind.__name__, api_info(self.kind), f"{what}: {error}"
         cause = row(trouble).cause + (f" of {kind}" if error.code in (403, 404) else "")
-        told, told_by_all = self._troubles.setdefault(what, set()), self._client.troubles
+        told, told_by_all = self._troubles.setdefault(what, set()), self.client.troubles
         if quiet or cause in told | told_by_all:
             log.v(3, f"Cannot {what} yet", kind=kind, err=error)
         else:
             group = info.resource.group or '""'
-            where = f"namespace {self._namespace}" if self._namespace else "the whole cluster"
+            where = f"namespace {self.namespace}" if self.namespace else "the whole cluster"
             facts = {
                 "right": f"get, list and watch on {info.plural} of API group {group} in {where}",
                 "kind": f"{info.resource.api_version} {info.plural}",
@@ -238,6 +230,6 @@ class Reflector(Generic[T]):
 
     def _forget(self, *troubles: str) -> bool:
         """Whether one of them was told, and not resolved by somebody else meanwhile."""
-        causes = {cause for what in troubles for cause in self._troubles.pop(what, ())} & self._client.troubles
-        self._client.troubles.difference_update(causes)
+        causes = {cause for what in troubles for cause in self._troubles.pop(what, ())} & self.client.troubles
+        self.client.troubles.difference_update(causes)
         return bool(causes)

@@ -6,17 +6,18 @@ waiting out `Retry-After`, and the error that a bad status is.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import msgspec
 import trio
 from lightkube.core.generic_client import BasicRequest
 
+from csi_provisioner.kube.config import Cluster
 from csi_provisioner.kube.connection import Begin
-from csi_provisioner.kube.credentials import Credentials, header
+from csi_provisioner.kube.credentials import header
 from csi_provisioner.kube.errors import KubeError, from_status
 from csi_provisioner.kube.limits import TokenBucket
-from csi_provisioner.kube.proxy import Url
 from csi_provisioner.kube.transport import Answer, Transport
 
 # Half the API server's own request limit (60 s). A write that takes longer is treated as lost.
@@ -26,49 +27,42 @@ MOST_WAITS = 10
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
+@dataclass(eq=False)
 class Sender:
-    """`origin` goes before the path of each request: a proxy wants to see it. `limit` counts all but streams."""
+    """`limit` counts all but streams."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        server: Url,
-        credentials: Credentials,
-        headers: Sequence[tuple[str, str]] = (),
-        *,
-        origin: str = "",
-        limit: TokenBucket | None = None,
-        deadline: float = DEADLINE,
-    ) -> None:
-        self._transport = transport
-        self._server = server
-        self._credentials = credentials
-        self._prefix = f"{origin}{server.path}/"
+    transport: Transport
+    cluster: Cluster
+    user_agent: str
+    limit: TokenBucket | None = None
+    deadline: float = DEADLINE
+
+    def __post_init__(self) -> None:
+        server = self.cluster.server
+        self._prefix = f"{self.cluster.origin}{server.path}/"
         # compressed answers cost both sides more than loopback or a data centre's network does
         common = [("Host", server.authority), ("Accept", "application/json"), ("Accept-Encoding", "identity")]
-        self._common = _lines([*common, *headers])
+        self._common = _lines([*common, ("User-Agent", self.user_agent), *self.cluster.headers])
         self._value: str | None = None
         self._head = self._common
         """With the field that `_value` makes."""
-        self._limit = limit
-        self._deadline = deadline
 
     async def send(self, ask: BasicRequest, begin: Begin = None) -> bytes:
         """The body of a good answer."""
-        if self._limit is not None:  # not part of the deadline: the server is not to blame
-            await self._limit.admit(ask.method, self._target(ask))
-        with trio.move_on_after(self._deadline):
+        if self.limit is not None:  # not part of the deadline: the server is not to blame
+            await self.limit.admit(ask.method, self._target(ask))
+        with trio.move_on_after(self.deadline):
             return await (await self._accepted(ask, begin)).whole()
         raise self._late()
 
     async def open_stream(self, ask: BasicRequest) -> Answer:
         """A good answer, whose body is read and closed by the caller."""
-        with trio.move_on_after(self._deadline):
+        with trio.move_on_after(self.deadline):
             return await self._accepted(ask, stream=True)
         raise self._late()
 
     def _late(self) -> KubeError:
-        return KubeError(0, "Timeout", f"no answer within {self._deadline:g} s")
+        return KubeError(0, "Timeout", f"no answer within {self.deadline:g} s")
 
     def _target(self, ask: BasicRequest) -> str:
         target = self._prefix + quote(ask.url)
@@ -80,22 +74,21 @@ class Sender:
             body = msgspec.json.encode(ask.data)
             type_ = (ask.headers or {}).get("Content-Type", "application/json")
             about_body = f"Content-Type: {type_}\r\nContent-Length: {len(body)}\r\n".encode()
-        waits, renewed = 0, False
+        credentials, waits, renewed = self.cluster.credentials, 0, False
         while True:
-            value = await self._credentials.authorization()
+            value = await credentials.authorization()
             if value != self._value:
                 self._value, self._head = value, self._common
                 if value is not None:
                     self._head += _lines([("Authorization", value)])
-            answer = await self._transport.exchange(
-                method, target, self._head + about_body, body, stream=stream, begin=begin
-            )
+            head = self._head + about_body
+            answer = await self.transport.exchange(method, target, head, body, stream=stream, begin=begin)
             if 200 <= answer.status < 300:
                 return answer
             error = from_status(await answer.whole(), answer.status, retry_after(answer.headers))
-            if error.code == 400 and self._server.scheme == "http" and "HTTPS" in error.message:
+            if error.code == 400 and self.cluster.server.scheme == "http" and "HTTPS" in error.message:
                 raise KubeError(0, "WantsTLS", error.message)
-            if error.code == 401 and not renewed and await self._credentials.refused(value):
+            if error.code == 401 and not renewed and await credentials.refused(value):
                 renewed = True
                 continue
             pause = pause_before_next(error, method)
@@ -103,9 +96,6 @@ class Sender:
                 raise error
             await trio.sleep(pause)
             waits += 1
-
-    def close(self) -> None:
-        self._transport.close()
 
 
 def _lines(fields: Sequence[tuple[str, str]]) -> bytes:

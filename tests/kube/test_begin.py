@@ -26,14 +26,13 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.limits import TokenBucket
 from csi_provisioner.kube.proxy import parsed
-from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.kube.transport import Route, Transport
 from csi_provisioner.model.kubernetes import Lease, ObjectMeta, PersistentVolume, resource
 from tests.kube.leases import LeaseApi, candidates
 from tests.kube.objects import volume
 from tests.kube.test_behind_proxy import tunnelling
-from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, send, serving
+from tests.kube.wire import Asked, HangupError, Server, always, pool, reply, send, sender, serving
 
 PV = reply(200, json.dumps({"metadata": {"name": "v", "resourceVersion": "1"}}).encode())
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
@@ -70,8 +69,7 @@ def _wired(
     limit: TokenBucket | None = None,
 ) -> KubeClient:
     transport = Transport(Route(("127.0.0.1", server.port)), requests=requests)
-    sender = Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), credentials or Fixed(), limit=limit)
-    return KubeClient(sender, may_begin=frozen.end.may_begin)
+    return KubeClient(sender(transport, credentials, limit), may_begin=frozen.end.may_begin)
 
 
 def _changes(server: Server) -> list[str]:

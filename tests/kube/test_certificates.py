@@ -19,11 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.credentials import CertificateFiles, Credentials
-from csi_provisioner.kube.proxy import parsed
-from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from tests.kube.test_credentials import Program, kept_fresh, plugin
-from tests.kube.wire import Asked, Server, pool, reply, serving
+from tests.kube.wire import Asked, Server, pool, reply, sender, serving
 
 
 class Identities:
@@ -62,7 +60,7 @@ async def guarded(identities: Identities, who: Credentials) -> AsyncIterator[tup
         pool(server, tls=identities.client) as transport,
         kept_fresh(who),
     ):
-        yield KubeClient(Sender(transport, parsed(f"https://127.0.0.1:{server.port}"), who)), server
+        yield KubeClient(sender(transport, who)), server
 
 
 async def ask_at_once(client: KubeClient, times: int) -> None:

@@ -16,11 +16,9 @@ import trustme
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.config import resolve
 from csi_provisioner.kube.credentials import CredentialError, Credentials, Plugin, TokenFile
-from csi_provisioner.kube.proxy import parsed
-from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.settings import ClusterSettings
-from tests.kube.wire import Asked, Server, pool, reply, serving
+from tests.kube.wire import Asked, Server, pool, reply, sender, serving
 
 V1 = "client.authentication.k8s.io/v1"
 
@@ -34,7 +32,7 @@ async def guarded(accepted: str, who: Credentials) -> AsyncIterator[tuple[KubeCl
         await stream.send_all(reply() if good else reply(401, b"who are you"))
 
     async with serving(answer) as server, pool(server) as transport, kept_fresh(who):
-        yield KubeClient(Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), who)), server
+        yield KubeClient(sender(transport, who)), server
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ class World:
 async def live(actions: list[tuple[str, object]]) -> None:
     world = World()
     world.api.write("a")
-    reflector = Reflector(world.api, PersistentVolumeClaim, world.store, page=1, inactivity=70, random=lambda: 0.5)
+    reflector = Reflector(world.api, PersistentVolumeClaim, world.store, page=1, random=lambda: 0.5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reflector.run)
         for what, on in actions:

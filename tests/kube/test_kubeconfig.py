@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 import trio
 import trustme
@@ -119,10 +120,10 @@ class Notes(Transport):
 
 async def use(cluster: Cluster) -> None:
     """What a request does with all of it, short of the network."""
-    credentials = Fixed() if isinstance(cluster.credentials, Plugin) else cluster.credentials
-    sender = Sender(Notes(cluster.route), cluster.server, credentials, cluster.headers, origin=cluster.origin)
+    if isinstance(cluster.credentials, Plugin):
+        cluster = msgspec.structs.replace(cluster, credentials=Fixed())
     with suppress(Noted):
-        await sender.send(BasicRequest("GET", "api"))
+        await Sender(Notes(cluster.route), cluster, "test/1").send(BasicRequest("GET", "api"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)

@@ -18,13 +18,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.credentials import CredentialError, Plugin
 from csi_provisioner.kube.election import LeaderElector
-from csi_provisioner.kube.proxy import parsed
-from csi_provisioner.kube.sender import Sender
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ElectionSettings
 from tests.kube.leases import Candidate, LeaseApi
 from tests.kube.test_credentials import V1, kept_fresh
-from tests.kube.wire import Asked, pool, reply, serving
+from tests.kube.wire import Asked, pool, reply, sender, serving
 
 
 @pytest.fixture
@@ -124,7 +122,7 @@ async def leading(slow: Slow, api: Guarded) -> AsyncIterator[Candidate]:
         kept_fresh(slow.plugin),
         trio.open_nursery() as nursery,
     ):
-        client = KubeClient(Sender(transport, parsed(f"http://127.0.0.1:{server.port}"), slow.plugin))
+        client = KubeClient(sender(transport, slow.plugin))
         settings = ElectionSettings(enabled=True, lease_duration=15, renew_deadline=10, retry_period=5)
         elector = LeaderElector(client, settings, name="lock", namespace="ns", identity="us", metrics=Metrics())
         candidate = Candidate(elector)

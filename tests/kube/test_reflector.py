@@ -199,7 +199,7 @@ async def test_expired_version_lists_again_and_tells_the_difference(api: FakeApi
 async def test_a_silent_connection_is_given_up_and_the_second_time_listed(
     api: FakeApi, store: Claims, lines: list[str]
 ) -> None:
-    async with following(api, store, inactivity=70):
+    async with following(api, store):
         for _ in range(3):
             api.version += 1
             api.bookmark()
@@ -214,7 +214,7 @@ async def test_a_silent_connection_is_given_up_and_the_second_time_listed(
 
 
 async def test_a_server_without_bookmarks_is_given_the_watchs_own_time(api: FakeApi, store: Claims) -> None:
-    async with following(api, store, inactivity=70):
+    async with following(api, store):
         api.deaf = True
         await trio.sleep(450)
         assert api.asked == ["list", "watch 16"]
@@ -337,7 +337,7 @@ async def test_watches_last_between_five_and_ten_minutes(api: FakeApi, store: Cl
 
 async def test_resync_calls_handlers_for_every_kept_object(api: FakeApi, store: Claims) -> None:
     told: list[str] = []
-    async with following(api, store, resync=900, inactivity=10_000):
+    async with following(api, store, resync=900):
         store.subscribe(lambda key, old, new: told.append(key) if old is new else None)
         await trio.sleep(1801)
     assert sorted(told) == sorted(2 * [f"ns/{name}" for name in "abcde"])

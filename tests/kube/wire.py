@@ -10,7 +10,12 @@ import h11
 import trio
 import trio.testing
 
+from csi_provisioner.kube.config import Cluster
 from csi_provisioner.kube.connection import Open, Wire
+from csi_provisioner.kube.credentials import Credentials, Fixed
+from csi_provisioner.kube.limits import TokenBucket
+from csi_provisioner.kube.proxy import parsed
+from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import REQUESTS, STREAMS, Route, Transport
 from csi_provisioner.kube.transport import Answer as Reply
 
@@ -162,6 +167,11 @@ async def pool(
         yield transport
     finally:
         transport.close()
+
+
+def sender(transport: Transport, who: Credentials | None = None, limit: TokenBucket | None = None) -> Sender:
+    cluster = Cluster(parsed("http://api.test"), "test", who or Fixed(), Route(("api.test", 80)))
+    return Sender(transport, cluster, "test/1", limit)
 
 
 async def send(transport: Transport, method: str = "GET", target: str = "/", body: bytes = b"", **how: Any) -> Reply:
