@@ -1,4 +1,4 @@
-"""Which CSIStorageCapacity objects should exist, which do, and what is to be done about it (capacity.md 6 and 9).
+"""Which CSIStorageCapacity objects should exist, which do, and what is to be done about it (capacity.md 6, 9, 10).
 
 The state of the publisher, without its loops: told of every change of segments, classes and objects, it answers with
 the work that follows. Objects are known only as the watch showed them, never as a write returned them, so that no
@@ -12,9 +12,10 @@ import msgspec
 from csi_provisioner.capacity import objects
 from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
-from csi_provisioner.model.kubernetes import CSIStorageCapacity, StorageClass
-
-IMMEDIATE = "Immediate"
+from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning.affinity import segments as segments_of
+from csi_provisioner.planning.gate import IMMEDIATE_BINDING
 
 
 class Surplus(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -46,13 +47,6 @@ class Desired:
     def pairs(self) -> list[Pair]:
         return list(self._pairs)
 
-    def of_class(self, name: str) -> list[Pair]:
-        return [Pair(segment, name) for segment in self._segments] if name in self._classes else []
-
-    def of_segments(self, segments: Iterable[Segment]) -> list[Pair]:
-        wanted = self._segments.intersection(segments)
-        return [Pair(segment, name) for segment in wanted for name in self._classes]
-
     def goal(self) -> int:
         return len(self._pairs)
 
@@ -61,9 +55,7 @@ class Desired:
 
     def obsolete(self, cached: Iterable[CSIStorageCapacity]) -> int:
         """Managed objects that fit no pair; duplicates fit."""
-        return sum(
-            objects.is_managed(obj, self._publication) and objects.pair_of(obj) not in self._pairs for obj in cached
-        )
+        return sum(self._publication.manages(obj) and objects.pair_of(obj) not in self._pairs for obj in cached)
 
     # ---- what is told
 
@@ -98,10 +90,25 @@ class Desired:
             return self._seen(new)
         return self._gone(old) if old is not None else []
 
+    def tried(self, class_name: str, result: PersistentVolume | State) -> list[Pair]:
+        """A try of the class ended with a volume, or without one: whose space has changed? What is not known to have
+        changed is left to polling."""
+        if isinstance(result, PersistentVolume) and result.spec.nodeAffinity is not None:
+            return self.deleted(result)  # the same pairs
+        if result is State.NO_CHANGE or class_name not in self._classes:  # such a try says nothing of space
+            return []
+        return [Pair(segment, class_name) for segment in self._segments]
+
+    def deleted(self, volume: PersistentVolume) -> list[Pair]:
+        """The volume's space is free again. One without affinity may have lain anywhere, and its class is not known."""
+        affinity = volume.spec.nodeAffinity
+        wanted = self._segments.intersection(segments_of(affinity)) if affinity is not None else ()
+        return [Pair(segment, name) for segment in wanted for name in self._classes]
+
     # ---- pairs
 
     def _is_eligible(self, storage_class: StorageClass) -> bool:
-        immediate = storage_class.volumeBindingMode == IMMEDIATE
+        immediate = storage_class.volumeBindingMode == IMMEDIATE_BINDING
         ours = storage_class.provisioner == self._publication.driver
         return ours and (self._immediate_binding or not immediate)
 
@@ -122,7 +129,7 @@ class Desired:
     # ---- objects
 
     def _seen(self, obj: CSIStorageCapacity) -> list[Work]:
-        if not objects.is_managed(obj, self._publication):
+        if not self._publication.manages(obj):
             # somebody took the labels away: the object is theirs now, and the pair needs another
             return self._gone(obj)
         pair = self._by_uid.get(obj.metadata.uid)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from csi_provisioner.capacity import segments
 from csi_provisioner.capacity.segments import Segment
-from csi_provisioner.kube.store import Store
-from csi_provisioner.metrics import QueueMetrics
+from csi_provisioner.kube.caches import Caches
+from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSINode, Node
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome
+from csi_provisioner.settings import RetrySettings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
@@ -26,24 +27,29 @@ class Discovery:
     def __init__(
         self,
         driver: str,
-        nodes: Store[Node],
-        csinodes: Store[CSINode],
+        caches: Caches,
         *,
         changed: Callable[[], None],
-        backoff: Backoff,
-        metrics: QueueMetrics,
+        retries: RetrySettings,
+        metrics: Metrics,
     ) -> None:
         self._driver = driver
-        self._nodes = nodes
-        self._csinodes = csinodes
+        self._caches = caches
         self._changed = changed
-        self._loop = Loop(QUEUE, self._look, workers=1, backoff=backoff, exclusive=Exclusive(), metrics=metrics)
-        nodes.subscribe(self._saw_node)
-        csinodes.subscribe(self._saw_csinode)
+        self._loop = Loop(
+            QUEUE,
+            self._look,
+            workers=1,
+            backoff=Backoff(retries.start, retries.maximum),
+            exclusive=Exclusive(),
+            metrics=metrics.queue(QUEUE),
+        )
+        caches.nodes.subscribe(self._saw_node)
+        caches.csinodes.subscribe(self._saw_csinode)
 
     def segments(self) -> frozenset[Segment]:
-        nodes = {node.metadata.name: node for node in self._nodes.values()}
-        return segments.of_nodes(self._driver, self._csinodes.values(), nodes)
+        nodes = {node.metadata.name: node for node in self._caches.nodes.values()}
+        return segments.of_nodes(self._driver, self._caches.csinodes.values(), nodes)
 
     async def run(self) -> None:
         """For ever, beginning with a look. Changes before are noted, and looked at then."""

@@ -1,12 +1,11 @@
-"""One pair's CSIStorageCapacity (capacity.md 8): the question to the driver, the object made from the answer, and the
-patch that corrects an older one. Pure; sending and retrying belong to the publisher.
+"""One pair's CSIStorageCapacity (capacity.md 4 and 8): who manages it, the question to the driver, the object made from
+the answer, and the patch that corrects an older one. Pure; sending and retrying belong to the publisher.
 """
 
 from typing import Any
 
 import msgspec
 
-from csi_provisioner.capacity import naming
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import (
@@ -17,7 +16,15 @@ from csi_provisioner.model.kubernetes import (
     StorageClass,
 )
 from csi_provisioner.planning import quantity
+from csi_provisioner.planning.fnv import fnv1a
 from csi_provisioner.planning.refusal import Refusal
+
+DRIVER_LABEL = "csi.storage.k8s.io/drivername"
+MANAGER_LABEL = "csi.storage.k8s.io/managed-by"
+"""The two labels that decide who manages an object. Nothing else does; owners play no part."""
+
+_MANAGER = "external-provisioner"
+_LONGEST = 63  # of a label value
 
 
 class Pair(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -39,6 +46,30 @@ class Publication(msgspec.Struct, frozen=True):
     manager: str
     namespace: str
     owner: OwnerReference | None = None
+
+    def labels(self) -> dict[str, str]:
+        return {DRIVER_LABEL: self.driver, MANAGER_LABEL: self.manager}
+
+    def selector(self) -> str:
+        """For the watch: objects of others do not even reach us."""
+        return ",".join(f"{key}={value}" for key, value in self.labels().items())
+
+    def manages(self, obj: CSIStorageCapacity) -> bool:
+        return self.labels().items() <= (obj.metadata.labels or {}).items()
+
+
+def manager_on(node: str) -> str:
+    """The manager's name: the same for all in a central deployment (no node), with its node's name in a per-node one.
+
+    Long node names are shortened as ever, so that objects made before an update stay managed after it.
+    """
+    whole = f"{_MANAGER}-{node}" if node else _MANAGER
+    if len(whole) <= _LONGEST:
+        return whole
+    tail = f"-{fnv1a(_MANAGER):08x}-{node}"
+    if len(tail) < _LONGEST:
+        return _MANAGER[: _LONGEST - len(tail)] + tail
+    return f"{_MANAGER}-{fnv1a(whole):08x}"
 
 
 def question(pair: Pair, storage_class: StorageClass) -> csi.GetCapacityRequest:
@@ -62,16 +93,12 @@ def pair_of(obj: CSIStorageCapacity) -> Pair | None:
     return Pair(tuple(sorted((topology.matchLabels or {}).items())), obj.storageClassName)
 
 
-def is_managed(obj: CSIStorageCapacity, publication: Publication) -> bool:
-    return naming.is_managed(obj.metadata.labels, publication.driver, publication.manager)
-
-
 def new(pair: Pair, found: Reading, publication: Publication) -> CSIStorageCapacity:
     return CSIStorageCapacity(
         metadata=ObjectMeta(
             generateName="csisc-",
             namespace=publication.namespace,
-            labels=naming.labels(publication.driver, publication.manager),
+            labels=publication.labels(),
             ownerReferences=[publication.owner] if publication.owner else None,
         ),
         storageClassName=pair.class_name,

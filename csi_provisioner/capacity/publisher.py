@@ -5,28 +5,31 @@ the work itself, encoded, so that the same work twice is one item with one backo
 of their own, whose limit keeps them from slowing provisioning down.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 import trio
 
-from csi_provisioner.capacity import naming, objects, refresh
+from csi_provisioner.capacity import objects
 from csi_provisioner.capacity.desired import Desired, Surplus, Work
+from csi_provisioner.capacity.discovery import Discovery
 from csi_provisioner.capacity.objects import Pair, Publication, Reading
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
-from csi_provisioner.metrics import QueueMetrics
+from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, State
 from csi_provisioner.planning import terms
-from csi_provisioner.settings import CapacitySettings
+from csi_provisioner.settings import CapacitySettings, RetrySettings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
@@ -37,80 +40,86 @@ QUEUE = "csistoragecapacity"
 SHORTEST_POLL = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class CapacityClient:
+    """A client with the limit of `--kube-api-capacity-qps`, and what all objects have in common."""
+
+    kube: KubeClient
+    publication: Publication
+
+
 class Publisher:
-    """One life of the publishing. `segments` tells those that there are at the moment it is asked."""
+    """The publishing of one leader term. `fixed` is the only segment where each node has a provisioner of its own."""
 
     def __init__(
         self,
-        publication: Publication,
+        client: CapacityClient,
         settings: CapacitySettings,
-        kube: KubeClient,
+        retries: RetrySettings,
         driver: Driver,
-        storage_classes: Store[StorageClass],
+        caches: Caches,
+        metrics: Metrics,
         *,
-        segments: Callable[[], frozenset[Segment]],
-        backoff: Backoff,
-        metrics: QueueMetrics,
+        fixed: Segment | None,
     ) -> None:
-        self.desired = Desired(publication, immediate_binding=settings.immediate_binding)
-        self._publication = publication
+        self.desired = Desired(client.publication, immediate_binding=settings.immediate_binding)
+        self._publication = client.publication
         self._poll_interval = max(settings.poll_interval, SHORTEST_POLL)
-        self._kube = kube
+        self._kube = client.kube
         self._driver = driver
-        self._storage_classes = storage_classes
-        self._segments = segments
+        self._storage_classes = caches.storage_classes
+        self._fixed = fixed
         self._store: Store[CSIStorageCapacity] = Store()
         self._created: dict[Pair, str] = {}  # keys of objects whose creation the watch has not shown yet
         self.loop = Loop(
             QUEUE,
             self._reconcile,
             workers=settings.threads,
-            backoff=backoff,
+            backoff=Backoff(retries.start, retries.maximum),
             exclusive=Exclusive(),
-            metrics=metrics,
+            metrics=metrics.queue(QUEUE),
         )
+        self._discovery: Discovery | None = None
+        if fixed is None:
+            self._discovery = Discovery(
+                client.publication.driver, caches, changed=self._segments_changed, retries=retries, metrics=metrics
+            )
+        metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """For ever. The caches of classes, and of what `segments` looks at, must be whole before."""
-        publication = self._publication
+    async def run(self) -> None:
+        """For ever, once the other caches are whole. Whether this can work does not keep claims from being served."""
         reflector = Reflector(
             self._kube,
             CSIStorageCapacity,
             self._store,
-            namespace=publication.namespace,
-            label_selector=naming.selector(publication.driver, publication.manager),
+            namespace=self._publication.namespace,
+            label_selector=self._publication.selector(),
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(reflector.run)
             self._begin()
             nursery.start_soon(self.loop.run)
             nursery.start_soon(self._poll)
-            task_status.started()
+            if self._discovery is not None:
+                nursery.start_soon(self._discovery.run)
 
-    def obsolete(self) -> int:
+    def _obsolete(self) -> int:
         return self.desired.obsolete(self._store.values())
 
     # ---- what others tell
 
-    def segments_changed(self) -> None:
-        self._enqueue(self.desired.segments_changed(self._segments()))
-
     def provisioned(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
         """A try of the class ended: with the volume as it was written, or without one."""
-        name = storage_class.metadata.name
-        if isinstance(result, State):
-            self._enqueue(refresh.after_failure(self.desired, result, name))
-        else:
-            self._enqueue(refresh.after_provisioning(self.desired, result, name))
+        self._enqueue(self.desired.tried(storage_class.metadata.name, result))
 
     def deleted(self, volume: PersistentVolume) -> None:
-        self._enqueue(refresh.after_deletion(self.desired, volume))
+        self._enqueue(self.desired.deleted(volume))
 
     # ---- what gives work
 
     def _begin(self) -> None:
         """Section 7: objects are looked at when all pairs are known, and nothing is done before both are; no await."""
-        self.segments_changed()
+        self._segments_changed()
         for storage_class in self._storage_classes.values():
             self._saw_class(storage_class.metadata.name, None, storage_class)
         for obj in self._store.values():
@@ -131,6 +140,10 @@ class Publisher:
             await trio.sleep(self._poll_interval)
             self._enqueue(self.desired.pairs())
             log.v(3, "Storage capacity is asked for", pairs=self.desired.goal(), published=self.desired.current())
+
+    def _segments_changed(self) -> None:
+        found = frozenset([self._fixed or ()]) if self._discovery is None else self._discovery.segments()
+        self._enqueue(self.desired.segments_changed(found))
 
     def _saw_class(self, name: str, old: StorageClass | None, new: StorageClass | None) -> None:
         self._enqueue(self.desired.class_changed(name, old, new))

@@ -1,21 +1,18 @@
 """Whose claim it is when a provisioner runs on every node (node-deployment.md 4 to 7): the decisions of the race.
 
 The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting and
-writing are `race`'s, asking the driver is `fitting`'s.
+writing are `race`'s, asking the driver is `capacity_check`'s.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from csi_provisioner.model import csi
-from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
+from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.planning import gate, wellknown
 from csi_provisioner.planning.gate import Fail, Provision, Skip
 from csi_provisioner.settings import NodeSettings
-
-IMMEDIATE = "Immediate"
 
 
 class Compete(msgspec.Struct, frozen=True):
@@ -36,7 +33,7 @@ def decide(
         return Skip(f"the claim is node {selected}'s")
     if storage_class is None:
         return Fail(gate.missing_class(claim))
-    if storage_class.volumeBindingMode != IMMEDIATE:
+    if storage_class.volumeBindingMode != gate.IMMEDIATE_BINDING:
         return Skip("no node selected yet")
     if not settings.immediate_binding:
         return Skip("no node selected, and this provisioner takes no claims by itself")
@@ -59,27 +56,6 @@ def delay(attempt: int, settings: NodeSettings, u: float) -> float:
     # beyond 2**63 nanoseconds any base has long passed any limit
     raw = min(base << min(attempt, 63), most)
     return max(raw - int(base * u), 0) / 1_000_000_000
-
-
-class Delays:
-    """The attempts of each claim. Kept when the claim did not fit here, so that its node is slower the next time."""
-
-    def __init__(self, settings: NodeSettings, random: Callable[[], float]) -> None:
-        self._settings = settings
-        self._random = random
-        self._attempts: dict[Uid, int] = {}
-
-    def next(self, uid: Uid) -> float:
-        attempt = self._attempts.get(uid, 0)
-        self._attempts[uid] = attempt + 1
-        return delay(attempt, self._settings, self._random())
-
-    def forget(self, uid: Uid) -> None:
-        """The claim is ours, another node's, or gone."""
-        self._attempts.pop(uid, None)
-
-    def __len__(self) -> int:
-        return len(self._attempts)
 
 
 # ---- capacity

@@ -5,22 +5,24 @@ race's own loop, not a worker: thousands of claims may wait here while others ar
 decides at each step (`claiming`), never what it looked like when the race began.
 """
 
+import random
+from collections import Counter
 from collections.abc import Callable
 
 import trio
 
 from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
 from csi_provisioner.nodes import claiming
-from csi_provisioner.nodes.claiming import Compete, Delays
-from csi_provisioner.nodes.fitting import Fitting
+from csi_provisioner.nodes.capacity_check import CapacityCheck
+from csi_provisioner.nodes.claiming import Compete
 from csi_provisioner.planning import gate
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.gate import Skip
@@ -36,31 +38,29 @@ class Race:
 
     def __init__(
         self,
-        node: NodeName,
         settings: NodeSettings,
-        claims: Store[PersistentVolumeClaim],
-        storage_classes: Store[StorageClass],
+        caches: Caches,
         kube: KubeClient,
         facts: DriverFacts,
-        *,
-        fitting: Fitting,
-        delays: Delays,
+        check: CapacityCheck,
         events: EventRecorder,
+        *,
         wake: Callable[[str, float], None],
         won: Callable[[str], None],
     ) -> None:
-        self._node = node
+        self._node = NodeName(settings.node_name)
         self._settings = settings
-        self._claims = claims
-        self._storage_classes = storage_classes
+        self._caches = caches
         self._kube = kube
         self._facts = facts
-        self._fitting = fitting
-        self._delays = delays
+        self._check = check
         self._events = events
         self._wake = wake
         self._won = won
         self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
+        # Not forgotten when a claim did not fit here: this node is slower the next time.
+        self._attempts = Counter[Uid]()
+        caches.claims.subscribe(self._saw_claim)
 
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
         """Is the claim this node's to provision? If it may be anyone's, the race for it begins."""
@@ -73,7 +73,7 @@ class Race:
                 return False
         return True  # a missing class too: provisioning says so
 
-    def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+    def _saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         """Handler of the claim store: a claim that has a node, or is gone, is not waited for.
 
         Where it was not waited for because it did not fit, its delay stays long, in case it comes back.
@@ -90,13 +90,13 @@ class Race:
             return DONE
         if due > trio.current_time():
             return RetryAt(due, "another node may take the claim first")
-        claim = self._claims.by_uid(uid)
-        storage_class = self._storage_classes.get(gate.claim_class(claim)) if claim is not None else None
+        claim = self._caches.claims.by_uid(uid)
+        storage_class = self._caches.storage_classes.get(gate.claim_class(claim)) if claim is not None else None
         if claim is None or storage_class is None or not self._is_open(claim, storage_class):
             del self._due[Uid(uid)]
             return DONE
         try:
-            has_room = await self._fitting.fits(claim, storage_class)
+            has_room = await self._check.fits(claim, storage_class)
         except CallError as error:
             return Retry(f"claim {kubernetes.key(claim)}: {error}", lost=error.lost)
         if Uid(uid) not in self._due:
@@ -111,20 +111,21 @@ class Race:
 
     def _enter(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> None:
         uid = Uid(claim.metadata.uid)
-        if uid not in self._due and self._fitting.is_allowed(claim, storage_class):
+        if uid not in self._due and self._check.is_allowed(claim, storage_class):
             delay = self._draw(uid)
             log.v(4, "Will try to take the claim for this node", PVC=claim, after=f"{delay:.3g}s")
             self._wake(uid, delay)
 
     def _draw(self, uid: Uid) -> float:
-        delay = self._delays.next(uid)
+        delay = claiming.delay(self._attempts[uid], self._settings, random.random())
+        self._attempts[uid] += 1
         self._due[uid] = trio.current_time() + delay
         return delay
 
     def _leave(self, claim: PersistentVolumeClaim) -> None:
         uid = Uid(claim.metadata.uid)
         self._due.pop(uid, None)
-        self._delays.forget(uid)
+        del self._attempts[uid]
 
     def _is_open(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
         decision = claiming.decide(claim, storage_class, self._node, self._settings)
@@ -148,7 +149,7 @@ class Race:
         log.v(3, "Took the claim for this node", PVC=claim)
         self._leave(claim)
         if changed is not None:
-            self._claims.remember(changed)
+            self._caches.claims.remember(changed)
         self._won(uid)
         return DONE
 

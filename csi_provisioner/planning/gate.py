@@ -12,7 +12,7 @@ from csi_provisioner.planning import wellknown
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Refusal
 
-LATE_BINDING = "WaitForFirstConsumer"
+LATE_BINDING, IMMEDIATE_BINDING = "WaitForFirstConsumer", "Immediate"
 
 
 class Provision(msgspec.Struct, frozen=True):

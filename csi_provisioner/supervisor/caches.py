@@ -4,11 +4,11 @@ Objects of other drivers are kept by name only, but for the few fields that some
 """
 
 import gc
-from dataclasses import dataclass
 from typing import Any
 
 import trio
 
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
@@ -28,47 +28,35 @@ from csi_provisioner.planning.wellknown import CLAIM_KIND, CLONE_FINALIZER, SNAP
 from csi_provisioner.protection import clones
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """None: not watched with this driver or these gates."""
-
-    claims: Store[PersistentVolumeClaim]
-    volumes: Store[PersistentVolume]
-    storage_classes: Store[StorageClass]
-    attachments: Store[VolumeAttachment] | None = None
-    grants: Store[ReferenceGrant] | None = None
-    nodes: Store[Node] | None = None
-    csinodes: Store[CSINode] | None = None
-
-
-def stores(facts: DriverFacts, *, grants: bool, nodes: bool) -> Stores:
-    """Empty stores for what this driver needs."""
-    return Stores(
+def caches_for(facts: DriverFacts) -> Caches:
+    """Empty caches that keep what matters for this driver."""
+    return Caches(
         claims=Store(project=lambda claim: _kept_claim(claim, facts), index="uid"),
         volumes=Store(project=lambda volume: _kept_volume(volume, facts)),
-        storage_classes=Store(),
-        attachments=Store() if deletion.watches_attachments(facts) else None,
-        grants=Store() if grants else None,
-        nodes=Store() if nodes else None,
-        csinodes=Store() if nodes else None,
     )
 
 
 async def follow(
-    kube: KubeClient, kept: Stores, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    kube: KubeClient,
+    caches: Caches,
+    facts: DriverFacts,
+    *,
+    grants: bool,
+    nodes: bool,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Watch until cancelled; started once every store is whole. A missing right keeps it waiting, with error logs."""
     reflectors: list[Reflector[Any]] = [
-        Reflector(kube, PersistentVolumeClaim, kept.claims, on_event=clones.keep_shown),
-        Reflector(kube, PersistentVolume, kept.volumes),
-        Reflector(kube, StorageClass, kept.storage_classes),
+        Reflector(kube, PersistentVolumeClaim, caches.claims, on_event=clones.keep_shown),
+        Reflector(kube, PersistentVolume, caches.volumes),
+        Reflector(kube, StorageClass, caches.storage_classes),
     ]
-    if kept.attachments is not None:
-        reflectors.append(Reflector(kube, VolumeAttachment, kept.attachments))
-    if kept.grants is not None:
-        reflectors.append(Reflector(kube, ReferenceGrant, kept.grants))
-    if kept.nodes is not None and kept.csinodes is not None:
-        reflectors += [Reflector(kube, Node, kept.nodes), Reflector(kube, CSINode, kept.csinodes)]
+    if deletion.watches_attachments(facts):
+        reflectors.append(Reflector(kube, VolumeAttachment, caches.attachments))
+    if grants:
+        reflectors.append(Reflector(kube, ReferenceGrant, caches.grants))
+    if nodes:
+        reflectors += [Reflector(kube, Node, caches.nodes), Reflector(kube, CSINode, caches.csinodes)]
     log.info("Watching", kinds=" ".join(reflector.kind.__name__ for reflector in reflectors))
     async with trio.open_nursery() as watches:
         async with trio.open_nursery() as syncing:
@@ -79,7 +67,7 @@ async def follow(
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        log.info("Caches are synced", claims=len(kept.claims), volumes=len(kept.volumes))
+        log.info("Caches are synced", claims=len(caches.claims), volumes=len(caches.volumes))
         task_status.started()
 
 

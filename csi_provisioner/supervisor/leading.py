@@ -6,14 +6,15 @@ Without `--leader-election` the work begins at once and no Lease is touched.
 import socket
 from collections.abc import Awaitable, Callable
 
-from csi_provisioner import __version__
 from csi_provisioner.kube import election
-from csi_provisioner.kube.client import Cluster, connect
+from csi_provisioner.kube.client import Cluster
 from csi_provisioner.kube.election import LeaderElector
-from csi_provisioner.kube.end import CLOSING, End
+from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import Settings
+
+from .clients import api_client
 
 
 class Leadership:
@@ -42,9 +43,7 @@ class Leadership:
         settings = self._settings.election
         identity = election.unique_identity(socket.gethostname())
         # A client of its own, without a limit: busy workers must never delay a renewal (design.md 3, rule 8).
-        agent = f"csi-provisioner/{__version__} (leader election)"
-        client = await connect(cluster, user_agent=agent, may_begin=self._end.may_begin)
-        try:
+        async with api_client(cluster, self._end, purpose=" (leader election)") as client:
             self._elector = LeaderElector(
                 client,
                 settings,
@@ -57,6 +56,3 @@ class Leadership:
                 end=self._end,
             )
             await self._elector.run(lead)
-        finally:
-            async with self._end.shield(CLOSING):
-                await client.aclose()

@@ -15,15 +15,15 @@ from dataclasses import replace
 
 import trio
 
-from csi_provisioner import __version__
+from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.diagnostics import pages
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect, resolve
-from csi_provisioner.kube.end import CLOSING, SHIELDED, End, boottime
+from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, resolve
+from csi_provisioner.kube.end import SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
@@ -35,11 +35,10 @@ from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.settings import HEALTH_PATH, ProvisioningSettings, Settings
 
-from . import capacity
-from .capacity import Access
+from .clients import api_client, capacity_client
+from .controllers import QUEUES, Parts
 from .leading import Leadership
-from .loops import QUEUES, Life
-from .parts import Parts
+from .term import LeaderTerm
 
 # process.md 4.2: for the first connection only
 FIRST_CONNECT = 30.0
@@ -129,24 +128,18 @@ class _Process:
         wanted = self._settings.cluster
         cluster = resolve(wanted)  # once: all clients share its credentials
         services.start_soon(cluster.credentials.run)
-        limit = TokenBucket(wanted.qps, wanted.burst) if wanted.qps else None
-        agent, may_begin = f"csi-provisioner/{__version__}", self._end.may_begin
-        kube = await connect(cluster, limit=limit, user_agent=agent, may_begin=may_begin)
-        try:
+        async with api_client(cluster, self._end, qps=wanted.qps, burst=wanted.burst) as kube:
             provisioning = await self._gated(kube)
-            address, metrics = self._settings.csi.address, self._metrics
+            address, metrics, may_begin = self._settings.csi.address, self._metrics, self._end.may_begin
             channel = Channel(address, on_lost=lambda: self._on_lost(channel), metrics=metrics, may_begin=may_begin)
             async with channel:
                 driver = Driver(channel, self._settings.csi)
-                log.info("Waiting for the CSI driver", address=self._settings.csi.address)
+                log.info("Waiting for the CSI driver", address=address)
                 await driver.connect(FIRST_CONNECT)
                 facts, local = await self._meet_first(driver)
-                async with capacity.access(cluster, self._settings, facts.name, self._metrics, self._end) as access:
+                async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     self._listen(services)
-                    await self._work(cluster, kube, driver, facts, provisioning, local, access)
-        finally:
-            async with self._end.shield(CLOSING):
-                await kube.aclose()
+                    await self._work(cluster, kube, driver, facts, provisioning, local, capacity)
 
     async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
         """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
@@ -235,12 +228,12 @@ class _Process:
         facts: DriverFacts,
         provisioning: ProvisioningSettings,
         local: LocalNode | None,
-        access: Access | None,
+        capacity: CapacityClient | None,
     ) -> None:
         """Lives follow each other while the driver comes back with other capabilities; what is known stays."""
         memory = ClaimMemory()
-        life: Life | None = None
-        events = EventRecorder(kube, _event_source(facts.name), busy=lambda: life is not None and life.is_behind)
+        term: LeaderTerm | None = None
+        events = EventRecorder(kube, _event_source(facts.name), busy=lambda: term is not None and term.is_behind)
         parts = Parts(
             settings=self._settings,
             provisioning=provisioning,
@@ -253,21 +246,21 @@ class _Process:
             end=self._end,
             identity=_identity(facts.name, local),
             local=local,
-            capacity=access,
+            capacity=capacity,
         )
 
         async def lead() -> None:
-            nonlocal life
+            nonlocal term
             self._works = True
             changed: DriverFacts | None = facts
             try:
                 while changed is not None:
-                    life = Life(parts, changed)
-                    changed = await self._live(life, driver, changed)
+                    term = LeaderTerm(parts, changed)
+                    changed = await self._live(term, driver, changed)
             finally:
-                if life is not None:
-                    life.end()
-                life = None  # behind no longer: events need not wait for it
+                if term is not None:
+                    term.end()
+                term = None  # behind no longer: events need not wait for it
 
         async with trio.open_nursery() as telling:
             await telling.start(events.run)
@@ -279,26 +272,26 @@ class _Process:
                     await events.wait_written()
             telling.cancel_scope.cancel()
 
-    async def _live(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
-        """One life: the driver's new facts if it changed, None when the process stops."""
+    async def _live(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
+        """One term: the driver's new facts if it changed, None when the process stops."""
         changed: DriverFacts | None = None
         async with trio.open_nursery() as nursery:
 
             async def keep_connected() -> None:
                 nonlocal changed
-                changed = await self._keep_connected(life, driver, facts)
-                life.leave()
+                changed = await self._keep_connected(term, driver, facts)
+                term.leave()
                 nursery.cancel_scope.cancel()
 
             async def drain() -> None:
                 await self._stop.wait()
-                life.stop()
+                term.stop()
                 drained = self._settings.shutdown_grace - self._end.shielded - LAST_EVENTS
                 nursery.cancel_scope.deadline = trio.current_time() + max(0.0, drained)
 
             nursery.start_soon(keep_connected)
             nursery.start_soon(drain)
-            await life.run()
+            await term.run()
             nursery.cancel_scope.cancel()
         return changed
 
@@ -307,18 +300,18 @@ class _Process:
         self._gone = self._gone or not channel.left_politely
         self._lost.set()
 
-    async def _keep_connected(self, life: Life, driver: Driver, facts: DriverFacts) -> DriverFacts:
+    async def _keep_connected(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts:
         """Returns when the driver that is met on a new connection can do other things than before."""
         while True:
             await self._lost.wait()
-            life.pause()
+            term.pause()
             found, was_away = await self._meet_again(driver, facts.name)
             driver.met()
             if found != facts:
                 log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
                 return found
             log.info("CSI driver is back", driver=facts.name)
-            life.resume(after_loss=was_away)
+            term.resume(after_loss=was_away)
 
     async def _meet_again(self, driver: Driver, known: str) -> tuple[DriverFacts, bool]:
         """Who answers on a new connection, for which no other will do; and whether the driver was away meanwhile."""

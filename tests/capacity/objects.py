@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from csi_provisioner.capacity import naming
 from csi_provisioner.capacity.desired import Desired, Surplus
 from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
@@ -12,7 +11,7 @@ DRIVER = "disk.acme.test"
 MANAGER = "external-provisioner"
 OWNER = k8s.OwnerReference(apiVersion="apps/v1", kind="StatefulSet", name="acme-ctl", uid="7d1e", controller=True)
 PUBLICATION = Publication(DRIVER, MANAGER, "ns1")
-LABELS = naming.labels(DRIVER, MANAGER)
+LABELS = PUBLICATION.labels()
 
 Z1: Segment = (("acme.test/zone", "z-1"),)
 Z2: Segment = (("acme.test/zone", "z-2"),)

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.capacity import naming
+from csi_provisioner.capacity.objects import DRIVER_LABEL, MANAGER_LABEL, Publication, manager_on
+from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
 from csi_provisioner.planning.fnv import fnv1a
 
 LONG = "worker-0.rack-17.dc-east.storage-lab.example-corp.internal"
 ROWS = [
-    ("central", None, "external-provisioner"),
+    ("central", "", "external-provisioner"),
     (
         "41",
         "ip-10-0-0-1.eu-central-1.compute.internal",
@@ -24,10 +25,12 @@ ROWS = [
     ("58", LONG, "external-provisioner-d0a14795"),
 ]
 
+OURS = Publication("d", "m", "ns1")
+
 
 @pytest.mark.parametrize(("node", "expected"), [row[1:] for row in ROWS], ids=[f"capacity-4-{row[0]}" for row in ROWS])
-def test_managed_by(node: str | None, expected: str) -> None:
-    assert naming.managed_by(node) == expected
+def test_managed_by(node: str, expected: str) -> None:
+    assert manager_on(node) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,20 +42,20 @@ def test_capacity_4_fnv1a(text: str, expected: int) -> None:
 
 @given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){0,3}", fullmatch=True))
 def test_capacity_15_13_node_deployment_15_6_always_a_label_value(node: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", naming.managed_by(node))
+    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", manager_on(node))
 
 
 @pytest.mark.parametrize("length", range(1, 100))
 def test_capacity_15_13_different_for_different_nodes(length: int) -> None:
-    assert naming.managed_by("n" * length) != naming.managed_by("n" * (length - 1) + "m")
+    assert manager_on("n" * length) != manager_on("n" * (length - 1) + "m")
 
 
 MANAGED = [
-    ("both", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "m"}, True),
-    ("and-others", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "m", "x": "y"}, True),
-    ("other-driver", {naming.DRIVER_LABEL: "e", naming.MANAGER_LABEL: "m"}, False),
-    ("other-manager", {naming.DRIVER_LABEL: "d", naming.MANAGER_LABEL: "external-provisioner-m"}, False),
-    ("no-manager", {naming.DRIVER_LABEL: "d"}, False),
+    ("both", {DRIVER_LABEL: "d", MANAGER_LABEL: "m"}, True),
+    ("and-others", {DRIVER_LABEL: "d", MANAGER_LABEL: "m", "x": "y"}, True),
+    ("other-driver", {DRIVER_LABEL: "e", MANAGER_LABEL: "m"}, False),
+    ("other-manager", {DRIVER_LABEL: "d", MANAGER_LABEL: "external-provisioner-m"}, False),
+    ("no-manager", {DRIVER_LABEL: "d"}, False),
     ("none", None, False),
 ]
 
@@ -61,8 +64,8 @@ MANAGED = [
     ("labels", "expected"), [row[1:] for row in MANAGED], ids=[f"capacity-4-{row[0]}" for row in MANAGED]
 )
 def test_is_managed(labels: dict[str, str] | None, expected: bool) -> None:
-    assert naming.is_managed(labels, "d", "m") is expected
+    assert OURS.manages(CSIStorageCapacity(ObjectMeta(labels=labels))) is expected
 
 
 def test_capacity_2_selector() -> None:
-    assert naming.selector("d", "m") == "csi.storage.k8s.io/drivername=d,csi.storage.k8s.io/managed-by=m"
+    assert OURS.selector() == "csi.storage.k8s.io/drivername=d,csi.storage.k8s.io/managed-by=m"

@@ -2,7 +2,6 @@
 
 import pytest
 
-from csi_provisioner.capacity import refresh
 from csi_provisioner.capacity.objects import Pair
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.model import csi
@@ -34,7 +33,7 @@ PROVISIONED = [
     ("made", "expected"), [row[1:] for row in PROVISIONED], ids=[f"capacity-10-{row[0]}" for row in PROVISIONED]
 )
 def test_after_provisioning(made: k8s.PersistentVolume, expected: set[Pair]) -> None:
-    assert set(refresh.after_provisioning(desired(Z1, Z2, classes=CLASSES), made, "fast")) == expected
+    assert set(desired(Z1, Z2, classes=CLASSES).tried("fast", made)) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,14 +47,14 @@ def test_after_provisioning(made: k8s.PersistentVolume, expected: set[Pair]) -> 
     ids=lambda value: f"capacity-10-{value.name}" if isinstance(value, State) else "",
 )
 def test_after_failure(state: State, expected: set[Pair]) -> None:
-    assert set(refresh.after_failure(desired(Z1, Z2, classes=CLASSES), state, "fast")) == expected
+    assert set(desired(Z1, Z2, classes=CLASSES).tried("fast", state)) == expected
 
 
 def test_capacity_10_after_deletion() -> None:
     made = desired(Z1, Z2, classes=CLASSES)
-    assert set(refresh.after_deletion(made, volume(Z1))) == OF_Z1
-    assert refresh.after_deletion(made, volume()) == []
+    assert set(made.deleted(volume(Z1))) == OF_Z1
+    assert made.deleted(volume()) == []
 
 
 def test_capacity_10_an_unknown_class_refreshes_nothing() -> None:
-    assert refresh.after_provisioning(desired(Z1), volume(), "gone") == []
+    assert desired(Z1).tried("gone", volume()) == []

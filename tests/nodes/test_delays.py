@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.model.kubernetes import Uid
 from csi_provisioner.nodes import claiming
 from csi_provisioner.settings import NodeSettings
 
@@ -56,14 +55,3 @@ def test_node_deployment_6_never_negative_never_above_the_maximum(
     attempt: int, base: float, most: float, u: float
 ) -> None:
     assert 0 <= claiming.delay(attempt, settings(base, most), u) <= most + 1e-9
-
-
-def test_node_deployment_6_attempts_count_until_forgotten() -> None:
-    delays = claiming.Delays(settings(20, 60), lambda: 0.0)
-    a, b = Uid("a"), Uid("b")
-    assert [delays.next(a) for _ in range(4)] == [20, 40, 60, 60]
-    assert delays.next(b) == 20
-    delays.forget(a)
-    delays.forget(Uid("never seen"))
-    assert delays.next(a) == 20
-    assert len(delays) == 2

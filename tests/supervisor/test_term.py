@@ -1,4 +1,4 @@
-"""What a life of the work does when its caches change, and what it leaves behind."""
+"""What a leader term does when its caches change, and what it leaves behind."""
 
 import gc
 import time
@@ -16,14 +16,14 @@ from csi_provisioner.planning.wellknown import STORAGE_PROVISIONER
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.settings import Settings
-from csi_provisioner.supervisor.loops import Life
-from csi_provisioner.supervisor.parts import Parts
+from csi_provisioner.supervisor.controllers import Parts
+from csi_provisioner.supervisor.term import LeaderTerm
 from tests.installation import Installation
 
 FACTS = DriverFacts("hostpath.example.com", controller=frozenset({"CREATE_DELETE_VOLUME"}))
 
 
-def a_life() -> Life:
+def a_term() -> LeaderTerm:
     """One that nobody runs: it has caches and handlers, but neither cluster nor driver."""
     settings, metrics, nobody = Settings(), Metrics(), cast("Any", None)
     parts = Parts(
@@ -38,60 +38,60 @@ def a_life() -> Life:
         end=End(),
         identity="me",
     )
-    return Life(parts, FACTS)
+    return LeaderTerm(parts, FACTS)
 
 
-def put_claim(life: Life, number: int, class_name: str, version: int, volume: str | None = None) -> None:
+def put_claim(term: LeaderTerm, number: int, class_name: str, version: int, volume: str | None = None) -> None:
     annotations = {STORAGE_PROVISIONER: FACTS.name}
     meta = ObjectMeta(f"c{number}", "ns", f"uid-{number}", str(version), annotations=annotations)
     spec = ClaimSpec(storageClassName=class_name, volumeName=volume)
-    life._stores.claims.put(PersistentVolumeClaim(meta, spec))
+    term._caches.claims.put(PersistentVolumeClaim(meta, spec))
 
 
-def put_class(life: Life, name: str, version: int) -> None:
+def put_class(term: LeaderTerm, name: str, version: int) -> None:
     meta = ObjectMeta(name, uid=f"uid-{name}", resourceVersion=str(version))
-    life._stores.storage_classes.put(StorageClass(meta, FACTS.name))
+    term._caches.storage_classes.put(StorageClass(meta, FACTS.name))
 
 
-def woken(life: Life) -> list[str]:
+def woken(term: LeaderTerm) -> list[str]:
     """The claims that are to be looked at; they are not from then on."""
     keys = []
-    while popped := life._claims._schedule.pop(inf):
+    while popped := term._controllers.claims._schedule.pop(inf):
         keys.append(popped[0])
     return keys
 
 
 async def test_a_new_class_wakes_the_claims_that_wait_for_it() -> None:
-    life = a_life()
+    term = a_term()
     for number, class_name in enumerate(("fast", "slow", "fast", "fast")):
-        put_claim(life, number, class_name, 10 + number)
-    put_claim(life, 3, "fast", 20, volume="pvc-3")
-    assert woken(life) == ["uid-0", "uid-1", "uid-2", "uid-3"]
-    put_class(life, "fast", 30)
-    assert woken(life) == ["uid-0", "uid-2"]
-    put_class(life, "fast", 31)
-    assert woken(life) == [], "only a class that was missing"
+        put_claim(term, number, class_name, 10 + number)
+    put_claim(term, 3, "fast", 20, volume="pvc-3")
+    assert woken(term) == ["uid-0", "uid-1", "uid-2", "uid-3"]
+    put_class(term, "fast", 30)
+    assert woken(term) == ["uid-0", "uid-2"]
+    put_class(term, "fast", 31)
+    assert woken(term) == [], "only a class that was missing"
 
 
 async def test_new_classes_cost_nothing_for_claims_of_others() -> None:
-    life = a_life()
+    term = a_term()
     for number in range(5000):
-        put_claim(life, number, "missing", 10 + number)
+        put_claim(term, number, "missing", 10 + number)
     begun = time.thread_time()
     for number in range(100):
-        put_class(life, f"class-{number}", 10_000 + number)
+        put_class(term, f"class-{number}", 10_000 + number)
     assert time.thread_time() - begun < 0.02
 
 
-async def test_the_caches_of_an_earlier_life_leave_the_memory(site: Installation) -> None:
+async def test_the_caches_of_an_earlier_term_leave_the_memory(site: Installation) -> None:
     await site.start()
     gc.unfreeze()  # a look at what is frozen
-    [life] = (weakref.ref(obj) for obj in gc.get_objects() if isinstance(obj, Life))
-    store = weakref.ref(life()._stores.claims)
+    [term] = (weakref.ref(obj) for obj in gc.get_objects() if isinstance(obj, LeaderTerm))
+    store = weakref.ref(term()._caches.claims)
     gc.freeze()
     site.kill_driver()
     await site.rest(5)
     await site.serve(msgspec.structs.replace(site.config, controller=("CREATE_DELETE_VOLUME",)))
     await site.until(lambda: len(site.logged("Caches are synced")) == 2)
-    assert life() is None
+    assert term() is None
     assert store() is None

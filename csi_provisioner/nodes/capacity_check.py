@@ -15,33 +15,31 @@ from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, St
 from csi_provisioner.nodes import claiming
 from csi_provisioner.planning import topology, wellknown
 from csi_provisioner.planning.cluster import ClusterTopology
-from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Problem, Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer, Placement
 from csi_provisioner.settings import ProvisioningSettings
 
 
-class Fitting:
-    """`cluster` is this node alone, None as `placement` while topology is not active; no memory is shared with
-    provisioning."""
+class CapacityCheck:
+    """`cluster` is this node alone; it is None, like `placement`, while topology is not active. `gatherer` and
+    `placement` are not those of provisioning: what is looked at here must not be remembered there."""
 
     def __init__(
         self,
         node: NodeName,
-        cluster: ClusterTopology | None,
         driver: Driver,
-        facts: DriverFacts,
-        settings: ProvisioningSettings,
         gatherer: Gatherer,
+        settings: ProvisioningSettings,
+        *,
+        cluster: ClusterTopology | None,
         placement: Placement | None,
     ) -> None:
         self._node = node
-        self._cluster = cluster
         self._driver = driver
-        self._facts = facts
-        self._settings = settings
         self._gatherer = gatherer
+        self._settings = settings
+        self._cluster = cluster
         self._placement = placement
 
     def is_allowed(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:

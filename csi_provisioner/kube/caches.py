@@ -1,0 +1,27 @@
+"""The stores of everything that is watched, in one value for all who read them."""
+
+from dataclasses import dataclass, field
+
+from csi_provisioner.kube.store import Store
+from csi_provisioner.model.kubernetes import (
+    CSINode,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    ReferenceGrant,
+    StorageClass,
+    VolumeAttachment,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """A store stays empty where its kind is not watched with this driver or these gates."""
+
+    claims: Store[PersistentVolumeClaim]
+    volumes: Store[PersistentVolume]
+    storage_classes: Store[StorageClass] = field(default_factory=Store)
+    attachments: Store[VolumeAttachment] = field(default_factory=Store)
+    grants: Store[ReferenceGrant] = field(default_factory=Store)
+    nodes: Store[Node] = field(default_factory=Store)
+    csinodes: Store[CSINode] = field(default_factory=Store)

@@ -1,0 +1,318 @@
+"""The controllers of one leader term: what each one works on, for whom it works, and what wakes it.
+
+A controller is a loop of `work` with a reconciler. None of them works on a claim while another one does.
+"""
+
+import random
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from csi_provisioner.capacity.publisher import CapacityClient, Publisher
+from csi_provisioner.capacity.segments import fixed
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.deletion.volumes import VolumeReconciler
+from csi_provisioner.kube.caches import Caches
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.end import End
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.index import Index
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeAttachment
+from csi_provisioner.nodes import race
+from csi_provisioner.nodes.capacity_check import CapacityCheck
+from csi_provisioner.nodes.local import LocalNode
+from csi_provisioner.nodes.local import cluster as local_cluster
+from csi_provisioner.nodes.race import Race
+from csi_provisioner.planning import deletion, gate
+from csi_provisioner.planning.cluster import ClusterTopology
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.sources import Readers
+from csi_provisioner.planning.topology import TopologyMemory
+from csi_provisioner.protection import clones
+from csi_provisioner.provision import claims, save
+from csi_provisioner.provision.claims import ClaimReconciler, Owner
+from csi_provisioner.provision.create import Creator
+from csi_provisioner.provision.gather import Gatherer
+from csi_provisioner.provision.memory import ClaimMemory, claim_uid
+from csi_provisioner.provision.orphans import Orphans
+from csi_provisioner.provision.placement import ClusterPlacement
+from csi_provisioner.provision.save import Saver
+from csi_provisioner.settings import ProvisioningSettings, Settings
+from csi_provisioner.work.backoff import Backoff
+from csi_provisioner.work.exclusive import Exclusive
+from csi_provisioner.work.runner import Loop, Reconcile
+
+# The names of the loops and of their metrics (process.md 8.3)
+CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process has made before any work starts, and what outlives a term. `local` is this node where each has a
+    provisioner of its own; `capacity` is None unless it is published."""
+
+    settings: Settings
+    provisioning: ProvisioningSettings
+    metrics: Metrics
+    kube: KubeClient
+    driver: Driver
+    events: EventRecorder
+    memory: ClaimMemory
+    orphans: Orphans
+    end: End
+    identity: str
+    local: LocalNode | None = None
+    capacity: CapacityClient | None = None
+
+
+class Controllers:
+    def __init__(self, parts: Parts, facts: DriverFacts, caches: Caches) -> None:
+        self._parts = parts
+        self._facts = facts
+        self._caches = caches
+        self._exclusive = Exclusive()
+        self._cluster = self._topology() if facts.topology else None
+        self._owns: Owner | None = None
+        competing = [self._compete(parts.local)] if parts.local is not None else []
+        self.publisher = self._publish(parts.capacity) if parts.capacity is not None else None
+        publishing = [self.publisher.loop] if self.publisher is not None else []
+        self._saver = Saver(
+            parts.kube,
+            caches.volumes,
+            parts.memory,
+            written=lambda volume: self.provisioner.announce(volume),
+            wake=lambda name, floor: self.saves.wake(name, floor=floor),
+        )
+        self.provisioner = self._provisioner()
+        self.claims = self._provision()
+        self.volumes = self._delete()
+        self.saves = self._save()
+        self.loops = [self.claims, self.volumes, self._release_clones(), *competing]
+        """All but those of saving, which outlives them, and of publishing, which has a cache of its own."""
+        self.asking = [self.claims, self.volumes, *competing, *publishing]
+        """Those that ask the driver."""
+
+    def readers(self) -> Readers:
+        """All claims that may still be filled from a source."""
+        return Readers(self._caches.claims.values(), self._parts.memory.reading())
+
+    # ---- each controller, and what wakes it
+
+    def _provision(self) -> Loop:
+        """Makes volumes for claims: for one that has changed, that lacked its class, that was deleted meanwhile."""
+        facts, memory, caches = self._facts, self._parts.memory, self._caches
+        waiting = Index[PersistentVolumeClaim](
+            lambda claim: gate.claim_class(claim) if gate.concerns(claim, facts) else None
+        )
+
+        def saw_claim(_key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+            if new is None:
+                if old is not None and old.metadata.uid in memory.topology:
+                    loop.wake(old.metadata.uid)  # which forgets it, unless a call is still under way
+            elif gate.concerns(new, facts) or new.metadata.uid in memory.in_progress:
+                loop.wake(new.metadata.uid)
+
+        def saw_class(name: str, old: StorageClass | None, new: StorageClass | None) -> None:
+            if new is not None and old is None:  # it was missing, or was made anew
+                for claim in waiting.of(name):
+                    loop.wake(claim.metadata.uid)
+
+        loop = self._loop(
+            CLAIMS,
+            self.provisioner.reconcile,
+            about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.in_progress.get(uid) or uid},
+        )
+        caches.claims.subscribe(memory.saw_claim)
+        caches.claims.subscribe(waiting.saw)
+        caches.claims.subscribe(saw_claim)
+        caches.storage_classes.subscribe(saw_class)
+        return loop
+
+    def _delete(self) -> Loop:
+        """Deletes the volumes whose claims are gone, and keeps our finalizer on the others."""
+        parts, caches, publisher = self._parts, self._caches, self.publisher
+        attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
+        reconciler = VolumeReconciler(
+            caches.volumes,
+            caches.storage_classes,
+            attachments.of,
+            parts.kube,
+            parts.driver,
+            self._facts,
+            events=parts.events,
+            metrics=parts.metrics,
+            segments=parts.local.segments if parts.local is not None else None,
+            refresh=publisher.deleted if publisher is not None else None,
+        )
+
+        def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+            if new is None:
+                loop.backoff.forget(name)
+            elif deletion.finalizer_change(new) is not None or deletion.should_delete(new):
+                loop.wake(name)
+
+        loop = self._loop_of_volumes(VOLUMES, reconciler.reconcile, caches.volumes.get)
+        caches.attachments.subscribe(attachments.saw)
+        caches.volumes.subscribe(reconciler.saw_volume)
+        caches.volumes.subscribe(saw_volume)
+        return loop
+
+    def _save(self) -> Loop:
+        """Writes the PersistentVolumes that could not be written at the first try."""
+        find, backoff = self._parts.memory.unsaved.get, Backoff(save.FIRST_DELAY, save.LONGEST_DELAY)
+        loop = self._loop_of_volumes(SAVES, self._saver.reconcile, find, workers=save.WORKERS, backoff=backoff)
+        loop.pause()
+        return loop
+
+    def _release_clones(self) -> Loop:
+        """Takes our finalizer off deleted claims that nobody copies from any longer."""
+        claims = self._caches.claims
+
+        def saw_claim(key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+            if new is not None and clones.is_to_check(new):
+                loop.wake(key)
+
+        # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
+        loop = self._loop(
+            CLAIMS,
+            clones.CloneReconciler(self._parts.kube, claims, self.readers).reconcile,
+            workers=self._parts.settings.retries.cloning_protection_workers,
+            about=lambda key: {"PVC": claims.get(key) or key},
+        )
+        if "CLONE_VOLUME" in self._facts.controller:
+            claims.subscribe(saw_claim)
+        return loop
+
+    def _compete(self, local: LocalNode) -> Loop:
+        """Takes claims that any node may have, where each node has a provisioner (node-deployment.md)."""
+        parts, caches, placement = self._parts, self._caches, self._placement({}, ())
+        check = CapacityCheck(
+            local.name,
+            parts.driver,
+            self._gatherer(placement, under_way=lambda _uid: False),
+            parts.provisioning,
+            cluster=self._cluster,
+            placement=placement,
+        )
+        racer = Race(
+            parts.settings.nodes,
+            caches,
+            parts.kube,
+            self._facts,
+            check,
+            parts.events,
+            wake=lambda uid, after: loop.wake(uid, after),
+            won=lambda uid: self.claims.wake(uid),
+        )
+        loop = self._loop(race.QUEUE, racer.reconcile, about=lambda uid: {"PVC": caches.claims.by_uid(uid) or uid})
+        self._owns = racer.owns
+        return loop
+
+    def _publish(self, client: CapacityClient) -> Publisher:
+        """Keeps CSIStorageCapacity objects true: on one node for its own segment, else for those of all nodes."""
+        parts = self._parts
+        own = fixed(parts.local.segments) if parts.local is not None else None
+        settings = parts.settings
+        return Publisher(
+            client, settings.capacity, settings.retries, parts.driver, self._caches, parts.metrics, fixed=own
+        )
+
+    # ---- what they are made of
+
+    def _provisioner(self) -> ClaimReconciler:
+        parts, caches, memory, publisher = self._parts, self._caches, self._parts.memory, self.publisher
+        placement = self._placement(memory.topology, memory.in_progress)
+        return ClaimReconciler(
+            claims.Caches(caches.claims, caches.volumes, caches.storage_classes),
+            parts.kube,
+            self._facts,
+            identity=parts.identity,
+            provisioning=parts.provisioning,
+            retries=parts.settings.retries,
+            gatherer=self._gatherer(placement, memory.is_under_way),
+            creator=Creator(
+                parts.driver,
+                parts.orphans,
+                migratable=self._facts.in_tree_name is not None,
+                shield=partial(parts.end.shield, parts.settings.csi.timeout),
+            ),
+            saver=self._saver,
+            memory=memory,
+            orphans=parts.orphans,
+            events=parts.events,
+            metrics=parts.metrics,
+            readers=self.readers,
+            placement=placement,
+            owner=self._owns,
+            refresh=publisher.provisioned if publisher is not None else None,
+        )
+
+    def _topology(self) -> ClusterTopology:
+        """Of this node alone where there is a provisioner on each, else of all nodes."""
+        if self._parts.local is not None:
+            return local_cluster(self._parts.local, self._facts.name)
+        cluster = ClusterTopology(self._facts.name)
+        self._caches.nodes.subscribe(cluster.node_changed)
+        self._caches.csinodes.subscribe(cluster.csinode_changed)
+        return cluster
+
+    def _placement(self, memories: dict[str, TopologyMemory], in_flight: Collection[str]) -> ClusterPlacement | None:
+        if self._cluster is None:
+            return None
+        settings = self._parts.provisioning
+        return ClusterPlacement(self._cluster, settings, memories, in_flight=in_flight, choose=random.choice)
+
+    def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
+        return Gatherer(
+            self._parts.kube,
+            self._caches.claims,
+            self._facts,
+            self._parts.provisioning,
+            grants=self._caches.grants.values,
+            placement=placement,
+            under_way=under_way,
+        )
+
+    def _loop_of_volumes(
+        self,
+        name: str,
+        reconcile: Reconcile,
+        find: Callable[[str], PersistentVolume | None],
+        **more: Any,
+    ) -> Loop:
+        """Keyed by the names of volumes, which `find` finds; works for the claims that they were made for."""
+
+        def claim_of(name: str) -> str:
+            volume = find(name)
+            return name if volume is None else claim_uid(volume)
+
+        def about(name: str) -> dict[str, object]:
+            volume = find(name)
+            claim = volume.spec.claimRef if volume is not None else None
+            return {"PV": volume or name} | ({"PVC": claim} if claim is not None else {})
+
+        return self._loop(name, reconcile, id_of=claim_of, about=about, **more)
+
+    def _loop(
+        self,
+        name: str,
+        reconcile: Reconcile,
+        *,
+        about: Callable[[str], Mapping[str, object]],
+        id_of: Callable[[str], str] = lambda key: key,
+        workers: int | None = None,
+        backoff: Backoff | None = None,
+    ) -> Loop:
+        retries = self._parts.settings.retries
+        return Loop(
+            name,
+            reconcile,
+            workers=retries.workers if workers is None else workers,
+            backoff=backoff or Backoff(retries.start, retries.maximum),
+            exclusive=self._exclusive,
+            metrics=self._parts.metrics.queue(name),
+            about=about,
+            id_of=id_of,
+        )

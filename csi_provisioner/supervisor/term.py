@@ -1,0 +1,138 @@
+"""One leader term: caches, and the controllers on them, for one driver with one set of capabilities.
+
+Ends by `stop` (running tasks may finish), or by a cancellation (a lost lease, a driver that came back changed). What
+outlives it - what is known of claims, of suspected orphans, events still to be written - is handed in.
+"""
+
+import math
+import random
+from functools import partial
+
+import trio
+
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.protection import snapshots
+from csi_provisioner.provision import save
+from csi_provisioner.work.backoff import Backoff
+
+from . import leftovers
+from .caches import caches_for, follow
+from .controllers import Controllers, Parts
+
+# After the driver is back: everything that waits is due within this many seconds, not all at once.
+RELEASE_SPREAD = 2.0
+
+# How often it is looked whether everything is saved, at the end
+SAVED_POLL = 0.05
+
+
+class LeaderTerm:
+    def __init__(self, parts: Parts, facts: DriverFacts) -> None:
+        self._parts = parts
+        self._facts = facts
+        self._caches = caches_for(facts)
+        self._controllers = Controllers(parts, facts, self._caches)
+        self._syncing = trio.CancelScope()
+        self._synced = False
+        self._over = trio.Event()  # from here on no more volumes are made in this term
+        self._followed = False  # by another term, which goes on with what is unsaved
+
+    # ---- its course
+
+    async def run(self) -> None:
+        """Until stopped and drained, or cancelled; made volumes are saved for a while longer."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._save)
+            try:
+                await self._work()
+            finally:
+                self._over.set()
+
+    async def _work(self) -> None:
+        async with trio.open_nursery() as watching:
+            with self._syncing:
+                await watching.start(self._follow)
+            if self._syncing.cancelled_caught:
+                watching.cancel_scope.cancel()
+                return
+            self._synced = True
+            watching.start_soon(self._sweep_snapshots)
+            if self._controllers.publisher is not None:
+                watching.start_soon(self._controllers.publisher.run)
+            self._save_all()
+            for uid in self._parts.memory.in_progress:
+                self._controllers.claims.wake(uid)
+            async with trio.open_nursery() as working:
+                for loop in self._controllers.loops:
+                    working.start_soon(loop.run)
+            watching.cancel_scope.cancel()
+
+    async def _follow(self, *, task_status: trio.TaskStatus[None]) -> None:
+        parts, facts = self._parts, self._facts
+        nodes = parts.local is None and (facts.topology or parts.capacity is not None)
+        grants = parts.settings.gates.cross_namespace
+        await follow(parts.kube, self._caches, facts, grants=grants, nodes=nodes, task_status=task_status)
+
+    async def _sweep_snapshots(self) -> None:
+        interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube
+        if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self._facts.controller:
+            return
+        if await snapshots.is_possible(kube):
+            await snapshots.sweep_forever(kube, self._controllers.readers, interval)
+
+    # ---- saving what was made
+
+    async def _save(self) -> None:
+        saves, memory = self._controllers.saves, self._parts.memory
+        # Shielded: drained, out of time or without its lease, a volume that is made is lost if nobody writes it down.
+        async with self._parts.end.shield(math.inf, hurry=self._hurry), trio.open_nursery() as nursery:
+            nursery.start_soon(saves.run)
+            await self._over.wait()
+            self._hurry()  # those too whose first try was cut off
+            while memory.is_saving and not self._followed:  # noqa: ASYNC110 - a question, not an event
+                await trio.sleep(SAVED_POLL)
+            saves.stop()
+
+    def _save_all(self, longest: float = save.LONGEST_DELAY) -> None:
+        """Try all that is unsaved, now."""
+        saves = self._controllers.saves
+        saves.backoff = Backoff(save.FIRST_DELAY, longest)
+        saves.resume(lambda: 0.0)
+        for name in self._parts.memory.unsaved:
+            saves.wake(name)
+
+    def _hurry(self) -> None:
+        self._save_all(save.LONGEST_AT_END)
+
+    # ---- what happens to it
+
+    @property
+    def is_behind(self) -> bool:
+        """Claims wait for a worker: their volumes come before anything that can wait."""
+        return self._controllers.claims.is_behind
+
+    def pause(self) -> None:
+        """The driver is away: nothing is started that would only fail. Saving needs no driver and goes on."""
+        for loop in self._controllers.asking:
+            loop.pause()
+
+    def resume(self, *, after_loss: bool) -> None:
+        """After a loss all that waits is released; after a polite change of connections its back-off goes on."""
+        for loop in self._controllers.asking:
+            loop.resume(partial(random.uniform, 0, RELEASE_SPREAD) if after_loss else None)
+
+    def stop(self) -> None:
+        self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
+        for loop in {*self._controllers.loops, *self._controllers.asking}:
+            loop.stop()
+        self._hurry()
+
+    def leave(self) -> None:
+        """Another term follows: what is unsaved is its business."""
+        self._followed = True
+        self._controllers.saves.stop()
+
+    def end(self) -> None:
+        """The process leads no longer, for whatever reason: what is only in its memory is said now."""
+        claims = self._caches.claims if self._synced else None  # what is not in it yet is not known to be gone
+        leftovers.report(self._parts.memory, claims, self._parts.orphans, self._controllers.provisioner.suspect)
