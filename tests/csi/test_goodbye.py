@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
 from csi_provisioner.csi.driver import Driver
@@ -178,6 +179,17 @@ async def test_a_stream_that_was_refused_is_sent_again_once(tmp_path: Path) -> N
         other.answer = lambda call: call.reset(7)
         await _ends(link, Code.UNAVAILABLE, False)
         assert len(other.calls) == 4
+
+
+async def test_a_connection_whose_stream_numbers_are_used_up_ends_in_peace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(H2Connection, "HIGHEST_ALLOWED_STREAM_ID", 5)
+    async with linked(tmp_path, slowly) as (other, link):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(link.delete)
+        assert by_connection(other) == [[1, 3, 5], [1, 3]]
 
 
 @pytest.mark.parametrize("busy", [True, False])
