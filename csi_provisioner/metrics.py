@@ -7,6 +7,7 @@ once and kept. The text is written here, because the library's own writes `le="1
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
@@ -19,10 +20,10 @@ _OPERATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Powers of ten as the reference writes them: two of them carry the rounding of its multiplication into the `le` label.
 _QUEUE_BUCKETS = (1e-08, 1e-07, 1e-06, 9.999999999999999e-06, 9.999999999999999e-05, 0.001, 0.01, 0.1, 1, 10)
 
-_CAPACITY_HELP = {
-    "desired_goal": "CSIStorageCapacity objects that should exist",
-    "desired_current": "CSIStorageCapacity objects that exist and should",
-    "obsolete": "CSIStorageCapacity objects that exist and should not",
+_CAPACITY = {
+    "csistoragecapacities_desired_goal": "CSIStorageCapacity objects that should exist",
+    "csistoragecapacities_desired_current": "CSIStorageCapacity objects that exist and should",
+    "csistoragecapacities_obsolete": "CSIStorageCapacity objects that exist and should not",
 }
 
 _CALL_LABELS = ("driver_name", "grpc_status_code", "method_name")
@@ -59,32 +60,16 @@ class QueueMetrics:
 
 class _QueueFamilies:
     def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ("name",)
-        self.depth = Gauge("workqueue_depth", "Items that wait", labels, registry=registry)
-        self.adds = Counter("workqueue_adds_total", "Items added", labels, registry=registry)
-        self.waits = Histogram(
-            "workqueue_queue_duration_seconds",
-            "Seconds an item waited",
-            labels,
-            buckets=_QUEUE_BUCKETS,
-            registry=registry,
-        )
-        self.works = Histogram(
-            "workqueue_work_duration_seconds",
-            "Seconds an item was worked on",
-            labels,
-            buckets=_QUEUE_BUCKETS,
-            registry=registry,
-        )
-        self.unfinished = Gauge(
-            "workqueue_unfinished_work_seconds", "Summed age of the items in work", labels, registry=registry
-        )
-        self.longest = Gauge(
-            "workqueue_longest_running_processor_seconds", "Age of the oldest item in work", labels, registry=registry
-        )
-        self.retries = Counter(
-            "workqueue_retries_total", "Items added again after a failure", labels, registry=registry
-        )
+        gauge = partial(Gauge, labelnames=("name",), registry=registry)
+        counter = partial(Counter, labelnames=("name",), registry=registry)
+        histogram = partial(Histogram, labelnames=("name",), buckets=_QUEUE_BUCKETS, registry=registry)
+        self.depth = gauge("workqueue_depth", "Items that wait")
+        self.adds = counter("workqueue_adds_total", "Items added")
+        self.waits = histogram("workqueue_queue_duration_seconds", "Seconds an item waited")
+        self.works = histogram("workqueue_work_duration_seconds", "Seconds an item was worked on")
+        self.unfinished = gauge("workqueue_unfinished_work_seconds", "Summed age of the items in work")
+        self.longest = gauge("workqueue_longest_running_processor_seconds", "Age of the oldest item in work")
+        self.retries = counter("workqueue_retries_total", "Items added again after a failure")
 
 
 class _Operations:
@@ -93,26 +78,21 @@ class _Operations:
     def __init__(self, registry: CollectorRegistry, prefix: str, what: str, labels: tuple[str, ...]) -> None:
         self._succeeded = Counter(f"{prefix}_total", f"{what} that ended without error", labels, registry=registry)
         self._failed = Counter(f"{prefix}_failed_total", f"{what} that failed", labels, registry=registry)
+        help_ = f"Seconds of {what.lower()} that ended without error"
         self._seconds = Histogram(
-            f"{prefix}_duration_seconds",
-            f"Seconds of {what.lower()} that ended without error",
-            labels,
-            buckets=_OPERATION_BUCKETS,
-            registry=registry,
+            f"{prefix}_duration_seconds", help_, labels, buckets=_OPERATION_BUCKETS, registry=registry
         )
-        self._kept: dict[tuple[str, ...], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._children: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
     def count(self, values: tuple[str, ...], seconds: float | None) -> None:
         if seconds is None:
             self._failed.labels(*values).inc()
             return
-        kept = self._kept.get(values)
-        if kept is None:
-            kept = self._succeeded.labels(*values).inc, self._seconds.labels(*values).observe
-            self._kept[values] = kept
-        succeeded, observe = kept
-        succeeded()
-        observe(seconds)
+        if values not in self._children:
+            self._children[values] = self._succeeded.labels(*values), self._seconds.labels(*values)
+        succeeded, durations = self._children[values]
+        succeeded.inc()
+        durations.observe(seconds)
 
 
 class Metrics:
@@ -196,12 +176,10 @@ class Metrics:
 
     def capacity(self, goal: Callable[[], int], current: Callable[[], int], obsolete: Callable[[], int]) -> None:
         """Expose the state of the capacity objects, asked at each scrape."""
-        for suffix, value in (("desired_goal", goal), ("desired_current", current), ("obsolete", obsolete)):
-            if suffix not in self._capacity:
-                self._capacity[suffix] = Gauge(
-                    f"csistoragecapacities_{suffix}", _CAPACITY_HELP[suffix], registry=self._registry
-                )
-            self._capacity[suffix].set_function(value)
+        for (name, help_), value in zip(_CAPACITY.items(), (goal, current, obsolete), strict=True):
+            if name not in self._capacity:
+                self._capacity[name] = Gauge(name, help_, registry=self._registry)
+            self._capacity[name].set_function(value)
 
     def render(self) -> bytes:
         """The exposition of all series, in the Prometheus text format."""
@@ -226,11 +204,8 @@ def _lines(family: Metric) -> Iterator[str]:
     yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
     for sample in samples:
         labels = ",".join(f'{label}="{_label_value(label, value)}"' for label, value in sample.labels.items())
-        yield (
-            f"{sample.name}{{{labels}}} {_number(sample.value)}\n"
-            if labels
-            else f"{sample.name} {_number(sample.value)}\n"
-        )
+        series = f"{sample.name}{{{labels}}}" if labels else sample.name
+        yield f"{series} {_number(sample.value)}\n"
 
 
 def _label_value(label: str, value: str) -> str:

@@ -1,7 +1,6 @@
 """House rules that no linter holds: sizes of files and functions, names of modules."""
 
 import ast
-import io
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,10 @@ def sources() -> Iterator[Path]:
         )
 
 
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def test_files_are_short() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
     assert {path: lines for path, lines in lengths.items() if lines > FILE_LINES} == {}
@@ -37,7 +40,7 @@ def test_files_are_short() -> None:
 def test_functions_are_short() -> None:
     too_long = {}
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 lines = node.end_lineno - node.lineno + 1  # decorators, such as a table of cases, are not counted
                 if lines > FUNCTION_LINES:
@@ -56,7 +59,7 @@ def test_modules_say_what_they_are_for() -> None:
         for path in sources()
         if path.relative_to(ROOT).parts[0] in ("csi_provisioner", "sandbox")
         and path.read_text().strip()
-        and not ast.get_docstring(ast.parse(path.read_text()))
+        and not ast.get_docstring(tree(path))
     ]
     assert bare == []
 
@@ -67,7 +70,7 @@ def test_constructors_take_few_parameters() -> None:
         node.name
         for path in sources()
         if path.relative_to(ROOT).parts[0] in ("csi_provisioner", "sandbox")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef)
         for made in node.body
         if isinstance(made, ast.FunctionDef) and made.name == "__init__"
@@ -82,13 +85,13 @@ def test_the_product_stays_small() -> None:
 
 
 def lines_of_code(path: Path) -> int:
-    source = path.read_text()
     left_out: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring(node):
             left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type not in layout]
+    with path.open() as source:
+        tokens = [token for token in tokenize.generate_tokens(source.readline) if token.type not in layout]
     code = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
     return len(code - left_out)
 
