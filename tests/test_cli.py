@@ -46,6 +46,26 @@ sys.exit(main())
 """
 
 
+WHAT_WAS_SAID = """
+import os, signal
+from csi_provisioner import cli
+def start():
+    for number in range(1000):
+        cli.log.info("Said before the signal", number=number)
+    os.kill(os.getpid(), signal.SIGTERM)
+cli._start = start
+cli.main()
+"""
+
+
+def test_a_signal_that_comes_early_loses_no_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WHAT_WAS_SAID], timeout=60, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr.count("Said before the signal") == 1000
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_11_5_a_signal_that_comes_early_has_a_handler(number: signal.Signals) -> None:
     """Without one it would be lost on the first process of a container, and Ctrl-C would be a stack trace."""
@@ -57,6 +77,24 @@ def test_11_5_a_signal_that_comes_early_has_a_handler(number: signal.Signals) ->
         capture_output=True,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+DEFECT = """
+import sys
+from csi_provisioner import cli, supervisor
+async def run(settings):
+    raise RuntimeError("first\\nE0102 03:04:05.000000       1 a.py:1] forged \\x1b[2J")
+supervisor.run = run
+sys.exit(cli.main())
+"""
+
+
+def test_10_3_a_defect_that_ends_the_process_is_an_entry_of_the_log() -> None:
+    done = subprocess.run([sys.executable, "-c", DEFECT], timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert '"Unexpected error, the process ends"' in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("RuntimeError: first\\nE0102")
+    assert "\x1b" not in done.stderr
 
 
 def test_1_1_help_is_on_stderr() -> None:

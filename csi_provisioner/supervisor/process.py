@@ -315,7 +315,7 @@ class _Process:
 
     async def _meet_again(self, driver: Driver, known: str) -> tuple[DriverFacts, bool]:
         """Who answers on a new connection, for which no other will do; and whether the driver was away meanwhile."""
-        was_away = False
+        was_away, told = False, ""
         while True:
             if self._gone and not was_away:
                 was_away = True
@@ -330,7 +330,9 @@ class _Process:
             except Fatal as error:
                 self._gone = True  # also after a goodbye, if no new connection can be had at once
                 if was_away:
-                    log.warning("CSI driver is not usable yet", err=error)
+                    if str(error) != told:
+                        log.warning("CSI driver is not usable yet, trying on", err=error)
+                    told = str(error)
                     await trio.sleep(RECONNECT_PAUSE)
                 continue
             if found is None:

@@ -17,6 +17,7 @@ from csi_provisioner.model.kubernetes import (
     ObjectMeta,
     PersistentVolume,
     PersistentVolumeClaim,
+    Secret,
     VolumeSnapshot,
     VolumeSpec,
     resource,
@@ -65,6 +66,18 @@ def volume(name: str) -> PersistentVolume:
             csi=CSIVolumeSource(driver="x.test", volumeHandle="h"),
         ),
     )
+
+
+async def test_an_account_without_a_right_is_told_the_kustomization(control_plane: ControlPlane) -> None:
+    file = control_plane.kubeconfig("scheduler")  # who has neither
+    client = await connect(resolve(ClusterSettings(kubeconfig=str(file))), user_agent="csi-provisioner/test")
+    try:
+        with pytest.raises(KubeError, match=r"cannot get resource.*; kustomize/secrets grants it \("):
+            await client.get(Secret, "login", "default")
+        with pytest.raises(KubeError, match=r"cannot create resource.*; kustomize/capacity grants it \("):
+            await client.create(CSIStorageCapacity, CSIStorageCapacity(ObjectMeta(name="c")), "default")
+    finally:
+        await client.aclose()
 
 
 async def test_a_volume_from_its_creation_to_its_end(admin: KubeClient, name: str) -> None:

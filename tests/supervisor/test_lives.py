@@ -202,3 +202,14 @@ async def test_one_that_is_not_ready_yet_is_waited_for(site: Installation) -> No
     assert site.calls() == []
     site.driver.faults.clear()
     await site.bound("data")
+
+
+async def test_one_that_is_back_and_of_no_use_is_said_once(site: Installation) -> None:
+    await site.start()
+    site.fault("UNAVAILABLE", rpc="Probe")
+    await _away(site, 1)
+    await site.rest(30)
+    assert len(site.calls("Probe")) > 10
+    assert len(site.logged("CSI driver is not usable yet")) == 1
+    site.driver.faults.clear()
+    await site.until(lambda: site.logged("CSI driver is back"))
