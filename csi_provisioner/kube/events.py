@@ -168,7 +168,7 @@ class EventRecorder:
     def _forget_oldest(self) -> None:
         line_key, line = self._lines.popitem(last=False)
         if line.due:
-            log.v(2, "Too many events waiting, dropping some", object=line.about.name, events=len(line.due))
+            log.v(2, "Too many events waiting, dropping some", object=line.about, events=len(line.due))
             line.due.clear()
             self._ready.pop(line_key, None)
 
@@ -221,13 +221,13 @@ class EventRecorder:
                         self._refused(line, error)
                         return
                     pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self._random()), floor(error))
-                    log.v(4, "Event not written yet", object=line.about.name, reason=series.reason, err=str(error))
+                    log.v(4, "Event not written yet", object=line.about, reason=series.reason, err=str(error))
                 except Exception as error:
                     self._defect(line, error)
                     return
                 else:
                     return
-        log.v(2, "Event dropped, the API server is busy", object=line.about.name, reason=series.reason)
+        log.v(2, "Event dropped, the API server is busy", object=line.about, reason=series.reason)
 
     async def _send(self, line: _Line, series: _Series, message: str) -> None:
         namespace = line.about.namespace or "default"
@@ -252,10 +252,10 @@ class EventRecorder:
     def _defect(self, line: _Line, error: Exception) -> None:
         """It costs this event, and of its kind one line: the next event may well meet it too."""
         if type(error) in self._defects:
-            log.v(3, "Unexpected error again, event dropped", object=line.about.name, err=repr(error))
+            log.v(3, "Unexpected error again, event dropped", object=line.about, err=repr(error))
             return
         self._defects.add(type(error))
-        log.exception("Unexpected error, event dropped", object=line.about.name)
+        log.exception("Unexpected error, event dropped", object=line.about)
 
     def _refused(self, line: _Line, error: KubeError) -> None:
         """Nobody waits for an event: a namespace on its way out, or a right we do not have, costs one line of log."""
@@ -268,7 +268,7 @@ class EventRecorder:
                 advice=advice(error, right="create and patch on events of the core API group"),
             )
         else:
-            log.v(4, "Event dropped", object=line.about.name, err=str(error))
+            log.v(4, "Event dropped", object=line.about, err=str(error))
 
 
 def reference(obj: Resource) -> ObjectReference:

@@ -59,5 +59,5 @@ class CloneReconciler:
         except KubeError as error:
             return DONE if error.not_found else again(error)
         if changed is not None:
-            log.v(3, "Source claim may go, nobody clones it", PVC=key)
+            log.v(3, "Source claim may go, nobody clones it", PVC=claim)
         return DONE
