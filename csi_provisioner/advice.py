@@ -86,6 +86,23 @@ TABLE = (
         "is the driver's container running, and its socket's folder mounted here at the path of --csi-address?",
         r"^socket ",
     ),
+    Row("no name", "correct what is named so: no object can have this name", r"\(InvalidName\)$"),
+    Row("own limit", "--kube-api-qps and --kube-api-burst allow fewer requests than are needed", r"\(Throttled\)$"),
+    Row(
+        "strange answer",
+        "is it the API server that answers there, or something before it, such as a proxy or a page to log in?",
+        r"\((InvalidAnswer|TooLarge)\)$",
+    ),
+    Row(
+        "proxy",
+        "look at what HTTPS_PROXY, HTTP_PROXY or the kubeconfig's proxy-url names, or at NO_PROXY",
+        "the proxy ",
+    ),
+    Row(
+        "unknown host",
+        "can this name be resolved here? Look at the server's URL and at the DNS of the pod",
+        r"not known|name resolution|No address associated",
+    ),
     Row("unreachable", "is the API server up and reachable?", ""),
 )
 

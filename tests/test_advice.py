@@ -58,6 +58,11 @@ CAUSES = {
     "closed socket": "socket /s: Permission denied to uid 1: /s has owner 0, group 0, mode 0755",
     "silent socket": "socket /s: Connection refused",
     "missing socket": "socket /s: No such file or directory",
+    "no name": "get Lease ../l: not asked for: '..' cannot be a part of a URL (InvalidName)",
+    "own limit": "get Node n: the client-side limit asks for a wait of 60 s, beyond the deadline (Throttled)",
+    "strange answer": "list Node: the answer cannot be understood: JSON is malformed (InvalidAnswer)",
+    "proxy": "list Node: the proxy h port 1 does not let us through to k:443: it answered 407 (Unavailable)",
+    "unknown host": "list Node: cannot connect to h port 1: [Errno -2] Name or service not known (Unavailable)",
     "unreachable": "list Node: cannot connect to h port 1: Connection refused (Unavailable)",
 }
 

@@ -72,7 +72,7 @@ async def test_a_failure_is_an_error_the_first_time_and_a_warning_when_it_repeat
 
 async def test_one_outage_of_the_api_server_is_one_line_and_its_end_another(site: Installation) -> None:
     """Not one a kind, nor one a client: of claims, of storage capacity, of the election."""
-    election = ElectionSettings(enabled=True, lease_duration=200, renew_deadline=150)
+    election = ElectionSettings(enabled=True, namespace="default", lease_duration=200, renew_deadline=150)
     capacity = CapacitySettings(enabled=True, namespace="default", ownerref_level=-1)
     sweep = RetrySettings(snapshot_sweep_interval=25)
     await site.start(election=election, capacity=capacity, retries=sweep)
