@@ -22,7 +22,7 @@ from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer, serve
 from sandbox.driver import Config, Driver
 
-VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0.002)})
 """For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date."""
 
 SELECTED = "volume.kubernetes.io/selected-node"
@@ -105,15 +105,15 @@ class Cluster:
         return {verb: count for verb in writes if (count := sum(call.verb == verb for call in calls))}
 
     async def rest(self, seconds: float) -> None:
-        """Let time pass. In small steps: a busy kernel may deliver late, and the clock jumps when all seem to wait."""
-        end = trio.current_time() + seconds
-        while (left := end - trio.current_time()) > 0:  # noqa: ASYNC110 - time, not an event
-            await trio.sleep(min(left, STEP))
+        """Let time pass."""
+        await trio.sleep(seconds)
 
     async def until(self, holds: Any, *, limit: float = 3600.0) -> None:
+        pause = 0.05
         with trio.fail_after(limit):
-            while not holds():  # noqa: ASYNC110 - of whatever the test looks at
-                await trio.sleep(0.05)
+            while not holds():  # of whatever the test looks at
+                await trio.sleep(pause)
+                pause = min(pause * 1.05, 1.0)
 
 
 def _key(label: str) -> str:
