@@ -54,27 +54,28 @@ class Log:
 
     def __init__(self) -> None:
         self._verbosity = 0
+        self._json = False
         self._level_of_file: Callable[[str], int] | None = None
         self._configured = False
         self._outlet: Outlet | None = None
 
     def configure(self, settings: LogSettings) -> None:
-        """Take over loguru's only sink. Called again it starts afresh, which tests do."""
+        """Take over loguru's only sink. Called again it changes what is written, which tests do."""
         self._verbosity = settings.verbosity
         self._level_of_file = _file_levels(settings.modules) if settings.modules else None
-        self._configured = True
-        render = _json_line if settings.json else _text_line
+        self._json = settings.json
+        if not self._configured:  # once: to add a sink takes 12 ms
+            self._configured = True
+            logger.remove()
+            # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
+            logger.add(self._sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)
 
-        def sink(message: "Message") -> None:
-            record = message.record
-            if self._outlet is None:
-                sys.stderr.write(render(record))
-            else:
-                self._outlet.write(render(record), minor=(record["extra"]["v"] or 0) >= MINOR)
-
-        logger.remove()
-        # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
-        logger.add(sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)
+    def _sink(self, message: "Message") -> None:
+        line = (_json_line if self._json else _text_line)(message.record)
+        if self._outlet is None:
+            sys.stderr.write(line)
+        else:
+            self._outlet.write(line, minor=(message.record["extra"]["v"] or 0) >= MINOR)
 
     def write_in_background(self) -> None:
         """From here on nobody waits for the log's reader. For a whole process, which has to `flush` at its end."""

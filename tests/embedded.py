@@ -5,7 +5,7 @@ the test.
 """
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,11 @@ from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer, serve
 from sandbox.driver import Config, Driver
 
-VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0.002)})
-"""For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date."""
+VIRTUAL = ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0.001)})
+"""For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date. It
+jumps when nothing has come from the kernel for a millisecond, the shortest wait that there is."""
 
 SELECTED = "volume.kubernetes.io/selected-node"
-STEP = 0.2
 
 
 class Cluster:
@@ -108,12 +108,36 @@ class Cluster:
         """Let time pass."""
         await trio.sleep(seconds)
 
-    async def until(self, holds: Any, *, limit: float = 3600.0) -> None:
-        pause = 0.05
+    async def until(self, holds: Callable[[], Any], *, limit: float = 3600.0) -> None:
+        """Looked at whenever no task can go on: a look now and then would be a jump of the clock each."""
         with trio.fail_after(limit):
-            while not holds():  # of whatever the test looks at
-                await trio.sleep(pause)
-                pause = min(pause * 1.05, 1.0)
+            await _Look(holds).answer()
+
+
+class _Look(trio.abc.Instrument):
+    def __init__(self, holds: Callable[[], Any]) -> None:
+        self._holds = holds
+        self._over = trio.Event()
+        self._error: Exception | None = None
+
+    async def answer(self) -> None:
+        trio.lowlevel.add_instrument(self)
+        try:
+            await self._over.wait()
+        finally:
+            trio.lowlevel.remove_instrument(self)
+        if self._error is not None:
+            raise self._error
+
+    def before_io_wait(self, timeout: float) -> None:
+        if trio.lowlevel.current_statistics().tasks_runnable:
+            return
+        try:
+            if self._holds():
+                self._over.set()
+        except Exception as error:  # Trio would only log it
+            self._error = error
+            self._over.set()
 
 
 def _key(label: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from loguru import logger
 
 from csi_provisioner import supervisor
 from csi_provisioner.logs import configure
@@ -25,6 +24,7 @@ from sandbox.driver import Config, Driver, Fault
 from sandbox.driver.server import Call
 from sandbox.driver.state import Wanted
 from tests.embedded import VIRTUAL, Cluster, embedded
+from tests.hearing import heard
 from tests.journeys import objects
 
 CLASS, CLAIM, VOLUME, SECRET = "StorageClass", "PersistentVolumeClaim", "PersistentVolume", "Secret"
@@ -97,7 +97,6 @@ class Installation:
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout, expected_driver=expected_driver))
         configure(log or LogSettings())
-        logger.add(self._read)
         self._stop, self._ended = trio.Event(), trio.Event()
         synced = len(self.logged("Caches are synced"))
         self._nursery.start_soon(self._provision, settings, None if signals else self._stop, clock)
@@ -117,8 +116,7 @@ class Installation:
             await self._ended.wait()
         return self._code
 
-    def _read(self, message: Any) -> None:
-        record = message.record
+    def read(self, record: Any) -> None:
         self.lines.append(
             Line(record["level"].name, record["message"], record["extra"].get("keys", {}), bool(record["exception"]))
         )
@@ -238,11 +236,9 @@ async def installation(folder: Path, config: Config) -> AsyncIterator[Installati
     async with embedded(folder) as cluster, trio.open_nursery() as nursery:
         site = Installation(cluster, nursery, config)
         await site.serve()
-        try:
+        with heard(site.read):
             yield site
-        finally:
-            configure(LogSettings())  # takes our ears off the log
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
 
 
 # ---- fixtures, for the conftest of whoever wants them

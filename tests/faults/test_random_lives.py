@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 import trio
-from loguru import logger
 
 from sandbox.api.faults import Fault as ApiFault
 from sandbox.driver import Fault
@@ -52,7 +51,7 @@ class Life:
         }
         await self._start()
         for happening in self._random.choices(list(happenings), list(happenings.values()), k=STEPS):
-            logger.info("{}", happening.__name__)
+            print(happening.__name__)
             await happening()
             await trio.sleep(self._random.choice(PAUSES))
 

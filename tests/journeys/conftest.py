@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import trio.testing
 
 from tests.cluster.controlplane import ControlPlane
+from tests.embedded import VIRTUAL
 from tests.journeys.embedded import Embedded, embedded
 from tests.journeys.real import Real, real
 from tests.journeys.world import World
@@ -25,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
     in_cluster = "real_world" in request.fixturenames
     if "tier" in request.fixturenames:
         in_cluster = request.getfixturevalue("tier") == CLUSTER
-    return "trio" if in_cluster else ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+    return "trio" if in_cluster else VIRTUAL
 
 
 @pytest.fixture

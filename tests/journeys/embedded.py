@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import trio
-from loguru import logger
 
 from csi_provisioner import supervisor
 from csi_provisioner.settings import Settings
@@ -16,6 +15,7 @@ from sandbox.api.server import ApiServer
 from sandbox.demo import settings
 from sandbox.driver import Config, Driver, Fault
 from tests.cluster.controlplane import free_ports
+from tests.hearing import heard
 from tests.journeys.objects import GIB
 from tests.journeys.world import Call, Rule, World
 from tests.sandbox.api.client import Api
@@ -47,7 +47,6 @@ class Embedded(World):
         self._stop, self._ended = trio.Event(), trio.Event()
         arguments = [f"--csi-address={self._socket}", f"--kubeconfig={self._kubeconfig}", "--extra-create-metadata"]
         found = settings([*arguments, *flags])
-        logger.add(lambda line: self._lines.append(f"{line.record['message']} {line.record['extra']['keys']}\n"))
         self._nursery.start_soon(self._provision, found)
 
     async def start_with_metrics(self) -> int:
@@ -68,6 +67,9 @@ class Embedded(World):
         with trio.fail_after(self.patience):
             await self._ended.wait()
         return self._code
+
+    def hear(self, record: Any) -> None:
+        self._lines.append(f"{record['message']} {record['extra']['keys']}\n")
 
     def log(self) -> str:
         return "".join(self._lines)
@@ -130,7 +132,8 @@ async def embedded(folder: Path) -> AsyncIterator[Embedded]:
         world = Embedded(api, server, folder, nursery)
         await world.start_driver()
         try:
-            yield world
+            with heard(world.hear):
+                yield world
         finally:
             gc.unfreeze()  # the provisioner froze what it found; the rest of the test run is not its business
         nursery.cancel_scope.cancel()

@@ -2,24 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
-from loguru import logger
 from trio.testing import MockClock
 
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
-from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
-from csi_provisioner.settings import LogSettings
+from tests.hearing import heard
 from tests.kube.fake_api import FORBIDDEN, GONE, NO_ANSWER, FakeApi
 from tests.kube.objects import Told, claim, label, ours
-
-if TYPE_CHECKING:
-    from loguru import Message
 
 Claims = Store[PersistentVolumeClaim]
 IN_BETWEEN = "changes are listed 30 s apart; does a proxy before the API server end or change watches?"
@@ -66,15 +61,13 @@ def lines() -> Iterator[list[str]]:
     """What people are told, with the advice they are given."""
     lines: list[str] = []
 
-    def note(message: "Message") -> None:
-        extra = message.record["extra"]
+    def note(record: Any) -> None:
+        extra = record["extra"]
         if extra["v"] in (None, 0):
-            lines.append(f"{message.record['message']}: {extra['keys'].get('advice', '')}")
+            lines.append(f"{record['message']}: {extra['keys'].get('advice', '')}")
 
-    log.configure(LogSettings())
-    sink = logger.add(note)
-    yield lines
-    logger.remove(sink)
+    with heard(note):
+        yield lines
 
 
 async def test_lists_in_pages_then_watches_from_that_version(api: FakeApi, store: Claims) -> None:

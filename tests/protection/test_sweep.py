@@ -45,7 +45,7 @@ async def test_12_3_at_once_and_then_every_interval_p19_sources_7(site: Installa
     await site.rest(290)
     assert _held(site, "late")
     await site.until(lambda: not _held(site, "late"), limit=11)
-    await site.rest(600)
+    await site.rest(601)
     assert _lists(site) == [0, 0, 300, 600, 900]
 
 
