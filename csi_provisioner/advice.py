@@ -71,8 +71,8 @@ TABLE = (
     Row("TLS wanted", "the server wants TLS at this port: its URL is to begin with https://", r"\(WantsTLS\)$"),
     Row(
         "no socket",
-        "--csi-address has to name the socket itself, and what is mounted here the folder that it is in: in place of a "
-        "socket that is not there yet a folder is made",
+        "--csi-address has to name the socket itself; mount the folder it is in, since a mount of a socket that is not "
+        "there yet makes a folder",
         r"^socket .* is a ",
     ),
     Row("closed socket", "run as its owner, or share its group and let the group write (fsGroup)", r"^socket .* uid "),
