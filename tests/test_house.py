@@ -11,9 +11,9 @@ GENERATED = ROOT / "csi_provisioner" / "model" / "csi"
 FILE_LINES, FUNCTION_LINES = 400, 60
 PARAMETERS = 8
 # Of the whole product: without imports, comments, docstrings and blanks, and without generated code
-CODE_LINES = 9500
+CODE_LINES = 9600
 # Constructors that still take more parameters; none may join them.
-MANY_PARAMETERS = {"ClaimReconciler", "LeaderElector", "VolumeReconciler"}
+MANY_PARAMETERS = {"LeaderElector"}
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

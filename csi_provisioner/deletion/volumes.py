@@ -5,20 +5,25 @@ finalizer. That the driver has deleted a volume is remembered until its Persiste
 writes, which wake the key up again, do not ask it a second time.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.kube.store import Store
+from csi_provisioner.kube.index import Index
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.codes import label
-from csi_provisioner.model.kubernetes import PersistentVolume, Secret, StorageClass, VolumeAttachment
+from csi_provisioner.model.kubernetes import (
+    PersistentVolume,
+    Secret,
+    VolumeAttachment,
+)
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
@@ -27,37 +32,35 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Ignored, Refusal
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
-Refresh = Callable[[PersistentVolume], None]
-"""A volume was deleted: free capacity of its segments has changed (capacity.md 10)."""
+Deleted = Callable[[PersistentVolume, str], None]
+"""The driver has deleted the volume of that id (capacity.md 10)."""
 
 
 class VolumeReconciler:
-    """`attachments` finds those of a volume by its name; `segments` are the local topology of a per-node deployment."""
+    """`segments` are the local topology of a per-node deployment."""
 
     def __init__(
         self,
-        volumes: Store[PersistentVolume],
-        storage_classes: Store[StorageClass],
-        attachments: Callable[[str], Iterable[VolumeAttachment]],
+        caches: Caches,
         kube: KubeClient,
         driver: Driver,
         facts: DriverFacts,
         *,
         events: EventRecorder,
         metrics: Metrics,
-        segments: Mapping[str, str] | None = None,
-        refresh: Refresh | None = None,
+        segments: Mapping[str, str] | None,
+        deleted: Deleted,
     ) -> None:
-        self._volumes = volumes
-        self._storage_classes = storage_classes
-        self._attachments = attachments
+        self._caches = caches
+        self._attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
+        caches.attachments.subscribe(self._attachments.saw)
         self._kube = kube
         self._driver = driver
         self._facts = facts
         self._events = events
         self._metrics = metrics
         self._segments = segments
-        self._refresh = refresh
+        self._tell_deleted = deleted
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
 
@@ -68,7 +71,7 @@ class VolumeReconciler:
             self._finished.pop(name, None)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
-        volume = self._volumes.get(name)
+        volume = self._caches.volumes.get(name)
         if volume is None or not deletion.is_responsible(volume, self._facts):
             return DONE
         if self._finished.get(name) == volume.metadata.uid:
@@ -78,8 +81,8 @@ class VolumeReconciler:
             try:
                 volume = await self._patch(volume, change)
             except KubeError as error:
-                return DONE if error.not_found else again(error)
-            self._volumes.remember(volume)
+                return DONE if error.not_found else self._refused(volume, error)
+            self._caches.volumes.remember(volume)
         if not deletion.should_delete(volume):
             return DONE
         return await self._delete(volume, attempt)
@@ -103,7 +106,7 @@ class VolumeReconciler:
         except KubeError as error:
             self._metrics.deletion(class_name, None)
             # gone already is an end; as in the reference it is not counted as a success
-            return DONE if error.not_found else again(error)
+            return DONE if error.not_found else self._refused(volume, error)
         except (Refusal, CallError) as error:
             if isinstance(error, CallError) and error.lost and attempt.excused:
                 return Retry(f"volume {name}: {error}", lost=True)
@@ -114,7 +117,7 @@ class VolumeReconciler:
 
     def _note(self, notes: dict[str, str], volume: PersistentVolume) -> None:
         """For as long as the cache has the volume: its going is what ends the note."""
-        if volume.metadata.name in self._volumes:
+        if volume.metadata.name in self._caches.volumes:
             notes[volume.metadata.name] = volume.metadata.uid
 
     async def _delete_in_backend(self, volume: PersistentVolume) -> None:
@@ -123,17 +126,16 @@ class VolumeReconciler:
         deletion.check_accessible(target.volume, self._segments)
         capabilities.check_driver(self._facts)
         data = await self._secrets(target)
-        deletion.check_detached(volume, self._attachments(volume.metadata.name))
+        deletion.check_detached(volume, self._attachments.of(volume.metadata.name))
         migrated = target.migrated if self._facts.in_tree_name else None
         request = deletion.request(target, data)
         await self._driver.delete_volume(request, migrated=migrated)
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
-        if self._refresh is not None:
-            self._refresh(volume)
+        self._tell_deleted(volume, request.volume_id)
 
     async def _secrets(self, target: Target) -> SecretData | None:
         name = secrets.deletion_class(target.volume)
-        storage_class = self._storage_classes.get(name) if name else None
+        storage_class = self._caches.storage_classes.get(name) if name else None
         found = secrets.deletion_reference(target.volume, storage_class, self._facts, migrated=target.migrated)
         if found.warning:
             log.warning(found.warning, PV=target.volume)
@@ -160,7 +162,7 @@ class VolumeReconciler:
             await self._kube.delete(PersistentVolume, name)
         if not volume.metadata.finalizers:
             return
-        seen = self._volumes.get(name)
+        seen = self._caches.volumes.get(name)
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
         try:
@@ -169,6 +171,15 @@ class VolumeReconciler:
             if not error.not_found:
                 raise
         self._note(self._finished, volume)  # and only so: a cache that is late may show our finalizer yet
+
+    def _refused(self, volume: PersistentVolume, error: KubeError) -> Outcome:
+        """What only a person can change is told to people, where they look: on the claim, if it is still there."""
+        if error.forbidden:
+            reference = volume.spec.claimRef
+            claim = self._caches.claims.by_uid(reference.uid) if reference is not None else None
+            message = f"{error}; grant patch and delete on persistentvolumes to the service account of this process"
+            self._events.record(claim or volume, "Warning", "VolumeFailedDelete", message, failure_class="api 403")
+        return again(error)
 
     def _failed(self, volume: PersistentVolume, error: Refusal | CallError, attempt: Attempt) -> Outcome:
         name = volume.metadata.name

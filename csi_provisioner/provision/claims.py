@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import trio
 
 from csi_provisioner.csi.errors import CallError
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again, cause_of, floor
+from csi_provisioner.kube.errors import again
 from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
@@ -31,9 +31,11 @@ from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
 from . import release
 from .create import Creator
+from .failure import Failure, refused
 from .gather import Gatherer, Placement
-from .memory import ClaimMemory, Infeasible
+from .memory import ClaimMemory, Infeasible, Unsaved
 from .orphans import Orphans
+from .right import RULE, RightToSave
 from .save import Saver
 
 # process.md 3.2: the second event source, of the few events that are not about an attempt
@@ -48,74 +50,58 @@ changed (provision.md 17)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Caches:
-    claims: Store[PersistentVolumeClaim]
-    volumes: Store[PersistentVolume]
-    storage_classes: Store[StorageClass]
+class Rules:
+    """What does not change in a term. `identity`: which process made a volume (process.md 3.2)."""
+
+    facts: DriverFacts
+    identity: str
+    provisioning: ProvisioningSettings
+    retries: RetrySettings
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """How a try ended that made no volume. `kind` is the class of failure that repeats of its event are merged by;
-    `asked` says that the driver was called, so that the state is its own word. `detail` is for the log only. For
-    `floor` seconds the API server wants to be left alone. `passing`: it could just not be asked."""
+class Tools:
+    """What a try works with, in the order in which it needs them."""
 
-    state: State
-    message: str
-    kind: str
-    asked: bool
-    infeasible: bool = False
-    lost: bool = False
-    detail: str = ""
-    floor: float = 0.0
-    passing: bool = False
+    kube: KubeClient
+    gatherer: Gatherer
+    creator: Creator
+    saver: Saver
+    memory: ClaimMemory
+    orphans: Orphans
+    events: EventRecorder
+    metrics: Metrics
 
 
 class ClaimReconciler:
     def __init__(
         self,
         caches: Caches,
-        kube: KubeClient,
-        facts: DriverFacts,
+        rules: Rules,
+        tools: Tools,
         *,
-        identity: str,
-        provisioning: ProvisioningSettings,
-        retries: RetrySettings,
-        gatherer: Gatherer,
-        creator: Creator,
-        saver: Saver,
-        memory: ClaimMemory,
-        orphans: Orphans,
-        events: EventRecorder,
-        metrics: Metrics,
         readers: Callable[[], Readers],
         placement: Placement | None = None,
         owner: Owner | None = None,
         refresh: Refresh | None = None,
     ) -> None:
         self._caches = caches
-        self._kube = kube
-        self._facts = facts
-        self._identity = identity
-        self._provisioning = provisioning
-        self._retries = retries
-        self._gatherer = gatherer
-        self._creator = creator
-        self._saver = saver
-        self._memory = memory
-        self._orphans = orphans
-        self._events = events
-        self._metrics = metrics
+        self._rules = rules
+        self._facts = rules.facts
+        self._tools = tools
+        self._kube = tools.kube
+        self._memory = tools.memory
         self._readers = readers
         self._placement = placement
         self._owner = owner
         self._refresh = refresh
+        self._right = RightToSave(tools.kube)
 
     async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
-        claim = self._caches.claims.by_uid(uid) or self._memory.in_progress.get(uid)
-        unsaved = self._memory.unsaved_name(uid)
-        if unsaved is not None:
-            self._saver.ensure(unsaved)  # the volume is made; writing it is an item of its own
+        known = self._memory.of(uid)
+        claim = self._caches.claims.by_uid(uid) or known.asked
+        if known.unsaved is not None and not known.unsaved.refused:
+            self._tools.saver.ensure(known.unsaved.volume.metadata.name)  # made; writing it is an item of its own
             return DONE
         if claim is None:
             self._memory.forget(uid)
@@ -132,7 +118,7 @@ class ClaimReconciler:
             case gate.Skip(reason=reason):
                 return self._leave(claim, reason)
             case gate.Fail(message=message):
-                self._memory.turn_back(uid)
+                self._memory.refuse_before_call(uid)
                 self._count(claim, None)
                 return Retry(message)
         try:
@@ -146,14 +132,14 @@ class ClaimReconciler:
 
     def _held_off(self, claim: PersistentVolumeClaim) -> RetryAt | None:
         """provision.md 6: the driver refused the claim as it stands; another class is another claim to it."""
-        held = self._memory.infeasible.get(claim.metadata.uid)
+        held = self._memory.of(claim.metadata.uid).infeasible
         if held is None:
             return None
         storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
         if storage_class is None:
             return None
         if storage_class.metadata.uid != held.class_uid or held.until <= trio.current_time():
-            del self._memory.infeasible[claim.metadata.uid]
+            self._memory.hold_off(claim.metadata.uid, None)
             return None
         return RetryAt(held.until, "the driver called the claim infeasible")
 
@@ -164,25 +150,25 @@ class ClaimReconciler:
 
     def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
-        uncertain = self._memory.settle(claim.metadata.uid)
-        self._memory.topology.pop(claim.metadata.uid, None)
+        uncertain = self._memory.finish(claim.metadata.uid)
+        self._memory.forget_topology(claim.metadata.uid)
         if uncertain and claim.spec.volumeName != self._name(claim):
             self.suspect(claim, reason)
 
     def suspect(self, claim: PersistentVolumeClaim, reason: str) -> None:
-        self._orphans.suspect(volume_id="", name=self._name(claim), claim=claim, reason=reason)
+        self._tools.orphans.suspect(volume_id="", name=self._name(claim), claim=claim, reason=reason)
 
     async def _was_made(self, claim: PersistentVolumeClaim) -> bool:
         """Is there a volume for the claim already, whatever its cached form says?"""
         uid = claim.metadata.uid
-        written = self._memory.written(uid)
-        if written is not None:
+        written = self._memory.of(uid).written
+        if written:
             if written in self._caches.volumes or not await self._is_still_unbound(claim):
                 return True
             self._memory.forget_written(uid)
         # quirk Q4, kept: the default name counts as well
         if any(name in self._caches.volumes for name in (naming.default_name(uid), self._name(claim))):
-            self._memory.settle(uid)
+            self._memory.finish(uid)
             self._count(claim, None)
             return True
         return False
@@ -200,7 +186,7 @@ class ClaimReconciler:
 
     def _name(self, claim: PersistentVolumeClaim) -> str:
         try:
-            return naming.volume_name(claim.metadata.uid, self._provisioning)
+            return naming.volume_name(claim.metadata.uid, self._rules.provisioning)
         except Refusal:
             return ""  # said in an event when it is asked for again
 
@@ -213,12 +199,12 @@ class ClaimReconciler:
             storage_class = gate.check_class(claim, found, self._facts)
         except Refusal as refusal:
             self._count(claim, None)
-            self._memory.settle(claim.metadata.uid)
+            self._memory.finish(claim.metadata.uid)
             return Retry(refusal.message)  # no event: provision.md 5 step 4
         except Ignored as ignored:
             return self._ignored(claim, ignored)
         asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
-        self._events.record(claim, "Normal", "Provisioning", asking)
+        self._tools.events.record(claim, "Normal", "Provisioning", asking)
         result = await self._try(claim, storage_class)
         if isinstance(result, PersistentVolume):
             self._count(claim, trio.current_time() - started)
@@ -238,25 +224,26 @@ class ClaimReconciler:
         asked = False
         try:
             gate.check_addressed(claim, self._facts)
-            plan = await self._gatherer.plan(claim, storage_class)
+            plan = await self._tools.gatherer.plan(claim, storage_class)
+            await self._right.check()
             self._memory.ask(claim)
             asked = True
-            made = await self._creator.create(plan)
+            made = await self._tools.creator.create(plan)
             pv = await self._compose(plan, made)
         except Ignored as ignored:
             return ignored
         except (Refusal, KubeError) as error:
-            return _refused(error, asked)
+            return refused(error, asked=asked)
         except CallError as error:
             return self._call_failed(claim, error)
         if self._placement is not None:
             self._placement.forget(claim.metadata.uid)
-        self._memory.settle(claim.metadata.uid)
-        self._orphans.has_owner(pv.metadata.name)
+        self._memory.finish(claim.metadata.uid)
+        self._tools.orphans.has_owner(pv.metadata.name)
         self._memory.keep_unsaved(pv, claim)  # from here on the volume is not lost, whatever is cancelled
         once_written = await release.snapshot(self._kube, claim)
-        await self._saver.save(pv)
-        if once_written and pv.metadata.name not in self._memory.unsaved:
+        await self._tools.saver.save(pv)
+        if once_written and self._memory.unsaved(pv.metadata.name) is None:
             await release.snapshot(self._kube, claim, self._readers().without(claim))
         return pv
 
@@ -270,12 +257,12 @@ class ClaimReconciler:
         return Failure(state, message, label(error.code), asked=True, infeasible=infeasible, lost=error.lost)
 
     async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
-        composed = volume.compose(plan, made, self._facts, self._identity, self._provisioning)
+        composed = volume.compose(plan, made, self._facts, self._rules.identity, self._rules.provisioning)
         try:
             return volume.to_in_tree(plan, composed)
         except Refusal as refusal:
             # quirk Q2, not kept: the volume is deleted again, and only if that fails may it still exist
-            error = await self._creator.discard(plan, made.volume_id)
+            error = await self._tools.creator.discard(plan, made.volume_id)
             if error is None:
                 raise
             raise Refusal(State.IN_BACKGROUND, f"{refusal.message}; deleting it again failed: {error}") from error
@@ -286,7 +273,7 @@ class ClaimReconciler:
         if not counted:
             self._count(claim, None)
         if ignored.event:
-            self._events.record(claim, "Normal", "Provisioning", ignored.event, component=POPULATOR_SOURCE)
+            self._tools.events.record(claim, "Normal", "Provisioning", ignored.event, component=POPULATOR_SOURCE)
         log.v(2, "Claim is left alone", PVC=claim, reason=ignored.reason)
         self._end(claim, ignored.reason)
         return DONE
@@ -296,10 +283,11 @@ class ClaimReconciler:
     ) -> Outcome:
         uid = claim.metadata.uid
         then = f"next try in {max(attempt.delay, failure.floor):g} s"
-        until = trio.current_time() + self._retries.maximum
+        slowest = self._rules.retries.maximum
+        until = trio.current_time() + slowest
         if failure.infeasible:
-            self._memory.infeasible[uid] = Infeasible(until, storage_class.metadata.uid)
-            then = f"retries are slow after this: in {self._retries.maximum:g} s, or once the StorageClass is made anew"
+            self._memory.hold_off(uid, Infeasible(until, storage_class.metadata.uid))
+            then = f"retries are slow after this: in {slowest:g} s, or once the StorageClass is made anew"
         rescheduled = (
             failure.state is State.RESCHEDULE
             and gate.scheduler_node(claim) is not None
@@ -307,7 +295,7 @@ class ClaimReconciler:
         )
         if rescheduled:
             then = "the scheduler is asked for another node"
-        self._events.record(
+        self._tools.events.record(
             claim,
             "Warning",
             "ProvisioningFailed",
@@ -327,10 +315,10 @@ class ClaimReconciler:
         uid = claim.metadata.uid
         if failure.asked:
             if failure.state is not State.IN_BACKGROUND:
-                self._memory.settle(uid)
+                self._memory.finish(uid)
         elif failure.state is State.NO_CHANGE:
             if not failure.passing:
-                self._memory.turn_back(uid)
+                self._memory.refuse_before_call(uid)
         elif self._caches.claims.by_uid(uid) is None:
             # the driver is not asked again, so an earlier try of which it was not certain stays open
             self._end(claim, failure.message)
@@ -358,7 +346,7 @@ class ClaimReconciler:
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
         """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
         class_, source = claim.spec.storageClassName or "", claim.spec.dataSource
-        self._metrics.provision(
+        self._tools.metrics.provision(
             class_ if class_ in self._caches.storage_classes else "",
             source.kind if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND) else "",
             seconds,
@@ -368,6 +356,23 @@ class ClaimReconciler:
         if self._refresh is not None:
             self._refresh(storage_class, result)
 
+    def save_refused(self, entry: Unsaved, error: KubeError) -> None:
+        """The API server will not take the volume, and no further try will change that: a person has to."""
+        named = "metadata.name:" in error.message
+        if error.forbidden:
+            self._right.doubt()
+        elif not named:
+            return  # provision.md 13: another answer of the driver may do
+        what = "choose another --volume-name-prefix" if named else RULE
+        claim = self._caches.claims.by_uid(entry.claim.metadata.uid)
+        self._tools.events.record(
+            claim or entry.volume,
+            "Warning",
+            "ProvisioningFailed",
+            f"the driver has made the volume, and its PersistentVolume cannot be written: {error}; {what}",
+            failure_class=f"save {error.code}",
+        )
+
     def announce(self, pv: PersistentVolume) -> None:
         """The volume is in the API server (provision.md 13): said on the claim if it still exists."""
         claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
@@ -376,15 +381,6 @@ class ClaimReconciler:
         handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
         log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
         if claim is not None:
-            self._events.record(
+            self._tools.events.record(
                 claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"
             )
-
-
-def _refused(error: Refusal | KubeError, asked: bool) -> Failure:
-    cause = cause_of(error)
-    passing = cause is not None and cause.unavailable
-    if isinstance(error, KubeError):
-        return Failure(State.NO_CHANGE, str(error), f"api {error.code}", asked, floor=floor(error), passing=passing)
-    state, text, detail = error.state, error.message, error.detail
-    return Failure(state, text, "refused", asked, detail=detail, floor=floor(error), passing=passing)

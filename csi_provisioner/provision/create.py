@@ -28,13 +28,22 @@ Shield = Callable[[], AbstractAsyncContextManager[trio.CancelScope]]
 
 
 class Creator:
-    """`shield` bounds all tries of an undo together."""
+    """`shield` bounds all tries of an undo together; `deleted` is told of each volume that one is begun for."""
 
-    def __init__(self, driver: Driver, orphans: Orphans, *, migratable: bool, shield: Shield) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        orphans: Orphans,
+        *,
+        migratable: bool,
+        shield: Shield,
+        deleted: Callable[[str], None],
+    ) -> None:
         self._driver = driver
         self._orphans = orphans
         self._migratable = migratable
         self._shield = shield
+        self._deleted = deleted
 
     async def create(self, plan: Plan) -> Made:
         """One call, nothing is repeated.
@@ -54,6 +63,7 @@ class Creator:
 
         Raises `CallError` where the calls were lost with the driver's connection: it may not survive this very volume.
         """
+        self._deleted(volume_id)  # before: the call may work though its answer is lost
         request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=plan.secrets.reveal())
         error: CallError | None = None
         started = trio.current_time()

@@ -1,9 +1,11 @@
-"""What is known of claims beyond the caches, for as long as this process leads.
+"""What is known of claims beyond the caches, for as long as this process leads: one record a claim.
 
 What a cache cannot tell: a volume that the driver may still be making (its claim is kept, even deleted), a
 volume that was made or written but is not in a cache yet, and a claim the driver called infeasible. Losing this memory
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
+
+from collections.abc import Iterator
 
 import msgspec
 
@@ -18,95 +20,175 @@ class Infeasible(msgspec.Struct, frozen=True):
     class_uid: str
 
 
+class Unsaved(msgspec.Struct):
+    """A volume that is made, until its PersistentVolume is known to be in the API server."""
+
+    volume: PersistentVolume
+    claim: PersistentVolumeClaim
+    refused: bool = False
+    """The API server will not have it as it is: it stays, but the driver may be asked for it anew."""
+    sent: bool = False
+    """It was sent once, and no answer said that it is written: it may be there."""
+    seen: bool = False
+    """The watch has shown it."""
+    ended: bool = False
+    """The watch has shown its end, or the driver was asked to delete the volume: it must not come back."""
+
+
+class Record(msgspec.Struct):
+    """One claim, by its UID."""
+
+    asked: PersistentVolumeClaim | None = None
+    """As it was when the driver was asked; it may be at work on the volume until it says for certain that it is not."""
+    refused_since: bool = False
+    """A later try ended before the driver was asked: nobody knows for how long the earlier one stays open."""
+    infeasible: Infeasible | None = None
+    topology: TopologyMemory | None = None
+    unsaved: Unsaved | None = None
+    written: str = ""
+    """Name of the PersistentVolume that was written and that the claim's cache does not show yet."""
+
+
+EMPTY = Record()
+
+
 class ClaimMemory:
-    """Keyed by claim UID, but for the volumes that wait to be saved, which go by their own name."""
+    """Keyed by claim UID; volumes that wait to be saved are also found by their own name."""
 
     def __init__(self) -> None:
-        self.in_progress: dict[str, PersistentVolumeClaim] = {}
-        self.infeasible: dict[str, Infeasible] = {}
-        self.unsaved: dict[str, PersistentVolume] = {}
-        self.topology: dict[str, TopologyMemory] = {}
-        self._written: dict[str, str] = {}
-        self._unsaved_of: dict[str, str] = {}
-        self._refused: set[str] = set()
-        self._turned_back: set[str] = set()
-        self._made_for: dict[str, PersistentVolumeClaim] = {}  # the claims whose volumes are unsaved
+        self._records: dict[str, Record] = {}
+        self._uids: dict[str, str] = {}  # of the claims whose volumes are unsaved, by the volume's name
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._records
+
+    def of(self, uid: str) -> Record:
+        """To be read only: a claim of which nothing is known has an empty one."""
+        return self._records.get(uid, EMPTY)
+
+    def _edit(self, uid: str) -> Record:
+        return self._records.setdefault(uid, Record())
+
+    def _tidy(self, uid: str) -> None:
+        if self._records.get(uid) == EMPTY:
+            del self._records[uid]
+
+    # ---- the driver is asked
 
     def ask(self, claim: PersistentVolumeClaim) -> None:
-        """The driver is asked for the claim's volume: in progress until it says for certain."""
-        self.in_progress[claim.metadata.uid] = claim
-        self._turned_back.discard(claim.metadata.uid)
+        """In progress until the driver says for certain."""
+        record = self._edit(claim.metadata.uid)
+        record.asked, record.refused_since = claim, False
 
-    def turn_back(self, uid: str) -> None:
-        """A try ended before the driver was asked, and not for an API server that is away: an earlier one stays open,
-        but nobody knows for how long."""
-        if uid in self.in_progress:
-            self._turned_back.add(uid)
+    def refuse_before_call(self, uid: str) -> None:
+        """A try ended before the driver was asked, and not for an API server that is away."""
+        self._edit(uid).refused_since = self.of(uid).asked is not None
+        self._tidy(uid)
 
-    def settle(self, uid: str) -> bool:
+    def finish(self, uid: str) -> bool:
         """Nothing is in progress any longer; was it?"""
-        self._turned_back.discard(uid)
-        return self.in_progress.pop(uid, None) is not None
+        record = self._edit(uid)
+        asked, record.asked, record.refused_since = record.asked is not None, None, False
+        self._tidy(uid)
+        return asked
+
+    def in_progress(self) -> dict[str, PersistentVolumeClaim]:
+        return {uid: record.asked for uid, record in self._records.items() if record.asked is not None}
 
     def is_under_way(self, uid: str) -> bool:
         """The driver may be making the claim's volume, or it is made and not written yet."""
-        return uid in self.in_progress or uid in self._made_for
+        record = self.of(uid)
+        return record.asked is not None or record.unsaved is not None
 
     def reading(self) -> dict[str, PersistentVolumeClaim]:
-        """Claims under way, maybe deleted, whose source has to stay. One whose last try was turned back does not count:
-        a source that is to go, held by a deleted claim that can never be asked for again, would stay for ever."""
-        asked = {uid: claim for uid, claim in self.in_progress.items() if uid not in self._turned_back}
-        return asked | self._made_for
+        """Claims under way, maybe deleted, whose source has to stay. One whose last try was refused before the call
+        does not count: a deleted claim that can never be asked for again would hold its source for ever."""
+        found = {}
+        for uid, record in self._records.items():
+            if record.unsaved is not None:
+                found[uid] = record.unsaved.claim
+            elif record.asked is not None and not record.refused_since:
+                found[uid] = record.asked
+        return found
+
+    def hold_off(self, uid: str, infeasible: Infeasible | None) -> None:
+        self._edit(uid).infeasible = infeasible
+        self._tidy(uid)
+
+    def topology(self, uid: str) -> TopologyMemory:
+        """What earlier tries saw of the cluster; theirs to change."""
+        record = self._edit(uid)
+        record.topology = record.topology or TopologyMemory()
+        return record.topology
+
+    def forget_topology(self, uid: str) -> None:
+        self._edit(uid).topology = None
+        self._tidy(uid)
+
+    # ---- a volume is made
 
     def keep_unsaved(self, volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
-        self._made_for[claim.metadata.uid] = claim
-        self._refused.discard(volume.metadata.name)
-        self.unsaved[volume.metadata.name] = volume
-        self._unsaved_of[claim_uid(volume)] = volume.metadata.name
+        """Another answer of the driver takes the place of the one before."""
+        record = self._edit(claim.metadata.uid)
+        before = record.unsaved
+        record.unsaved = Unsaved(volume, claim)
+        if before is not None and before.volume.spec.csi == volume.spec.csi:
+            record.unsaved.sent, record.unsaved.seen, record.unsaved.ended = before.sent, before.seen, before.ended
+        self._uids[volume.metadata.name] = claim.metadata.uid
 
-    def note_written(self, volume: PersistentVolume) -> None:
+    def note_written(self, name: str) -> None:
         """The volume is in the API server: until the claim's cache shows it bound, no second one may be made."""
-        name, uid = volume.metadata.name, claim_uid(volume)
-        self.unsaved.pop(name, None)
-        self._refused.discard(name)
-        self._unsaved_of.pop(uid, None)
-        self._made_for.pop(uid, None)
-        self._written[uid] = name
+        record = self._edit(self._uids.pop(name))
+        record.unsaved, record.written = None, name
 
-    def note_refused(self, volume: PersistentVolume) -> None:
-        """The API server will not have the volume as it is: it stays, but the driver may be asked for it anew."""
-        self._refused.add(volume.metadata.name)
+    def drop_unsaved(self, name: str) -> None:
+        """It was written and is gone again, or its volume is deleted."""
+        uid = self._uids.pop(name)
+        self._edit(uid).unsaved = None
+        self._tidy(uid)
 
-    def unsaved_name(self, uid: str) -> str | None:
-        """Name of the claim's volume if it only waits to be written."""
-        name = self._unsaved_of.get(uid)
-        return None if name in self._refused else name
+    def unsaved(self, name: str) -> Unsaved | None:
+        return self.of(self._uids.get(name, "")).unsaved
+
+    def all_unsaved(self) -> Iterator[Unsaved]:
+        return (entry for name in list(self._uids) if (entry := self.unsaved(name)) is not None)
 
     @property
     def is_saving(self) -> bool:
         """Volumes wait to be written that the API server may still take."""
-        return len(self.unsaved) > len(self._refused)
+        return any(not entry.refused for entry in self.all_unsaved())
 
-    def written(self, uid: str) -> str | None:
-        """Name of the PersistentVolume that was written for the claim and that its cache does not show yet."""
-        return self._written.get(uid)
+    def note_deleted(self, volume_id: str) -> None:
+        """The driver was asked to delete this volume: no PersistentVolume of it may be written any more."""
+        for entry in self.all_unsaved():
+            if entry.volume.spec.csi is not None and entry.volume.spec.csi.volumeHandle == volume_id:
+                entry.ended = True
+
+    # ---- the claim ends, or a cache shows what was remembered
 
     def forget(self, uid: str) -> None:
         """The claim is gone, and nothing is under way for it."""
-        self.infeasible.pop(uid, None)
-        self.topology.pop(uid, None)
-        self._written.pop(uid, None)
+        record = self._edit(uid)
+        record.infeasible, record.topology, record.written = None, None, ""
+        self._tidy(uid)
 
     def forget_written(self, uid: str) -> None:
-        self._written.pop(uid, None)
+        self._edit(uid).written = ""
+        self._tidy(uid)
 
     def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         """Handler of the claim store: what the cache shows by itself need not be remembered any longer."""
-        if new is None and old is not None:
-            self._written.pop(old.metadata.uid, None)
-            self.infeasible.pop(old.metadata.uid, None)
-        elif new is not None and new.spec.volumeName:
-            self._written.pop(new.metadata.uid, None)
+        if new is None and old is not None and old.metadata.uid in self:
+            self.hold_off(old.metadata.uid, None)
+            self.forget_written(old.metadata.uid)
+        elif new is not None and new.spec.volumeName and new.metadata.uid in self:
+            self.forget_written(new.metadata.uid)
+
+    def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        """Handler of the volume store: an answer that was lost is given by the watch."""
+        entry = self.unsaved(name)
+        if entry is not None and entry.sent:
+            entry.seen, entry.ended = True, entry.ended or new is None
 
 
 def claim_uid(volume: PersistentVolume) -> str:

@@ -2,6 +2,7 @@
 
 One try in the claim's own task; after a failure the volume stays in memory and its name is an item of the schedule,
 tried for ever. The volume in the storage backend is never deleted because the API server would not take the object.
+An object whose answer was lost may be there, and may even be gone again: what the watch shows decides.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
-from csi_provisioner.model.kubernetes import PersistentVolume
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome
 
-from .memory import ClaimMemory
+from .memory import ClaimMemory, Unsaved
 
 # Go's queue starts here; the longest wait is much shorter than its 1000 s, so that an outage of the API server of
 # minutes is over for a claim half a minute after it is over for the cluster.
@@ -21,6 +22,8 @@ FIRST_DELAY = 0.005
 LONGEST_DELAY = 30.0
 # Where the process has only seconds left
 LONGEST_AT_END = 0.5
+# Tries, ten minutes: an object has few events a minute, and others about it must not be lost for this one
+TOLD_AGAIN = 20
 # Saves are single POSTs; four at once are what the reference runs, and enough to drain a backlog after an outage.
 WORKERS = 4
 
@@ -30,7 +33,8 @@ FINAL = (400, 422)
 
 
 class Saver:
-    """`written` is called once per volume that is in the API server, `wake(name, floor)` schedules another try."""
+    """`written` is called once per volume that is in the API server, `refused` for an answer that only a person can
+    change; `wake(name, floor)` schedules another try."""
 
     def __init__(
         self,
@@ -39,17 +43,19 @@ class Saver:
         memory: ClaimMemory,
         *,
         written: Callable[[PersistentVolume], None],
+        refused: Callable[[Unsaved, KubeError], None],
         wake: Callable[[str, float], None],
     ) -> None:
         self._kube = kube
         self._volumes = volumes
         self._memory = memory
         self._written = written
+        self._refused = refused
         self._wake = wake
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
-        error = await self._try(volume)
+        error = await self._try(volume.metadata.name, tell=True)
         if error is not None:
             log.error(
                 "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",
@@ -62,22 +68,52 @@ class Saver:
         """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
         self._wake(name, 0.0)
 
-    async def reconcile(self, name: str, _attempt: Attempt) -> Outcome:
+    async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         """One further try at a volume that waits to be saved."""
-        volume = self._memory.unsaved.get(name)
-        if volume is None:
-            return DONE
-        error = await self._try(volume)
+        error = await self._try(name, tell=attempt.number % TOLD_AGAIN == 0)
         return DONE if error is None else again(error)
 
-    async def _try(self, volume: PersistentVolume) -> KubeError | None:
+    async def _try(self, name: str, *, tell: bool) -> KubeError | None:
+        """`tell`: what only a person can change is said now."""
+        entry = self._memory.unsaved(name)
+        if entry is None:
+            return None
+        if entry.ended:
+            self._memory.drop_unsaved(name)
+            return None
         try:
-            self._volumes.remember(await self._kube.create(PersistentVolume, volume))
+            if not await self._was_there(entry):
+                await self._send(entry)
         except KubeError as error:
-            if not error.already_exists:
-                if error.code in FINAL:
-                    self._memory.note_refused(volume)
-                return error
-        self._memory.note_written(volume)
-        self._written(volume)
+            if tell and (error.forbidden or entry.refused):
+                self._refused(entry, error)
+            return error
+        self._memory.note_written(name)
+        self._written(entry.volume)
         return None
+
+    async def _was_there(self, entry: Unsaved) -> bool:
+        """Did an earlier try write it, though nobody said so? The PersistentVolume of a deleted volume must not come
+        back. Where the watch does not tell, the claim does; one that is gone tells nothing, and an object too many is
+        better then than a volume without any."""
+        if entry.seen or not entry.sent:
+            return entry.seen
+        meta = entry.claim.metadata
+        try:
+            claim = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
+        except KubeError as error:
+            if error.not_found:
+                return False
+            raise
+        return claim.metadata.uid == meta.uid and claim.spec.volumeName == entry.volume.metadata.name
+
+    async def _send(self, entry: Unsaved) -> None:
+        before, entry.sent = entry.sent, True  # a cancellation may come after the server has it
+        try:
+            self._volumes.remember(await self._kube.create(PersistentVolume, entry.volume))
+        except KubeError as error:
+            if error.already_exists:
+                return
+            entry.sent = before or error.unavailable
+            entry.refused = error.code in FINAL
+            raise

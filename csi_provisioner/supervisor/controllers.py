@@ -4,7 +4,7 @@ A controller is a loop of `work` with a reconciler. None of them works on a clai
 """
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeAttachment
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.nodes import race
 from csi_provisioner.nodes.capacity_check import CapacityCheck
 from csi_provisioner.nodes.local import LocalNode
@@ -29,7 +29,6 @@ from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.sources import Readers
-from csi_provisioner.planning.topology import TopologyMemory
 from csi_provisioner.protection import clones
 from csi_provisioner.provision import claims, save
 from csi_provisioner.provision.claims import ClaimReconciler, Owner
@@ -83,6 +82,7 @@ class Controllers:
             caches.volumes,
             parts.memory,
             written=lambda volume: self.provisioner.announce(volume),
+            refused=lambda entry, error: self.provisioner.save_refused(entry, error),
             wake=lambda name, floor: self.saves.wake(name, floor=floor),
         )
         self.provisioner = self._provisioner()
@@ -109,9 +109,9 @@ class Controllers:
 
         def saw_claim(_key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
             if new is None:
-                if old is not None and old.metadata.uid in memory.topology:
+                if old is not None and memory.of(old.metadata.uid).topology is not None:
                     loop.wake(old.metadata.uid)  # which forgets it, unless a call is still under way
-            elif gate.concerns(new, facts) or new.metadata.uid in memory.in_progress:
+            elif gate.concerns(new, facts) or memory.of(new.metadata.uid).asked is not None:
                 loop.wake(new.metadata.uid)
 
         def saw_class(name: str, old: StorageClass | None, new: StorageClass | None) -> None:
@@ -122,7 +122,7 @@ class Controllers:
         loop = self._loop(
             CLAIMS,
             self.provisioner.reconcile,
-            about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.in_progress.get(uid) or uid},
+            about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.of(uid).asked or uid},
         )
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)
@@ -133,18 +133,21 @@ class Controllers:
     def _delete(self) -> Loop:
         """Deletes the volumes whose claims are gone, and keeps our finalizer on the others."""
         parts, caches, publisher = self._parts, self._caches, self.publisher
-        attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
+
+        def deleted(volume: PersistentVolume, volume_id: str) -> None:
+            parts.memory.note_deleted(volume_id)
+            if publisher is not None:
+                publisher.deleted(volume)
+
         reconciler = VolumeReconciler(
-            caches.volumes,
-            caches.storage_classes,
-            attachments.of,
+            caches,
             parts.kube,
             parts.driver,
             self._facts,
             events=parts.events,
             metrics=parts.metrics,
             segments=parts.local.segments if parts.local is not None else None,
-            refresh=publisher.deleted if publisher is not None else None,
+            deleted=deleted,
         )
 
         def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
@@ -154,14 +157,19 @@ class Controllers:
                 loop.wake(name)
 
         loop = self._loop_of_volumes(VOLUMES, reconciler.reconcile, caches.volumes.get)
-        caches.attachments.subscribe(attachments.saw)
+        caches.volumes.subscribe(parts.memory.saw_volume)
         caches.volumes.subscribe(reconciler.saw_volume)
         caches.volumes.subscribe(saw_volume)
         return loop
 
     def _save(self) -> Loop:
         """Writes the PersistentVolumes that could not be written at the first try."""
-        find, backoff = self._parts.memory.unsaved.get, Backoff(save.FIRST_DELAY, save.LONGEST_DELAY)
+        memory, backoff = self._parts.memory, Backoff(save.FIRST_DELAY, save.LONGEST_DELAY)
+
+        def find(name: str) -> PersistentVolume | None:
+            entry = memory.unsaved(name)
+            return None if entry is None else entry.volume
+
         loop = self._loop_of_volumes(SAVES, self._saver.reconcile, find, workers=save.WORKERS, backoff=backoff)
         loop.pause()
         return loop
@@ -187,7 +195,7 @@ class Controllers:
 
     def _compete(self, local: LocalNode) -> Loop:
         """Takes claims that any node may have, where each node has a provisioner (node-deployment.md)."""
-        parts, caches, placement = self._parts, self._caches, self._placement({}, ())
+        parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
         check = CapacityCheck(
             local.name,
             parts.driver,
@@ -223,26 +231,27 @@ class Controllers:
 
     def _provisioner(self) -> ClaimReconciler:
         parts, caches, memory, publisher = self._parts, self._caches, self._parts.memory, self.publisher
-        placement = self._placement(memory.topology, memory.in_progress)
+        placement = self._placement(memory)
+        creator = Creator(
+            parts.driver,
+            parts.orphans,
+            migratable=self._facts.in_tree_name is not None,
+            shield=partial(parts.end.shield, parts.settings.csi.timeout),
+            deleted=memory.note_deleted,
+        )
         return ClaimReconciler(
-            claims.Caches(caches.claims, caches.volumes, caches.storage_classes),
-            parts.kube,
-            self._facts,
-            identity=parts.identity,
-            provisioning=parts.provisioning,
-            retries=parts.settings.retries,
-            gatherer=self._gatherer(placement, memory.is_under_way),
-            creator=Creator(
-                parts.driver,
+            caches,
+            claims.Rules(self._facts, parts.identity, parts.provisioning, parts.settings.retries),
+            claims.Tools(
+                parts.kube,
+                self._gatherer(placement, memory.is_under_way),
+                creator,
+                self._saver,
+                memory,
                 parts.orphans,
-                migratable=self._facts.in_tree_name is not None,
-                shield=partial(parts.end.shield, parts.settings.csi.timeout),
+                parts.events,
+                parts.metrics,
             ),
-            saver=self._saver,
-            memory=memory,
-            orphans=parts.orphans,
-            events=parts.events,
-            metrics=parts.metrics,
             readers=self.readers,
             placement=placement,
             owner=self._owns,
@@ -258,11 +267,11 @@ class Controllers:
         self._caches.csinodes.subscribe(cluster.csinode_changed)
         return cluster
 
-    def _placement(self, memories: dict[str, TopologyMemory], in_flight: Collection[str]) -> ClusterPlacement | None:
+    def _placement(self, memory: ClaimMemory) -> ClusterPlacement | None:
         if self._cluster is None:
             return None
         settings = self._parts.provisioning
-        return ClusterPlacement(self._cluster, settings, memories, in_flight=in_flight, choose=random.choice)
+        return ClusterPlacement(self._cluster, settings, memory, choose=random.choice)
 
     def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
         return Gatherer(

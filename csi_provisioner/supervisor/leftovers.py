@@ -18,7 +18,8 @@ def report(
     suspect: Callable[[PersistentVolumeClaim, str], None],
 ) -> None:
     """`claims` is None where it is not known which ones are gone."""
-    for volume in memory.unsaved.values():
+    for entry in memory.all_unsaved():
+        volume = entry.volume
         claim = volume.spec.claimRef or ObjectReference()
         source = volume.spec.csi
         with suppress(TranslationError):  # a driver's id that cannot be read back; the volume's name is told
@@ -39,6 +40,6 @@ def report(
             PV=volume,
             claim=claim,
         )
-    for uid, asked in memory.in_progress.items():
+    for uid, asked in memory.in_progress().items():
         if claims is not None and claims.by_uid(uid) is None:
             suspect(asked, "the claim is gone, and the process ends before the driver was certain")

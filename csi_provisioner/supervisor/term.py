@@ -60,7 +60,7 @@ class LeaderTerm:
             if self._controllers.publisher is not None:
                 watching.start_soon(self._controllers.publisher.run)
             self._save_all()
-            for uid in self._parts.memory.in_progress:
+            for uid in self._parts.memory.in_progress():
                 self._controllers.claims.wake(uid)
             async with trio.open_nursery() as working:
                 for loop in self._controllers.loops:
@@ -98,8 +98,8 @@ class LeaderTerm:
         saves = self._controllers.saves
         saves.backoff = Backoff(save.FIRST_DELAY, longest)
         saves.resume(lambda: 0.0)
-        for name in self._parts.memory.unsaved:
-            saves.wake(name)
+        for entry in self._parts.memory.all_unsaved():
+            saves.wake(entry.volume.metadata.name)
 
     def _hurry(self) -> None:
         self._save_all(save.LONGEST_AT_END)

@@ -61,6 +61,9 @@ class Api:
             if found is not None:
                 await _send(Answer(200, found), scope, receive, send)
                 return
+            if request.url.path.endswith("/selfsubjectaccessreviews"):
+                await _send(self._review(_read(request, body)), scope, receive, send)
+                return
             where = target(request.url.path, self._objects.kinds)
             verb = where.verb(request.method, watch=request.query_params.get("watch") in _TRUE)
         except ApiError as problem:
@@ -70,6 +73,12 @@ class Api:
         call = Call(trio.current_time(), verb, where.kind.name, where.namespace, where.name, where.subresource, agent)
         self._calls.add(call)
         await self._serve(call, where, request, body, send)
+
+    def _review(self, review: Object) -> Answer:
+        wanted = review.get("spec", {}).get("resourceAttributes", {})
+        self._faults.on_review(f"{wanted.get('verb')} {wanted.get('resource')}")
+        review["status"] = {"allowed": (wanted.get("verb"), wanted.get("resource")) not in self._faults.denied}
+        return Answer(201, msgspec.json.encode(review))
 
     async def _serve(self, call: Call, where: Target, request: Request, body: bytes, send: Send) -> None:
         scope, receive = request.scope, request.receive

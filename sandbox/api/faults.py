@@ -4,7 +4,7 @@ A test adds a `Fault`; the next matching requests meet it, `times` times. The co
 took effect, after it, or in the middle of the answer: the three a client cannot tell apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
@@ -84,6 +84,8 @@ class Faults:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._stalled: list[str] = []
+        self.on_review: Callable[[str], None] = lambda _asked: None
+        self.denied: set[tuple[str, str]] = set()  # verb and resource that an access review says no to
         self.watches: set[OpenWatch] = set()
 
     def add(self, fault: Fault) -> Fault:
@@ -92,6 +94,7 @@ class Faults:
 
     def clear(self) -> None:
         self._faults.clear()
+        self.denied.clear()
         self.resume_watches()
 
     def meet(self, call: Call) -> Fault | None:

@@ -1,0 +1,132 @@
+"""A PersistentVolume that arrived though its answer was lost is not written again after its end (provision.md 13)."""
+
+from typing import Any
+
+import pytest
+
+from tests.installation import CLAIM, VOLUME, Installation
+
+LOST = ["after", "answer"]
+"""The write took effect, and its answer did not come."""
+
+
+async def _written_without_an_answer(site: Installation, cut: str, **fields: Any) -> str:
+    """Its name; all that is tried after that is refused."""
+    site.refuse("create", VOLUME, code=0, cut=cut, times=1)
+    site.refuse("create", VOLUME)
+    site.storage_class(**fields)
+    site.claim()
+    name = site.volume_of("data")
+    await site.start()
+    await site.until(lambda: site.find(VOLUME, name))
+    return name
+
+
+def _posts(site: Installation) -> int:
+    return len(site.requests.of("create", VOLUME))
+
+
+@pytest.mark.parametrize("cut", LOST)
+async def test_13_what_the_watch_shows_is_written(site: Installation, cut: str) -> None:
+    name = await _written_without_an_answer(site, cut)
+    event = await site.event("data", "ProvisioningSucceeded")
+    assert name in event["message"]
+    await site.bound("data")
+    site.delete(CLAIM, "data")
+    await site.until(lambda: site.find(VOLUME, name) is None)
+    posts = _posts(site)
+    site.api.clear()
+    await site.rest(300)
+    assert _posts(site) == posts
+    assert site.objects.all(VOLUME) == []
+    assert site.driver.state.volumes == {}
+    assert len(site.calls()) == 1
+
+
+@pytest.mark.parametrize("cut", LOST)
+async def test_13_with_retain_none_stays_of_one_that_an_administrator_deleted(site: Installation, cut: str) -> None:
+    name = await _written_without_an_answer(site, cut, reclaimPolicy="Retain")
+    await site.bound("data")
+    site.delete(CLAIM, "data")
+    await site.until(lambda: site.get(VOLUME, name)["status"]["phase"] == "Released")
+    site.delete(VOLUME, name)
+    await site.until(lambda: site.find(VOLUME, name) is None)
+    site.api.clear()
+    await site.rest(300)
+    assert site.objects.all(VOLUME) == []
+
+
+async def test_13_where_the_watch_is_late_the_claim_says_that_it_is_written(site: Installation) -> None:
+    site.api.stall_watches(VOLUME)
+    name = await _written_without_an_answer(site, "after")
+    await site.bound("data")
+    posts = _posts(site)
+    await site.event("data", "ProvisioningSucceeded")
+    assert _posts(site) <= posts + 1
+    site.edit(VOLUME, name, lambda volume: volume["metadata"].update(finalizers=[]))
+    site.delete(VOLUME, name)
+    site.api.clear()
+    await site.rest(300)
+    assert site.objects.all(VOLUME) == []
+
+
+async def test_13_neither_shown_nor_bound_it_is_written_again(site: Installation) -> None:
+    site.api.stall_watches(VOLUME)
+    site.refuse("create", VOLUME, code=0, cut="before", times=3)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.bound("data")
+    assert _posts(site) == 4
+    assert len(site.calls()) == 1
+
+
+async def test_13_nor_if_its_claim_is_gone(site: Installation) -> None:
+    """A DeleteVolume too many does no harm; a volume that nobody knows stays for ever."""
+    site.refuse("create", VOLUME, code=0, cut="before")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: _posts(site) > 3)
+    site.delete(CLAIM, "data")
+    await site.rest(10)
+    site.api.clear()
+    await site.until(lambda: site.calls("DeleteVolume"))
+    await site.until(lambda: site.objects.all(VOLUME) == [])
+    assert site.driver.state.volumes == {}
+
+
+async def test_13_while_nobody_can_say_what_became_of_the_claim_nothing_is_written(site: Installation) -> None:
+    site.refuse("create", VOLUME, code=0, cut="before", times=2)
+    asked = site.refuse("get", CLAIM, 503)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: asked.hits > 3)
+    posts = _posts(site)
+    await site.rest(60)
+    assert _posts(site) == posts
+    site.api.clear()
+    await site.bound("data")
+
+
+async def test_13_not_of_a_volume_for_which_deletevolume_was_called(site: Installation) -> None:
+    """Refused as it is, its volume is asked for anew, and that answer is undone: both name the same volume."""
+    refused = site.refuse("create", VOLUME, 422)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: refused.hits > 2)
+    [first] = site.driver.state.volumes.values()
+    site.fault(capacity_delta=-1)
+    site.touch(CLAIM, "data", "a")
+    await site.until(lambda: [call.request.volume_id for call in site.calls("DeleteVolume")] == [first.id])
+    site.api.clear()
+    posts = _posts(site)
+    await site.rest(300)
+    assert _posts(site) == posts
+    assert site.objects.all(VOLUME) == []
+    site.driver.faults.clear()
+    await site.bound("data")
+    [volume] = site.objects.all(VOLUME)
+    assert volume["spec"]["csi"]["volumeHandle"] in site.driver.state.volumes
