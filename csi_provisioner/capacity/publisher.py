@@ -7,6 +7,7 @@ of their own, whose limit keeps them from slowing provisioning down.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import trio
@@ -120,12 +121,12 @@ class Publisher:
     def _begin(self) -> None:
         """Section 7: objects are looked at when all pairs are known, and nothing is done before both are; no await."""
         self._segments_changed()
-        for storage_class in self._storage_classes.values():
-            self._saw_class(storage_class.metadata.name, None, storage_class)
-        for obj in self._store.values():
-            self._saw_object(kubernetes.key(obj), None, obj)
         self._storage_classes.subscribe(self._saw_class)
         self._store.subscribe(self._saw_object)
+        stores: tuple[Store[Any], ...] = self._storage_classes, self._store
+        for store in stores:
+            for key in store.shown_keys():
+                store.replay(key)
         log.info(
             "Publishing storage capacity",
             pairs=self.desired.goal(),

@@ -125,8 +125,10 @@ class Store(Generic[T]):
             _meta(ahead).uid == meta.uid or version_number(_meta(ahead).resourceVersion) <= version
         ):
             self._surpass(name)
-        if (shown is None or _meta(shown).uid != meta.uid) and self._is_old(name, meta.uid, version):
-            return  # the name has been taken again since
+        if shown is None or _meta(shown).uid != meta.uid:
+            taken = shown is not None and version <= version_number(_meta(shown).resourceVersion)
+            if taken or self._is_old(name, meta.uid, version):
+                return  # the name has been taken again since
         self._horizon = max(self._horizon, version)
         if meta.uid:
             self._gone[meta.uid] = None
@@ -207,7 +209,7 @@ class Store(Generic[T]):
 
     def _is_old(self, name: str, uid: str, version: int) -> bool:
         """Shown before, by a list or by the watch itself: a repeat must not take us back."""
-        if uid in self._gone or 0 <= version <= self._listed:
+        if uid in self._gone or (self._listed >= 0 and version <= self._listed):
             return True
         shown = self._shown.get(name)
         known = self._foreign.get(name) if shown is None else version_number(_meta(shown).resourceVersion)

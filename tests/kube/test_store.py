@@ -327,10 +327,16 @@ def test_versions_that_are_no_numbers_are_never_newer(store: Claims) -> None:
     assert [version_number(v) for v in ("12", "", "1x", "²", "-3", "9" * 5000)] == [12, -1, -1, -1, -1, -1]
     store.remember(claim("a", "zz"))
     assert label(store.get("ns/a")) == "uid-a@5"
+    store.put(claim("a", "zz"))
+    store.drop(claim("a", "zz", uid="other"))
+    assert label(store.get("ns/a")) == "uid-a@5", "nor does an event of such a version mean anything here"
     opaque: Claims = Store()
     opaque.put(claim("a", "x"))
     opaque.put(claim("a", "w"))
+    opaque.drop(claim("a", "v", uid="other"))
     assert label(opaque.get("ns/a")) == "uid-a@w"
+    opaque.put(claim("a", "u", uid="second"))
+    assert label(opaque.get("ns/a")) == "second@u"
 
 
 def test_no_index_without_asking_for_it() -> None:
