@@ -13,6 +13,7 @@ import random as randomness
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -82,25 +83,20 @@ class _Line(msgspec.Struct):
 
 
 _LineKey = tuple[str, str]
+"""The events' source and the object, by UID if it has one."""
 
 
+@dataclass(eq=False)
 class EventRecorder:
     """`busy` says that more important writes are under way: events then wait, but not longer than `PATIENCE`."""
 
-    def __init__(
-        self,
-        client: KubeClient,
-        source_component: str,
-        *,
-        busy: Callable[[], bool] = lambda: False,
-        now: Callable[[], int] = time.time_ns,
-        random: Callable[[], float] = randomness.random,
-    ) -> None:
-        self._client = client
-        self._component = source_component
-        self._busy = busy
-        self._now = now
-        self._random = random
+    client: KubeClient
+    component: str
+    busy: Callable[[], bool] = lambda: False
+    now: Callable[[], int] = time.time_ns
+    random: Callable[[], float] = randomness.random
+
+    def __post_init__(self) -> None:
         self._stamp = 0
         self._lines: OrderedDict[_LineKey, _Line] = OrderedDict()  # least recently used first
         self._ready: OrderedDict[_LineKey, _Line] = OrderedDict()  # longest waiting first
@@ -123,14 +119,15 @@ class EventRecorder:
         """Tells what has happened. Cheap, never waits, never fails; needs a running event loop."""
         ref = about if isinstance(about, ObjectReference) else reference(about)
         now = trio.current_time()
-        line_key = (component or self._component, ref.uid or f"{ref.kind}/{ref.namespace}/{ref.name}")
+        line_key = (component or self.component, ref.uid or f"{ref.kind}/{ref.namespace}/{ref.name}")
         line = self._line(line_key, ref, now)
         series = self._series(line, type_, reason, failure_class)
         series.count += 1
         series.last = self._stamp
         message = escaped(message)
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
-        _log(ref, series)
+        # Also for those whose cluster takes no events: what was done for whom is in the log without any verbosity.
+        log.info("Event occurred", object=ref, kind=ref.kind, type=type_, reason=reason, message=series.message)
         if series.due or not _may_write(line, now):
             return
         series.due = True
@@ -157,7 +154,7 @@ class EventRecorder:
     def _line(self, line_key: _LineKey, ref: ObjectReference, now: float) -> _Line:
         line = self._lines.get(line_key)
         if line is None:
-            line = self._lines[line_key] = _Line(component=line_key[0], about=ref, refilled=now)
+            line = self._lines[line_key] = _Line(line_key[0], ref, now)
             if len(self._lines) > LINES:
                 self._forget_oldest()
         else:
@@ -173,15 +170,12 @@ class EventRecorder:
             self._ready.pop(line_key, None)
 
     def _series(self, line: _Line, type_: EventType, reason: str, failure_class: str) -> _Series:
-        self._stamp = max(self._now(), self._stamp + 1)
+        self._stamp = max(self.now(), self._stamp + 1)
         for series in line.series:
-            if series.reason == reason and series.failure_class == failure_class and series.type == type_:
+            if (series.type, series.reason, series.failure_class) == (type_, reason, failure_class):
                 return series
-        series = _Series(type=type_, reason=reason, failure_class=failure_class, first=self._stamp)
-        if len(line.series) >= SERIES:
-            del line.series[0]
-        line.series.append(series)
-        return series
+        line.series = [*line.series[1 - SERIES :], _Series(type_, reason, failure_class, self._stamp)]
+        return line.series[-1]
 
     # ---- writing
 
@@ -204,7 +198,7 @@ class EventRecorder:
                     self._watchers.unpark_all()
 
     async def _let_volumes_pass(self, since: float) -> None:
-        while self._busy() and trio.current_time() < since + PATIENCE:  # noqa: ASYNC110 - a question, not an event
+        while self.busy() and trio.current_time() < since + PATIENCE:  # noqa: ASYNC110 - a question, not an event
             await trio.sleep(BUSY_POLL)
 
     async def _write(self, line: _Line, series: _Series) -> None:
@@ -220,7 +214,7 @@ class EventRecorder:
                     if not error.unavailable:
                         self._refused(line, error)
                         return
-                    pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self._random()), floor(error))
+                    pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self.random()), floor(error))
                     log.v(4, "Event not written yet", object=line.about, reason=series.reason, err=str(error))
                 except Exception as error:
                     self._defect(line, error)
@@ -235,7 +229,7 @@ class EventRecorder:
         if series.created:
             news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last // SECOND)}
             try:
-                await self._client.patch(Event, name, news, namespace, strategy="merge")
+                await self.client.patch(Event, name, news, namespace, strategy="merge")
             except KubeError as error:
                 if not error.not_found:
                     raise
@@ -243,7 +237,7 @@ class EventRecorder:
             else:
                 return
         try:
-            await self._client.create(Event, _event(line, series, name, namespace, message), namespace)
+            await self.client.create(Event, _event(line, series, name, namespace, message), namespace)
         except KubeError as error:
             if not error.already_exists:  # else an earlier try got through
                 raise
@@ -285,19 +279,6 @@ def reference(obj: Resource) -> ObjectReference:
     )
 
 
-def _log(about: ObjectReference, series: _Series) -> None:
-    """When it happens, and also for those whose cluster does not take events: what was done for whom is in the log
-    without any verbosity."""
-    log.info(
-        "Event occurred",
-        object=about,
-        kind=about.kind,
-        type=series.type,
-        reason=series.reason,
-        message=series.message,
-    )
-
-
 def _may_write(line: _Line, now: float) -> bool:
     line.tokens = min(BURST, line.tokens + (now - line.refilled) / REFILL)
     line.refilled = now
@@ -309,8 +290,6 @@ def _may_write(line: _Line, now: float) -> bool:
 
 def _event(line: _Line, series: _Series, name: str, namespace: str, message: str) -> Event:
     return Event(
-        apiVersion="v1",
-        kind="Event",
         metadata=ObjectMeta(name=name, namespace=namespace),
         involvedObject=line.about,
         type=series.type,
