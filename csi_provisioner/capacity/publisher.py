@@ -20,7 +20,7 @@ from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
-from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.client import KubeClient, KubeError, Scope
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
@@ -93,8 +93,7 @@ class Publisher:
             self._kube,
             CSIStorageCapacity,
             self._store,
-            namespace=self._publication.namespace,
-            label_selector=self._publication.selector(),
+            Scope(self._publication.namespace, self._publication.selector()),
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(reflector.run)

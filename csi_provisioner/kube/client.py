@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from lightkube.config.client_adapter import ConnectionParams
@@ -48,6 +48,16 @@ ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 LONGEST_LINE = 8 << 20
 # Objects that could not be read and were told of; more than that are told of again
 MOST_TOLD = 10_000
+
+
+class Scope(NamedTuple):
+    """Which objects of a kind: those of one namespace or of all, and with which labels."""
+
+    namespace: str = ALL_NS
+    labels: str | None = None
+
+
+EVERYWHERE = Scope()
 
 
 class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
@@ -146,14 +156,13 @@ class KubeClient:
     async def list_page(
         self,
         kind: type[T],
+        scope: Scope = EVERYWHERE,
         *,
-        namespace: str | None = None,
         limit: int = 500,
         continue_token: str | None = None,
         resource_version: str | None = None,
-        label_selector: str | None = None,
     ) -> Page[T]:
-        """One page; without a namespace, of all of them. `resource_version` is for the first page only.
+        """One page. `resource_version` is for the first one only.
 
         Objects that cannot be decoded are said once, and left out of the items.
         """
@@ -162,11 +171,11 @@ class KubeClient:
             "limit": min(limit, most),
             "continue": continue_token,
             "resourceVersion": None if continue_token else resource_version,
-            "labelSelector": label_selector,
+            "labelSelector": scope.labels,
         }
         decode = partial(answer.page, token=continue_token)
         try:
-            page = await self._ask(wanted("list", kind, "", namespace or ALL_NS), kind, decode, params=parameters)
+            page = await self._ask(wanted("list", kind, "", scope.namespace), kind, decode, params=parameters)
         except KubeError as error:
             if error.reason == "TooLarge":  # anybody can make large objects: they must not hide the others
                 self._most[kind] = max(1, min(limit, most) // 2)
@@ -195,23 +204,16 @@ class KubeClient:
 
     @asynccontextmanager
     async def watch(
-        self,
-        kind: type[T],
-        *,
-        resource_version: str,
-        namespace: str | None = None,
-        label_selector: str | None = None,
-        timeout_seconds: int,
+        self, kind: type[T], scope: Scope = EVERYWHERE, *, resource_version: str, timeout_seconds: int
     ) -> AsyncIterator[Watch[T]]:
         """Open until the server ends it (after `timeout_seconds`) or the context is left; silence is not noticed."""
-        asked = wanted("watch", kind, "", namespace or ALL_NS)
+        asked = wanted("watch", kind, "", scope.namespace)
         parameters = {
             "resourceVersion": resource_version,
-            "labelSelector": label_selector,
+            "labelSelector": scope.labels,
             "timeoutSeconds": timeout_seconds,
             "allowWatchBookmarks": "true",
         }
-
         with naming(asked):
             asked.check_names()
             ask = self._lightkube.prepare_request(

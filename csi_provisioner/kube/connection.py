@@ -177,13 +177,12 @@ def notice_silence(stream: trio.SocketStream) -> None:
     """A server whose machine is gone sends nothing: without this a connection to it looks alive for many minutes."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_KEEPIDLE", 15),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", SILENCE * 1000),
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
     ):
-        if hasattr(socket, option):  # not on every system
-            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def reason(error: BaseException) -> str:

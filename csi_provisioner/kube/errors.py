@@ -63,11 +63,6 @@ class KubeError(Exception):
         return self.code == 403
 
     @property
-    def unauthorized(self) -> bool:
-        """The server does not take our credentials, or we could not get any."""
-        return self.code == 401 or self.reason == "Credentials"
-
-    @property
     def unavailable(self) -> bool:
         """Asking the same again later may well work."""
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)

@@ -20,7 +20,7 @@ from lightkube.core.resource import Resource, api_info
 from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.answer import wanted
-from csi_provisioner.kube.client import KubeClient, Watch, WatchEvent
+from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, Watch, WatchEvent
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -57,8 +57,7 @@ class Reflector(Generic[T]):
     client: KubeClient
     kind: type[T]
     store: Store[T]
-    namespace: str | None = None
-    label_selector: str | None = None
+    scope: Scope = EVERYWHERE
     resync: float = RESYNC
     on_event: Callable[[T, bytes], None] | None = None
     page: int = 500
@@ -108,13 +107,7 @@ class Reflector(Generic[T]):
         if state.token is None:
             self._gathered = {}
         try:
-            page = await self.client.list_page(
-                self.kind,
-                namespace=self.namespace,
-                limit=self.page,
-                continue_token=state.token,
-                label_selector=self.label_selector,
-            )
+            page = await self.client.list_page(self.kind, self.scope, limit=self.page, continue_token=state.token)
         except KubeError as error:
             self._report(LIST, error, quiet=error.code == 410)
             return watching.Failed(error.code, error.retry_after or 0.0)
@@ -134,11 +127,7 @@ class Reflector(Generic[T]):
         with trio.move_on_after(INACTIVITY) as silence:
             try:
                 async with self.client.watch(
-                    self.kind,
-                    resource_version=version,
-                    namespace=self.namespace,
-                    label_selector=self.label_selector,
-                    timeout_seconds=seconds,
+                    self.kind, self.scope, resource_version=version, timeout_seconds=seconds
                 ) as events:
                     opened = trio.current_time()
                     if not self._troubles.get(FOLLOW):
@@ -167,7 +156,7 @@ class Reflector(Generic[T]):
         ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
         if error is None:
             error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
-        error.doing = error.doing or str(wanted("watch", self.kind, "", self.namespace or ALL_NS))
+        error.doing = error.doing or str(wanted("watch", self.kind, "", self.scope.namespace))
         if not ended.progress:
             # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
             everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
@@ -213,7 +202,8 @@ class Reflector(Generic[T]):
             log.v(3, f"Cannot {what} yet", kind=kind, err=error)
         else:
             group = info.resource.group or '""'
-            where = f"namespace {self.namespace}" if self.namespace else "the whole cluster"
+            everywhere = self.scope.namespace == ALL_NS
+            where = "the whole cluster" if everywhere else f"namespace {self.scope.namespace}"
             facts = {
                 "right": f"get, list and watch on {info.plural} of API group {group} in {where}",
                 "kind": f"{info.resource.api_version} {info.plural}",

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import ssl
-import tempfile
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import suppress
@@ -142,13 +141,11 @@ def _context() -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """The ssl module reads files only, so there is one for a moment, readable for us alone; where it can be had, one
-    that is on no disk, as a pod's may be read-only."""
-    in_memory = hasattr(os, "memfd_create")
-    with open(os.memfd_create("pair"), "wb") if in_memory else tempfile.NamedTemporaryFile() as file:
+    """The ssl module reads files only, so there is one for a moment, in memory: a pod's disk may be read-only."""
+    with open(os.memfd_create("pair"), "wb") as file:
         file.write(certificate + b"\n" + key)
         file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}" if in_memory else file.name, password=_no_password)
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=_no_password)
 
 
 def _no_password() -> str:

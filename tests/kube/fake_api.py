@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from csi_provisioner.kube.client import Scope
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolumeClaim
 from tests.kube.objects import claim
@@ -124,11 +125,10 @@ class FakeApi:
     async def list_page(
         self,
         kind: type[Any],
+        _scope: Scope,
         *,
-        namespace: str | None = None,
         limit: int = 500,
         continue_token: str | None = None,
-        label_selector: str | None = None,
     ) -> Any:
         self.asked.append(f"list {continue_token or ''}".strip())
         await trio.sleep(0.01)
@@ -150,10 +150,9 @@ class FakeApi:
     async def watch(
         self,
         kind: type[Any],
+        _scope: Scope,
         *,
         resource_version: str,
-        namespace: str | None = None,
-        label_selector: str | None = None,
         timeout_seconds: int,
     ) -> AsyncIterator[Any]:
         self.asked.append(f"watch {resource_version}")

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.client import KubeClient, KubeError, Scope
 from csi_provisioner.kube.errors import floor
 from csi_provisioner.model.kubernetes import (
     CSIStorageCapacity,
@@ -40,7 +40,7 @@ CALLS: dict[str, Call] = {
     "get Lease n/c": lambda c: c.get_untyped(Lease, "c", "n"),
     "list PersistentVolumeClaim": lambda c: c.list_page(PersistentVolumeClaim),
     "list PersistentVolume": lambda c: c.list_page(PersistentVolume),
-    "list CSIStorageCapacity in n": lambda c: c.list_page(CSIStorageCapacity, namespace="n"),
+    "list CSIStorageCapacity in n": lambda c: c.list_page(CSIStorageCapacity, Scope("n")),
     "watch PersistentVolumeClaim": watched,
     "watch PersistentVolume": lambda c: watched(c, PersistentVolume),
     "create PersistentVolume c": lambda c: c.create(PersistentVolume, PersistentVolume(metadata=ObjectMeta(name="c"))),
@@ -172,7 +172,7 @@ async def test_a_name_that_leads_elsewhere_is_not_asked_for(name: str) -> None:
         lambda c: c.kinds(f"/apis/{name}/v1"),
     ]
     if name:  # none is all of them
-        calls.append(lambda c: c.list_page(CSIStorageCapacity, namespace=name))
+        calls.append(lambda c: c.list_page(CSIStorageCapacity, Scope(name)))
     if "/" in name and ".." not in name:
         calls.pop(-2)  # to discovery it is two segments
     async with client_of(always(reply())) as (client, server):

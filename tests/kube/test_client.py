@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.kube.client import KubeClient, KubeError, TokenBucket, connect, resolve
+from csi_provisioner.kube.client import KubeClient, KubeError, Scope, TokenBucket, connect, resolve
 from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Answer, Asked, HangupError, Server, always, gone, reply, serving
@@ -76,12 +76,7 @@ ASKED: dict[str, tuple[Callable[[KubeClient], Any], str, object]] = {
     ),
     "list-on": (
         lambda c: c.list_page(
-            PersistentVolumeClaim,
-            namespace="n",
-            limit=5,
-            continue_token="a=",
-            resource_version="0",
-            label_selector="a in (b,c)",
+            PersistentVolumeClaim, Scope("n", "a in (b,c)"), limit=5, continue_token="a=", resource_version="0"
         ),
         "GET /api/v1/namespaces/n/persistentvolumeclaims?limit=5&continue=a%3D&labelSelector=a+in+%28b%2Cc%29",
         None,

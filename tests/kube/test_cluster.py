@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from csi_provisioner.kube.client import KubeClient, connect, resolve
+from csi_provisioner.kube.client import KubeClient, Scope, connect, resolve
 from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.reflector import Reflector
@@ -69,7 +69,7 @@ async def test_a_store_follows_through_paging_and_a_killed_server(control_plane:
         make = partial(admin.create, PersistentVolumeClaim, namespace=namespace)
         for number in range(7):
             await make(claim(f"c{number}", namespace))
-        reflector = Reflector(client, PersistentVolumeClaim, store, namespace=namespace, page=3)
+        reflector = Reflector(client, PersistentVolumeClaim, store, Scope(namespace), page=3)
         await nursery.start(reflector.run)
         assert len(store) == 7
 
