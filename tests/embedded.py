@@ -4,7 +4,6 @@ Provisioners are the whole program but for its command line: they get the settin
 the test.
 """
 
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -149,8 +148,5 @@ async def embedded(folder: Path) -> AsyncIterator[Cluster]:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, objects=Objects(seed=1)))
         cluster = Cluster(server, folder, nursery)
-        try:
-            yield cluster
-        finally:
-            gc.unfreeze()  # provisioners froze what they found; the rest of the test run is not their business
+        yield cluster
         nursery.cancel_scope.cancel()

@@ -4,9 +4,10 @@ The provisioner is the whole program but for its command line. Tests reach for t
 server has, `api` refuses requests, `driver` misbehaves; all of it is heard over HTTP and gRPC.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import trio
 
 from csi_provisioner import supervisor
 from csi_provisioner.logs import configure
-from csi_provisioner.settings import HttpSettings, LogSettings, ProvisioningSettings, Settings
+from csi_provisioner.settings import HttpSettings, LogSettings, ProvisioningSettings
 from sandbox.api.errors import Object
 from sandbox.api.faults import Fault as ApiFault
 from sandbox.driver import Config, Driver, Fault
@@ -89,21 +90,25 @@ class Installation:
         log: LogSettings | None = None,
         signals: bool = False,
         clock: Callable[[], float] = trio.current_time,
+        synced: Callable[[], None] = lambda: None,
         **groups: Any,
     ) -> None:
         """Returns when the provisioner works, its caches synced. With `signals` it is they that stop it; `clock` is the
-        one that goes on while the machine sleeps."""
+        one that goes on while the machine sleeps, `synced` is called when the caches are whole."""
         groups = {"provisioning": PROVISIONING, "http": HttpSettings(endpoint="127.0.0.1:0")} | groups
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout, expected_driver=expected_driver))
         configure(log or LogSettings())
         self._stop, self._ended = trio.Event(), trio.Event()
-        synced = len(self.logged("Caches are synced"))
-        self._nursery.start_soon(self._provision, settings, None if signals else self._stop, clock)
-        await self.until(lambda: len(self.logged("Caches are synced")) > synced or self._ended.is_set())
+        before = len(self.logged("Caches are synced"))
+        stop = None if signals else self._stop
+        self._nursery.start_soon(
+            self._provision, partial(supervisor.run, settings, stop=stop, clock=clock, synced=synced)
+        )
+        await self.until(lambda: len(self.logged("Caches are synced")) > before or self._ended.is_set())
 
-    async def _provision(self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float]) -> None:
-        self._code = await supervisor.run(settings, stop=stop, clock=clock)
+    async def _provision(self, run: Callable[[], Awaitable[int]]) -> None:
+        self._code = await run()
         self._ended.set()
 
     async def stop(self) -> int:

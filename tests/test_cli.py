@@ -82,7 +82,7 @@ def test_11_5_a_signal_that_comes_early_has_a_handler(number: signal.Signals) ->
 DEFECT = """
 import sys
 from csi_provisioner import cli, supervisor
-async def run(settings):
+async def run(settings, **_):
     raise RuntimeError("first\\nE0102 03:04:05.000000       1 a.py:1] forged \\x1b[2J")
 supervisor.run = run
 sys.exit(cli.main())

@@ -3,7 +3,6 @@
 Objects of other drivers are kept by name only, but for the few fields that some rule reads of every object.
 """
 
-import gc
 from typing import Any
 
 import trio
@@ -62,11 +61,6 @@ async def follow(
         async with trio.open_nursery() as syncing:
             for reflector in reflectors:
                 syncing.start_soon(watches.start, reflector.run)
-        # What is here now lives long; the collector need not look at it again and again. What an earlier life of the
-        # process froze is over, and goes first.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
         log.info("Caches are synced", claims=len(caches.claims), volumes=len(caches.volumes))
         task_status.started()
 

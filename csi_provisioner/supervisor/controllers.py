@@ -50,7 +50,7 @@ CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the process has made before any work starts, and what outlives a term. `local` is this node where each has a
-    provisioner of its own; `capacity` is None unless it is published."""
+    provisioner of its own; `capacity` is None unless it is published; `synced` is told when the caches are whole."""
 
     settings: Settings
     provisioning: ProvisioningSettings
@@ -64,6 +64,7 @@ class Parts:
     identity: str
     local: LocalNode | None = None
     capacity: CapacityClient | None = None
+    synced: Callable[[], None] = lambda: None
 
 
 class Controllers:

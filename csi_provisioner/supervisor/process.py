@@ -53,10 +53,16 @@ TERMINATION_LOG = trio.Path("/dev/termination-log")
 LOST = "Lost connection to CSI driver, exiting"
 
 
-async def run(settings: Settings, *, stop: trio.Event | None = None, clock: Callable[[], float] = boottime) -> int:
+async def run(
+    settings: Settings,
+    *,
+    stop: trio.Event | None = None,
+    clock: Callable[[], float] = boottime,
+    synced: Callable[[], None] = lambda: None,
+) -> int:
     """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3). `clock`
-    goes on while the machine sleeps."""
-    process = _Process(settings, stop, clock)
+    goes on while the machine sleeps. `synced` is called in each leader term when its caches are whole."""
+    process = _Process(settings, stop, clock, synced)
     failures: list[Fatal] = []
     try:
         await process.run()
@@ -68,12 +74,15 @@ async def run(settings: Settings, *, stop: trio.Event | None = None, clock: Call
 
 
 class _Process:
-    def __init__(self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float], synced: Callable[[], None]
+    ) -> None:
         self.exit_code = 0
         self._settings = settings
         self._metrics = Metrics()
         self._stop = trio.Event() if stop is None else stop
         self._handles_signals = stop is None
+        self._synced = synced
         self._works = False
         self._lost = trio.Event()
         """No call can be begun on the connection that was met last."""
@@ -247,6 +256,7 @@ class _Process:
             identity=_identity(facts.name, local),
             local=local,
             capacity=capacity,
+            synced=self._synced,
         )
 
         async def lead() -> None:

@@ -56,6 +56,7 @@ class LeaderTerm:
                 watching.cancel_scope.cancel()
                 return
             self._synced = True
+            self._parts.synced()
             watching.start_soon(self._sweep_snapshots)
             if self._controllers.publisher is not None:
                 watching.start_soon(self._controllers.publisher.run)

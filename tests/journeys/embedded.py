@@ -1,6 +1,5 @@
 """A world in one process, on virtual time: the sandbox's API and driver, and the provisioner as a task."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,9 +130,6 @@ async def embedded(folder: Path) -> AsyncIterator[Embedded]:
     ):
         world = Embedded(api, server, folder, nursery)
         await world.start_driver()
-        try:
-            with heard(world.hear):
-                yield world
-        finally:
-            gc.unfreeze()  # the provisioner froze what it found; the rest of the test run is not its business
+        with heard(world.hear):
+            yield world
         nursery.cancel_scope.cancel()
