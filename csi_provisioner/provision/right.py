@@ -43,7 +43,8 @@ class RightToSave:
 
     def doubt(self) -> None:
         """A PersistentVolume was refused with 403."""
-        self._doubted = True
+        if not self._doubted:
+            self._doubted, self._asked_at = True, -math.inf
 
     async def check(self) -> None:
         """Once a term, and while it is in doubt again, at most once in `AGAIN` seconds. Raises Refusal."""
