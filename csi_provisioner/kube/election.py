@@ -14,6 +14,7 @@ import random as randomness
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,35 +106,23 @@ def unique_identity(hostname: str) -> str:
 # ---- doing
 
 
+@dataclass(eq=False)
 class LeaderElector:
     """One lease. `events` gets the Lease's events, from `component`."""
 
-    def __init__(
-        self,
-        client: KubeClient,
-        settings: ElectionSettings,
-        *,
-        name: str,
-        namespace: str,
-        identity: str,
-        metrics: Metrics,
-        events: EventRecorder | None = None,
-        component: str = "",
-        end: End | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        random: Callable[[], float] = randomness.random,
-    ) -> None:
-        self._client = client
-        self._settings = settings
-        self._name = name
-        self._namespace = namespace
-        self._identity = identity
-        self._metrics = metrics
-        self._events = events
-        self._component = component
-        self._end = end or End(settings.lease_duration - settings.renew_deadline)
-        self._now = now
-        self._random = random
+    client: KubeClient
+    settings: ElectionSettings
+    name: str
+    identity: str
+    metrics: Metrics
+    events: EventRecorder | None = None
+    component: str = ""
+    end: End = field(default_factory=End)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    random: Callable[[], float] = randomness.random
+
+    def __post_init__(self) -> None:
+        self._lease = f"{self.settings.namespace}/{self.name}"
         self._known: dict[str, Any] | None = None  # the Lease as the server last had it from us or for us
         self._spec: LeaseSpec | None = None
         self._seen = 0.0
@@ -147,9 +136,9 @@ class LeaderElector:
         if self._renewed is None:
             return None
         silent = trio.current_time() - self._renewed
-        if silent <= self._settings.lease_duration + HEALTH_GRACE:
+        if silent <= self.settings.lease_duration + HEALTH_GRACE:
             return None
-        return f"failed election to renew leadership on lease {self._name}: last renewed {silent:.0f} s ago"
+        return f"failed election to renew leadership on lease {self.name}: last renewed {silent:.0f} s ago"
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Waits for the lease, then runs `lead` under it and gives it back when that has ended, however it ended.
@@ -176,18 +165,18 @@ class LeaderElector:
             if self._may_hold and not lost:
                 await self._give_back()
         if lost:
-            raise Fatal(f"lost the lease {self._namespace}/{self._name}; another process may lead now", 1)
+            raise Fatal(f"lost the lease {self._lease}; another process may lead now", 1)
 
     async def _become_leader(self) -> None:
-        log.info("Waiting for the lease", lease=f"{self._namespace}/{self._name}", identity=self._identity)
-        self._metrics.leading(False)
+        log.info("Waiting for the lease", lease=self._lease, identity=self.identity)
+        self.metrics.leading(False)
         while True:
-            if await self._try(self._campaign, self._settings.renew_deadline):
+            if await self._try(self._campaign, self.settings.renew_deadline):
                 break
-            await trio.sleep(self._settings.retry_period * (1 + SPREAD * self._random()))
+            await trio.sleep(self.settings.retry_period * (1 + SPREAD * self.random()))
         self._note_renewed()
-        self._metrics.leading(True)
-        log.info("Became leader", lease=f"{self._namespace}/{self._name}", identity=self._identity)
+        self.metrics.leading(True)
+        log.info("Became leader", lease=self._lease, identity=self.identity)
         self._tell("became leader")
 
     async def _keep(self) -> None:
@@ -195,10 +184,10 @@ class LeaderElector:
         while True:
             if not await self._renewed_in_time():
                 return
-            await trio.sleep(self._settings.retry_period)
+            await trio.sleep(self.settings.retry_period)
 
     async def _renewed_in_time(self) -> bool:
-        settings = self._settings
+        settings = self.settings
         assert self._renewed is not None
         # A try that hangs leaves time for another.
         limit = max(1.0, (settings.renew_deadline - settings.retry_period) / 2)
@@ -206,7 +195,7 @@ class LeaderElector:
             while True:
                 if await self._try(self._renew, limit):
                     self._note_renewed()
-                    log.v(5, "Lease renewed", lease=f"{self._namespace}/{self._name}")
+                    log.v(5, "Lease renewed", lease=self._lease)
                     return True
                 if other := self._other_holder():
                     log.error("Somebody else has taken the lease", holder=other)
@@ -217,16 +206,16 @@ class LeaderElector:
 
     def _note_sent(self) -> None:
         """Our own Lease is written also after its end: its resourceVersion protects it."""
-        self._sent = self._end.now()
+        self._sent = self.end.now()
 
     def _note_renewed(self) -> None:
         self._renewed = self._sent[0]
-        self._end.renewed(self._sent, self._settings.lease_duration)
+        self.end.renewed(self._sent, self.settings.lease_duration)
 
     def _end_term(self) -> None:
         if self._renewed is not None:
             self._renewed = None
-            self._metrics.leading(False)
+            self.metrics.leading(False)
             self._tell("stopped leading")
 
     # ---- one try
@@ -241,7 +230,7 @@ class LeaderElector:
             except Exception as error:  # a defect: the try has failed, and the next one looks before it writes
                 self._known = None
                 if self._is_news(repr(error)):
-                    log.exception("Unexpected error in the election, trying on", lease=self._name)
+                    log.exception("Unexpected error in the election, trying on", lease=self.name)
             else:
                 self._resolve()
                 return ours
@@ -255,7 +244,7 @@ class LeaderElector:
             try:
                 await self._write(self._known, self._spec, Renew())
             except KubeError:
-                self._metrics.slow_renewal()
+                self.metrics.slow_renewal()
             else:
                 return True
         decision = await self._look()
@@ -272,7 +261,7 @@ class LeaderElector:
 
     async def _look(self) -> Decision:
         try:
-            lease = await self._client.get_untyped(Lease, self._name, self._namespace)
+            lease = await self.client.get_untyped(Lease, self.name, self.settings.namespace)
         except KubeError as error:
             if error.code != 404:  # whoever answers so: the POST that follows tells
                 raise
@@ -285,7 +274,7 @@ class LeaderElector:
                 log.info("The lease has a holder", holder=spec.holderIdentity or "(none)")
             self._spec, self._seen = spec, now
         self._known = lease
-        return decide(spec, self._identity, self._seen, now)
+        return decide(spec, self.identity, self._seen, now)
 
     async def _settle(self, decision: Create | Renew | Acquire) -> bool:
         self._may_hold = True  # from here on, also if the answer is lost
@@ -296,61 +285,61 @@ class LeaderElector:
                 self._may_hold = isinstance(decision, Renew)
             if error.code != 409:
                 raise
-            log.v(3, "Somebody else was faster", lease=self._name)
+            log.v(3, "Somebody else was faster", lease=self.name)
             return False
         return True
 
     async def _write(self, lease: dict[str, Any], before: LeaseSpec | None, decision: Create | Renew | Acquire) -> None:
         """On success what was written is what is known."""
-        spec = written(before, decision, self._identity, self._settings.lease_duration, self._timestamp())
-        meta = {"name": self._name, "namespace": self._namespace, **lease.get("metadata", {})}
-        if self._settings.labels:
-            meta["labels"] = {**(meta.get("labels") or {}), **dict(self._settings.labels)}
+        spec = written(before, decision, self.identity, self.settings.lease_duration, self._timestamp())
+        meta = {"name": self.name, "namespace": self.settings.namespace, **lease.get("metadata", {})}
+        if self.settings.labels:
+            meta["labels"] = {**(meta.get("labels") or {}), **dict(self.settings.labels)}
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
         if isinstance(decision, Create):
-            answer = await self._client.create(Lease, body, self._namespace, begin=self._note_sent)
+            answer = await self.client.create(Lease, body, self.settings.namespace, begin=self._note_sent)
         else:
-            answer = await self._client.put_untyped(Lease, body, begin=self._note_sent)
+            answer = await self.client.put_untyped(Lease, body, begin=self._note_sent)
         meta["resourceVersion"] = answer.metadata.resourceVersion
         meta["uid"] = answer.metadata.uid
         self._known, self._spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
 
     async def _give_back(self) -> None:
         """Shielded, and over before anybody else could have taken the lease (design rule 9)."""
-        async with self._end.shield(self._settings.lease_duration - self._settings.renew_deadline) as scope:
+        async with self.end.shield(self.settings.lease_duration - self.settings.renew_deadline) as scope:
             try:
                 # Not in the way of a renewal that was still under way, or of somebody's label.
                 while not await self._given_back():
-                    log.v(4, "The lease has changed meanwhile, looking again", lease=self._name)
+                    log.v(4, "The lease has changed meanwhile, looking again", lease=self.name)
             except KubeError as error:
                 log.warning("The lease could not be given back, others wait it out", err=str(error))
             except Exception:
-                log.exception("Unexpected error, the lease is not given back", lease=self._name)
+                log.exception("Unexpected error, the lease is not given back", lease=self.name)
         if scope.cancelled_caught:
-            log.warning("The lease could not be given back in time, others wait it out", lease=self._name)
+            log.warning("The lease could not be given back in time, others wait it out", lease=self.name)
 
     async def _given_back(self) -> bool:
         """False: it was changed by somebody in between."""
-        lease = await self._client.get_untyped(Lease, self._name, self._namespace)
+        lease = await self.client.get_untyped(Lease, self.name, self.settings.namespace)
         spec = lease.get("spec") or {}
-        if spec.get("holderIdentity") != self._identity:
+        if spec.get("holderIdentity") != self.identity:
             return True
         now = self._timestamp()
         free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
         try:
-            await self._client.put_untyped(Lease, {**lease, "spec": {**spec, **free}}, begin=self._note_sent)
+            await self.client.put_untyped(Lease, {**lease, "spec": {**spec, **free}}, begin=self._note_sent)
         except KubeError as error:
             if not error.conflict:
                 raise
             return False
-        log.info("Gave the lease back", lease=f"{self._namespace}/{self._name}")
+        log.info("Gave the lease back", lease=self._lease)
         return True
 
     def _other_holder(self) -> str | None:
         """As far as we know."""
         holder = self._spec.holderIdentity if self._spec is not None else None
-        return holder if holder != self._identity else None
+        return holder if holder != self.identity else None
 
     # ---- what people are told
 
@@ -358,33 +347,33 @@ class LeaderElector:
         if not self._is_news(row(error).cause):
             log.v(3, "The election still has trouble", err=error)
             return
-        lease = f"{self._namespace}/{self._name}"
-        right = f"get, create and update on leases of API group coordination.k8s.io in namespace {self._namespace}"
-        what = advice(error, right=right, namespace=self._namespace)
-        log.error("The election has trouble, trying on", lease=lease, err=error, advice=what)
+        namespace = self.settings.namespace
+        right = f"get, create and update on leases of API group coordination.k8s.io in namespace {namespace}"
+        what = advice(error, right=right, namespace=namespace)
+        log.error("The election has trouble, trying on", lease=self._lease, err=error, advice=what)
 
     def _is_news(self, cause: str) -> bool:
         """Not if it was told before, by us or by others of the process."""
         before, self._trouble = self._trouble, cause
         if cause == before:
             return False
-        told = self._client.troubles
+        told = self.client.troubles
         told.discard(before)
         news = cause not in told
         told.add(cause)
         return news
 
     def _resolve(self) -> None:
-        if self._trouble in self._client.troubles:
-            self._client.troubles.discard(self._trouble)
-            log.info("Can use the lease again", lease=f"{self._namespace}/{self._name}")
+        if self._trouble in self.client.troubles:
+            self.client.troubles.discard(self._trouble)
+            log.info("Can use the lease again", lease=self._lease)
         self._trouble = ""
 
     def _tell(self, what: str) -> None:
-        if self._events is not None and self._known is not None:
+        if self.events is not None and self._known is not None:
             lease = Lease(metadata=msgspec.convert(self._known["metadata"], ObjectMeta))
-            message = f"{self._identity} {what}"
-            self._events.record(lease, "Normal", "LeaderElection", message, what, component=self._component)
+            message = f"{self.identity} {what}"
+            self.events.record(lease, "Normal", "LeaderElection", message, what, component=self.component)
 
     def _timestamp(self) -> str:
-        return self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -48,7 +48,6 @@ class Leadership:
                 client,
                 settings,
                 name=election.lock_name(driver),
-                namespace=settings.namespace,
                 identity=identity,
                 metrics=self._metrics,
                 events=events,

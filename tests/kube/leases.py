@@ -112,14 +112,13 @@ async def candidates(api: LeaseApi, end: End | None = None) -> AsyncIterator[tup
             candidate = Candidate(
                 LeaderElector(
                     client,
-                    ElectionSettings(enabled=True, **settings),
+                    ElectionSettings(enabled=True, namespace="ns", **settings),
                     name="lock",
-                    namespace="ns",
                     identity=identity,
                     metrics=Metrics(),
                     now=now,
                     random=lambda: 0.5,
-                    end=end,
+                    end=end or End(),
                 )
             )
             nursery.start_soon(candidate.run)

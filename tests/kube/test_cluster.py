@@ -125,7 +125,7 @@ async def test_events_are_what_people_see(control_plane: ControlPlane, namespace
 
 async def test_a_lease_is_taken_renewed_given_back_and_taken_again(control_plane: ControlPlane) -> None:
     namespace, name = "default", f"lock-{uuid4().hex[:8]}"
-    settings = ElectionSettings(enabled=True, retry_period=0.2, labels=(("team", "storage"),))
+    settings = ElectionSettings(enabled=True, namespace=namespace, retry_period=0.2, labels=(("team", "storage"),))
     async with client_of(control_plane, "admin") as client:
         for term, identity in enumerate("ab"):
             terms: list[Lease] = []
@@ -134,9 +134,7 @@ async def test_a_lease_is_taken_renewed_given_back_and_taken_again(control_plane
                 while not terms or terms[0].spec.renewTime == terms[-1].spec.renewTime:
                     terms.append(await client.get(Lease, name, namespace))
 
-            elector = LeaderElector(
-                client, settings, name=name, namespace=namespace, identity=identity, metrics=Metrics()
-            )
+            elector = LeaderElector(client, settings, name=name, identity=identity, metrics=Metrics())
             with trio.fail_after(30):
                 await elector.run(lead)
             assert (terms[-1].spec.holderIdentity, terms[-1].spec.leaseTransitions) == (identity, term)

@@ -289,10 +289,8 @@ async def test_an_acquisition_whose_answer_is_lost_is_found_out(api: LeaseApi) -
 async def test_cancelled_it_gives_back_what_it_may_hold(api: LeaseApi, moment: float) -> None:
     async with serving(api.answer) as server:
         client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
-        settings = ElectionSettings(enabled=True)
-        elector = LeaderElector(
-            client, settings, name="lock", namespace="ns", identity="a", metrics=Metrics(), random=lambda: 0.5
-        )
+        settings = ElectionSettings(enabled=True, namespace="ns")
+        elector = LeaderElector(client, settings, name="lock", identity="a", metrics=Metrics(), random=lambda: 0.5)
         with trio.move_on_after(moment):
             await elector.run(trio.sleep_forever)
         assert not api.holder
@@ -318,9 +316,8 @@ async def test_events_tell_who_leads(api: LeaseApi) -> None:
         await nursery.start(events.run)
         elector = LeaderElector(
             client,
-            ElectionSettings(enabled=True),
+            ElectionSettings(enabled=True, namespace="ns"),
             name="lock",
-            namespace="ns",
             identity="a",
             metrics=Metrics(),
             events=events,

@@ -123,8 +123,8 @@ async def leading(slow: Slow, api: Guarded) -> AsyncIterator[Candidate]:
         trio.open_nursery() as nursery,
     ):
         client = KubeClient(sender(transport, slow.plugin))
-        settings = ElectionSettings(enabled=True, lease_duration=15, renew_deadline=10, retry_period=5)
-        elector = LeaderElector(client, settings, name="lock", namespace="ns", identity="us", metrics=Metrics())
+        settings = ElectionSettings(enabled=True, namespace="ns", lease_duration=15, renew_deadline=10, retry_period=5)
+        elector = LeaderElector(client, settings, name="lock", identity="us", metrics=Metrics())
         candidate = Candidate(elector)
         nursery.start_soon(candidate.run)
         await slow.pass_time(5)
