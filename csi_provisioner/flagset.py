@@ -240,25 +240,21 @@ def _modules(text: str) -> Pairs[int]:
     return tuple(found)
 
 
-def _show_boolean(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _show_pairs(_pairs: tuple[Any, ...]) -> str:
-    return ""  # every default is empty
+def _show_nothing(_value: object) -> str:
+    return ""  # the default is empty
 
 
 TEXT = Kind("string", str)
-BOOLEAN = Kind("bool", _boolean, _show_boolean, bare=True)
+BOOLEAN = Kind("bool", _boolean, lambda value: str(value).lower(), bare=True)
 INTEGER = Kind("int", _integer)
 UNSIGNED = Kind("uint", _unsigned)
 VERBOSITY = Kind("level", _verbosity)
 RATE = Kind("float", _rate, lambda value: f"{value or 0:g}")
 DURATION = Kind("duration", durations.parse, durations.show)
 QUANTITY = Kind("quantity", _quantity)
-PAIRS = Kind("key:value,...", _labels, _show_pairs, accumulates=True)
-SWITCHES = Kind("name=bool,...", _switches, _show_pairs, accumulates=True)
-MODULES = Kind("pattern=N,...", _modules, _show_pairs)
+PAIRS = Kind("key:value,...", _labels, _show_nothing, accumulates=True)
+SWITCHES = Kind("name=bool,...", _switches, _show_nothing, accumulates=True)
+MODULES = Kind("pattern=N,...", _modules, _show_nothing)
 
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}
 

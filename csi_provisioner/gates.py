@@ -5,7 +5,8 @@ from .flagset import Pairs, nearest
 from .logs import log
 from .settings import Gates
 
-# On and generally available, or off and alpha. None is in beta now, so AllBeta has nothing to flip.
+# On and generally available, or off and alpha. None is in beta now, so AllBeta has nothing to flip. The lease is given
+# back on exit in any case (design.md 4), so that ReleaseLeaderElectionOnExit changes nothing.
 _AVAILABLE = ("Topology", "VolumeAttributesClass")
 _ALPHA = ("CrossNamespaceVolumeDataSource", "ReleaseLeaderElectionOnExit")
 _KNOWN = (*_AVAILABLE, *_ALPHA, "AllAlpha", "AllBeta")
@@ -29,5 +30,4 @@ def gates_of(pairs: Pairs[bool]) -> Gates:
         cross_namespace=on["CrossNamespaceVolumeDataSource"],
         volume_attributes_class=on["VolumeAttributesClass"],
         volume_attributes_class_explicit="VolumeAttributesClass" in named,
-        release_on_exit=on["ReleaseLeaderElectionOnExit"],
     )

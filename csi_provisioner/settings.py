@@ -146,10 +146,7 @@ class NodeSettings:
 class ElectionSettings:
     enabled: bool = flag("leader-election", False, "Work only while holding the driver's lease.")
     namespace: str = flag(
-        "leader-election-namespace",
-        "",
-        "Namespace of the lease; empty: that of the pod.",
-        environment="POD_NAMESPACE",
+        "leader-election-namespace", "", "Namespace of the lease; empty: that of the pod.", environment="POD_NAMESPACE"
     )
     """Always set when enabled (process.md 6.2)."""
     lease_duration: float = flag(
@@ -186,8 +183,6 @@ class Gates:
     volume_attributes_class: bool = True
     volume_attributes_class_explicit: bool = False
     """Named by the user: then the cluster is not asked whether it has the API (process.md 1.4)."""
-    release_on_exit: bool = False
-    """Accepted; the lease is released on exit in any case (design.md 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 import trio
 
-from csi_provisioner.capacity import objects
+from csi_provisioner.capacity import objects, segments
 from csi_provisioner.capacity.desired import Desired, Surplus, Work
-from csi_provisioner.capacity.discovery import Discovery
 from csi_provisioner.capacity.objects import Pair, Publication, Reading
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
@@ -27,15 +26,19 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
-from csi_provisioner.model.kubernetes import CSIStorageCapacity, PersistentVolume, StorageClass
+from csi_provisioner.model.kubernetes import CSINode, CSIStorageCapacity, Node, PersistentVolume, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, State
 from csi_provisioner.planning import terms
 from csi_provisioner.settings import CapacitySettings, RetrySettings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
-from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.runner import Loop, Reconcile
 
-QUEUE = "csistoragecapacity"
+QUEUE, TOPOLOGY_QUEUE = "csistoragecapacity", "csitopology"
+# The second queue's only key
+LOOK = "segments"
+# A rollout changes many nodes in a second. One look at 5,000 costs about 15 ms; the scheduler can wait this long.
+SETTLE = 0.2
 
 # The flag takes 0, which would ask the driver without a pause
 SHORTEST_POLL = 0.1
@@ -68,23 +71,17 @@ class Publisher:
         self._poll_interval = max(settings.poll_interval, SHORTEST_POLL)
         self._kube = client.kube
         self._driver = driver
-        self._storage_classes = caches.storage_classes
+        self._caches = caches
         self._fixed = fixed
         self._store: Store[CSIStorageCapacity] = Store()
         self._created: dict[Pair, str] = {}  # keys of objects whose creation the watch has not shown yet
-        self.loop = Loop(
-            QUEUE,
-            self._reconcile,
-            workers=settings.threads,
-            backoff=Backoff(retries.start, retries.maximum),
-            exclusive=Exclusive(),
-            metrics=metrics.queue(QUEUE),
-        )
-        self._discovery: Discovery | None = None
-        if fixed is None:
-            self._discovery = Discovery(
-                client.publication.driver, caches, changed=self._segments_changed, retries=retries, metrics=metrics
-            )
+
+        def loop(name: str, reconcile: Reconcile, workers: int) -> Loop:
+            backoff, queue = Backoff(retries.start, retries.maximum), metrics.queue(name)
+            return Loop(name, reconcile, workers=workers, backoff=backoff, exclusive=Exclusive(), metrics=queue)
+
+        self.loop = loop(QUEUE, self._reconcile, settings.threads)
+        self._discovery = loop(TOPOLOGY_QUEUE, self._look, 1) if fixed is None else None
         metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
 
     async def run(self) -> None:
@@ -101,6 +98,7 @@ class Publisher:
             nursery.start_soon(self.loop.run)
             nursery.start_soon(self._poll)
             if self._discovery is not None:
+                self._discovery.wake(LOOK)
                 nursery.start_soon(self._discovery.run)
 
     def _obsolete(self) -> int:
@@ -119,10 +117,12 @@ class Publisher:
 
     def _begin(self) -> None:
         """Section 7: objects are looked at when all pairs are known, and nothing is done before both are; no await."""
-        self._segments_changed()
-        self._storage_classes.subscribe(self._saw_class)
+        self._find_segments()
+        self._caches.nodes.subscribe(self._saw_node)
+        self._caches.csinodes.subscribe(self._saw_csinode)
+        self._caches.storage_classes.subscribe(self._saw_class)
         self._store.subscribe(self._saw_object)
-        stores: tuple[Store[Any], ...] = self._storage_classes, self._store
+        stores: tuple[Store[Any], ...] = self._caches.storage_classes, self._store
         for store in stores:
             for key in store.shown_keys():
                 store.replay(key)
@@ -141,9 +141,25 @@ class Publisher:
             self._enqueue(self.desired.pairs())
             log.v(3, "Storage capacity is asked for", pairs=self.desired.goal(), published=self.desired.current())
 
-    def _segments_changed(self) -> None:
-        found = frozenset([self._fixed or ()]) if self._discovery is None else self._discovery.segments()
+    async def _look(self, _key: str, _attempt: Attempt) -> Outcome:
+        self._find_segments()
+        return DONE
+
+    def _find_segments(self) -> None:
+        """Those of this node alone, or those that the cluster has now (capacity.md 5.1)."""
+        found = frozenset([self._fixed or ()])
+        if self._discovery is not None:
+            nodes = {node.metadata.name: node for node in self._caches.nodes.values()}
+            found = segments.of_nodes(self._publication.driver, self._caches.csinodes.values(), nodes)
         self._enqueue(self.desired.segments_changed(found))
+
+    def _saw_node(self, _key: str, old: Node | None, new: Node | None) -> None:
+        if self._discovery is not None and segments.node_matters(old, new):
+            self._discovery.wake(LOOK, SETTLE)
+
+    def _saw_csinode(self, _key: str, old: CSINode | None, new: CSINode | None) -> None:
+        if self._discovery is not None and segments.csinode_matters(self._publication.driver, old, new):
+            self._discovery.wake(LOOK, SETTLE)
 
     def _saw_class(self, name: str, old: StorageClass | None, new: StorageClass | None) -> None:
         self._enqueue(self.desired.class_changed(name, old, new))

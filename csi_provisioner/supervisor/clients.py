@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from csi_provisioner import __version__
-from csi_provisioner.capacity import discovery, owner, publisher
+from csi_provisioner.capacity import owner, publisher
 from csi_provisioner.capacity.objects import Publication, manager_on
 from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.fatal import Fatal
@@ -50,7 +50,7 @@ async def capacity_client(
     # A replica that stands by has these series too, at zero.
     metrics.queue(publisher.QUEUE)
     if not nodes.enabled:
-        metrics.queue(discovery.QUEUE)
+        metrics.queue(publisher.TOPOLOGY_QUEUE)
     metrics.capacity(lambda: 0, lambda: 0, lambda: 0)
     namespace, level = capacity.namespace, capacity.ownerref_level
     if not namespace:

@@ -12,10 +12,10 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import trio
 
-from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.diagnostics import pages
@@ -84,6 +84,7 @@ class _Process:
         self._handles_signals = stop is None
         self._synced = synced
         self._works = False
+        self._term: LeaderTerm | None = None
         self._lost = trio.Event()
         """No call can be begun on the connection that was met last."""
         self._gone = False
@@ -148,7 +149,25 @@ class _Process:
                 facts, local = await self._meet_first(driver)
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     self._listen(services)
-                    await self._work(cluster, kube, driver, facts, provisioning, local, capacity)
+                    parts = Parts(
+                        settings=self._settings,
+                        provisioning=provisioning,
+                        metrics=metrics,
+                        kube=kube,
+                        driver=driver,
+                        events=EventRecorder(kube, _event_source(facts.name), busy=self._is_behind),
+                        memory=ClaimMemory(),
+                        orphans=Orphans(facts.name, metrics),
+                        end=self._end,
+                        identity=_identity(facts.name, local),
+                        local=local,
+                        capacity=capacity,
+                        synced=self._synced,
+                    )
+                    await self._work(cluster, parts, facts)
+
+    def _is_behind(self) -> bool:
+        return self._term is not None and self._term.is_behind
 
     async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
         """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
@@ -156,13 +175,11 @@ class _Process:
         if gates.volume_attributes_class_explicit or not gates.volume_attributes_class:
             return provisioning
         try:
-            kinds = await kube.kinds("/apis/storage.k8s.io/v1")
+            if "VolumeAttributesClass" in await kube.kinds("/apis/storage.k8s.io/v1"):
+                return provisioning
         except KubeError as error:
             if error.code != 404:
                 return provisioning
-            kinds = {}
-        if "VolumeAttributesClass" in kinds:
-            return provisioning
         log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
         return replace(provisioning, volume_attributes_class=False)
 
@@ -202,10 +219,9 @@ class _Process:
 
     async def _local(self, driver: Driver) -> LocalNode | None:
         """Asked once: a node that moves needs a new process (node-deployment.md 2)."""
-        name = self._settings.nodes.node_name
-        if not self._settings.nodes.enabled or name is None:
+        if not self._settings.nodes.enabled:
             return None
-        return described(NodeName(name), await driver.node_get_info())
+        return described(NodeName(self._settings.nodes.node_name), await driver.node_get_info())
 
     def _listen(self, services: trio.Nursery) -> None:
         http = self._settings.http
@@ -229,60 +245,31 @@ class _Process:
 
     # ---- work
 
-    async def _work(
-        self,
-        cluster: Cluster,
-        kube: KubeClient,
-        driver: Driver,
-        facts: DriverFacts,
-        provisioning: ProvisioningSettings,
-        local: LocalNode | None,
-        capacity: CapacityClient | None,
-    ) -> None:
-        """Lives follow each other while the driver comes back with other capabilities; what is known stays."""
-        memory = ClaimMemory()
-        term: LeaderTerm | None = None
-        events = EventRecorder(kube, _event_source(facts.name), busy=lambda: term is not None and term.is_behind)
-        parts = Parts(
-            settings=self._settings,
-            provisioning=provisioning,
-            metrics=self._metrics,
-            kube=kube,
-            driver=driver,
-            events=events,
-            memory=memory,
-            orphans=Orphans(facts.name, self._metrics),
-            end=self._end,
-            identity=_identity(facts.name, local),
-            local=local,
-            capacity=capacity,
-            synced=self._synced,
-        )
-
-        async def lead() -> None:
-            nonlocal term
-            self._works = True
-            changed: DriverFacts | None = facts
-            try:
-                while changed is not None:
-                    term = LeaderTerm(parts, changed)
-                    changed = await self._live(term, driver, changed)
-            finally:
-                if term is not None:
-                    term.end()
-                term = None  # behind no longer: events need not wait for it
-
+    async def _work(self, cluster: Cluster, parts: Parts, facts: DriverFacts) -> None:
         async with trio.open_nursery() as telling:
-            await telling.start(events.run)
+            await telling.start(parts.events.run)
             try:
-                await self._leadership.run(cluster, facts.name, events, lead)
+                await self._leadership.run(cluster, facts.name, parts.events, partial(self._lead, parts, facts))
             finally:
                 limit = math.inf if self._stop.is_set() else trio.current_time() + LAST_EVENTS
                 with trio.move_on_at(min(limit, self._end.deadline())):
-                    await events.wait_written()
+                    await parts.events.wait_written()
             telling.cancel_scope.cancel()
 
-    async def _live(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
+    async def _lead(self, parts: Parts, facts: DriverFacts) -> None:
+        """Terms follow each other while the driver comes back with other capabilities; what is known stays."""
+        self._works = True
+        changed: DriverFacts | None = facts
+        try:
+            while changed is not None:
+                self._term = LeaderTerm(parts, changed)
+                changed = await self._run_term(self._term, parts.driver, changed)
+        finally:
+            if self._term is not None:
+                self._term.end()
+            self._term = None  # behind no longer: events need not wait for it
+
+    async def _run_term(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
         """One term: the driver's new facts if it changed, None when the process stops."""
         changed: DriverFacts | None = None
         async with trio.open_nursery() as nursery:
@@ -375,7 +362,5 @@ def _event_source(driver: str) -> str:
 
 
 def _leaves(group: ExceptionGroup[Fatal]) -> list[Fatal]:
-    found: list[Fatal] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
-    return found
+    parts = ([each] if isinstance(each, Fatal) else _leaves(each) for each in group.exceptions)
+    return [error for part in parts for error in part]
