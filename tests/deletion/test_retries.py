@@ -38,7 +38,7 @@ async def test_7_for_ever_d13_12(site: Installation) -> None:
     released(site)
     site.fault("INTERNAL", rpc="DeleteVolume")
     await site.start()
-    await site.rest(6 * 3600)
+    await site.rest(2 * 3600)
     assert site.pauses("DeleteVolume")[-3:] == [300.0] * 3
     assert site.find(VOLUME, "pv")
     site.driver.faults.clear()

@@ -167,27 +167,27 @@ async def test_node_deployment_14_walk_through(cluster: Cluster, count: int) -> 
     assert all(len(driver.made("NodeGetInfo")) == 1 for driver in drivers.values())
 
 
-async def test_twenty_nodes_race_for_a_hundred_claims(cluster: Cluster) -> None:
+async def test_many_nodes_race_for_many_claims(cluster: Cluster) -> None:
     """Each volume is made exactly once, in one driver; each claim is written by one node.
 
     A slow API server lets several nodes see the same claim free: the version they write it under decides.
     """
     cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, delay=2.0, times=None))
-    names = [f"node-{number}" for number in range(20)]
+    names = [f"node-{number}" for number in range(8)]
     drivers = [await deploy(cluster, name) for name in names]
     cluster.storage_class("fast", DRIVER, late=False)
     await trio.sleep(5)
-    for number in range(100):
+    for number in range(40):
         cluster.claim(f"data-{number}", "fast", size="1Gi")
     await cluster.until(lambda: cluster.is_bound(*cluster.claims()), limit=400)
     made = [volume.name for driver in drivers for volume in driver.state.volumes.values()]
-    assert len(made) == len(set(made)) == 100
-    assert sum(len(driver.made("CreateVolume")) for driver in drivers) == 100
-    assert len(volumes(cluster)) == 100
+    assert len(made) == len(set(made)) == 40
+    assert sum(len(driver.made("CreateVolume")) for driver in drivers) == 40
+    assert len(volumes(cluster)) == 40
     assert all(cluster.selected(name) == node for name, node in volumes(cluster).items())
-    assert len(cluster.server.calls.of("update", CLAIM, code=200)) == 100
+    assert len(cluster.server.calls.of("update", CLAIM, code=200)) == 40
     assert len(cluster.server.calls.of("update", CLAIM, code=409)) > 10
-    assert len(set(volumes(cluster).values())) > 10  # spread by chance
+    assert len(set(volumes(cluster).values())) > 4  # spread by chance
 
 
 async def test_node_deployment_15_5_claims_that_went_while_nobody_watched(cluster: Cluster) -> None:
