@@ -152,11 +152,11 @@ class ClaimReconciler:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
         uncertain = self._memory.finish(claim.metadata.uid)
         self._memory.forget_topology(claim.metadata.uid)
-        if uncertain and claim.spec.volumeName != self._name(claim):
+        if uncertain and claim.spec.volumeName != self.volume_name(claim):
             self.suspect(claim, reason)
 
     def suspect(self, claim: PersistentVolumeClaim, reason: str) -> None:
-        self._tools.orphans.suspect(volume_id="", name=self._name(claim), claim=claim, reason=reason)
+        self._tools.orphans.suspect(volume_id="", name=self.volume_name(claim), claim=claim, reason=reason)
 
     async def _was_made(self, claim: PersistentVolumeClaim) -> bool:
         """Is there a volume for the claim already, whatever its cached form says?"""
@@ -167,7 +167,7 @@ class ClaimReconciler:
                 return True
             self._memory.forget_written(uid)
         # quirk Q4, kept: the default name counts as well
-        if any(name in self._caches.volumes for name in (naming.default_name(uid), self._name(claim))):
+        if any(name in self._caches.volumes for name in (naming.default_name(uid), self.volume_name(claim))):
             self._memory.finish(uid)
             self._count(claim, None)
             return True
@@ -184,7 +184,8 @@ class ClaimReconciler:
             raise
         return live.metadata.uid == meta.uid and not live.spec.volumeName
 
-    def _name(self, claim: PersistentVolumeClaim) -> str:
+    def volume_name(self, claim: PersistentVolumeClaim) -> str:
+        """ "" where these flags make no name."""
         try:
             return naming.volume_name(claim.metadata.uid, self._rules.provisioning)
         except Refusal:

@@ -1,21 +1,23 @@
 """What a process that leads no longer has only in its memory: said, since no later one will know of it."""
 
-from collections.abc import Callable
 from contextlib import suppress
 
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.migration.translate import TranslationError, volume_to_csi
 from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolumeClaim
+from csi_provisioner.provision.claims import ClaimReconciler
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
+
+NEXT = "who works on the claim next is given the same volume, unless the claim is deleted before"
 
 
 def report(
     memory: ClaimMemory,
     claims: Store[PersistentVolumeClaim] | None,
     orphans: Orphans,
-    suspect: Callable[[PersistentVolumeClaim, str], None],
+    provisioner: ClaimReconciler,
 ) -> None:
     """`claims` is None where it is not known which ones are gone."""
     for entry in memory.all_unsaved():
@@ -34,12 +36,15 @@ def report(
             )
             continue
         log.warning(
-            "A volume is made and its PersistentVolume is not written; who works on the claim next is given the "
-            "same volume, unless the claim is deleted before",
+            f"A volume is made and its PersistentVolume is not written; {NEXT}",
             volumeID=volume_id or "unknown",
             PV=volume,
             claim=claim,
         )
     for uid, asked in memory.in_progress().items():
         if claims is not None and claims.by_uid(uid) is None:
-            suspect(asked, "the claim is gone, and the process ends before the driver was certain")
+            provisioner.suspect(asked, "the claim is gone, and the process ends before the driver was certain")
+        else:
+            log.warning(
+                f"The driver may be making a volume; {NEXT}", volume=provisioner.volume_name(asked), claim=asked
+            )

@@ -136,4 +136,4 @@ class LeaderTerm:
     def end(self) -> None:
         """The process leads no longer, for whatever reason: what is only in its memory is said now."""
         claims = self._caches.claims if self._synced else None  # what is not in it yet is not known to be gone
-        leftovers.report(self._parts.memory, claims, self._parts.orphans, self._controllers.provisioner.suspect)
+        leftovers.report(self._parts.memory, claims, self._parts.orphans, self._controllers.provisioner)
