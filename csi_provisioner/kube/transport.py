@@ -179,7 +179,7 @@ class Transport:
         first = peer if route.proxy is None else f"the proxy {host} port {port}"
         try:
             wire = await route.open(host, port)
-        except (OSError, UnicodeError) as error:  # the latter: not a name of a host at all
+        except (OSError, UnicodeError, RuntimeError) as error:  # also: not a host's name, no thread for it
             raise BrokenError(f"cannot connect to {first}: {reason(error)}") from error
         stream = cast(trio.abc.Stream, wire)
         try:

@@ -78,11 +78,12 @@ class Saver:
         entry = self._memory.unsaved(name)
         if entry is None:
             return None
-        if entry.ended:
-            self._memory.drop_unsaved(name)
-            return None
         try:
-            if not await self._was_there(entry):
+            there = await self._was_there(entry)
+            if entry.ended:
+                self._memory.drop_unsaved(name)
+                return None
+            if not there:
                 await self._send(entry)
         except KubeError as error:
             if tell and (error.forbidden or entry.refused):
@@ -102,10 +103,12 @@ class Saver:
         try:
             claim = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
         except KubeError as error:
-            if error.not_found:
-                return False
-            raise
-        return claim.metadata.uid == meta.uid and claim.spec.volumeName == entry.volume.metadata.name
+            if not error.not_found:
+                raise
+            bound = False
+        else:
+            bound = claim.metadata.uid == meta.uid and claim.spec.volumeName == entry.volume.metadata.name
+        return bound or entry.seen  # the watch goes on meanwhile
 
     async def _send(self, entry: Unsaved) -> None:
         before, entry.sent = entry.sent, True  # a cancellation may come after the server has it

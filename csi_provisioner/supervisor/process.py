@@ -338,6 +338,9 @@ class _Process:
                 raise Fatal(text, 1)
             if not self._lost.is_set():
                 return found, was_away
+            # One that ends each connection before it is met, be it politely, would be asked without a pause or a word.
+            self._gone = True
+            await trio.sleep(RECONNECT_PAUSE)
 
 
 async def _leave_word(text: str) -> None:

@@ -233,6 +233,16 @@ async def test_a_request_that_nobody_reads_can_be_cancelled() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_without_threads_for_the_name_there_is_no_connection() -> None:
+    """As where the pod may have no more of them: Python has no error of its own for that."""
+
+    async def no_thread(_host: str, _port: int) -> Wire:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(KubeError, match="port 443: can't start new thread"):
+        await ask(Transport(Route(("api.test", 443), open=no_thread)))
+
+
 async def test_connecting_has_a_limit_of_its_own() -> None:
     async def never(_host: str, _port: int) -> Wire:
         await trio.sleep_forever()

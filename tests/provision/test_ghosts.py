@@ -130,3 +130,21 @@ async def test_13_not_of_a_volume_for_which_deletevolume_was_called(site: Instal
     await site.bound("data")
     [volume] = site.objects.all(VOLUME)
     assert volume["spec"]["csi"]["volumeHandle"] in site.driver.state.volumes
+
+
+async def test_13_what_the_watch_shows_while_the_claim_is_asked_for_counts(site: Installation) -> None:
+    site.refuse("create", VOLUME, code=0, cut="after", times=1)
+    asked = site.refuse("get", CLAIM, code=0, delay=5, times=1)
+    site.api.stall_watches(VOLUME)
+    site.storage_class(reclaimPolicy="Retain")
+    site.claim()
+    name = site.volume_of("data")
+    await site.start()
+    await site.until(lambda: asked.hits)
+    site.delete(CLAIM, "data")
+    site.edit(VOLUME, name, lambda volume: volume["metadata"].update(finalizers=[]))
+    site.delete(VOLUME, name)
+    site.api.resume_watches()
+    await site.rest(300)
+    assert site.objects.all(VOLUME) == []
+    assert _posts(site) == 1

@@ -117,6 +117,26 @@ async def test_a_driver_that_ends_every_connection_after_a_while_is_no_trouble(s
     assert site.logged(LOST) == []
 
 
+async def test_a_driver_that_ends_each_connection_before_it_is_met_is_told_of(site: Installation) -> None:
+    site.storage_class()
+    await site.start()
+    site.fault(rpc="GetPluginInfo", delay=0.3)
+    async with trio.open_nursery() as nursery:
+
+        async def never_met() -> None:
+            while True:
+                await site.rest(0.2)
+                site.driver.say_goodbye()
+
+        nursery.start_soon(never_met)
+        await site.rest(60)
+        nursery.cancel_scope.cancel()
+    assert len(site.logged(LOST)) == 1
+    assert len([call for call in site.driver.calls if call.rpc == "Probe"]) < 60
+    site.claim("later")
+    await site.bound("later")
+
+
 async def _replaced(site: Installation, config: Config) -> Driver:
     """The driver ends what it has taken, and another one has its place on the socket."""
     path = site.cluster.socket(site.config)
