@@ -1,4 +1,4 @@
-"""The program's entry: reads the command line, says why it cannot start, or runs the supervisor (process.md 3)."""
+"""The program's entry: reads the command line, reports why it cannot start, or runs the supervisor (process.md 3)."""
 
 import gc
 import os
@@ -23,6 +23,7 @@ def main() -> int:
     # Nothing has begun, so there is nothing to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: _end_at_once())
+    # A log reader that hangs must not block the event loop: renewals of the lease depend on it.
     log.write_in_background()
     try:
         return _start()

@@ -1,6 +1,6 @@
 """From flags and environment to `Settings`: what is read from where, and which setups are refused (`Fatal`).
 
-Everything that can be judged before anything is contacted is judged here, in the order and with the exit codes of
+Everything that can be checked before anything is contacted is checked here, in the order and with the exit codes of
 process.md 3 and 10.3. The grammar of flags is in `flagset`, their names and defaults are in `settings` and `flags`.
 """
 
@@ -33,16 +33,16 @@ from csi_provisioner.settings import (
 
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
-# sockaddr_un of Linux holds 108 bytes, the last one is the terminator.
+# Linux's sockaddr_un has 108 bytes for the path, the last of them is the terminator.
 _LONGEST_SOCKET_PATH = 107
-# An object's name as Kubernetes wants it; so long is one of a PersistentVolume at most.
+# Names of PersistentVolumes are DNS subdomains. A prefix that makes none would fail at every volume.
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_NAME = 253
 _UUID_LENGTHS = (-1, *range(1, 33))
 
 
 def log_settings(values: Values) -> LogSettings:
-    """The log's settings; it is configured before the rest is looked at, so that errors come out in its format."""
+    """Settings of the log, which is configured first so that all further errors have the wanted format."""
     form = values[flags.LOGGING_FORMAT]
     if form not in ("text", "json"):
         raise Fatal(f"--logging-format={form}: it must be text or json", 1)
@@ -55,6 +55,7 @@ def log_settings(values: Values) -> LogSettings:
         if values[stream]:
             raise Fatal(f"--{stream.name}=true is not supported, the log goes to stderr unsplit", 1)
     for buffer in flags.LOG_BUFFER_SIZES:
+        # Any way to write zero: 0, 0.0, 0Ki.
         if not re.match(r"[+-]?[0.]+(?![0-9.])", values[buffer]):
             raise Fatal(f"--{buffer.name}={values[buffer]} is not supported, it must be 0", 1)
     return found
@@ -67,7 +68,7 @@ def read(
     *,
     pod_namespace_file: Path = POD_NAMESPACE_FILE,
 ) -> Settings | None:
-    """The settings, checked; None if only the version is asked for, which some checks come before (process.md 1.5)."""
+    """The checked settings; None for `--version`, which comes after some of the checks (process.md 1.5)."""
     for warning in values.warnings:
         log.warning(warning)
     gates = gates_of(values[flags.FEATURE_GATES])
@@ -96,11 +97,12 @@ def read(
 
 
 def _check(settings: Settings) -> None:
-    """What several groups have to agree on, and what is worth a warning only."""
+    """Checks across groups, and warnings about setups that are allowed but hardly wanted."""
     http, limits, election = settings.http, settings.cluster, settings.election
     is_health = http.path == HEALTH_PATH and http.endpoint and not http.legacy and election.enabled
     if is_health or (http.path.startswith(PROFILES_PATH) and http.endpoint and http.pprof):
         raise Fatal(f"--metrics-path={http.path}: something else is served at this path", 2)
+    # A burst of 0 would let no request through. Without a limit it has no meaning.
     if limits.qps and limits.burst <= 0:
         raise Fatal(f"--kube-api-burst={limits.burst} must be more than 0 when --kube-api-qps is", 255)
     if settings.capacity.enabled and limits.capacity_qps and limits.capacity_burst <= 0:
@@ -127,7 +129,7 @@ def _http(values: Values) -> HttpSettings:
             "use --http-endpoint",
             1,
         )
-    # Braces are placeholders to the router; nobody has them in a path of metrics.
+    # The reference's router takes braces for placeholders, so a path with them works nowhere.
     if not http.path.startswith("/") or "{" in http.path or "}" in http.path:
         raise Fatal(f"--metrics-path={http.path}: it must be a path that starts with /", 2)
     if not legacy:
@@ -139,6 +141,7 @@ def _http(values: Values) -> HttpSettings:
 def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
     csi, source = values.fill(CsiSettings), "--csi-address"
     given = csi.address
+    # The flag wins over the environment, but its default does not.
     if "csi-address" not in values and environ.get("CSI_ENDPOINT"):
         given, source = environ["CSI_ENDPOINT"], "CSI_ENDPOINT"
     path = given.removeprefix("unix://") if given.startswith("unix://") else given.removeprefix("unix:")
@@ -152,6 +155,7 @@ def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
 
 
 def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
+    # An empty --kubeconfig counts as not given.
     kubeconfig = values.fill(ClusterSettings).kubeconfig or environ.get("KUBE_CONFIG_PATH", "")
     return values.fill(
         ClusterSettings,
@@ -171,6 +175,7 @@ def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
     prefix, length = found.volume_name_prefix, found.volume_name_uuid_length
     if length not in _UUID_LENGTHS:
         raise Fatal(f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32", 2)
+    # Checked with zeros in place of the UUID, whose characters are all valid in a name.
     name = f"{prefix}-{'0' * (36 if length == -1 else length)}"
     if len(name) > _LONGEST_NAME or not _SUBDOMAIN.fullmatch(name):
         what = f"must be at most {_LONGEST_NAME} lower case letters, digits, '-' and '.', and begin with no sign"
@@ -192,11 +197,12 @@ def _capacity(values: Values, environ: Mapping[str, str]) -> CapacitySettings:
 
 def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Path) -> ElectionSettings:
     kind = values[flags.LEADER_ELECTION_TYPE]
-    if kind != "leases":  # two kinds of lock do not exclude each other
+    if kind != "leases":  # locks of different kinds do not exclude each other: two would lead
         raise Fatal(f"--leader-election-type={kind} is not supported any more: only leases are", 2)
     found = values.fill(ElectionSettings)
     if not found.enabled:
         return found
+    # A leader needs time for more than one try, and must have given up before another one may take the lease.
     lease, renew, retry = found.lease_duration, found.renew_deadline, found.retry_period
     if retry <= 0:
         raise _refuse("leader-election-retry-period", retry, "it must be more than 0")
@@ -213,7 +219,7 @@ def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Pa
 def _pod_namespace(file: Path) -> str:
     try:
         return file.read_text().strip()
-    except OSError:  # not in a pod, or its token is not mounted
+    except OSError:  # not in a pod, or its service account is not mounted
         return ""
 
 

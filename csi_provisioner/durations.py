@@ -25,6 +25,7 @@ def parse(text: str) -> float:
         return 0.0
     if not rest:
         raise ValueError("a duration is a number with a unit, such as 10s or 1m30s")
+    # In integers: a float loses nanoseconds in long durations.
     nanoseconds = 0
     at = 0
     while at < len(rest):

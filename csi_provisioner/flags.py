@@ -25,6 +25,7 @@ METRICS_ADDRESS = Flag(
 )
 LOGGING_FORMAT = Flag("logging-format", TEXT, "text", "text or json.")
 LOG_FLUSH_FREQUENCY = Flag("log-flush-frequency", DURATION, 5.0, "Accepted for compatibility, without effect.")
+# The reference knows these but refuses every other value, because of a gate that nobody can set (process.md 1.3).
 LOG_SPLIT_STREAMS = [Flag(f"log-{form}-split-stream", BOOLEAN, False, "Only false.") for form in ("text", "json")]
 LOG_BUFFER_SIZES = [Flag(f"log-{form}-info-buffer-size", QUANTITY, "0", "Only 0.") for form in ("text", "json")]
 
@@ -50,10 +51,12 @@ def _old(name: str, kind: Kind[T], default: T, instead: str = "it is ignored", t
     return old
 
 
+# Manifests of older lines contain these; refusing them would make an update fail.
 _old("connection-timeout", TEXT, "")
 _old("enable-leader-election", BOOLEAN, False, "use --leader-election", target="leader-election")
 LEADER_ELECTION_TYPE = _old("leader-election-type", TEXT, "leases", "only leases are supported")
 CAPACITY_MODE = _old("capacity-controller-deployment-mode", TEXT, "", "use --enable-capacity")
+# klog's flags; the second group takes a value, which has to be skipped with its flag.
 for _name in ("logtostderr", "alsologtostderr", "skip_headers", "skip_log_headers", "one_output", "add_dir_header"):
     _old(_name, BOOLEAN, False, "it is ignored, the log goes to stderr")
 for _name in ("stderrthreshold", "log_dir", "log_file", "log_file_max_size", "log_backtrace_at"):

@@ -1,7 +1,7 @@
 """The grammar of the command line: what a flag looks like, which values a kind takes, how help reads (process.md 1.1).
 
-It follows the reference's parser in what it accepts, not argparse: no abbreviations, booleans that take a value only
-after `=`, positionals ignored anywhere, repeated flags. Which flags there are is in `flags`.
+It accepts what the reference's parser accepts, which argparse cannot do: no abbreviations, booleans that take a value
+only after `=`, positionals ignored anywhere, repeated flags. Which flags there are is in `settings` and `flags`.
 """
 
 import math
@@ -27,7 +27,7 @@ class Kind(Generic[T]):
     parse: Callable[[str], T]
     show: Callable[[T], str] = str
     bare: T | None = None
-    """The value without `=`; None: the flag needs one."""
+    """The value if none is given; None: the flag needs one."""
     accumulates: bool = False
     """Repeats add up (tuples) instead of replacing each other."""
 
@@ -76,6 +76,7 @@ class Values:
                 value = flag.kind.parse(text)
             except ValueError as error:
                 raise Fatal(f'invalid argument "{text}" for "{flag.spelled}" flag: {error}', 2) from None
+        # A renamed flag of an older line sets its new name.
         name = flag.target or flag.name
         self._given[name] = self._given.get(name, ()) + value if flag.kind.accumulates else value
         if flag.warning and flag.warning not in self.warnings:
@@ -103,14 +104,16 @@ class FlagSet:
             if argument == "--":
                 break
             if not argument.startswith("-") or argument == "-":
-                continue  # a positional
+                continue  # positionals are ignored
             name, text = self._split(argument)
             flag = self.known[name]
+            # A value may begin with "-", as in `--capacity-ownerref-level -1`.
             if text is None and flag.kind.bare is None:
                 text = next(rest, None)
                 if text is None:
                     raise Fatal(f"flag needs an argument: {argument}", 2)
             values.take(flag, text)
+            # Errors after --help must not hide the help text.
             if name == "help":
                 break
         return values
@@ -159,8 +162,9 @@ class FlagSet:
 
 def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:
     """A hint to append to an error about an unknown name, empty if none is near. It never acts on the guess."""
-    from difflib import get_close_matches  # only ever needed on the way out
+    from difflib import get_close_matches  # only needed when the process refuses to start
 
+    # 0.8 finds typing errors, but not just any flag of the same group.
     close = get_close_matches(name, known, n=1, cutoff=0.8)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
@@ -174,8 +178,9 @@ def _boolean(text: str) -> bool:
 
 
 def _integer(text: str) -> int:
-    if re.fullmatch(r"[+-]?0[0-7_]+", text):  # an octal number of the old style, which Python does not take
+    if re.fullmatch(r"[+-]?0[0-7_]+", text):  # an octal number without its `o`, which Python refuses
         text = text.replace("0", "0o", 1)
+    # int() also takes spaces and the digits of other scripts, which the reference refuses.
     try:
         number = int(text, 0) if text.isascii() and text == text.strip() else None
     except ValueError:
@@ -199,6 +204,7 @@ def _verbosity(text: str) -> int:
 
 def _rate(text: str) -> float | None:
     """Requests per second; None is no limit."""
+    # float() takes more than the reference does, such as underscores.
     if not re.fullmatch(r"(?i)[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)", text):
         raise ValueError("it must be a number")
     return float(text) if 0 < float(text) < math.inf else None

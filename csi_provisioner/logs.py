@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 _LETTERS = {"INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "F"}
 # Frames between loguru and the line that logs: the public method and `_emit`.
 _DEPTH = 2
+# Lines of this verbosity and above are dropped first when the log's reader is too slow.
 MINOR = 2
-"""Lines of this level and above go first when the log's reader is too slow."""
+# Limit for the last lines when the process ends: a reader that hangs must not keep it from ending.
 LAST_LINES = 2.0
-"""Seconds for what is still to be read when the process ends. A reader that hangs must not keep it for ever."""
+# Characters that change the direction of text: a terminal would show a line other than it is.
 _BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDIRECTIONAL)} | {
     ord("\t"): "\\t",
@@ -42,7 +43,7 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def escaped(text: str) -> str:
-    """Text of others could forge lines, move the cursor of a terminal or turn the reading round."""
+    """Makes text of others safe: it could fake log lines, control the terminal or reverse the reading direction."""
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
@@ -79,7 +80,7 @@ class Log:
 
     def write_in_background(self) -> None:
         """From here on nobody waits for the log's reader. For a whole process, which has to `flush` at its end."""
-        with suppress(AttributeError, OSError):  # no file at all: nothing to wait for
+        with suppress(AttributeError, OSError):  # stderr is no file, so nothing can block
             self._outlet = Outlet(sys.stderr.fileno(), self._tell_dropped)
 
     def _tell_dropped(self, lines: int) -> None:
@@ -105,7 +106,7 @@ class Log:
         self._emit("INFO", message, keys, 0)
 
     def warning(self, message: str, /, **keys: object) -> None:
-        """With `err` it is a failure, which has no verbosity, like an error."""
+        """With `err` it is a failure, which like an error has no verbosity in JSON."""
         self._emit("WARNING", message, keys, None if "err" in keys else 0)
 
     def error(self, message: str, /, **keys: object) -> None:
@@ -131,6 +132,7 @@ class Log:
     ) -> None:
         if not self._configured:
             self.configure(LogSettings())
+        # Keys of this line win over those of the task.
         identified = dict(_with_uids(_ABOUT.get() | keys))
         bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=identified)
         bound.log(severity, message)
@@ -152,6 +154,7 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         write = log.error if record.levelno >= logging.ERROR else log.warning
+        # Without the traceback: the error alone tells what happened in a library.
         keys: dict[str, object] = {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
             keys["err"] = repr(record.exc_info[1])
@@ -161,7 +164,7 @@ class _FromLibraries(logging.Handler):
 def _file_levels(modules: tuple[tuple[str, int], ...]) -> Callable[[str], int]:
     """Level of a source file: the first pattern that fits. One with a slash is matched against the whole path."""
 
-    @cache  # one entry a source file that logs
+    @cache  # bounded by the number of source files
     def level_of(filename: str) -> int:
         path = PurePath(filename).with_suffix("")
         for pattern, level in modules:
@@ -209,12 +212,15 @@ def _traceback(record: "Record") -> str:
 
 
 def _traced(piece: str) -> str:
-    """What the traceback itself has in several lines stays so: a place in the code, or what connects two errors."""
+    """One piece of a traceback, without forged lines."""
+    # Line breaks of the traceback itself stay: source lines, and the text that connects two errors. Those in an error's
+    # own text are escaped.
     several = piece.lstrip(" |+-").startswith(('File "', "\n"))
     return "".join(f"{escaped(line)}\n" for line in (piece.split("\n") if several else [piece]))
 
 
 def _text(value: object) -> str:
+    # Before int: a bool is one.
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int | float):
@@ -234,7 +240,7 @@ def _plain(value: object) -> str:
 
 
 def _with_uids(keys: dict[str, object]) -> Iterator[tuple[str, object]]:
-    """Names come back for other objects: beside each stands whose it is."""
+    """Adds each object's UID beside its name, because a later object can have the same name."""
     for name, value in keys.items():
         named = None if isinstance(value, str) else _named(value)  # most are text
         yield name, value if named is None else _plain(value)
@@ -243,7 +249,7 @@ def _with_uids(keys: dict[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _named(value: object) -> Any:
-    """What holds the name of an object, or of a reference to one; None if it is neither."""
+    """The metadata of an object, or a reference to one, which has a name too; None if it is neither."""
     return getattr(value, "metadata", None) or (value if hasattr(value, "uid") else None)
 
 

@@ -1,8 +1,8 @@
 """All metrics of the process: their names, labels and buckets, and the text a scrape gets (process.md 8).
 
-Names, labels and buckets are a contract with dashboards; help texts are not. Every layer counts where it happens,
-through one `Metrics` that the supervisor makes. Counting is on the way of every claim: label children are looked up
-once and kept. The text is written here, because the library's own writes `le="1.0"`, creation times and empty families.
+Names, labels and buckets are a contract with dashboards; help texts are not. Each layer counts what it does through one
+`Metrics`, made by the supervisor. Every claim is counted, so label children are looked up once and kept. The text is
+rendered here, because the library writes `le="1.0"`, creation times and empty families.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ UNKNOWN_DRIVER = "unknown-driver"
 
 _CALL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 _OPERATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-# Powers of ten as the reference writes them: two of them carry the rounding of its multiplication into the `le` label.
+# Powers of ten. Two are inexact, as in the reference, because the values appear in the `le` label.
 _QUEUE_BUCKETS = (1e-08, 1e-07, 1e-06, 9.999999999999999e-06, 9.999999999999999e-05, 0.001, 0.01, 0.1, 1, 10)
 
 _CAPACITY = {
@@ -100,6 +100,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        # A registry of its own: the library's global one is shared by all tests, and has Python's own metrics.
         ProcessCollector(registry=registry)
         self._driver = UNKNOWN_DRIVER
         self._migratable = False
@@ -133,11 +134,12 @@ class Metrics:
         """File calls under the driver from now on. `migratable`: it serves an in-tree name too (process.md 3.1), and
         every series carries `migrated`; what was counted before is then not exposed."""
         if migratable and not self._migratable:
+            # Labels of a family cannot be changed, so it is made anew.
             self._registry.unregister(self._calls)
             self._calls = self._call_histogram((*_CALL_LABELS, "migrated"))
             self._migratable = True
         self._driver = name
-        self._call_children.clear()
+        self._call_children.clear()  # they carry the name of before
 
     def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None = None) -> None:
         """One RPC ended: `method` is the full path, `code_label` as in `model.codes.label`."""
@@ -177,6 +179,7 @@ class Metrics:
     def capacity(self, goal: Callable[[], int], current: Callable[[], int], obsolete: Callable[[], int]) -> None:
         """Expose the state of the capacity objects, asked at each scrape."""
         for (name, help_), value in zip(_CAPACITY.items(), (goal, current, obsolete), strict=True):
+            # Made late, so that a process without storage capacity does not expose them.
             if name not in self._capacity:
                 self._capacity[name] = Gauge(name, help_, registry=self._registry)
             self._capacity[name].set_function(value)
@@ -214,10 +217,10 @@ def _label_value(label: str, value: str) -> str:
     text = value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
     if text.isprintable():
         return text
-    # A terminal would act on a control, and half a surrogate pair cannot be sent.
+    # Controls would reach a terminal, and half a surrogate pair cannot be encoded.
     return "".join(letter if letter.isprintable() else f"\\\\u{ord(letter):04x}" for letter in text)
 
 
 def _number(value: float) -> str:
-    """As Go writes it where dashboards can see: 1 and 2.5, not 1.0."""
+    """As Go writes numbers, because dashboards match labels: 1 and 2.5, not 1.0."""
     return repr(float(value)).removesuffix(".0")

@@ -1,7 +1,7 @@
-"""Writes the log's lines in a thread of its own: a reader that stops reading must not stop the loop and cost the lease.
+"""Writes log lines in a thread, so that a reader that stops reading cannot block the event loop and cost the lease.
 
-What waits is bounded. When it is too much the oldest lines of level 2 and above go first, then the oldest of the rest,
-and how many went is told once the reader reads again. Nothing here knows what a line means.
+The buffer is bounded. When it is full the oldest lines of level 2 and above are dropped first, then the oldest others;
+once the reader reads again their number is logged. Nothing here knows what a line means.
 """
 
 import os
@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
+# Bytes that may wait: more than ten thousand lines, and little compared with the caches.
 ROOM = 4 * 1024 * 1024
-"""Bytes that may wait: ten thousand lines and more, and little beside the caches."""
+# Bytes written at once: what a pipe holds.
 CHUNK = 64 * 1024
-"""Bytes taken at once, as many as a pipe holds."""
 
 
 class Outlet:
-    """For one descriptor. `tell` logs how many lines had to go; it is called from the thread and may write here."""
+    """Writes to one descriptor. `tell` logs how many lines were dropped; the thread calls it, and it may write here."""
 
     def __init__(self, descriptor: int, tell: Callable[[int], None], *, room: int = ROOM) -> None:
         self._descriptor = descriptor
@@ -31,7 +31,7 @@ class Outlet:
         self._size = 0
         self._dropped = 0
         self._busy = False
-        # A daemon: one that hangs in its write must not keep the process from ending.
+        # A daemon thread: one that blocks in write() does not keep the process from ending.
         threading.Thread(target=self._write_forever, name="log", daemon=True).start()
 
     def write(self, line: str, *, minor: bool) -> None:
@@ -67,6 +67,7 @@ class Outlet:
         taken: list[bytes] = []
         room = CHUNK
         while room > 0 and self._size:
+            # Lines of both kinds are written in the order in which they were logged.
             oldest = min((lines for lines in (self._minor, self._major) if lines), key=lambda lines: lines[0])
             taken.append(oldest.popleft()[1])
             room -= len(taken[-1])
@@ -77,7 +78,7 @@ class Outlet:
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # another process that has it too may have made it so
+            except BlockingIOError:  # a process that shares the descriptor may have made it non-blocking
                 select.select([], [self._descriptor], [])
-            except OSError:  # nobody will ever read it
+            except OSError:  # the reader is gone for good
                 return

@@ -44,6 +44,7 @@ class ClusterSettings:
         "",
         "URL of the API server; it replaces the server of a kubeconfig, alone it is used without credentials.",
     )
+    # The variables that Kubernetes sets in each container of a pod.
     service_host: str = ""
     """KUBERNETES_SERVICE_HOST: the service account of the pod can be used."""
     service_port: str = ""
@@ -87,6 +88,7 @@ class ProvisioningSettings:
         True,
         "Refuse to restore a snapshot with another volume mode, unless the snapshot content allows it.",
     )
+    # From the feature gates, so that provisioning need not see the others.
     cross_namespace: bool = False
     volume_attributes_class: bool = True
 
@@ -95,6 +97,7 @@ class ProvisioningSettings:
 class RetrySettings:
     start: float = flag("retry-interval-start", 1.0, "First wait after a failure; it doubles.")
     maximum: float = flag("retry-interval-max", 300.0, "Longest wait after a failure.")
+    # For claims and again for volumes: by default up to 100 CreateVolume and 100 DeleteVolume calls at once.
     workers: int = flag(
         "worker-threads", 100, "Claims worked on at a time, and as many volumes to delete.", kind=UNSIGNED
     )

@@ -71,7 +71,7 @@ class Desired:
         return work
 
     def class_changed(self, name: str, _old: StorageClass | None, new: StorageClass | None) -> list[Work]:
-        """Also for a resync: it refreshes the pairs there are."""
+        """A resync comes here too and refreshes the class's pairs."""
         was_eligible = name in self._classes
         if new is not None and self._is_eligible(new):
             self._classes[name] = new
@@ -83,7 +83,7 @@ class Desired:
         return work
 
     def object_changed(self, old: CSIStorageCapacity | None, new: CSIStorageCapacity | None) -> list[Work]:
-        """Two objects of one name seen as one change are two changes."""
+        """A change of the UID is a deletion and a creation that were seen together."""
         if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
             return self._gone(old) + self._seen(new)
         if new is not None:
@@ -91,16 +91,16 @@ class Desired:
         return self._gone(old) if old is not None else []
 
     def tried(self, class_name: str, result: PersistentVolume | State) -> list[Pair]:
-        """A try of the class ended with a volume, or without one: whose space has changed? What is not known to have
-        changed is left to polling."""
+        """Pairs whose free space may have changed by a try to provision from the class. All others wait for polling."""
         if isinstance(result, PersistentVolume) and result.spec.nodeAffinity is not None:
-            return self.deleted(result)  # the same pairs
-        if result is State.NO_CHANGE or class_name not in self._classes:  # such a try says nothing of space
+            return self.deleted(result)  # space changed in the same pairs
+        # NO_CHANGE: this try changed nothing in the driver.
+        if result is State.NO_CHANGE or class_name not in self._classes:
             return []
         return [Pair(segment, class_name) for segment in self._segments]
 
     def deleted(self, volume: PersistentVolume) -> list[Pair]:
-        """The volume's space is free again. One without affinity may have lain anywhere, and its class is not known."""
+        """Pairs whose free space the volume's deletion has changed. Without affinity its segment is not known."""
         affinity = volume.spec.nodeAffinity
         wanted = self._segments.intersection(segments_of(affinity)) if affinity is not None else ()
         return [Pair(segment, name) for segment in wanted for name in self._classes]
@@ -123,20 +123,21 @@ class Desired:
         obj = self._pairs.pop(pair, None)
         if obj is None:
             return []
-        del self._by_uid[obj.metadata.uid]
+        del self._by_uid[obj.metadata.uid]  # so that its deletion does not call for a new one
         return [_surplus(obj)]
 
     # ---- objects
 
     def _seen(self, obj: CSIStorageCapacity) -> list[Work]:
         if not self._publication.manages(obj):
-            # somebody took the labels away: the object is theirs now, and the pair needs another
+            # Somebody removed our labels: the object is theirs now, and the pair needs a new one.
             return self._gone(obj)
         pair = self._by_uid.get(obj.metadata.uid)
         if pair is not None:
             self._pairs[pair] = obj
             return []
         pair = objects.pair_of(obj)
+        # Unknown, no longer wanted, or a second object for its pair.
         if pair is None or self._pairs.get(pair, obj) is not None:
             return [_surplus(obj)]
         self._pairs[pair] = obj

@@ -24,7 +24,7 @@ MANAGER_LABEL = "csi.storage.k8s.io/managed-by"
 """The two labels that decide who manages an object. Nothing else does; owners play no part."""
 
 _MANAGER = "external-provisioner"
-_LONGEST = 63  # of a label value
+_LONGEST = 63  # what Kubernetes allows for a label value
 
 
 class Pair(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -51,7 +51,7 @@ class Publication(msgspec.Struct, frozen=True):
         return {DRIVER_LABEL: self.driver, MANAGER_LABEL: self.manager}
 
     def selector(self) -> str:
-        """For the watch: objects of others do not even reach us."""
+        """Label selector of the watch, so that only our objects are sent."""
         return ",".join(f"{key}={value}" for key, value in self.labels().items())
 
     def manages(self, obj: CSIStorageCapacity) -> bool:
@@ -61,7 +61,7 @@ class Publication(msgspec.Struct, frozen=True):
 def manager_on(node: str) -> str:
     """The manager's name: the same for all in a central deployment (no node), with its node's name in a per-node one.
 
-    Long node names are shortened as ever, so that objects made before an update stay managed after it.
+    Long node names are shortened exactly as the reference does, so that it and this program manage the same objects.
     """
     whole = f"{_MANAGER}-{node}" if node else _MANAGER
     if len(whole) <= _LONGEST:
@@ -89,7 +89,7 @@ def pair_of(obj: CSIStorageCapacity) -> Pair | None:
     topology = obj.nodeTopology
     if topology is None or topology.matchExpressions:
         return None
-    # the server drops an empty matchLabels: absent and empty are the same segment
+    # The server drops an empty matchLabels, so absent and empty mean the same segment.
     return Pair(tuple(sorted((topology.matchLabels or {}).items())), obj.storageClassName)
 
 
@@ -102,7 +102,7 @@ def new(pair: Pair, found: Reading, publication: Publication) -> CSIStorageCapac
             ownerReferences=[publication.owner] if publication.owner else None,
         ),
         storageClassName=pair.class_name,
-        # an empty selector is every node; none at all would be no node
+        # An empty selector matches every node; no selector at all matches none.
         nodeTopology=LabelSelector(matchLabels=dict(pair.segment) or None),
         capacity=quantity.format(found.capacity),
         maximumVolumeSize=_size(found.maximum),
@@ -117,6 +117,7 @@ def correction(known: CSIStorageCapacity, found: Reading, publication: Publicati
     owned = publication.owner is None or _is_owned_by(known, publication.owner)
     if owned and _amount(known.capacity) == found.capacity and _amount(known.maximumVolumeSize) == found.maximum:
         return None
+    # With the version, so that a change that we have not seen makes this a conflict.
     metadata: dict[str, Any] = {"resourceVersion": known.metadata.resourceVersion}
     if not owned:
         metadata["ownerReferences"] = [msgspec.to_builtins(publication.owner)]
@@ -136,7 +137,7 @@ def _size(amount: int | None) -> str | None:
 
 
 def _amount(text: str | None) -> int | None:
-    """The server writes quantities its own way: only numbers compare. What cannot be read differs from everything."""
+    """As a number, because the server rewrites quantities. -1, which equals nothing, if it cannot be read."""
     if text is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Who owns the capacity objects: this process's pod, or what controls it so many steps up (capacity.md 3).
+"""The owner of the capacity objects: this process's pod, or one of its controllers (capacity.md 3).
 
-Looked up once. Kinds on the way are not known beforehand: discovery tells their plurals.
+Looked up once. An owner can be of any kind, so its plural comes from API discovery.
 """
 
 from csi_provisioner.advice import advice
@@ -10,9 +10,9 @@ from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference
 
 
 async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerReference | None:
-    """The pod at level 0, its controller at level 1, and so on; none below. What is returned need not exist itself.
+    """The pod at level 0, its controller at level 1, and so on; a negative level means no owner.
 
-    Raises Fatal, which says where the way up ends.
+    The owner itself is not read. Raises Fatal that says at which object the chain ends.
     """
     if level < 0:
         return None
@@ -21,10 +21,11 @@ async def find(kube: KubeClient, namespace: str, pod: str, level: int) -> OwnerR
         found = await kube.read("/api/v1", "Pod", "pods", pod, namespace)
         owner.uid = found.uid
         for step in range(level):
-            if step:
+            if step:  # the pod has been read already
                 found = await _read(kube, namespace, owner)
             owner = _controller(found, owner)
     except KubeError as error:
+        # Only of the pod it is known where its name comes from.
         lost = error.not_found and owner.kind == "Pod"
         what = f"; {advice(error)}" if lost else ""
         raise _fatal(f"cannot look up {owner.kind} {namespace}/{owner.name}: {error}{what}") from error
@@ -43,7 +44,7 @@ async def _read(kube: KubeClient, namespace: str, wanted: OwnerReference) -> Obj
 
 
 def _controller(found: ObjectMeta, of: OwnerReference) -> OwnerReference:
-    """Owners that do not control it are passed over."""
+    """The owner that is marked as controller; there is at most one."""
     for reference in found.ownerReferences or ():
         if reference.controller:
             return reference

@@ -35,25 +35,25 @@ from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop, Reconcile
 
 QUEUE, TOPOLOGY_QUEUE = "csistoragecapacity", "csitopology"
-# The second queue's only key
+# The only key of the topology queue.
 LOOK = "segments"
-# A rollout changes many nodes in a second. One look at 5,000 costs about 15 ms; the scheduler can wait this long.
+# Wait for more changes before looking at all nodes: a rollout changes many in a second, and 5,000 cost about 15 ms.
 SETTLE = 0.2
 
-# The flag takes 0, which would ask the driver without a pause
+# --capacity-poll-interval accepts 0, which would poll the driver without a pause.
 SHORTEST_POLL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityClient:
-    """A client with the limit of `--kube-api-capacity-qps`, and what all objects have in common."""
+    """A client with its own rate limit (`--kube-api-capacity-qps`), and what all our objects have in common."""
 
     kube: KubeClient
     publication: Publication
 
 
 class Publisher:
-    """The publishing of one leader term. `fixed` is the only segment where each node has a provisioner of its own."""
+    """Publishes during one leader term. `fixed` is the only segment in a per-node deployment, else None."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Publisher:
         metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
 
     async def run(self) -> None:
-        """For ever, once the other caches are whole. Whether this can work does not keep claims from being served."""
+        """Runs until cancelled; the other caches must be complete. If this cannot work, claims are still served."""
         reflector = Reflector(
             self._kube,
             CSIStorageCapacity,
@@ -116,7 +116,7 @@ class Publisher:
     # ---- what gives work
 
     def _begin(self) -> None:
-        """Section 7: objects are looked at when all pairs are known, and nothing is done before both are; no await."""
+        """Pairs first, then objects (capacity.md 7): an object seen before its pair would look like a surplus one."""
         self._find_segments()
         self._caches.nodes.subscribe(self._saw_node)
         self._caches.csinodes.subscribe(self._saw_csinode)
@@ -135,7 +135,7 @@ class Publisher:
         )
 
     async def _poll(self) -> None:
-        """The first round is the begin."""
+        """Asks for all pairs once per interval; the first round is `_begin`."""
         while True:
             await trio.sleep(self._poll_interval)
             self._enqueue(self.desired.pairs())
@@ -185,6 +185,7 @@ class Publisher:
             else:
                 await self._publish(work)
         except (CallError, KubeError) as error:
+            # A call that ended with the driver's connection is no failed try.
             lost = isinstance(error, CallError) and error.lost
             return Retry(f"{_named(work)}: {error}", floor(error), lost)
         return DONE
@@ -194,14 +195,13 @@ class Publisher:
         if wanted is None:
             return
         found = objects.reading(await self._driver.get_capacity(objects.question(pair, wanted[0])))
-        # Once more: the pair may have gone or got its object while the driver thought, and an object made now would
-        # only have to be deleted.
+        # Look again: during the call the pair may have gone or got its object, and a second one would be surplus.
         wanted = self.desired.known(pair)
         if wanted is not None:
             await self._write(pair, self._newest(pair, wanted[1]), found)
 
     def _newest(self, pair: Pair, shown: CSIStorageCapacity | None) -> CSIStorageCapacity | None:
-        """The pair's object with what we wrote last, while the watch has not come so far: the store never goes back."""
+        """The pair's object as we wrote it last, also if the watch has not shown that version yet."""
         return self._store.get(kubernetes.key(shown) if shown is not None else self._created.get(pair, ""))
 
     async def _write(self, pair: Pair, known: CSIStorageCapacity | None, found: Reading) -> None:

@@ -15,13 +15,13 @@ Segment = Term
 
 
 def of_nodes(driver: str, csinodes: Iterable[CSINode], nodes: Mapping[str, Node]) -> frozenset[Segment]:
-    """Section 5.1. A node that is gone, or that lacks a label yet, gives none."""
+    """capacity.md 5.1. A node without all of its labels yields no segment yet."""
     found = set()
     for csinode in csinodes:
         entry = entry_of(csinode, driver)
         node = nodes.get(csinode.metadata.name)
         if entry is None or node is None:
-            continue
+            continue  # the driver is not registered on it, or the node is gone
         segment = terms.of_labels(node.metadata.labels or {}, terms.normalised(entry.topologyKeys or ()))
         if segment is not None:
             found.add(segment)
@@ -29,7 +29,7 @@ def of_nodes(driver: str, csinodes: Iterable[CSINode], nodes: Mapping[str, Node]
 
 
 def fixed(segments: Mapping[str, str] | None) -> Segment:
-    """Section 5.2: from this node's NodeGetInfo."""
+    """capacity.md 5.2: from the NodeGetInfo of this node's driver."""
     return tuple(sorted((segments or {}).items()))
 
 
@@ -38,10 +38,11 @@ def node_matters(old: Node | None, new: Node | None) -> bool:
 
 
 def csinode_matters(driver: str, old: CSINode | None, new: CSINode | None) -> bool:
-    """Listed without keys and not listed are different things: the first is the empty segment."""
+    """Whether the driver's entry or its topology keys have changed."""
     if old is None or new is None:
         return True
     before, after = (entry_of(csinode, driver) for csinode in (old, new))
+    # An entry without keys is the empty segment; no entry means no segment.
     if before is None or after is None:
         return before is not after
     return (before.topologyKeys or []) != (after.topologyKeys or [])

@@ -36,6 +36,7 @@ class Driver:
         """Wait until the socket answers, at most `limit` seconds: 30 for the first connection of the process."""
         with trio.move_on_after(limit) as scope:
             await self._channel.wait_connected()
+        # Why it failed is only known to the channel, which goes on trying.
         if scope.cancelled_caught:
             trouble = self._channel.trouble
             raise Fatal(
@@ -55,7 +56,7 @@ class Driver:
         """Ask at once and then every second until ready, for as long as it takes. Only a time-out is asked again."""
         tick = trio.current_time() + PROBE_PERIOD
         while not await self._probed_ready():
-            # Past after a slow probe: the next one follows at once, but one only, however many ticks it outlasted.
+            # After a slow probe the next one follows at once, but ticks that were missed are not made up for.
             await trio.sleep_until(tick)
             while tick <= trio.current_time():
                 tick += PROBE_PERIOD

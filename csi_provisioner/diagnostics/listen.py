@@ -4,7 +4,7 @@ import socket
 
 from csi_provisioner.fatal import Fatal
 
-# Scrapers and probes are few; the rest is for a crowd: who finds no room is tried again by his kernel a second later.
+# Connections that wait to be accepted. In a crowd a client without a place here retries only after a second.
 _BACKLOG = 256
 
 
@@ -17,7 +17,7 @@ def listen(endpoint: str, path: str) -> socket.socket:
     try:
         host, port = _split(endpoint)
         family = _family(host, port)
-        # Port in TIME_WAIT after a restart: `create_server` sets SO_REUSEADDR.
+        # create_server sets SO_REUSEADDR, so a port in TIME_WAIT after a restart can be used at once.
         listener = socket.create_server(
             (host, port),
             family=family,
@@ -26,7 +26,7 @@ def listen(endpoint: str, path: str) -> socket.socket:
         )
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
-        reason = reason.partition(" (while ")[0]  # create_server says the address again, as a tuple
+        reason = reason.partition(" (while ")[0]  # create_server repeats the address, as a tuple
         raise Fatal(f"cannot listen on {endpoint} to serve {path}: {reason}", 255) from error
     listener.setblocking(False)
     return listener

@@ -11,6 +11,7 @@ def metrics_page(metrics: Metrics) -> Page:
     async def page(_request: Request) -> Response:
         return Response(metrics.render().decode(), content_type=CONTENT_TYPE)
 
+    # In turn, because nothing else runs while a page is rendered.
     return in_turn(page)
 
 

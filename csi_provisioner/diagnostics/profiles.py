@@ -1,6 +1,6 @@
-"""What the process is doing, for whoever has to find out: its tasks, and where its CPU time goes (process.md 7).
+"""What the process is doing: its tasks and threads, and where its CPU time goes (process.md 7).
 
-The paths are those of Go's pprof, where people look; what is there is Python's. Stacks are told without the values of
+The paths are those of Go's pprof, where people look; the content is Python's. Stacks are shown without the values of
 variables, which may be secrets. Loaded only with `--enable-pprof`.
 """
 
@@ -19,12 +19,12 @@ from csi_provisioner.diagnostics.server import Page, Request, Response, in_turn
 from csi_provisioner.logs import escaped
 from csi_provisioner.settings import PROFILES_PATH
 
+# Default length of a CPU profile, as in Go.
 SECONDS = 30.0
-"""Of a CPU profile that nobody gave a length, as in Go."""
+# Longest profile: everything is slower while one is taken.
 LONGEST = 600.0
-"""Nobody waits longer for one, and everything is slower meanwhile."""
+# Functions shown in a profile; all further ones take hardly any time.
 LINES = 100
-"""Functions in a CPU profile; what comes after them takes no time to speak of."""
 
 
 def pages() -> Mapping[str, Page]:
@@ -65,7 +65,7 @@ async def _running(_request: Request) -> Response:
 
 
 def _tasks() -> Iterator[str]:
-    """As a tree: the tasks of a nursery stand under the one that opened it."""
+    """All tasks as a tree: children are indented below the task that opened their nursery."""
     root = trio.lowlevel.current_root_task()
     left = [(root, "")] if root is not None else []
     while left:
@@ -87,7 +87,7 @@ def _threads() -> Iterator[str]:
 
 
 async def _cpu_profile(request: Request) -> str:
-    """Of the one thread in which everything runs, for as long as somebody waits for it."""
+    """A profile of Trio's thread, which does all the work. It ends early if the client hangs up."""
     profile = cProfile.Profile()
     profile.enable()
     try:

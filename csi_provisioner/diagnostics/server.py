@@ -1,7 +1,7 @@
-"""The HTTP server: h11 on Trio streams, one contained task a connection (process.md 7).
+"""The HTTP server: h11 on Trio streams, one task per connection (process.md 7).
 
-Decided here: what is accepted of a client, and how long it may take. What the pages say is theirs. Nothing that a
-client sends, or leaves undone, ends more than its own connection.
+It decides what is accepted from a client and how long the client may take. Whatever a client does or fails to do ends
+at most its own connection. The content of pages is made elsewhere.
 """
 
 import gzip
@@ -20,30 +20,29 @@ import trio
 
 from csi_provisioner.logs import log
 
-# Scrapers and probes are a handful. This many cost little memory, and are served within a turn of the loop or two.
+# Open connections. Scrapers and probes are a handful; this many still cost little memory and time.
 CONNECTIONS = 64
-# Bytes of a head: h11 keeps them until it is whole. Proxies and cookies make a few KiB at most.
+# Bytes of a request's head, which h11 keeps until it is complete. Proxies and cookies make a few KiB.
 HEAD = 16 * 1024
-# Seconds for a head, from the connection's start or the head's first byte: as long as our manifests give a probe.
+# Seconds for a head, from the connection's start or the head's first byte: the probe timeout of our manifests.
 HEAD_TIME = 10.0
-# Seconds until the next request: more than the minute between two scrapes, so that a scraper keeps its connection.
+# Seconds until the next request: more than the usual minute between scrapes, so that a scraper keeps its connection.
 IDLE_TIME = 75.0
-# Seconds in which a client takes nothing of its answer. It is given in pieces, so that a slow one is not taken for
-# one that has stopped.
+# Seconds in which a client may take nothing of its answer. Sent in pieces, so that only a client that has stopped
+# reading runs into it, not a slow one.
 STALL_TIME = 10.0
 PIECE = 16 * 1024
-# Bytes and seconds of what comes after the last answer: to close over unread bytes resets the connection, and the
-# client loses the answer with it. Who sends more than a form's worth does not wait for answers.
+# What is still read after the last answer, in bytes and seconds: closing with unread bytes resets the connection, and
+# the client loses the answer.
 DROPPED = 64 * 1024
 DROP_TIME = 1.0
-# Seconds that everybody has when there are too many: who has just come may not have been read yet. More wait in the
-# kernel, in their order, and get their turn because an answer is then the last of its connection.
+# Seconds that each connection has when there are too many, because a new one may not have been read yet. Others wait in
+# the kernel, and get their turn because each connection then ends with its answer.
 SPARED = 0.2
 ROOM_PAUSE = 0.02
-# Connections accepted in a turn of the loop: who comes in a crowd is not kept waiting, nor is the work.
+# Connections accepted in one turn of the event loop: enough for a crowd, and the work is not held up.
 ACCEPTED = 8
-# Seconds after an accept that failed, as most reasons (no descriptors, no memory) take a while to go away; and between
-# two lines of the log about it.
+# Pause after a failed accept (no descriptors, no memory: this takes a while to pass), and between two log lines on it.
 ACCEPT_PAUSE = 0.1
 ACCEPT_QUIET = 60.0
 
@@ -69,8 +68,8 @@ Page = Callable[[Request], Awaitable[Response]]
 
 
 def in_turn(page: Page) -> Page:
-    """One is made in a turn of the event loop: clients that ask without end, on as many connections as there may be,
-    would otherwise have one made each, and the renewal of the lease waits for that."""
+    """At most one such page is made per turn of the event loop. Otherwise clients on many connections could delay the
+    renewal of the lease."""
     turnstile = trio.Lock()
 
     async def made(request: Request) -> Response:
@@ -89,7 +88,7 @@ class Server:
         self._connections: set[_Connection] = set()
 
     async def serve(self, listener: socket.socket) -> None:
-        """Runs until cancelled. Not `trio.serve_listeners`: most errors of accept end that."""
+        """Runs until cancelled. Not `trio.serve_listeners`, which ends at most errors of accept."""
         quiet_until = -math.inf
         async with trio.open_nursery() as nursery:
             while True:
@@ -100,7 +99,7 @@ class Server:
                         stream = trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0]))
                         nursery.start_soon(self.handle, stream)
                 except BlockingIOError:
-                    pass  # that was all
+                    pass  # no more connections wait
                 except OSError as error:
                     if trio.current_time() >= quiet_until:
                         quiet_until = trio.current_time() + ACCEPT_QUIET
@@ -108,8 +107,8 @@ class Server:
                     await trio.sleep(ACCEPT_PAUSE)
 
     async def room(self) -> None:
-        """Returns when there is room for one more: if need be, whoever has waited longest for a head has to go, or if
-        none waits, whose answer has been on its way longest. Whose page is being made stays."""
+        """Waits for room for one more connection. If there are too many, the one that waits longest for a head is
+        closed; if none waits, the one whose answer takes longest. One whose page is being made stays."""
         while self._is_full():
             first = min(self._connections, key=lambda other: other.rank)
             if trio.current_time() - first.rank[1] < SPARED:
@@ -170,7 +169,7 @@ class _Connection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.scope = trio.CancelScope()
         self.rank = (0, trio.current_time())
-        """Who goes first for one too many, the least, and since when he waits."""
+        """What the connection does (0 head, 1 answer, 2 page) and since when; the least is closed first."""
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD - 1)
 
@@ -194,7 +193,7 @@ class _Connection:
         body = response.text.encode(errors="backslashreplace")
         headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type)]
         if request is not None and _takes_gzip(request):
-            body = gzip.compress(body, 1)  # the loop waits meanwhile; more effort saves little
+            body = gzip.compress(body, 1)  # level 1: this blocks the event loop, and higher levels save little
             headers.append(("Content-Encoding", "gzip"))
         headers.append(("Content-Length", str(len(body))))
         if last or request is None or _has_body(request) or not _is_spoken(request):
@@ -216,7 +215,7 @@ class _Connection:
         return True
 
     async def drop(self) -> None:
-        """Takes what still comes after the last answer, within bounds."""
+        """Reads and drops what comes after the last answer, so that closing does not reset the connection."""
         with trio.move_on_after(DROP_TIME):
             await self._stream.send_eof()
             left = DROPPED
@@ -240,7 +239,7 @@ class _Connection:
 
 
 def _is_spoken(request: h11.Request) -> bool:
-    """h11 takes `PRI * HTTP/2.0` and `HTTP/3.7` for good."""
+    """h11 itself accepts `PRI * HTTP/2.0` and `HTTP/3.7`."""
     return request.http_version in (b"1.0", b"1.1")
 
 

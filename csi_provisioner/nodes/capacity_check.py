@@ -1,6 +1,6 @@
-"""Would the claim's volume fit on this node (node-deployment.md 5 step 1 and section 7)? Asked before it is taken.
+"""Whether a claim's volume fits on this node, checked before the claim is taken (node-deployment.md 5 step 1 and 7).
 
-Nothing is changed by asking: no finalizer is set and nothing is remembered of the claim (quirk Q11).
+The check changes nothing: it sets no finalizer and remembers nothing about the claim (quirk Q11).
 """
 
 import msgspec
@@ -22,8 +22,8 @@ from csi_provisioner.settings import ProvisioningSettings
 
 
 class CapacityCheck:
-    """`cluster` is this node alone; it is None, like `placement`, while topology is not active. `gatherer` and
-    `placement` are not those of provisioning: what is looked at here must not be remembered there."""
+    """`cluster` is this node alone; it and `placement` are None without topology. `gatherer` and `placement` are not
+    those of provisioning, which would remember what is only checked here."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class CapacityCheck:
         self._placement = placement
 
     def is_allowed(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
-        """Is this node in the class's allowedTopologies? Else the claim would be stuck here with an error."""
+        """Whether allowedTopologies of the class include this node. A claim taken elsewhere would fail for ever."""
         if self._cluster is None or not storage_class.allowedTopologies:
             return True
         allowed = self._gatherer.class_plan(storage_class).allowed
         if isinstance(allowed, Problem):
-            return True  # as below: provisioning says what is wrong with the class
+            return True  # take it: provisioning reports the bad class in an event
         facts = PlacementFacts(
             claim=claim.metadata.name,
             selected_node=self._node,
@@ -64,19 +64,21 @@ class CapacityCheck:
         return True
 
     async def fits(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
-        """True as well if that cannot be told: the claim is taken, and provisioning tells the reason in an event.
+        """Also True if the check fails: then provisioning reports the reason in an event.
 
-        Raises CallError while the driver is away: its node is no place for a claim now.
+        Raises CallError while the driver is away, because this node should not take a claim then.
         """
         try:
             plan = await self._gatherer.plan(self._as_ours(claim), storage_class, protect=False)
             return await self._has_room(plan.request)
         except (Refusal, Ignored, KubeError, CallError) as error:
+            # Not the claim's fault: it is checked again when the driver is back.
             if isinstance(error, CallError) and error.code == Code.UNAVAILABLE:
                 raise
             log.warning("Cannot tell whether the volume fits on this node", PVC=claim, err=error)
             return True
         finally:
+            # The topology that was seen now must not bind a later check.
             if self._placement is not None:
                 self._placement.forget(claim.metadata.uid)
 
@@ -85,10 +87,10 @@ class CapacityCheck:
         for question in questions:
             if claiming.fits(await self._driver.get_capacity(question), request):
                 return True
-        return not questions
+        return not questions  # a volume without a size fits anywhere
 
     def _as_ours(self, claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
-        """As it will be once it is taken."""
+        """The claim with this node selected, as it looks once we have taken it."""
         annotations = {**(claim.metadata.annotations or {}), wellknown.SELECTED_NODE: self._node}
         metadata = msgspec.structs.replace(claim.metadata, annotations=annotations)
         return msgspec.structs.replace(claim, metadata=metadata)

@@ -1,7 +1,7 @@
-"""Whose claim it is when a provisioner runs on every node (node-deployment.md 4 to 7): the decisions of the race.
+"""Decides which node provisions a claim when each node has a provisioner (node-deployment.md 4 to 7).
 
-The instances agree by the selected-node annotation alone, written under the claim's resourceVersion. Waiting and
-writing are `race`'s, asking the driver is `capacity_check`'s.
+The provisioners agree only through the selected-node annotation, written under the claim's resourceVersion. Waiting
+and writing are `race`'s, asking the driver is `capacity_check`'s.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from csi_provisioner.settings import NodeSettings
 
 
 class Compete(msgspec.Struct, frozen=True):
-    """Anyone may have the claim: wait a while, then try to be the first to take it."""
+    """Any node may take the claim: wait a while, then try to be the first."""
 
 
 Decision = Provision | Skip | Fail | Compete
@@ -25,7 +25,7 @@ Decision = Provision | Skip | Fail | Compete
 def decide(
     claim: PersistentVolumeClaim, storage_class: StorageClass | None, node: NodeName, settings: NodeSettings
 ) -> Decision:
-    """Section 4, for a claim that concerns this driver; `storage_class` is that of `gate.claim_class(claim)`."""
+    """node-deployment.md 4, for a claim of this driver. `storage_class` is the one that the claim names."""
     selected = gate.scheduler_node(claim)
     if selected == node:
         return Provision()
@@ -41,7 +41,7 @@ def decide(
 
 
 def take(claim: dict[str, Any], node: NodeName) -> bool:
-    """Writes our name into the claim as the server has it; always a change."""
+    """Writes our node into the untyped claim. Always True: the claim is changed."""
     metadata = claim["metadata"]
     metadata["annotations"] = {**(metadata.get("annotations") or {}), wellknown.SELECTED_NODE: node}
     return True
@@ -51,9 +51,10 @@ def take(claim: dict[str, Any], node: NodeName) -> bool:
 
 
 def delay(attempt: int, settings: NodeSettings, u: float) -> float:
-    """Section 6: doubled with each attempt (the first is 0), less a jitter of the base's width; `u` from [0, 1)."""
+    """node-deployment.md 6: doubles with each attempt from 0 on, minus a jitter of up to the base. `u` is in [0, 1)."""
     base, most = (round(seconds * 1_000_000_000) for seconds in (settings.base_delay, settings.max_delay))
-    # beyond 2**63 nanoseconds any base has long passed any limit
+    # Shifts above 63 would only make huge numbers: the maximum is reached long before.
+    # Whole nanoseconds, as the reference counts them.
     raw = min(base << min(attempt, 63), most)
     return max(raw - int(base * u), 0) / 1_000_000_000
 
@@ -62,7 +63,7 @@ def delay(attempt: int, settings: NodeSettings, u: float) -> float:
 
 
 def questions(request: csi.CreateVolumeRequest) -> list[csi.GetCapacityRequest]:
-    """Section 7: one for each place the volume may be in; none for a volume without size, which fits anywhere."""
+    """node-deployment.md 7: one request per allowed topology; none for a volume without a size."""
     if not _required(request):
         return []
     requirement = request.accessibility_requirements

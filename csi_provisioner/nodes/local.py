@@ -1,7 +1,7 @@
-"""This node as its driver describes it: the stand-ins for Node and CSINode objects (node-deployment.md 3).
+"""This node as its driver describes it, in place of Node and CSINode objects (node-deployment.md 3).
 
-Read once by NodeGetInfo and never again; no node is watched in this mode. The labels of the stand-in are the driver's
-segments and nothing else, so the real labels of the node play no part, neither here nor in deletion (section 9).
+Read once by NodeGetInfo; no node is watched in this mode. The only labels are the driver's segments: the real labels
+of the node are used neither here nor for deletion (node-deployment.md 9).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from csi_provisioner.planning.cluster import ClusterTopology
 
 
 class LocalNode(msgspec.Struct, frozen=True):
-    """`segments` is None if the driver reports no topology, which is not the same as an empty one: see section 9."""
+    """`segments` is None if the driver reports no topology; an empty one is different (node-deployment.md 9)."""
 
     name: NodeName
     node_id: str
@@ -27,7 +27,8 @@ def described(name: NodeName, info: csi.NodeGetInfoResponse) -> LocalNode:
 
 
 def cluster(local: LocalNode, driver: str) -> ClusterTopology:
-    """A cluster of this one node: any other is unknown."""
+    """A cluster that consists of this node."""
+    # In the form of the API's objects, so that the rules for topology need not know of this mode.
     segments = dict(local.segments or {})
     entry = CSINodeDriver(name=driver, nodeID=local.node_id, topologyKeys=sorted(segments))
     return ClusterTopology(

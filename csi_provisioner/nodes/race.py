@@ -1,8 +1,8 @@
-"""The race for claims that any node may have (node-deployment.md 4 to 6): wait, look whether they fit, take them.
+"""Competes for claims that any node may take (node-deployment.md 4 to 6): wait, check that they fit, take them.
 
-The instances agree by the selected-node annotation alone; who is late gets a conflict. Waiting is a due time in the
-race's own loop, not a worker: thousands of claims may wait here while others are provisioned. What a claim looks like
-decides at each step (`claiming`), never what it looked like when the race began.
+The provisioners agree only through the selected-node annotation; a late one gets a conflict. A waiting claim is a due
+time in this loop and occupies no worker, so thousands may wait. Each step decides on the present claim (`claiming`),
+never on the one that was seen when the wait began.
 """
 
 import random
@@ -58,12 +58,12 @@ class Race:
         self._wake = wake
         self._won = won
         self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
-        # Not forgotten when a claim did not fit here: this node is slower the next time.
+        # Kept when a claim does not fit here, so that this node waits longer the next time.
         self._attempts = Counter[Uid]()
         caches.claims.subscribe(self._saw_claim)
 
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
-        """Is the claim this node's to provision? If it may be anyone's, the race for it begins."""
+        """Whether this node provisions the claim. If any node may take it, this node starts to compete for it."""
         match claiming.decide(claim, storage_class, self._node, self._settings):
             case Skip():
                 return False
@@ -71,12 +71,12 @@ class Race:
                 assert storage_class is not None
                 self._enter(claim, storage_class)
                 return False
-        return True  # a missing class too: provisioning says so
+        return True  # also without a class: provisioning reports that in an event
 
     def _saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
-        """Handler of the claim store: a claim that has a node, or is gone, is not waited for.
+        """Stop waiting for a claim that has a node or is gone.
 
-        Where it was not waited for because it did not fit, its delay stays long, in case it comes back.
+        The attempts of one that did not fit here are kept (it is not in `_due`), in case it comes back.
         """
         if new is None and old is not None:
             self._leave(old)
@@ -88,6 +88,7 @@ class Race:
         due = self._due.get(Uid(uid))
         if due is None:
             return DONE
+        # A key can be woken before its time, for instance when the driver is back.
         if due > trio.current_time():
             return RetryAt(due, "another node may take the claim first")
         claim = self._caches.claims.by_uid(uid)
@@ -100,9 +101,9 @@ class Race:
         except CallError as error:
             return Retry(f"claim {kubernetes.key(claim)}: {error}", lost=error.lost)
         if Uid(uid) not in self._due:
-            return DONE  # taken or deleted meanwhile
+            return DONE  # taken or deleted during the check
         if not has_room:
-            self._due.pop(Uid(uid), None)  # the delay stays long: others are first the next time
+            self._due.pop(Uid(uid), None)  # its attempts stay, so that other nodes are first next time
             log.v(3, "Not enough room on this node for the claim's volume", PVC=claim)
             return DONE
         return await self._take(claim, attempt)
@@ -134,7 +135,7 @@ class Race:
     # ---- the finish
 
     async def _take(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
-        """Under the version that was looked at: whoever changed the claim since then is before us."""
+        """Writes under the version that was checked, so that anybody's change in between is a conflict."""
         meta, uid = claim.metadata, Uid(claim.metadata.uid)
         try:
             changed = await self._kube.change(
@@ -155,13 +156,14 @@ class Race:
 
     def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError, attempt: Attempt) -> Outcome:
         uid = Uid(claim.metadata.uid)
+        # Deleted, or the watch has shown another node's name during the request.
         if error.not_found or uid not in self._due:
             self._leave(claim)
             return DONE
         if error.conflict:
             log.v(3, "The claim has changed, it may be another node's by now", PVC=claim)
             self._draw(uid)
-            # only a newer version in the cache can change the outcome: without a base delay, too, give it a moment
+            # Wait for the new version in the cache, even if the base delay is 0: until then it ends the same way.
             return RetryAt(max(self._due[uid], trio.current_time() + SHORTEST_WAIT), "the claim has changed")
         message = f"node check failed: selecting node {self._node} for claim {kubernetes.key(claim)} failed: {error}"
         self._events.record(

@@ -1,6 +1,6 @@
-"""What is watched, and how little of it is kept (process.md 5.3).
+"""What is watched, and which part of it is kept in memory (process.md 5.3).
 
-Objects of other drivers are kept by name only, but for the few fields that some rule reads of every object.
+Objects of other drivers are kept by name only, except for claims that may need a protected source.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from csi_provisioner.protection import clones
 
 
 def caches_for(facts: DriverFacts) -> Caches:
-    """Empty caches that keep what matters for this driver."""
+    """Empty caches that keep only what this driver needs."""
     return Caches(
         claims=Store(project=lambda claim: _kept_claim(claim, facts), index="uid"),
         volumes=Store(project=lambda volume: _kept_volume(volume, facts)),
@@ -44,7 +44,7 @@ async def follow(
     nodes: bool,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Watch until cancelled; started once every store is whole. A missing right keeps it waiting, with error logs."""
+    """Watches until cancelled; started once every cache is complete. A missing right keeps it waiting and is logged."""
     reflectors: list[Reflector[Any]] = [
         Reflector(kube, PersistentVolumeClaim, caches.claims, on_event=clones.keep_shown),
         Reflector(kube, PersistentVolume, caches.volumes),
@@ -58,6 +58,7 @@ async def follow(
         reflectors += [Reflector(kube, Node, caches.nodes), Reflector(kube, CSINode, caches.csinodes)]
     log.info("Watching", kinds=" ".join(reflector.kind.__name__ for reflector in reflectors))
     async with trio.open_nursery() as watches:
+        # The inner nursery ends when every first list is complete; the watches go on in the outer one.
         async with trio.open_nursery() as syncing:
             for reflector in reflectors:
                 syncing.start_soon(watches.start, reflector.run)
@@ -66,9 +67,10 @@ async def follow(
 
 
 def _kept_claim(claim: PersistentVolumeClaim, facts: DriverFacts) -> PersistentVolumeClaim | None:
-    """Ours, sources that carry our finalizer, and unfinished claims that a source may be protected for."""
+    """Our claims, sources with our finalizer, and pending claims of any driver that may be copied from a source."""
     if gate.addressed_to(claim, facts) or finalizers.present(claim, CLONE_FINALIZER):
         return claim
+    # Whether such a source is still needed depends on these claims, whoever provisions them.
     if claim.status.phase in (None, "", "Pending"):
         for source in (claim.spec.dataSource, claim.spec.dataSourceRef):
             if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND):
@@ -80,5 +82,5 @@ def _kept_volume(volume: PersistentVolume, facts: DriverFacts) -> PersistentVolu
     if not deletion.is_responsible(volume, facts):
         return None
     if volume.spec.csi is not None:
-        volume.spec.csi.volumeAttributes = None  # written once by us, never read again
+        volume.spec.csi.volumeAttributes = None  # large, and never read again once it is written
     return volume

@@ -1,7 +1,7 @@
-"""The clients of the API server: what each may ask, how fast, and that it is closed in the end.
+"""Clients of the API server, each with its own rate limit; all are closed at the end.
 
-The one for storage capacity is made by every replica, also while another one leads (process.md 3 step 20). What is
-missing there ends the process: one that was told to publish and cannot would leave the scheduler with old numbers.
+Every replica makes the client for storage capacity, also while another one leads (process.md 3 step 20). If something
+is missing for it the process ends: otherwise the scheduler would go on with outdated capacity.
 """
 
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
 from csi_provisioner.settings import Settings
 
-# What no API server takes
+# Not a valid object name, so every API server refuses it.
 INVALID_NAME = "#%123-invalid-name"
 
 
@@ -27,7 +27,7 @@ INVALID_NAME = "#%123-invalid-name"
 async def api_client(
     cluster: Cluster, end: End, *, qps: float | None = None, burst: int = 0, purpose: str = ""
 ) -> AsyncIterator[KubeClient]:
-    """Limited to `qps`, if it is given. The server's own log shows `purpose`, in the user agent."""
+    """Limited to `qps` if given. `purpose` is part of the user agent, which the server's audit log shows."""
     limit = TokenBucket(qps, burst) if qps else None
     agent = f"csi-provisioner/{__version__}{purpose}"
     client = await connect(cluster, limit=limit, user_agent=agent, may_begin=end.may_begin)
@@ -47,7 +47,7 @@ async def capacity_client(
     if not capacity.enabled:
         yield None
         return
-    # A replica that stands by has these series too, at zero.
+    # So that a standby exposes these series too, at zero.
     metrics.queue(publisher.QUEUE)
     if not nodes.enabled:
         metrics.queue(publisher.TOPOLOGY_QUEUE)
@@ -63,6 +63,7 @@ async def capacity_client(
             "CSIStorageCapacity objects; -1 stands for no owner",
             255,
         )
+    # Its own limit, so that requests for capacity never slow down provisioning.
     async with api_client(cluster, end, qps=limits.capacity_qps, burst=limits.capacity_burst) as client:
         found = await owner.find(client, namespace, capacity.pod_name, level)
         await _probe(client, namespace)
@@ -73,12 +74,12 @@ async def capacity_client(
 
 
 async def _probe(client: KubeClient, namespace: str) -> None:
-    """Has the cluster the kind, and may we make such objects there? Asked with one that no server takes."""
+    """Checks that the kind exists and that we may create it, by creating an object that the server must refuse."""
     invalid = CSIStorageCapacity(ObjectMeta(name=INVALID_NAME, namespace=namespace))
     try:
         await client.create(CSIStorageCapacity, invalid, namespace)
     except KubeError as error:
-        if error.code == 422:
+        if error.code == 422:  # refused for its name only: kind, namespace and rights are there
             return
         raise Fatal(
             f"--enable-capacity: cannot make CSIStorageCapacity objects (storage.k8s.io/v1, Kubernetes 1.24) in "

@@ -1,6 +1,6 @@
-"""The controllers of one leader term: what each one works on, for whom it works, and what wakes it.
+"""The controllers of one leader term: what each one works on, and what wakes it.
 
-A controller is a loop of `work` with a reconciler. None of them works on a claim while another one does.
+A controller is a loop of `work` with a reconciler. Only one of them works on a claim at a time (design.md 3, rule 1).
 """
 
 import random
@@ -43,7 +43,7 @@ from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop, Reconcile
 
-# The names of the loops and of their metrics (process.md 8.3)
+# Names of the loops, also in the metrics (process.md 8.3).
 CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
 
 
@@ -74,6 +74,7 @@ class Controllers:
         self._caches = caches
         self._exclusive = Exclusive()
         self._cluster = self._topology() if facts.topology else None
+        # Controllers refer to each other in both directions: a lambda looks up the one that is made later.
         self._owns: Owner | None = None
         competing = [self._compete(parts.local)] if parts.local is not None else []
         self.publisher = self._publish(parts.capacity) if parts.capacity is not None else None
@@ -91,9 +92,9 @@ class Controllers:
         self.volumes = self._delete()
         self.saves = self._save()
         self.loops = [self.claims, self.volumes, self._release_clones(), *competing]
-        """All but those of saving, which outlives them, and of publishing, which has a cache of its own."""
+        """What the term runs. Saving goes on after them, and the publisher runs its own loop."""
         self.asking = [self.claims, self.volumes, *competing, *publishing]
-        """Those that ask the driver."""
+        """Those that call the driver; they pause while it is away."""
 
     def readers(self) -> Readers:
         """All claims that may still be filled from a source."""
@@ -102,7 +103,7 @@ class Controllers:
     # ---- each controller, and what wakes it
 
     def _provision(self) -> Loop:
-        """Makes volumes for claims: for one that has changed, that lacked its class, that was deleted meanwhile."""
+        """Makes volumes for claims. Woken by changes of claims, also deletion, and by new classes."""
         facts, memory, caches = self._facts, self._parts.memory, self._caches
         waiting = Index[PersistentVolumeClaim](
             lambda claim: gate.claim_class(claim) if gate.concerns(claim, facts) else None
@@ -111,12 +112,12 @@ class Controllers:
         def saw_claim(_key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
             if new is None:
                 if old is not None and memory.of(old.metadata.uid).topology is not None:
-                    loop.wake(old.metadata.uid)  # which forgets it, unless a call is still under way
+                    loop.wake(old.metadata.uid)  # to forget it, or to go on if a call is under way
             elif gate.concerns(new, facts) or memory.of(new.metadata.uid).asked is not None:
                 loop.wake(new.metadata.uid)
 
         def saw_class(name: str, old: StorageClass | None, new: StorageClass | None) -> None:
-            if new is not None and old is None:  # it was missing, or was made anew
+            if new is not None and old is None:  # claims may have waited for this class
                 for claim in waiting.of(name):
                     loop.wake(claim.metadata.uid)
 
@@ -125,6 +126,7 @@ class Controllers:
             self.provisioner.reconcile,
             about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.of(uid).asked or uid},
         )
+        # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)
         caches.claims.subscribe(saw_claim)
@@ -153,7 +155,7 @@ class Controllers:
 
         def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
             if new is None:
-                loop.backoff.forget(name)
+                loop.backoff.forget(name)  # a new volume of that name starts without back-off
             elif deletion.finalizer_change(new) is not None or deletion.should_delete(new):
                 loop.wake(name)
 
@@ -164,7 +166,7 @@ class Controllers:
         return loop
 
     def _save(self) -> Loop:
-        """Writes the PersistentVolumes that could not be written at the first try."""
+        """Writes PersistentVolumes whose first save failed. Paused until the caches are complete."""
         memory, backoff = self._parts.memory, Backoff(save.FIRST_DELAY, save.LONGEST_DELAY)
 
         def find(name: str) -> PersistentVolume | None:
@@ -176,14 +178,14 @@ class Controllers:
         return loop
 
     def _release_clones(self) -> Loop:
-        """Takes our finalizer off deleted claims that nobody copies from any longer."""
+        """Removes our finalizer from deleted claims that are no longer copied from."""
         claims = self._caches.claims
 
         def saw_claim(key: str, _old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
             if new is not None and clones.is_to_check(new):
                 loop.wake(key)
 
-        # Shares the name of its metrics with the claims, as in the reference (process.md 8.3).
+        # The reference counts these under the claims' queue as well (process.md 8.3).
         loop = self._loop(
             CLAIMS,
             clones.CloneReconciler(self._parts.kube, claims, self.readers).reconcile,
@@ -195,8 +197,9 @@ class Controllers:
         return loop
 
     def _compete(self, local: LocalNode) -> Loop:
-        """Takes claims that any node may have, where each node has a provisioner (node-deployment.md)."""
+        """Takes claims for this node, in a per-node deployment (node-deployment.md)."""
         parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
+        # With a memory of its own: a mere check must not decide where provisioning asks for the volume.
         check = CapacityCheck(
             local.name,
             parts.driver,
@@ -205,6 +208,7 @@ class Controllers:
             cluster=self._cluster,
             placement=placement,
         )
+        # Its claims share the claims' ids, so that a claim is never taken and provisioned at the same time.
         racer = Race(
             parts.settings.nodes,
             caches,
@@ -220,7 +224,7 @@ class Controllers:
         return loop
 
     def _publish(self, client: CapacityClient) -> Publisher:
-        """Keeps CSIStorageCapacity objects true: on one node for its own segment, else for those of all nodes."""
+        """Keeps CSIStorageCapacity objects up to date: for this node's segment, or for those of all nodes."""
         parts = self._parts
         own = fixed(parts.local.segments) if parts.local is not None else None
         settings = parts.settings
@@ -260,9 +264,10 @@ class Controllers:
         )
 
     def _topology(self) -> ClusterTopology:
-        """Of this node alone where there is a provisioner on each, else of all nodes."""
+        """This node alone in a per-node deployment, else all nodes."""
         if self._parts.local is not None:
             return local_cluster(self._parts.local, self._facts.name)
+        # Kept up to date by the watch, because adding up all nodes for each claim would take too long.
         cluster = ClusterTopology(self._facts.name)
         self._caches.nodes.subscribe(cluster.node_changed)
         self._caches.csinodes.subscribe(cluster.csinode_changed)
@@ -292,7 +297,7 @@ class Controllers:
         find: Callable[[str], PersistentVolume | None],
         **more: Any,
     ) -> Loop:
-        """Keyed by the names of volumes, which `find` finds; works for the claims that they were made for."""
+        """A loop keyed by volume name. `find` looks the volume up; the loop excludes others by the volume's claim."""
 
         def claim_of(name: str) -> str:
             volume = find(name)

@@ -1,4 +1,4 @@
-"""The lease around the work: who may work, and how the health check tells (process.md 6, 7; design.md 2).
+"""Leader election around the work, and its health check (process.md 6, 7; design.md 2).
 
 Without `--leader-election` the work begins at once and no Lease is touched.
 """
@@ -18,7 +18,7 @@ from .clients import api_client
 
 
 class Leadership:
-    """Known before it is sought, so that the HTTP endpoint can answer in standbys too."""
+    """Made before the election begins, so that a standby can answer health checks."""
 
     def __init__(self, settings: Settings, metrics: Metrics, end: End) -> None:
         self.sought = settings.election.enabled
@@ -30,19 +30,19 @@ class Leadership:
             metrics.leading(False)
 
     def health(self) -> str | None:
-        """What is wrong; None while all is well."""
+        """The reason why the leader is unhealthy, or None."""
         return self._elector.health() if self._elector is not None else None
 
     async def run(
         self, cluster: Cluster, driver: str, events: EventRecorder, lead: Callable[[], Awaitable[None]]
     ) -> None:
-        """Runs `lead` once it may, and until it ends. Raises Fatal when the lease is lost meanwhile."""
+        """Waits for the lease, then runs `lead`. Raises Fatal if the lease is lost while it runs."""
         if not self.sought:
             await lead()
             return
         settings = self._settings.election
         identity = election.unique_identity(socket.gethostname())
-        # A client of its own, without a limit: busy workers must never delay a renewal (design.md 3, rule 8).
+        # Its own client without a limit, so that busy workers never delay a renewal (design.md 3, rule 8).
         async with api_client(cluster, self._end, purpose=" (leader election)") as client:
             self._elector = LeaderElector(
                 client,

@@ -1,4 +1,4 @@
-"""What a process that leads no longer has only in its memory: said, since no later one will know of it."""
+"""Logs what only the memory of a process knows when it stops leading. No later process can find it out."""
 
 from contextlib import suppress
 
@@ -19,12 +19,12 @@ def report(
     orphans: Orphans,
     provisioner: ClaimReconciler,
 ) -> None:
-    """`claims` is None where it is not known which ones are gone."""
+    """`claims` is None if it is not known which claims are gone."""
     for entry in memory.all_unsaved():
         volume = entry.volume
         claim = volume.spec.claimRef or ObjectReference()
         source = volume.spec.csi
-        with suppress(TranslationError):  # a driver's id that cannot be read back; the volume's name is told
+        with suppress(TranslationError):  # an in-tree id that cannot be translated; the name must do
             source = source or volume_to_csi(volume).spec.csi
         volume_id = source.volumeHandle if source else ""
         if claims is not None and claims.by_uid(claim.uid) is None:
@@ -35,6 +35,7 @@ def report(
                 reason="the claim is gone, and the process ends before the PersistentVolume could be saved",
             )
             continue
+        # Whoever leads next asks the driver again, and the same name gives the same volume.
         log.warning(
             f"A volume is made and its PersistentVolume is not written; {NEXT}",
             volumeID=volume_id or "unknown",

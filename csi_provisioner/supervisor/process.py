@@ -1,7 +1,7 @@
 """The process: start-up in its order, the driver's connection, signals, and the end (process.md 3, 4, 10; design.md 2).
 
-Everything that is watched over here either waits for an event or is a service that runs until it is cancelled. What
-ends the process for good is an exception with an exit code; they meet in `run`, which alone takes groups apart.
+Every task here waits for one event or runs until cancelled. What ends the process is raised as `Fatal`; only `run`
+unpacks exception groups.
 """
 
 import math
@@ -40,13 +40,13 @@ from .controllers import QUEUES, Parts
 from .leading import Leadership
 from .term import LeaderTerm
 
-# process.md 4.2: for the first connection only
+# Limit of the first connection (process.md 4.2). After a loss the driver is waited for without a limit.
 FIRST_CONNECT = 30.0
-# After a loss, between two attempts to talk to a driver that answers, but not as it should
+# Pause before the next attempt at a driver that answers, but not as it should.
 RECONNECT_PAUSE = 1.0
-# What is left to say when everything else is over: the API server has this long to hear it, at a stop until its end
+# Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
-# Seconds from the first signal in which others are the same wish: some send SIGTERM to a whole group and to its leader
+# A second signal within this time counts as the first one: some tools signal a process group and its leader too.
 ONE_WISH = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TERMINATION_LOG = trio.Path("/dev/termination-log")
@@ -60,8 +60,10 @@ async def run(
     clock: Callable[[], float] = boottime,
     synced: Callable[[], None] = lambda: None,
 ) -> int:
-    """Runs until a signal, or until `stop` is set if it is given, and answers the exit code (process.md 10.3). `clock`
-    goes on while the machine sleeps. `synced` is called in each leader term when its caches are whole."""
+    """Runs until a signal, or until `stop` is set if it is given. Returns the exit code (process.md 10.3).
+
+    `clock` also runs while the machine sleeps. `synced` is called in each leader term when its caches are complete.
+    """
     process = _Process(settings, stop, clock, synced)
     failures: list[Fatal] = []
     try:
@@ -86,15 +88,15 @@ class _Process:
         self._works = False
         self._term: LeaderTerm | None = None
         self._lost = trio.Event()
-        """No call can be begun on the connection that was met last."""
+        """The connection on which the driver was last identified takes no more calls."""
         self._gone = False
-        """Without a goodbye."""
+        """It ended without a goodbye (GOAWAY)."""
         election = settings.election
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self._end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self._end)
         for name in QUEUES:
-            self._metrics.queue(name)  # a replica that stands by has the series too, at zero
+            self._metrics.queue(name)  # so that a standby exposes these series too, at zero
 
     async def run(self) -> None:
         async with trio.open_nursery() as services:
@@ -106,8 +108,8 @@ class _Process:
 
     async def _signals(self, process: trio.CancelScope) -> None:
         """The first signal drains, a later one ends at once; more of them change nothing."""
-        # The handler of before would be back when nobody receives any longer. It ends the process on the spot, without
-        # a word about what is left, and with an exit code that may not be the right one.
+        # When the receiver below closes, Trio puts back the handlers it found. The default ones kill the process at
+        # once: nothing would be said about unsaved volumes, and the exit code would be wrong. These do nothing.
         for wanted in SIGNALS:
             signal.signal(wanted, lambda _number, _frame: None)
         first = math.inf
@@ -125,7 +127,7 @@ class _Process:
                 self._stop.set()
 
     async def _end_in_time(self, process: trio.CancelScope) -> None:
-        """The grace period is that of the whole end. Before any work has begun there is nothing to drain."""
+        """One grace period for the whole end. Before the work has begun there is nothing to drain."""
         await self._stop.wait()
         process.deadline = trio.current_time() + self._settings.shutdown_grace
         self._end.stop_by(process.deadline)
@@ -135,6 +137,7 @@ class _Process:
     # ---- start
 
     async def _start_and_work(self, services: trio.Nursery) -> None:
+        # The order decides which error and exit code a broken setup shows (process.md 3).
         wanted = self._settings.cluster
         cluster = resolve(wanted)  # once: all clients share its credentials
         services.start_soon(cluster.credentials.run)
@@ -184,7 +187,7 @@ class _Process:
         return replace(provisioning, volume_attributes_class=False)
 
     async def _meet_first(self, driver: Driver) -> tuple[DriverFacts, LocalNode | None]:
-        """A driver that is lost meanwhile ends the process: nothing is held yet that would be worth waiting for it."""
+        """If the driver is lost here, the process ends: there is no work yet that would make waiting worthwhile."""
         try:
             await driver.probe_until_ready()
             name = await driver.identify()
@@ -210,7 +213,8 @@ class _Process:
         in_tree = IN_TREE_NAMES.get(name)
         self._metrics.set_driver_name(name, migratable=in_tree is not None)
         if in_tree is not None:
-            # Once more under the driver's own name, for a sample that dashboards of such drivers know (process.md 3).
+            # The reference probes such a driver twice (process.md 3 step 15). The second sample carries the driver's
+            # name, and dashboards expect it.
             await driver.probe_until_ready()
         plugin, controller = await driver.read_capabilities()
         log.info("CSI driver is ready", driver=name, inTreeName=in_tree or "")
@@ -218,7 +222,7 @@ class _Process:
         return DriverFacts(name, in_tree, plugin, controller, topology)
 
     async def _local(self, driver: Driver) -> LocalNode | None:
-        """Asked once: a node that moves needs a new process (node-deployment.md 2)."""
+        """This node, in a per-node deployment. Asked once; a changed topology needs a new process."""
         if not self._settings.nodes.enabled:
             return None
         return described(NodeName(self._settings.nodes.node_name), await driver.node_get_info())
@@ -237,7 +241,7 @@ class _Process:
         if self._leadership.sought and not http.legacy:
             found[HEALTH_PATH] = pages.health_page(self._leadership.health)
         if http.pprof:
-            from csi_provisioner.diagnostics import profiles
+            from csi_provisioner.diagnostics import profiles  # cProfile is only loaded where it is wanted
 
             found.update(profiles.pages())
         with listener:
@@ -251,13 +255,14 @@ class _Process:
             try:
                 await self._leadership.run(cluster, facts.name, parts.events, partial(self._lead, parts, facts))
             finally:
+                # Events tell people what happened last. At a stop the end of the grace period is their limit.
                 limit = math.inf if self._stop.is_set() else trio.current_time() + LAST_EVENTS
                 with trio.move_on_at(min(limit, self._end.deadline())):
                     await parts.events.wait_written()
             telling.cancel_scope.cancel()
 
     async def _lead(self, parts: Parts, facts: DriverFacts) -> None:
-        """Terms follow each other while the driver comes back with other capabilities; what is known stays."""
+        """A new term begins each time the driver comes back with other capabilities. What is known of claims stays."""
         self._works = True
         changed: DriverFacts | None = facts
         try:
@@ -267,10 +272,10 @@ class _Process:
         finally:
             if self._term is not None:
                 self._term.end()
-            self._term = None  # behind no longer: events need not wait for it
+            self._term = None  # events that waited for its claims are written now
 
     async def _run_term(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
-        """One term: the driver's new facts if it changed, None when the process stops."""
+        """Returns the driver's new facts if they changed, None when the process stops."""
         changed: DriverFacts | None = None
         async with trio.open_nursery() as nursery:
 
@@ -283,6 +288,7 @@ class _Process:
             async def drain() -> None:
                 await self._stop.wait()
                 term.stop()
+                # Shields and the last events need their part of the grace period; running calls have the rest.
                 drained = self._settings.shutdown_grace - self._end.shielded - LAST_EVENTS
                 nursery.cancel_scope.deadline = trio.current_time() + max(0.0, drained)
 
@@ -293,12 +299,13 @@ class _Process:
         return changed
 
     def _on_lost(self, channel: Channel) -> None:
-        channel.hold()  # from this moment on: who answers next may be another driver
+        # At once, before any other task runs: whoever answers next may be another driver.
+        channel.hold()
         self._gone = self._gone or not channel.left_politely
         self._lost.set()
 
     async def _keep_connected(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts:
-        """Returns when the driver that is met on a new connection can do other things than before."""
+        """Returns when the driver comes back with other capabilities than before."""
         while True:
             await self._lost.wait()
             term.pause()
@@ -311,12 +318,14 @@ class _Process:
             term.resume(after_loss=was_away)
 
     async def _meet_again(self, driver: Driver, known: str) -> tuple[DriverFacts, bool]:
-        """Who answers on a new connection, for which no other will do; and whether the driver was away meanwhile."""
+        """The driver's facts on a new connection, and whether it was away in between. Tried without end, because claims
+        and volumes wait for it; only a driver of another name ends the process."""
         was_away, told = False, ""
         while True:
             if self._gone and not was_away:
                 was_away = True
                 log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=known)
+            # Before the attempt, so that a loss during it is seen at its end.
             self._lost, self._gone = trio.Event(), False
             try:
                 if was_away:
@@ -325,9 +334,9 @@ class _Process:
                 name = await driver.identify()
                 found = await self._facts(driver, name) if name == known else None
             except Fatal as error:
-                self._gone = True  # also after a goodbye, if no new connection can be had at once
+                self._gone = True  # a goodbye without a new connection is a loss too
                 if was_away:
-                    if str(error) != told:
+                    if str(error) != told:  # the same reason every second would fill the log
                         log.warning("CSI driver is not usable yet, trying on", err=error)
                     told = str(error)
                     await trio.sleep(RECONNECT_PAUSE)
@@ -344,7 +353,7 @@ class _Process:
 
 
 async def _leave_word(text: str) -> None:
-    """For who looks at the pod after the process's end (process.md 4.4)."""
+    """Shown by `kubectl describe pod` as the termination message (process.md 4.4)."""
     try:
         await TERMINATION_LOG.write_text(escaped(text))
     except OSError as error:
@@ -352,7 +361,7 @@ async def _leave_word(text: str) -> None:
 
 
 def _identity(driver: str, local: LocalNode | None) -> str:
-    """process.md 3.2: which process made a volume."""
+    """Stored with each volume: which process made it (process.md 3.2)."""
     identity = f"{time.time_ns() // 1_000_000}-{random.randrange(10_000)}-{driver}"
     return identity if local is None else f"{identity}-{local.name}"
 

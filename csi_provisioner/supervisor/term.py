@@ -1,7 +1,7 @@
 """One leader term: caches, and the controllers on them, for one driver with one set of capabilities.
 
-Ends by `stop` (running tasks may finish), or by a cancellation (a lost lease, a driver that came back changed). What
-outlives it - what is known of claims, of suspected orphans, events still to be written - is handed in.
+Ends by `stop` (running tasks may finish) or by cancellation (a lost lease, a driver that came back changed). What must
+outlive it, such as the memory of claims and the events still to be written, is handed in as `Parts`.
 """
 
 import math
@@ -19,10 +19,10 @@ from . import leftovers
 from .caches import caches_for, follow
 from .controllers import Controllers, Parts
 
-# After the driver is back: everything that waits is due within this many seconds, not all at once.
+# When the driver is back, waiting items become due at random within this time, not all at once.
 RELEASE_SPREAD = 2.0
 
-# How often it is looked whether everything is saved, at the end
+# How often the end of a term checks whether everything is saved.
 SAVED_POLL = 0.05
 
 
@@ -34,13 +34,13 @@ class LeaderTerm:
         self._controllers = Controllers(parts, facts, self._caches)
         self._syncing = trio.CancelScope()
         self._synced = False
-        self._over = trio.Event()  # from here on no more volumes are made in this term
-        self._followed = False  # by another term, which goes on with what is unsaved
+        self._over = trio.Event()  # set when this term makes no more volumes
+        self._followed = False  # another term follows and takes over what is unsaved
 
     # ---- its course
 
     async def run(self) -> None:
-        """Until stopped and drained, or cancelled; made volumes are saved for a while longer."""
+        """Until stopped and drained, or cancelled. Volumes that are made are still saved for a while after that."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._save)
             try:
@@ -63,6 +63,7 @@ class LeaderTerm:
             self._save_all()
             for uid in self._parts.memory.in_progress():
                 self._controllers.claims.wake(uid)
+            # Watches outlive the controllers: a task that still runs reads the caches.
             async with trio.open_nursery() as working:
                 for loop in self._controllers.loops:
                     working.start_soon(loop.run)
@@ -85,12 +86,12 @@ class LeaderTerm:
 
     async def _save(self) -> None:
         saves, memory = self._controllers.saves, self._parts.memory
-        # Shielded: drained, out of time or without its lease, a volume that is made is lost if nobody writes it down.
+        # Shielded: a volume that is made but never written down is lost, however the term ends.
         async with self._parts.end.shield(math.inf, hurry=self._hurry), trio.open_nursery() as nursery:
             nursery.start_soon(saves.run)
             await self._over.wait()
-            self._hurry()  # those too whose first try was cut off
-            while memory.is_saving and not self._followed:  # noqa: ASYNC110 - a question, not an event
+            self._hurry()  # includes volumes whose first save was cancelled
+            while memory.is_saving and not self._followed:  # noqa: ASYNC110 - there is no event to wait for
                 await trio.sleep(SAVED_POLL)
             saves.stop()
 
@@ -109,31 +110,33 @@ class LeaderTerm:
 
     @property
     def is_behind(self) -> bool:
-        """Claims wait for a worker: their volumes come before anything that can wait."""
+        """Claims wait for a worker. Events are held back then, so that volumes come first."""
         return self._controllers.claims.is_behind
 
     def pause(self) -> None:
-        """The driver is away: nothing is started that would only fail. Saving needs no driver and goes on."""
+        """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""
         for loop in self._controllers.asking:
             loop.pause()
 
     def resume(self, *, after_loss: bool) -> None:
-        """After a loss all that waits is released; after a polite change of connections its back-off goes on."""
+        """After a loss everything that waits is tried soon. After a goodbye back-offs simply go on."""
         for loop in self._controllers.asking:
             loop.resume(partial(random.uniform, 0, RELEASE_SPREAD) if after_loss else None)
 
     def stop(self) -> None:
-        self._syncing.cancel()  # nothing runs yet: no reason to wait for an API server that may never answer
+        self._syncing.cancel()  # the API server may never answer, and nothing runs yet
+        # As a set: the publisher's loop is only in the second list, and others are in both.
         for loop in {*self._controllers.loops, *self._controllers.asking}:
             loop.stop()
         self._hurry()
 
     def leave(self) -> None:
-        """Another term follows: what is unsaved is its business."""
+        """Another term follows and saves what is unsaved."""
         self._followed = True
         self._controllers.saves.stop()
 
     def end(self) -> None:
-        """The process leads no longer, for whatever reason: what is only in its memory is said now."""
-        claims = self._caches.claims if self._synced else None  # what is not in it yet is not known to be gone
+        """The process no longer leads: log what only its memory knows."""
+        # A cache that never synced says nothing about which claims are gone.
+        claims = self._caches.claims if self._synced else None
         leftovers.report(self._parts.memory, claims, self._parts.orphans, self._controllers.provisioner)
