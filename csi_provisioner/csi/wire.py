@@ -25,6 +25,12 @@ _NUMBERS = (betterproto2.TYPE_BOOL, betterproto2.TYPE_INT32, betterproto2.TYPE_I
 _MAP_KEY, _MAP_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES  # tags in a map's entry
 _SHORT = [bytes([number]) for number in range(128)]
 
+MOST = 100_000
+"""Fields of a message, with all that is within. It is many times what one has; the millions that fit into 4 MiB would
+keep the loop for seconds, and the lease would be lost."""
+_left = [0]
+"""Of these, in the message that is being read. There is only one at a time, as reading never waits."""
+
 
 def encode(message: Message) -> bytes:
     out = bytearray()
@@ -37,6 +43,11 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, message_class: type[MessageT]) -> MessageT:
+    _left[0] = MOST
+    return _decoded(data, message_class)
+
+
+def _decoded(data: bytes, message_class: type[MessageT]) -> MessageT:
     message = message_class()
     _fill(message, data)
     return message
@@ -216,10 +227,10 @@ def _reader(field: FieldMetadata, kind: Any) -> Callable[[Any], Any]:
         case betterproto2.TYPE_ENUM:
             return lambda number: kind(_signed(number, 32))
         case betterproto2.TYPE_MESSAGE if field.unwrap is None:
-            return lambda data: decode(data, kind)
+            return lambda data: _decoded(data, kind)
         case betterproto2.TYPE_MESSAGE:
             wrapper = cast(type[Any], field.unwrap())  # type: ignore[misc]  # not None, says the case above
-            return lambda data: decode(data, wrapper).to_wrapped()
+            return lambda data: _decoded(data, wrapper).to_wrapped()
     raise NotImplementedError(field)
 
 
@@ -237,6 +248,9 @@ def _values(data: bytes) -> Iterator[tuple[int, Any]]:
     position, end = 0, len(data)
     value: Any
     while position < end:
+        _left[0] -= 1
+        if _left[0] < 0:
+            raise ValueError(f"more than {MOST} fields")
         tag, position = _varint(data, position)
         wire_type = tag & 7
         if wire_type == _BYTES:

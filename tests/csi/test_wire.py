@@ -139,3 +139,19 @@ def test_values_of_a_newer_enum_are_kept_as_numbers(number: int) -> None:
     assert ours.service is not None
     assert (ours.service.type, ours.service.type.name) == (number, "")
     assert wire.encode(ours) == theirs.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b"\x5a\x00" * 120_000, id="unknown"),
+        pytest.param(
+            wire.encode(csi.CreateVolumeResponse(volume=csi.Volume(accessible_topology=[csi.Topology()] * 120_000))),
+            id="within",
+        ),
+    ],
+)
+def test_more_fields_than_any_message_has_are_no_message(message: bytes) -> None:
+    """4 MiB hold two million, with which the loop would do nothing else for seconds."""
+    with pytest.raises(ValueError, match="more than 100000 fields"):
+        wire.decode(message, csi.CreateVolumeResponse)
