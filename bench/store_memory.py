@@ -64,7 +64,7 @@ def listed(lines: list[bytes], store: Store[PersistentVolumeClaim]) -> None:
     fresh: dict[str, PersistentVolumeClaim | None] = {}
     for line in lines:
         store.admit(decode(line), fresh)
-    store.swap(fresh, str(1000 + len(lines)))
+    store.replace(fresh, str(1000 + len(lines)))
 
 
 def memory(lines: list[bytes]) -> float:
@@ -110,7 +110,7 @@ def relist(count: int) -> float:
     fresh: dict[str, PersistentVolumeClaim | None] = {}
     for line in lines:
         store.admit(decode(line), fresh)
-    return cpu(1, lambda: store.swap(fresh, str(1000 + count)))
+    return cpu(1, lambda: store.replace(fresh, str(1000 + count)))
 
 
 async def records(count: int) -> tuple[float, float]:

@@ -250,14 +250,14 @@ class LeaderElector:
         decision = await self._look()
         if isinstance(decision, Wait) or self._other_holder():
             return False
-        return await self._settle(decision)  # also what was deleted or emptied: nobody else leads
+        return await self._take(decision)  # also what was deleted or emptied: nobody else leads
 
     async def _campaign(self) -> bool:
         decision = await self._look()
         if isinstance(decision, Wait):
             log.v(4, "The lease is held", holder=decision.holder)
             return False
-        return await self._settle(decision)
+        return await self._take(decision)
 
     async def _look(self) -> Decision:
         try:
@@ -276,7 +276,7 @@ class LeaderElector:
         self._known = lease
         return decide(spec, self.identity, self._seen, now)
 
-    async def _settle(self, decision: Create | Renew | Acquire) -> bool:
+    async def _take(self, decision: Create | Renew | Acquire) -> bool:
         self._may_hold = True  # from here on, also if the answer is lost
         try:
             await self._write(self._known or {}, self._spec, decision)

@@ -90,7 +90,7 @@ class Reflector(Generic[T]):
                 happened = await self._list(state)
             step = watching.step(state, happened)
             if isinstance(state, watching.Listing) and isinstance(step.state, watching.Watching):
-                self.store.swap(self._gathered, step.state.version)
+                self.store.replace(self._gathered, step.state.version)
                 self._gathered = {}
                 log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
                 if synced:

@@ -48,7 +48,7 @@ class Store(Generic[T]):
         self._project = project
         self._shown: dict[str, T] = {}
         self._foreign: dict[str, int | None] = {}  # the version, if the watch has shown one since the list
-        self._ahead: dict[str, T] = {}  # our own writes that the watch has not shown yet
+        self._own_writes: dict[str, T] = {}  # what the server answered, until the watch shows it
         self._uids: dict[str, str] | None = {} if index == "uid" else None
         self._handlers: list[Handler[T]] = []
         self._horizon = -1  # every change up to this version has been shown, or so the server says
@@ -59,7 +59,7 @@ class Store(Generic[T]):
     # ---- readers
 
     def get(self, key: str) -> T | None:
-        return self._ahead.get(key) or self._shown.get(key)
+        return self._own_writes.get(key) or self._shown.get(key)
 
     def by_uid(self, uid: str) -> T | None:
         """Of a store with index="uid" only."""
@@ -70,13 +70,13 @@ class Store(Generic[T]):
 
     def values(self) -> list[T]:
         """The objects of this moment: the list is the caller's and may be walked across waits."""
-        return list((self._shown | self._ahead if self._ahead else self._shown).values())
+        return list((self._shown | self._own_writes if self._own_writes else self._shown).values())
 
     def __len__(self) -> int:
-        return len(self._shown) + sum(key not in self._shown for key in self._ahead)
+        return len(self._shown) + sum(key not in self._shown for key in self._own_writes)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._shown or key in self._foreign or key in self._ahead
+        return key in self._shown or key in self._foreign or key in self._own_writes
 
     def subscribe(self, handler: Handler[T]) -> None:
         """From now on; what is already here is not told again."""
@@ -88,15 +88,15 @@ class Store(Generic[T]):
         Ignored unless newer than all that the watch has shown: an object missing at a version the watch has passed is
         deleted, not late. Handlers are not called: the writer knows, and the watch brings the same object soon.
         """
-        name, version = key_of(obj), version_number(_meta(obj).resourceVersion)
-        known = self._ahead.get(name)
-        if version <= self._horizon or (known is not None and version <= version_number(_meta(known).resourceVersion)):
+        name, version = key_of(obj), _version(obj)
+        known = self._own_writes.get(name)
+        if version <= self._horizon or (known is not None and version <= _version(known)):
             return
         kept = self._kept(obj)
         if kept is None:
             return
-        self._surpass(name)
-        self._ahead[name] = kept
+        self._forget_older(name)
+        self._own_writes[name] = kept
         if self._uids is not None:
             self._uids[_meta(kept).uid] = name
 
@@ -109,9 +109,9 @@ class Store(Generic[T]):
         if self._is_old(name, meta.uid, version):
             return
         self._horizon = max(self._horizon, version)
-        ahead = self._ahead.get(name)
-        if ahead is not None and version_number(_meta(ahead).resourceVersion) <= version:
-            self._surpass(name)
+        own = self._own_writes.get(name)
+        if own is not None and _version(own) <= version:
+            self._forget_older(name)
         old, new = self._show(name, self._kept(obj), version)
         if old is not new:
             self._tell(name, old, new)
@@ -120,13 +120,11 @@ class Store(Generic[T]):
         """The watch shows that an object is gone; final for its uid, whatever version the event carries."""
         name, meta = key_of(obj), _meta(obj)
         version = version_number(meta.resourceVersion)
-        ahead, shown = self._ahead.get(name), self._shown.get(name)
-        if ahead is not None and (
-            _meta(ahead).uid == meta.uid or version_number(_meta(ahead).resourceVersion) <= version
-        ):
-            self._surpass(name)
+        own, shown = self._own_writes.get(name), self._shown.get(name)
+        if own is not None and (_meta(own).uid == meta.uid or _version(own) <= version):
+            self._forget_older(name)
         if shown is None or _meta(shown).uid != meta.uid:
-            taken = shown is not None and version <= version_number(_meta(shown).resourceVersion)
+            taken = shown is not None and version <= _version(shown)
             if taken or self._is_old(name, meta.uid, version):
                 return  # the name has been taken again since
         self._horizon = max(self._horizon, version)
@@ -142,7 +140,7 @@ class Store(Generic[T]):
         not, whatever a server that lags says: what we know of that stays.
         """
         self._horizon = max(self._horizon, version_number(version))
-        self._surpass_shown(but=self._shown)
+        self._forget_shown(but=self._shown)
 
     def admit(self, obj: T, fresh: dict[str, T | None]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
@@ -152,7 +150,7 @@ class Store(Generic[T]):
         """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
         fresh[key] = self._shown.get(key)
 
-    def swap(self, fresh: dict[str, T | None], version: str) -> None:
+    def replace(self, fresh: dict[str, T | None], version: str) -> None:
         """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
 
         An object at the version already shown stays the same object. The horizon may go back: a cluster restored
@@ -160,11 +158,11 @@ class Store(Generic[T]):
         """
         reached = version_number(version)
         if reached < self._horizon:
-            for name in list(self._ahead):
-                self._surpass(name)
+            for name in list(self._own_writes):
+                self._forget_older(name)
         self._horizon = self._listed = reached
         self._gone = {}
-        self._surpass_shown()
+        self._forget_shown()
         changes: list[tuple[str, T | None, T | None]] = []
         for name in [name for name in self._shown if name not in fresh]:
             changes.append((name, self._hide(name), None))
@@ -212,7 +210,7 @@ class Store(Generic[T]):
         if uid in self._gone or (self._listed >= 0 and version <= self._listed):
             return True
         shown = self._shown.get(name)
-        known = self._foreign.get(name) if shown is None else version_number(_meta(shown).resourceVersion)
+        known = self._foreign.get(name) if shown is None else _version(shown)
         return known is not None and 0 <= version < known
 
     def _show(self, name: str, new: T | None, version: int | None = None) -> tuple[T | None, T | None]:
@@ -236,19 +234,19 @@ class Store(Generic[T]):
     def _hide(self, name: str) -> T | None:
         old = self._shown.pop(name, None)
         if old is not None:
-            self._forget_uid(old, self._ahead.get(name))
+            self._forget_uid(old, self._own_writes.get(name))
         return old
 
-    def _surpass(self, name: str) -> None:
+    def _forget_older(self, name: str) -> None:
         """The watch has passed what we remembered of `name`."""
-        old = self._ahead.pop(name, None)
+        old = self._own_writes.pop(name, None)
         if old is not None:
             self._forget_uid(old, self._shown.get(name))
 
-    def _surpass_shown(self, *, but: Container[str] = ()) -> None:
-        for name, obj in list(self._ahead.items()):
-            if name not in but and version_number(_meta(obj).resourceVersion) <= self._horizon:
-                self._surpass(name)
+    def _forget_shown(self, *, but: Container[str] = ()) -> None:
+        for name, obj in list(self._own_writes.items()):
+            if name not in but and _version(obj) <= self._horizon:
+                self._forget_older(name)
 
     def _forget_uid(self, obj: T, other: T | None) -> None:
         """Unless the other layer has the same object."""
@@ -268,3 +266,7 @@ class Store(Generic[T]):
 def _meta(obj: Any) -> ObjectMeta:
     meta: ObjectMeta = obj.metadata
     return meta
+
+
+def _version(obj: Any) -> int:
+    return version_number(_meta(obj).resourceVersion)

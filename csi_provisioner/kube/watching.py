@@ -4,7 +4,7 @@ A state is the question to ask next; `step` takes what came of it and answers wi
 randomness, no I/O; the reflector asks and waits. Two passages mean something to the store:
 
 - into `Listing()` without a token: gather a list from its start, throw away what was gathered before;
-- from `Listing` to `Watching`: the gathered list is whole, swap it in.
+- from `Listing` to `Watching`: the gathered list is whole, and replaces what was there.
 
 Theory of operation (process.md 5.3). The list is read in pages at one consistent version; a page token that has
 expired (410) starts it again. The watch goes on from the last version it showed, as long as the server still has it; if

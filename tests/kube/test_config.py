@@ -129,6 +129,9 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
         pytest.param({"users": None}, "has no user 'u'", id="unknown-user"),
         pytest.param(of_cluster(server=""), "has no server", id="no-server"),
         pytest.param(of_cluster(server="ftp://x"), "is not an http:// or https:// URL", id="scheme"),
+        pytest.param(of_cluster(server="https://a;b"), "'https://a;b' is not an http", id="host"),
+        pytest.param(of_cluster(server="https://a b"), "'https://a b' is not an http", id="space"),
+        pytest.param(of_cluster(server="http://a..b"), r"'http://a\.\.b' is not an http", id="label"),
         pytest.param(of_cluster(server="https://x:port"), "is not an http:// or https:// URL", id="url"),
         pytest.param({"clusters": {"name": "c"}}, r"Expected `array \| null`, got `object`", id="type"),
         pytest.param(
@@ -260,6 +263,22 @@ def test_impersonation(tmp_path: Path) -> None:
         ("Impersonate-Extra-example.org%2Fscopes", "view"),
         ("Impersonate-Extra-example.org%2Fscopes", "edit"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "server", "path"),
+    [
+        ("https://EXAMPLE.test:443/", "https://example.test", ""),
+        ("https://exämple.test:6443/k8s/c m/%2f/", "https://xn--exmple-cua.test:6443/k8s/c%20m/%2f", "/k8s/c%20m/%2f"),
+        ("http://[::ffff:10.0.0.1]", "http://10.0.0.1", ""),
+        ("http://[fd00:0::1]:80", "http://[fd00::1]", ""),
+        ("http://me:s3cret@api_1.test", "http://api_1.test", ""),
+    ],
+)
+def test_a_url_becomes_what_the_network_and_requests_have(tmp_path: Path, given: str, server: str, path: str) -> None:
+    url = found(tmp_path, **of_cluster(server=given)).server
+    assert (str(url), url.path) == (server, path)
+    assert "s3cret" not in f"{url!r} {url}"
 
 
 @pytest.mark.parametrize(

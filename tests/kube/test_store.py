@@ -18,16 +18,16 @@ def told() -> Told:
 def store(told: Told) -> Claims:
     """Holds a at 5 and b at 6, listed at 10; a handler that notes is subscribed after that."""
     store: Claims = Store(project=ours, index="uid")
-    swap(store, 10, claim("a", 5), claim("b", 6), claim("f", 4, foreign=True))
+    replace(store, 10, claim("a", 5), claim("b", 6), claim("f", 4, foreign=True))
     store.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
     return store
 
 
-def swap(store: Claims, version: int, *claims: PersistentVolumeClaim) -> None:
+def replace(store: Claims, version: int, *claims: PersistentVolumeClaim) -> None:
     fresh: dict[str, PersistentVolumeClaim | None] = {}
     for obj in claims:
         store.admit(obj, fresh)
-    store.swap(fresh, str(version))
+    store.replace(fresh, str(version))
 
 
 def shown(store: Claims) -> dict[str, str | None]:
@@ -128,7 +128,7 @@ def test_what_was_deleted_does_not_come_back_with_a_server_that_lags(store: Clai
     store.drop(claim("c", 95, uid="second"))
     store.put(claim("c", 70, uid="second"))
     assert "ns/c" not in store
-    swap(store, 100, claim("c", 70, uid="second"), claim("f", 4, foreign=True))
+    replace(store, 100, claim("c", 70, uid="second"), claim("f", 4, foreign=True))
     assert "ns/c" in store, "a list is right whatever came before"
     store.put(claim("d", 99))
     store.drop(claim("f", 98, uid="older"))
@@ -159,7 +159,7 @@ def test_a_handler_that_fails_ends_nothing_and_is_said_once(
     other: Claims = Store(project=ours, index="uid")
     other.subscribe(fails)
     other.subscribe(lambda key, old, new: told.append((key, label(old), label(new))))
-    swap(other, 10, claim("a", 5), claim("b", 6))
+    replace(other, 10, claim("a", 5), claim("b", 6))
     other.put(claim("a", 11))
     other.put(claim("b", 12, uid="second"))
     other.drop(claim("b", 13, uid="second"))
@@ -181,7 +181,7 @@ def test_an_object_that_cannot_be_made_small_is_kept_as_it_came(capsys: pytest.C
         return ours(obj)
 
     store: Claims = Store(project=fails)
-    swap(store, 10, claim("a", 5), claim("b", 6), claim("f", 7, foreign=True))
+    replace(store, 10, claim("a", 5), claim("b", 6), claim("f", 7, foreign=True))
     store.put(claim("a", 11))
     store.remember(claim("a", 12))
     assert shown(store) == {"ns/a": "uid-a@12", "ns/b": "uid-b@6"}
@@ -193,7 +193,7 @@ def test_handlers_see_the_change_in_place(store: Claims) -> None:
     store.subscribe(lambda key, old, new: seen.append(store.get(key) is new))
     store.put(claim("a", 11))
     store.drop(claim("b", 12))
-    swap(store, 20, claim("a", 15), claim("z", 16))
+    replace(store, 20, claim("a", 15), claim("z", 16))
     assert seen == [True] * 4
 
 
@@ -209,25 +209,25 @@ def test_resync_tells_every_object_again_unless_it_is_gone(store: Claims, told: 
 # ---- a fresh list
 
 
-def test_swap_tells_the_difference_only(store: Claims, told: Told) -> None:
+def test_a_new_list_tells_the_difference_only(store: Claims, told: Told) -> None:
     kept = store.get("ns/a")
-    swap(store, 20, claim("a", 5), claim("c", 15))
+    replace(store, 20, claim("a", 5), claim("c", 15))
     assert sorted(told, key=lambda t: t[0]) == [("ns/b", "uid-b@6", None), ("ns/c", None, "uid-c@15")]
     assert store.get("ns/a") is kept, "the same version stays the same object"
     assert "ns/f" not in store
 
 
 def test_an_object_deleted_and_made_again_while_away_is_told_as_both(store: Claims, told: Told) -> None:
-    swap(store, 20, claim("a", 15, uid="second"), claim("b", 6))
+    replace(store, 20, claim("a", 15, uid="second"), claim("b", 6))
     assert told == [("ns/a", "uid-a@5", None), ("ns/a", None, "second@15")]
     assert store.by_uid("uid-a") is None
     assert label(store.by_uid("second")) == "second@15"
     assert len(store._uids or ()) == 2, "the index forgets"
 
 
-def test_swap_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None:
+def test_the_list_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None:
     store.remember(claim("a", 12))
-    swap(store, 3, claim("a", 2))
+    replace(store, 3, claim("a", 2))
     assert shown(store) == {"ns/a": "uid-a@2"}
     store.put(claim("a", 4))
     assert shown(store) == {"ns/a": "uid-a@4"}
@@ -235,7 +235,7 @@ def test_swap_of_a_restored_cluster_goes_back(store: Claims, told: Told) -> None
 
 def test_a_restored_cluster_may_have_the_very_object_we_had(store: Claims) -> None:
     store.remember(claim("a", 12))
-    swap(store, 7, claim("a", 5), claim("b", 6))
+    replace(store, 7, claim("a", 5), claim("b", 6))
     assert label(store.by_uid("uid-a")) == "uid-a@5"
 
 
@@ -298,7 +298,7 @@ def test_a_deletion_of_the_object_before_ours_leaves_ours(store: Claims, told: T
 def test_a_list_ends_what_it_has_passed(store: Claims) -> None:
     store.remember(claim("a", 12))
     store.remember(claim("b", 30))
-    swap(store, 20, claim("b", 6))
+    replace(store, 20, claim("b", 6))
     assert shown(store) == {"ns/b": "uid-b@30"}
 
 
@@ -314,7 +314,7 @@ def test_a_bookmark_ends_what_the_watch_never_shows(store: Claims) -> None:
 def test_before_the_first_list_all_is_remembered() -> None:
     store: Claims = Store()
     store.remember(claim("a", 12))
-    swap(store, 10)
+    replace(store, 10)
     assert shown(store) == {"ns/a": "uid-a@12"}
 
 
