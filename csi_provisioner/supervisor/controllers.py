@@ -93,7 +93,7 @@ class Controllers:
         self.saves = self._save()
         self.loops = [self.claims, self.volumes, self._release_clones(), *competing]
         """What the term runs. Saving goes on after them, and the publisher runs its own loop."""
-        self.asking = [self.claims, self.volumes, *competing, *publishing]
+        self.of_driver = [self.claims, self.volumes, *competing, *publishing]
         """Those that call the driver; they pause while it is away."""
 
     def readers(self) -> Readers:

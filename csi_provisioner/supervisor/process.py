@@ -196,7 +196,7 @@ class _Process:
         except Fatal as error:
             if not self._lost.is_set():
                 raise
-            await _leave_word(LOST)
+            await _write_termination_message(LOST)
             raise Fatal(f"{LOST}: {error}", 1) from error
 
     def _check_name(self, name: str) -> None:
@@ -282,7 +282,7 @@ class _Process:
             async def keep_connected() -> None:
                 nonlocal changed
                 changed = await self._keep_connected(term, driver, facts)
-                term.leave()
+                term.hand_over()
                 nursery.cancel_scope.cancel()
 
             async def drain() -> None:
@@ -343,7 +343,7 @@ class _Process:
                 continue
             if found is None:
                 text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"
-                await _leave_word(text)
+                await _write_termination_message(text)
                 raise Fatal(text, 1)
             if not self._lost.is_set():
                 return found, was_away
@@ -352,7 +352,7 @@ class _Process:
             await trio.sleep(RECONNECT_PAUSE)
 
 
-async def _leave_word(text: str) -> None:
+async def _write_termination_message(text: str) -> None:
     """Shown by `kubectl describe pod` as the termination message (process.md 4.4)."""
     try:
         await TERMINATION_LOG.write_text(escaped(text))

@@ -6,21 +6,26 @@ outlive it, such as the memory of claims and the events still to be written, is 
 
 import math
 import random
+from contextlib import suppress
 from functools import partial
 
 import trio
 
+from csi_provisioner.logs import log
+from csi_provisioner.migration.translate import TranslationError, volume_to_csi
+from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
 from csi_provisioner.provision import save
 from csi_provisioner.work.backoff import Backoff
 
-from . import leftovers
 from .caches import caches_for, follow
 from .controllers import Controllers, Parts
 
 # When the driver is back, waiting items become due at random within this time, not all at once.
 RELEASE_SPREAD = 2.0
+
+NEXT = "who works on the claim next is given the same volume, unless the claim is deleted before"
 
 # How often the end of a term checks whether everything is saved.
 SAVED_POLL = 0.05
@@ -35,7 +40,7 @@ class LeaderTerm:
         self._syncing = trio.CancelScope()
         self._synced = False
         self._over = trio.Event()  # set when this term makes no more volumes
-        self._followed = False  # another term follows and takes over what is unsaved
+        self._handed_over = False  # another term follows and takes over what is unsaved
 
     # ---- its course
 
@@ -91,7 +96,7 @@ class LeaderTerm:
             nursery.start_soon(saves.run)
             await self._over.wait()
             self._hurry()  # includes volumes whose first save was cancelled
-            while memory.is_saving and not self._followed:  # noqa: ASYNC110 - there is no event to wait for
+            while memory.is_saving and not self._handed_over:  # noqa: ASYNC110 - there is no event to wait for
                 await trio.sleep(SAVED_POLL)
             saves.stop()
 
@@ -115,28 +120,50 @@ class LeaderTerm:
 
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""
-        for loop in self._controllers.asking:
+        for loop in self._controllers.of_driver:
             loop.pause()
 
     def resume(self, *, after_loss: bool) -> None:
         """After a loss everything that waits is tried soon. After a goodbye back-offs simply go on."""
-        for loop in self._controllers.asking:
+        for loop in self._controllers.of_driver:
             loop.resume(partial(random.uniform, 0, RELEASE_SPREAD) if after_loss else None)
 
     def stop(self) -> None:
         self._syncing.cancel()  # the API server may never answer, and nothing runs yet
         # As a set: the publisher's loop is only in the second list, and others are in both.
-        for loop in {*self._controllers.loops, *self._controllers.asking}:
+        for loop in {*self._controllers.loops, *self._controllers.of_driver}:
             loop.stop()
         self._hurry()
 
-    def leave(self) -> None:
+    def hand_over(self) -> None:
         """Another term follows and saves what is unsaved."""
-        self._followed = True
+        self._handed_over = True
         self._controllers.saves.stop()
 
     def end(self) -> None:
-        """The process no longer leads: log what only its memory knows."""
-        # A cache that never synced says nothing about which claims are gone.
-        claims = self._caches.claims if self._synced else None
-        leftovers.report(self._parts.memory, claims, self._parts.orphans, self._controllers.provisioner)
+        """The process no longer leads: log what only its memory knows. No later process can find it out."""
+        memory, orphans, provisioner = self._parts.memory, self._parts.orphans, self._controllers.provisioner
+        for entry in memory.all_unsaved():
+            volume = entry.volume
+            claim = volume.spec.claimRef or ObjectReference()
+            source = volume.spec.csi
+            with suppress(TranslationError):  # an in-tree id that cannot be translated; the name must do
+                source = source or volume_to_csi(volume).spec.csi
+            volume_id = source.volumeHandle if source else ""
+            if self._is_gone(claim.uid):
+                reason = "the claim is gone, and the process ends before the PersistentVolume could be saved"
+                orphans.suspect(volume_id=volume_id, name=volume.metadata.name, claim=claim, reason=reason)
+                continue
+            # Whoever leads next asks the driver again, and the same name gives the same volume.
+            text = f"A volume is made and its PersistentVolume is not written; {NEXT}"
+            log.warning(text, volumeID=volume_id or "unknown", PV=volume, claim=claim)
+        for uid, asked in memory.in_progress().items():
+            if self._is_gone(uid):
+                provisioner.suspect(asked, "the claim is gone, and the process ends before the driver was certain")
+            else:
+                name = provisioner.volume_name(asked)
+                log.warning(f"The driver may be making a volume; {NEXT}", volume=name, claim=asked)
+
+    def _is_gone(self, uid: str) -> bool:
+        """False as long as the caches are not complete: they do not say then which claims are gone."""
+        return self._synced and self._caches.claims.by_uid(uid) is None
