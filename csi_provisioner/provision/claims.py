@@ -241,7 +241,8 @@ class ClaimReconciler:
             self._placement.forget(claim.metadata.uid)
         self._memory.finish(claim.metadata.uid)
         self._tools.orphans.has_owner(pv.metadata.name)
-        self._memory.keep_unsaved(pv, claim)  # from here on the volume is not lost, whatever is cancelled
+        # from here on the volume is not lost, whatever is cancelled
+        self._memory.keep_unsaved(pv, claim, made.volume_id)
         once_written = await release.snapshot(self._kube, claim)
         await self._tools.saver.save(pv)
         if once_written and self._memory.unsaved(pv.metadata.name) is None:

@@ -25,8 +25,12 @@ class Unsaved(msgspec.Struct):
 
     volume: PersistentVolume
     claim: PersistentVolumeClaim
+    volume_id: str
+    """The driver's, which the in-tree form of a volume does not tell."""
     refused: bool = False
     """The API server will not have it as it is: it stays, but the driver may be asked for it anew."""
+    told: int = 0
+    """The status that was last said to be one that only a person can change."""
     sent: bool = False
     """It was sent once, and no answer said that it is written: it may be there."""
     seen: bool = False
@@ -127,19 +131,23 @@ class ClaimMemory:
 
     # ---- a volume is made
 
-    def keep_unsaved(self, volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
-        """Another answer of the driver takes the place of the one before."""
+    def keep_unsaved(self, volume: PersistentVolume, claim: PersistentVolumeClaim, volume_id: str) -> None:
+        """Another answer of the driver takes the place of the one before. What became of that one's PersistentVolume is
+        this one's too, but not its end: the volume is there, maybe made anew under its old id."""
+        if self._uids.get(volume.metadata.name, claim.metadata.uid) != claim.metadata.uid:
+            self.drop_unsaved(volume.metadata.name)  # two claims share a name that is too short: the last one has it
         record = self._edit(claim.metadata.uid)
         before = record.unsaved
-        record.unsaved = Unsaved(volume, claim)
-        if before is not None and before.volume.spec.csi == volume.spec.csi:
-            record.unsaved.sent, record.unsaved.seen, record.unsaved.ended = before.sent, before.seen, before.ended
+        record.unsaved = Unsaved(volume, claim, volume_id)
+        if before is not None and before.volume_id == volume_id and not before.ended:
+            record.unsaved.sent, record.unsaved.seen = before.sent, before.seen
         self._uids[volume.metadata.name] = claim.metadata.uid
 
     def note_written(self, name: str) -> None:
         """The volume is in the API server: until the claim's cache shows it bound, no second one may be made."""
-        record = self._edit(self._uids.pop(name))
-        record.unsaved, record.written = None, name
+        if name in self._uids:
+            record = self._edit(self._uids.pop(name))
+            record.unsaved, record.written = None, name
 
     def drop_unsaved(self, name: str) -> None:
         """It was written and is gone again, or its volume is deleted."""
@@ -161,7 +169,7 @@ class ClaimMemory:
     def note_deleted(self, volume_id: str) -> None:
         """The driver was asked to delete this volume: no PersistentVolume of it may be written any more."""
         for entry in self.all_unsaved():
-            if entry.volume.spec.csi is not None and entry.volume.spec.csi.volumeHandle == volume_id:
+            if entry.volume_id == volume_id:
                 entry.ended = True
 
     # ---- the claim ends, or a cache shows what was remembered

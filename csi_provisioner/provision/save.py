@@ -55,7 +55,7 @@ class Saver:
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
-        error = await self._try(volume.metadata.name, tell=True)
+        error = await self._try(volume.metadata.name)
         if error is not None:
             log.error(
                 "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",
@@ -70,11 +70,11 @@ class Saver:
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         """One further try at a volume that waits to be saved."""
-        error = await self._try(name, tell=attempt.number % TOLD_AGAIN == 0)
+        error = await self._try(name, tell_again=attempt.number % TOLD_AGAIN == 0)
         return DONE if error is None else again(error)
 
-    async def _try(self, name: str, *, tell: bool) -> KubeError | None:
-        """`tell`: what only a person can change is said now."""
+    async def _try(self, name: str, *, tell_again: bool = False) -> KubeError | None:
+        """`tell_again`: what only a person can change is said once more."""
         entry = self._memory.unsaved(name)
         if entry is None:
             return None
@@ -86,7 +86,8 @@ class Saver:
             if not there:
                 await self._send(entry)
         except KubeError as error:
-            if tell and (error.forbidden or entry.refused):
+            if (error.forbidden or error.code in FINAL) and (tell_again or entry.told != error.code):
+                entry.told = error.code
                 self._refused(entry, error)
             return error
         self._memory.note_written(name)
@@ -96,14 +97,14 @@ class Saver:
     async def _was_there(self, entry: Unsaved) -> bool:
         """Did an earlier try write it, though nobody said so? The PersistentVolume of a deleted volume must not come
         back. Where the watch does not tell, the claim does; one that is gone tells nothing, and an object too many is
-        better then than a volume without any."""
+        better then than a volume without any. So does one that we may not read."""
         if entry.seen or not entry.sent:
             return entry.seen
         meta = entry.claim.metadata
         try:
             claim = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
         except KubeError as error:
-            if not error.not_found:
+            if error.unavailable:
                 raise
             bound = False
         else:

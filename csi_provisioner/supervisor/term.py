@@ -6,13 +6,11 @@ outlive it, such as the memory of claims and the events still to be written, is 
 
 import math
 import random
-from contextlib import suppress
 from functools import partial
 
 import trio
 
 from csi_provisioner.logs import log
-from csi_provisioner.migration.translate import TranslationError, volume_to_csi
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
@@ -146,10 +144,7 @@ class LeaderTerm:
         for entry in memory.all_unsaved():
             volume = entry.volume
             claim = volume.spec.claimRef or ObjectReference()
-            source = volume.spec.csi
-            with suppress(TranslationError):  # an in-tree id that cannot be translated; the name must do
-                source = source or volume_to_csi(volume).spec.csi
-            volume_id = source.volumeHandle if source else ""
+            volume_id = entry.volume_id
             if self._is_gone(claim.uid):
                 reason = "the claim is gone, and the process ends before the PersistentVolume could be saved"
                 orphans.suspect(volume_id=volume_id, name=volume.metadata.name, claim=claim, reason=reason)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.installation import CLAIM, VOLUME, Installation
+from tests.installation import CLAIM, CLASS, VOLUME, Installation
 
 LOST = ["after", "answer"]
 """The write took effect, and its answer did not come."""
@@ -148,3 +149,59 @@ async def test_13_what_the_watch_shows_while_the_claim_is_asked_for_counts(site:
     await site.rest(300)
     assert site.objects.all(VOLUME) == []
     assert _posts(site) == 1
+
+
+SAME: dict[str, Any] = {"volume_id": "same", "volume_context": {"pool": "a"}}
+
+
+async def _undone(site: Installation, **answer: Any) -> int:
+    """The PersistentVolume is refused as it is; the driver is asked anew, and that answer is undone. The POSTs so far,
+    once the API server would take it again."""
+    refused = site.refuse("create", VOLUME, 422)
+    await site.start()
+    await site.until(lambda: refused.hits > 2)
+    await site.rest(110)  # until it is sent every half minute, and the next time is far
+    site.driver.faults.clear()
+    site.fault(capacity_delta=-1, **answer)
+    site.touch(CLAIM, "data", "a")
+    await site.until(lambda: site.calls("DeleteVolume"))
+    site.api.clear()
+    return _posts(site)
+
+
+async def test_13_a_volume_made_anew_under_the_id_of_one_that_was_deleted_is_written_at_once(
+    site: Installation,
+) -> None:
+    """Many drivers make the id of the name."""
+    site.fault(**SAME)
+    site.storage_class()
+    site.claim()
+    await _undone(site, **SAME)
+    site.driver.faults.clear()
+    site.fault(**SAME)
+    await site.until(lambda: site.cluster.is_bound("data"), limit=60)
+    [volume] = site.objects.all(VOLUME)
+    assert volume["spec"]["csi"]["volumeHandle"] == "same"
+
+
+EBS, IN_TREE = "ebs.csi.aws.com", "kubernetes.io/aws-ebs"
+
+
+async def test_13_nor_of_a_migrated_one_for_which_deletevolume_was_called(site: Installation) -> None:
+    """Its in-tree form does not tell the driver's id."""
+    site.kill_driver()
+    await site.rest(0.1)
+    await site.serve(msgspec.structs.replace(site.config, name=EBS))
+    old = {"metadata": {"name": "old"}, "provisioner": IN_TREE, "volumeBindingMode": "Immediate"}
+    site.objects.create(CLASS, old)
+    site.claim("data", "old")
+    moved = {"volume.kubernetes.io/storage-provisioner": EBS, "pv.kubernetes.io/migrated-to": EBS}
+    site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(moved))
+    posts = await _undone(site)
+    await site.rest(300)
+    assert _posts(site) == posts
+    assert site.objects.all(VOLUME) == []
+    site.driver.faults.clear()
+    await site.until(lambda: site.cluster.is_bound("data"), limit=600)
+    [volume] = site.objects.all(VOLUME)
+    assert volume["spec"]["awsElasticBlockStore"]["volumeID"] in site.driver.state.volumes

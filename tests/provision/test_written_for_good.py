@@ -32,6 +32,21 @@ async def test_a_volume_that_may_not_be_written_down_is_told_on_the_claim_once(s
     assert len(site.calls()) == 1
 
 
+async def test_it_is_told_at_once_also_where_another_failure_came_first(site: Installation) -> None:
+    site.refuse("create", VOLUME, code=503, times=3)
+    site.refuse("create", VOLUME, code=403)
+    await _claim(site)
+    await site.until(lambda: site.events("data", "ProvisioningFailed"), limit=5)
+
+
+async def test_a_claim_that_may_not_be_read_keeps_no_volume_from_being_written(site: Installation) -> None:
+    """Nothing is known then of what became of the object: one too many is better than a volume without any."""
+    site.refuse("create", VOLUME, code=0, cut="before", times=1)
+    site.refuse("get", CLAIM, code=403)
+    await _claim(site)
+    await site.until(lambda: site.objects.all(VOLUME), limit=60)
+
+
 async def test_without_the_right_to_write_volumes_the_driver_is_not_asked(site: Installation) -> None:
     site.api.denied.add(("create", "persistentvolumes"))
     await _claim(site)
