@@ -7,6 +7,7 @@ at most its own connection. The content of pages is made elsewhere.
 import gzip
 import math
 import re
+import select
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -95,9 +96,12 @@ class Server:
                 await trio.lowlevel.wait_readable(listener)
                 try:
                     for _ in range(ACCEPTED):
+                        if not _is_readable(listener):
+                            break  # nobody waits for room
                         await self.room()
                         stream = trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0]))
-                        nursery.start_soon(self.handle, stream)
+                        # Counted at once: its task runs only after this turn.
+                        nursery.start_soon(self._talk, self._enter(stream))
                 except BlockingIOError:
                     pass  # no more connections wait
                 except OSError as error:
@@ -119,8 +123,14 @@ class Server:
 
     async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
         """One connection, until its end; never fails."""
+        await self._talk(self._enter(stream))
+
+    def _enter(self, stream: trio.abc.HalfCloseableStream) -> "_Connection":
         connection = _Connection(stream)
         self._connections.add(connection)
+        return connection
+
+    async def _talk(self, connection: "_Connection") -> None:
         try:
             with connection.scope:
                 await self._answer_all(connection)
@@ -130,7 +140,7 @@ class Server:
             log.exception("A defect ended an HTTP connection; the others go on")
         finally:
             self._connections.discard(connection)
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(connection.stream)
 
     def _is_full(self) -> bool:
         return len(self._connections) >= CONNECTIONS
@@ -165,17 +175,24 @@ class Server:
             return Response("internal server error, the log says more\n", 500)
 
 
+def _is_readable(listener: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Connection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.scope = trio.CancelScope()
         self.rank = (0, trio.current_time())
         """What the connection does (0 head, 1 answer, 2 page) and since when; the least is closed first."""
-        self._stream = stream
+        self.stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD - 1)
 
     async def head(self, patience: float) -> h11.Request | None:
         """The next request, without its body; None if there is none. Raises RemoteProtocolError."""
-        self.rank = (0, trio.current_time())
+        if self.rank[0]:  # a new connection waits since it was accepted: tasks of one turn run in any order
+            self.rank = (0, trio.current_time())
         with trio.move_on_after(patience) as limit:
             while (event := self._http.next_event()) is h11.NEED_DATA:
                 if self._pending():
@@ -208,7 +225,7 @@ class _Connection:
         sent = memoryview(b"".join(self._http.send(event) or b"" for event in events))
         for start in range(0, len(sent), PIECE):
             with trio.fail_after(STALL_TIME):
-                await self._stream.send_all(sent[start : start + PIECE])
+                await self.stream.send_all(sent[start : start + PIECE])
         if self._http.our_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -217,9 +234,9 @@ class _Connection:
     async def drop(self) -> None:
         """Reads and drops what comes after the last answer, so that closing does not reset the connection."""
         with trio.move_on_after(DROP_TIME):
-            await self._stream.send_eof()
+            await self.stream.send_eof()
             left = DROPPED
-            while left > 0 and (data := await self._stream.receive_some(left)):
+            while left > 0 and (data := await self.stream.receive_some(left)):
                 left -= len(data)
 
     async def gone(self) -> None:
@@ -230,7 +247,7 @@ class _Connection:
             await trio.sleep_forever()
 
     async def _receive(self) -> bool:
-        data = await self._stream.receive_some(HEAD - len(self._pending()))
+        data = await self.stream.receive_some(HEAD - len(self._pending()))
         self._http.receive_data(bytes(data))
         return bool(data)
 
