@@ -21,7 +21,8 @@ def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_1_5_version() -> None:
+def test_version_is_printed_and_flags_of_older_lines_are_warned_of() -> None:
+    """process.md 1.5."""
     done = run("--version", "--logtostderr", "--feature-gates=Topology=true")
     assert done.returncode == 0
     program, version = done.stdout.removesuffix("\n").rsplit(" ", 1)
@@ -67,8 +68,9 @@ def test_a_signal_that_comes_early_loses_no_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_11_5_a_signal_that_comes_early_has_a_handler(number: signal.Signals) -> None:
-    """Without one it would be lost on the first process of a container, and Ctrl-C would be a stack trace."""
+def test_a_signal_that_comes_early_has_a_handler(number: signal.Signals) -> None:
+    """Without one it would be lost on the first process of a container, and Ctrl-C would be a stack trace.
+    process.md 11.5."""
     done = subprocess.run(
         [sys.executable, "-c", STOPPED_EARLY, "--logtostderr"],
         env={**os.environ, "SIGNAL": str(int(number))},
@@ -89,7 +91,8 @@ sys.exit(cli.main())
 """
 
 
-def test_10_3_a_defect_that_ends_the_process_is_an_entry_of_the_log() -> None:
+def test_a_defect_that_ends_the_process_is_an_entry_of_the_log() -> None:
+    """process.md 10.3."""
     done = subprocess.run([sys.executable, "-c", DEFECT], timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert '"Unexpected error, the process ends"' in done.stderr
@@ -97,7 +100,8 @@ def test_10_3_a_defect_that_ends_the_process_is_an_entry_of_the_log() -> None:
     assert "\x1b" not in done.stderr
 
 
-def test_1_1_help_is_on_stderr() -> None:
+def test_help_is_on_stderr() -> None:
+    """process.md 1.1."""
     done = run("-h")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("Usage: csi-provisioner [flags]\n")
@@ -116,7 +120,8 @@ def test_1_1_help_is_on_stderr() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_3_refusals(arguments: list[str], code: int, last_line: str) -> None:
+def test_a_refused_start_says_why_and_ends_with_its_code(arguments: list[str], code: int, last_line: str) -> None:
+    """process.md 3."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert last_line in done.stderr.splitlines()[-1]

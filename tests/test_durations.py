@@ -29,7 +29,8 @@ from csi_provisioner.durations import parse, show
         ("-2562047h47m16.854775808s", -9223372036.854775808),
     ],
 )
-def test_1_2_accepted(text: str, seconds: float) -> None:
+def test_a_duration_of_go_is_read(text: str, seconds: float) -> None:
+    """process.md 1.2."""
     assert parse(text) == pytest.approx(seconds, rel=1e-12, abs=1e-15)
 
 
@@ -53,7 +54,8 @@ def test_1_2_accepted(text: str, seconds: float) -> None:
         "2562047h47m16.854775808s",
     ],
 )
-def test_1_2_refused(text: str) -> None:
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """process.md 1.2."""
     with pytest.raises(ValueError, match="duration"):
         parse(text)
 
@@ -74,6 +76,7 @@ def test_1_2_refused(text: str) -> None:
         (90000.25, "25h0m0.25s"),
     ],
 )
-def test_1_2_printed(seconds: float, text: str) -> None:
+def test_a_duration_is_printed_as_go_prints_it(seconds: float, text: str) -> None:
+    """process.md 1.2."""
     assert show(seconds) == text
     assert parse(text) == pytest.approx(seconds)

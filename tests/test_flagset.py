@@ -54,12 +54,14 @@ KNOWN = FLAGS.known
         (["--enable-leader-election", "--leader-election=false"], "leader-election", False),
     ],
 )  # fmt: skip
-def test_1_1_accepted(arguments: list[str], flag: str, value: object) -> None:
+def test_every_form_of_a_flag_is_read(arguments: list[str], flag: str, value: object) -> None:
+    """process.md 1.1."""
     assert FLAGS.parse(arguments)[KNOWN[flag]] == value
 
 
 @pytest.mark.parametrize("argument", ["--lead", "--capacity", "--log", "--nodes", "-l", "-x", "--no-such-flag=1"])
-def test_1_1_no_name_is_suggested_that_is_not_near(argument: str) -> None:
+def test_no_name_is_suggested_that_is_not_near(argument: str) -> None:
+    """process.md 1.1."""
     with pytest.raises(Fatal) as caught:
         FLAGS.parse([argument])
     assert "did you mean" not in str(caught.value)
@@ -106,7 +108,8 @@ def test_1_1_no_name_is_suggested_that_is_not_near(argument: str) -> None:
         (["--log-text-info-buffer-size=big"], ['"big"', "quantity"]),
     ],
 )  # fmt: skip
-def test_1_1_refused(arguments: list[str], named: list[str]) -> None:
+def test_a_wrong_flag_is_refused_and_named(arguments: list[str], named: list[str]) -> None:
+    """process.md 1.1."""
     with pytest.raises(Fatal) as caught:
         FLAGS.parse(arguments)
     for part in named:
@@ -135,14 +138,16 @@ def test_1_1_refused(arguments: list[str], named: list[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_13_flags_of_older_lines_warn_once(arguments: list[str]) -> None:
+def test_flags_of_older_lines_warn_once(arguments: list[str]) -> None:
+    """process.md 13."""
     name = arguments[0].partition("=")[0]
     warnings = FLAGS.parse([*arguments, *arguments]).warnings
     assert len(warnings) == 1
     assert name in warnings[0]
 
 
-def test_1_1_help_shows_every_flag_but_the_old_ones() -> None:
+def test_help_shows_every_flag_but_the_old_ones() -> None:
+    """process.md 1.1."""
     text = FLAGS.help("Usage: it")
     assert len(KNOWN) > 60
     assert all((f"  {flag.spelled}" in text) is not bool(flag.warning) for flag in KNOWN.values())

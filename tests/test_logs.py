@@ -20,7 +20,8 @@ def _plain_afterwards() -> object:
     configure(LogSettings())
 
 
-def test_9_1_text_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_line_has_the_form_of_klog(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.1."""
     configure(LogSettings())
     log.info("Made {a} volume", pvc="ns/a", n=3, ratio=0.5, ok=True, none=None, tags=["a", "b"])
     assert re.fullmatch(
@@ -31,13 +32,15 @@ def test_9_1_text_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("method", "letter"), [("info", "I"), ("warning", "W"), ("error", "E"), ("fatal", "F")])
-def test_9_1_severities(capsys: pytest.CaptureFixture[str], method: str, letter: str) -> None:
+def test_the_first_letter_is_the_severity(capsys: pytest.CaptureFixture[str], method: str, letter: str) -> None:
+    """process.md 9.1."""
     configure(LogSettings())
     getattr(log, method)("x")
     assert capsys.readouterr().err.startswith(letter)
 
 
-def test_9_1_one_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.1."""
     configure(LogSettings())
     log.warning('a\n"b"', err=ValueError("c\nd"))
     written = capsys.readouterr().err
@@ -45,7 +48,8 @@ def test_9_1_one_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert written.endswith('] "a\\n\\"b\\"" err="c\\nd"\n')
 
 
-def test_9_1_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_the_keys_of_kubernetes(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.1."""
     configure(LogSettings(json=True, verbosity=4))
     log.v(4, "Made", pvc="ns/a", n=3, nested={"a": [1]}, err=ValueError("no"))
     line = json.loads(capsys.readouterr().err)
@@ -65,9 +69,10 @@ def test_9_1_json_line(capsys: pytest.CaptureFixture[str]) -> None:
         ("fatal", {}, False),
     ],
 )
-def test_9_1_json_verbosity_is_absent_for_failures(
+def test_json_verbosity_is_absent_for_failures(
     capsys: pytest.CaptureFixture[str], method: str, keys: dict[str, str], has_v: bool
 ) -> None:
+    """process.md 9.1."""
     configure(LogSettings(json=True))
     getattr(log, method)("x", **keys)
     assert ("v" in json.loads(capsys.readouterr().err)) is has_v
@@ -112,7 +117,8 @@ def test_nor_can_a_message_within_a_traceback(capsys: pytest.CaptureFixture[str]
     assert "\n\nThe above exception was the direct cause of the following exception:\n\n" in trace
 
 
-def test_9_1_a_defect_is_a_failure_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_defect_is_a_failure_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.1."""
     configure(LogSettings(json=True))
     try:
         int("wrong")
@@ -124,7 +130,8 @@ def test_9_1_a_defect_is_a_failure_in_json(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("json_format", [False, True])
-def test_9_1_objects_are_their_names(capsys: pytest.CaptureFixture[str], json_format: bool) -> None:
+def test_objects_are_their_names(capsys: pytest.CaptureFixture[str], json_format: bool) -> None:
+    """process.md 9.1."""
     configure(LogSettings(json=json_format))
     claim = SimpleNamespace(metadata=SimpleNamespace(namespace="ns", name="a"), data="hidden")
     volume = SimpleNamespace(metadata=SimpleNamespace(namespace=None, name="pv"))
@@ -136,7 +143,8 @@ def test_9_1_objects_are_their_names(capsys: pytest.CaptureFixture[str], json_fo
     assert "hidden" not in written
 
 
-def test_9_2_an_object_or_a_reference_to_one_has_its_uid_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_object_or_a_reference_to_one_has_its_uid_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.2."""
     configure(LogSettings())
     claim = SimpleNamespace(metadata=SimpleNamespace(namespace="ns", name="a", uid="u-1"))
     reference = SimpleNamespace(namespace=None, name="pv", uid="u-2")
@@ -144,7 +152,8 @@ def test_9_2_an_object_or_a_reference_to_one_has_its_uid_beside_it(capsys: pytes
     assert capsys.readouterr().err.endswith('"x" PVC="ns/a" PVCUID="u-1" PV="pv" PVUID="u-2" n=1 new="b"\n')
 
 
-async def test_9_2_a_task_says_on_every_line_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_task_says_on_every_line_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.2."""
     configure(LogSettings())
 
     async def work(name: str) -> None:
@@ -173,7 +182,10 @@ async def test_9_2_a_task_says_on_every_line_what_it_is_about(capsys: pytest.Cap
         (LogSettings(verbosity=2, modules=(("test_logs", 1),)), {0, 1, 2}),
     ],
 )
-def test_9_1_levels(capsys: pytest.CaptureFixture[str], settings: LogSettings, levels: set[int]) -> None:
+def test_verbosity_and_modules_decide_what_is_logged(
+    capsys: pytest.CaptureFixture[str], settings: LogSettings, levels: set[int]
+) -> None:
+    """process.md 9.1."""
     configure(settings)
     for level in range(6):
         log.v(level, "x", level=level)
@@ -196,7 +208,8 @@ def test_a_defect_comes_with_its_traceback(capsys: pytest.CaptureFixture[str]) -
     assert rest[-1] == "ValueError: invalid literal for int() with base 10: 'wrong'"
 
 
-def test_14_library_warnings_are_not_lost_and_come_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_warnings_are_not_lost_and_come_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 14."""
     configure(LogSettings(verbosity=9))
     configure(LogSettings(verbosity=9))
     logging.getLogger("httpx2").debug("token abc")

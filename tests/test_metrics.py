@@ -20,7 +20,8 @@ def bounds(metrics: Metrics, family: str) -> list[str]:
     return [match.group(1) for match in found if match]
 
 
-def test_8_families_without_series_are_not_exposed() -> None:
+def test_families_without_series_are_not_exposed() -> None:
+    """process.md 8."""
     families = {line.split()[2] for line in Metrics().render().decode().splitlines() if line.startswith("#")}
     assert families - {"csi_provisioner_suspected_orphans_total"} == {
         "process_cpu_seconds_total",
@@ -32,7 +33,8 @@ def test_8_families_without_series_are_not_exposed() -> None:
     }
 
 
-def test_8_text_format() -> None:
+def test_the_text_is_the_exposition_format() -> None:
+    """process.md 8."""
     metrics = Metrics()
     metrics.provision('we"ird\\\n', "VolumeSnapshot", 0.25)
     metrics.provision("fast", "", None)
@@ -45,7 +47,8 @@ def test_8_text_format() -> None:
     assert len(headed) == len(set(headed))
 
 
-def test_8_1_calls() -> None:
+def test_calls_are_counted_by_method_and_answer() -> None:
+    """process.md 8.1."""
     metrics = Metrics()
     metrics.csi_call(PROBE, "OK", 0.05)
     metrics.set_driver_name("a.b")
@@ -67,7 +70,8 @@ def test_8_1_calls() -> None:
     assert series(metrics)[f'{name}_bucket{{{labels},le="50"}}'] == "2"
 
 
-def test_8_1_calls_of_drivers_with_an_in_tree_name() -> None:
+def test_calls_of_a_driver_with_an_in_tree_name_say_whether_they_are_migrated() -> None:
+    """process.md 8.1."""
     metrics = Metrics()
     metrics.csi_call(PROBE, "OK", 0.05)
     metrics.set_driver_name("ebs.csi.aws.com", migratable=True)
@@ -84,7 +88,8 @@ def test_8_1_calls_of_drivers_with_an_in_tree_name() -> None:
 
 
 @pytest.mark.parametrize("migratable", [False, True])
-def test_8_1_the_name_may_be_set_again_after_a_reconnect(migratable: bool) -> None:
+def test_the_name_may_be_set_again_after_a_reconnect(migratable: bool) -> None:
+    """process.md 8.1."""
     metrics = Metrics()
     for _ in range(2):
         metrics.set_driver_name("a.b", migratable=migratable)
@@ -92,7 +97,8 @@ def test_8_1_the_name_may_be_set_again_after_a_reconnect(migratable: bool) -> No
     assert list(series(metrics, "csi_sidecar_operations_seconds_count").values()) == ["2"]
 
 
-def test_8_2_operations() -> None:
+def test_creations_and_deletions_are_counted_by_class() -> None:
+    """process.md 8.2."""
     metrics = Metrics()
     metrics.provision("fast", "VolumeSnapshot", 0.3)
     metrics.provision("fast", "VolumeSnapshot", None)
@@ -112,7 +118,8 @@ def test_8_2_operations() -> None:
     assert bounds(metrics, f"{volume}_duration_seconds") == expected
 
 
-def test_8_3_queues_are_there_from_the_start() -> None:
+def test_queues_are_there_from_the_start() -> None:
+    """process.md 8.3."""
     metrics = Metrics()
     metrics.queue("claims")
     found = series(metrics, "workqueue_")
@@ -137,7 +144,8 @@ def test_8_3_queues_are_there_from_the_start() -> None:
         ]  # fmt: skip
 
 
-def test_8_3_queue() -> None:
+def test_a_queue_counts_what_goes_through_it() -> None:
+    """process.md 8.3."""
     metrics = Metrics()
     queue = metrics.queue("claims")
     queue.added()
@@ -151,7 +159,8 @@ def test_8_3_queue() -> None:
     assert found['workqueue_work_duration_seconds_sum{name="claims"}'] == "2"
 
 
-def test_8_3_loops_that_share_a_name_are_added_up_while_they_run() -> None:
+def test_loops_that_share_a_name_are_added_up_while_they_run() -> None:
+    """process.md 8.3."""
     metrics = Metrics()
     names = ("depth", "unfinished_work_seconds", "longest_running_processor_seconds")
 
@@ -166,7 +175,8 @@ def test_8_3_loops_that_share_a_name_are_added_up_while_they_run() -> None:
     assert gauges() == ["0", "0", "0"]
 
 
-def test_8_4_leader_election() -> None:
+def test_who_leads_is_a_metric() -> None:
+    """process.md 8.4."""
     metrics = Metrics()
     metrics.leading(False)
     assert series(metrics, "leader_election") == {'leader_election_master_status{name=""}': "0"}
@@ -178,7 +188,8 @@ def test_8_4_leader_election() -> None:
     }
 
 
-def test_8_4_capacity_may_be_set_again_after_a_reconnect() -> None:
+def test_capacity_may_be_set_again_after_a_reconnect() -> None:
+    """process.md 8.4."""
     metrics = Metrics()
     for count in (1, 2):
         metrics.capacity(lambda count=count: count, lambda: 0, lambda: 7)
@@ -189,7 +200,8 @@ def test_8_4_capacity_may_be_set_again_after_a_reconnect() -> None:
     }
 
 
-def test_14_two_sets_of_metrics_do_not_disturb_each_other() -> None:
+def test_two_sets_of_metrics_do_not_disturb_each_other() -> None:
+    """process.md 14."""
     first, second = Metrics(), Metrics()
     first.suspected_orphan()
     assert series(first)["csi_provisioner_suspected_orphans_total"] == "1"

@@ -28,7 +28,8 @@ def at(found: Settings, path: str) -> Any:
     return value
 
 
-def test_1_3_defaults_of_flags_are_those_of_the_settings() -> None:
+def test_defaults_of_flags_are_those_of_the_settings() -> None:
+    """process.md 1.3."""
     assert settings() == Settings()
 
 
@@ -86,7 +87,8 @@ def test_1_3_defaults_of_flags_are_those_of_the_settings() -> None:
         ("--automaxprocs", "csi.address", "/run/csi/socket"),
     ],
 )
-def test_1_3_flags(argument: str, path: str, value: object) -> None:
+def test_each_flag_fills_its_field(argument: str, path: str, value: object) -> None:
+    """process.md 1.3."""
     assert at(settings(argument), path) == value
 
 
@@ -111,17 +113,22 @@ def test_1_3_flags(argument: str, path: str, value: object) -> None:
         (["--leader-election"], {}, "election.namespace", "default"),
     ],
 )
-def test_2_environment(arguments: list[str], environ: Mapping[str, str], path: str, value: object) -> None:
+def test_each_variable_fills_its_field(
+    arguments: list[str], environ: Mapping[str, str], path: str, value: object
+) -> None:
+    """process.md 2."""
     assert at(settings(*arguments, **environ), path) == value
 
 
-def test_6_2_namespace_of_the_pod(tmp_path: Path) -> None:
+def test_the_namespace_is_that_of_the_pod(tmp_path: Path) -> None:
+    """process.md 6.2."""
     file = tmp_path / "namespace"
     file.write_text(" storage\n")
     assert settings("--leader-election", pod_namespace_file=file).election.namespace == "storage"
 
 
-def test_1_3_later_labels_replace_earlier_ones() -> None:
+def test_later_labels_replace_earlier_ones() -> None:
+    """process.md 1.3."""
     found = settings("--leader-election", "--leader-election-labels=a:1,b:2", "--leader-election-labels=a:3")
     assert dict(found.election.labels) == {"a": "3", "b": "2"}
 
@@ -135,7 +142,8 @@ def test_1_3_later_labels_replace_earlier_ones() -> None:
         ("/" + "a" * 106, "/" + "a" * 106),
     ],
 )
-def test_4_1_addresses(given: str, path: str) -> None:
+def test_every_form_of_an_address_is_read(given: str, path: str) -> None:
+    """process.md 4.1."""
     assert settings(f"--csi-address={given}").csi.address == path
     assert settings(CSI_ENDPOINT=given).csi.address == path
 
@@ -154,7 +162,8 @@ def test_4_1_addresses(given: str, path: str) -> None:
         "/" * 108,
     ],
 )
-def test_4_1_other_addresses_are_refused_and_named(given: str) -> None:
+def test_other_addresses_are_refused_and_named(given: str) -> None:
+    """process.md 4.1."""
     for source, arguments, environ in (
         ("--csi-address", [f"--csi-address={given}"], {}),
         ("CSI_ENDPOINT", [], {"CSI_ENDPOINT": given}),
@@ -180,7 +189,8 @@ def test_4_1_other_addresses_are_refused_and_named(given: str) -> None:
         ("HonorPVReclaimPolicy=false,Topology=true", Gates()),
     ],
 )
-def test_1_4_gates(given: str, expected: Gates) -> None:
+def test_gates_fill_their_fields(given: str, expected: Gates) -> None:
+    """process.md 1.4."""
     found = settings(f"--feature-gates={given}")
     assert found.gates == expected
     assert found.provisioning.cross_namespace is expected.cross_namespace
@@ -235,7 +245,8 @@ def test_1_4_gates(given: str, expected: Gates) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
-def test_10_3_refused(arguments: list[str], exit_code: int, named: str) -> None:
+def test_a_wrong_setting_is_refused_and_named(arguments: list[str], exit_code: int, named: str) -> None:
+    """process.md 10.3."""
     with pytest.raises(Fatal) as caught:
         settings(*arguments)
     assert caught.value.code == exit_code
@@ -259,11 +270,13 @@ def test_10_3_refused(arguments: list[str], exit_code: int, named: str) -> None:
     ],
     ids=" ".join,
 )
-def test_10_3_values_that_do_not_matter_are_not_refused(arguments: list[str]) -> None:
+def test_values_that_do_not_matter_are_not_refused(arguments: list[str]) -> None:
+    """process.md 10.3."""
     settings(*arguments)
 
 
-def test_1_5_version_comes_before_the_other_checks() -> None:
+def test_version_comes_before_the_other_checks() -> None:
+    """process.md 1.5."""
     values = FLAGS.parse(["--version", "--http-endpoint=:1", "--metrics-address=:2", "--timeout=0"])
     assert read(values, {}, LogSettings()) is None
 

@@ -41,7 +41,8 @@ def edit(cluster: Cluster, kind: str, name: str, namespace: str = "", **metadata
 # ---- objects
 
 
-async def test_capacity_9_deleted_by_somebody(cluster: Cluster, driver: Driver) -> None:
+async def test_an_object_that_somebody_deletes_is_made_again(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 9."""
     before = made(cluster)[FAST]["metadata"]["name"]
     cluster.objects.delete(KIND, before, "ns1")
     await trio.sleep(5)
@@ -49,8 +50,9 @@ async def test_capacity_9_deleted_by_somebody(cluster: Cluster, driver: Driver) 
     assert cluster.counts(KIND) == {"create": 1}
 
 
-async def test_capacity_9_deleted_and_made_anew_with_another_size(cluster: Cluster, driver: Driver) -> None:
-    """Adopted, and put right by the next look at the pair: here another one of the object that is gone."""
+async def test_an_object_made_anew_with_another_size_is_put_right(cluster: Cluster, driver: Driver) -> None:
+    """Adopted, and put right by the next look at the pair: here another one of the object that is gone.
+    capacity.md 9."""
     before = made(cluster)[FAST]["metadata"]["name"]
     cluster.server.faults.stall_watches(KIND)
     cluster.objects.delete(KIND, before, "ns1")
@@ -62,7 +64,8 @@ async def test_capacity_9_deleted_and_made_anew_with_another_size(cluster: Clust
     assert cluster.counts(KIND) == {"patch": 1}
 
 
-async def test_capacity_9_labels_taken_away(cluster: Cluster, driver: Driver) -> None:
+async def test_an_object_that_lost_our_labels_is_replaced(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 9."""
     before = made(cluster)[FAST]["metadata"]["name"]
     edit(cluster, KIND, before, "ns1", labels={})
     await trio.sleep(5)
@@ -70,7 +73,8 @@ async def test_capacity_9_labels_taken_away(cluster: Cluster, driver: Driver) ->
     assert cluster.counts(KIND) == {"create": 1}
 
 
-async def test_capacity_9_changed_by_somebody_is_put_right_by_the_poll(cluster: Cluster) -> None:
+async def test_what_somebody_changed_is_put_right_by_the_poll(cluster: Cluster) -> None:
+    """capacity.md 9."""
     cluster.node("n1", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER)
     await start(cluster, SETTINGS, settled=10)
@@ -83,7 +87,8 @@ async def test_capacity_9_changed_by_somebody_is_put_right_by_the_poll(cluster: 
     assert cluster.counts(KIND) == {"create": 1, "patch": 1}
 
 
-async def test_capacity_7_polling_writes_nothing_while_nothing_changes(cluster: Cluster) -> None:
+async def test_polling_writes_nothing_while_nothing_changes(cluster: Cluster) -> None:
+    """capacity.md 7."""
     cluster.node("n1", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER)
     driver = await start(cluster, SETTINGS, settled=630)
@@ -91,10 +96,8 @@ async def test_capacity_7_polling_writes_nothing_while_nothing_changes(cluster: 
     assert cluster.counts(KIND) == {"create": 1}
 
 
-async def test_capacity_15_6_versions_of_before_the_watch_has_come_are_no_conflict(
-    cluster: Cluster, driver: Driver
-) -> None:
-    """The watch lags: what we wrote ourselves is known all the same, and no second object is made."""
+async def test_versions_of_before_the_watch_has_come_are_no_conflict(cluster: Cluster, driver: Driver) -> None:
+    """The watch lags: what we wrote ourselves is known all the same, and no second object is made. capacity.md 15.6."""
     cluster.server.faults.stall_watches(KIND)
     cluster.node("n2", DRIVER, zone="z-2")
     await trio.sleep(5)
@@ -109,9 +112,8 @@ async def test_capacity_15_6_versions_of_before_the_watch_has_come_are_no_confli
     assert cluster.counts(KIND) == {"create": 1, "patch": 2}
 
 
-async def test_capacity_15_6_an_object_that_went_before_the_watch_showed_it_is_made_again(
-    cluster: Cluster, driver: Driver
-) -> None:
+async def test_an_object_that_went_before_the_watch_showed_it_is_made_again(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 15.6."""
     cluster.server.faults.stall_watches(KIND)
     cluster.node("n2", DRIVER, zone="z-2")
     await trio.sleep(5)
@@ -131,7 +133,8 @@ async def test_capacity_15_6_an_object_that_went_before_the_watch_showed_it_is_m
 # ---- segments and classes
 
 
-async def test_capacity_15_9_segments_follow_the_nodes(cluster: Cluster, driver: Driver) -> None:
+async def test_segments_follow_the_nodes(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 15.9."""
     cluster.node("n2", DRIVER, zone="z-2")
     await trio.sleep(5)
     assert set(made(cluster)) == {FAST, ("z-2", "fast")}
@@ -144,7 +147,8 @@ async def test_capacity_15_9_segments_follow_the_nodes(cluster: Cluster, driver:
     assert cluster.counts(KIND) == {"create": 2, "delete": 2}
 
 
-async def test_capacity_5_a_burst_of_nodes_is_looked_at_once(cluster: Cluster, driver: Driver) -> None:
+async def test_a_burst_of_nodes_is_looked_at_once(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 5."""
     for number in range(200):
         cluster.node(f"burst-{number}", DRIVER, zone="z-2")
         edit(cluster, "Node", f"burst-{number}", annotations={"kubelet": "was here"})
@@ -154,7 +158,8 @@ async def test_capacity_5_a_burst_of_nodes_is_looked_at_once(cluster: Cluster, d
     assert len(driver.made("GetCapacity")) == 1  # old pairs are not asked for again
 
 
-async def test_capacity_15_1_immediate_classes_do_not_end_the_round(cluster: Cluster, driver: Driver) -> None:
+async def test_immediate_classes_do_not_end_the_round(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 15.1."""
     cluster.storage_class("a-first", DRIVER, late=False)
     cluster.storage_class("z-last", DRIVER)
     cluster.storage_class("other", "other.acme.test")
@@ -163,7 +168,8 @@ async def test_capacity_15_1_immediate_classes_do_not_end_the_round(cluster: Clu
     assert set(made(cluster)) == {(zone, name) for zone in ("z-1", "z-2") for name in ("fast", "z-last")}
 
 
-async def test_capacity_6_class_deleted(cluster: Cluster, driver: Driver) -> None:
+async def test_objects_go_with_their_class(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 6."""
     cluster.objects.delete("StorageClass", "fast")
     await trio.sleep(5)
     assert made(cluster) == {}
@@ -173,8 +179,9 @@ async def test_capacity_6_class_deleted(cluster: Cluster, driver: Driver) -> Non
 # ---- volumes
 
 
-async def test_capacity_15_4_capacity_15_8_refresh_of_what_a_volume_touches(cluster: Cluster, driver: Driver) -> None:
-    """Only the segment the volume lies in, when it is made and when it is deleted."""
+async def test_a_volume_refreshes_the_pairs_it_touches(cluster: Cluster, driver: Driver) -> None:
+    """Only the segment the volume lies in, when it is made and when it is deleted.
+    capacity.md 15.4, capacity.md 15.8."""
     cluster.node("n2", DRIVER, zone="z-2")
     await trio.sleep(5)
     driver.calls.clear()
@@ -193,9 +200,10 @@ async def test_capacity_15_4_capacity_15_8_refresh_of_what_a_volume_touches(clus
 @pytest.mark.parametrize(
     ("node", "calls"), [("n1", ["z-1", "z-2"]), ("nowhere", ["z-1", "z-2"])], ids=["exhausted", "node-is-gone"]
 )
-async def test_capacity_10_failure_refreshes_the_class(
+async def test_a_failure_refreshes_the_pairs_of_the_class(
     cluster: Cluster, driver: Driver, node: str, calls: list[str]
 ) -> None:
+    """capacity.md 10."""
     cluster.node("n2", DRIVER, zone="z-2")
     cluster.storage_class("other", DRIVER)
     await trio.sleep(5)
@@ -207,7 +215,8 @@ async def test_capacity_10_failure_refreshes_the_class(
     assert sorted(call.request.accessible_topology.segments[ZONE] for call in asked) == calls
 
 
-async def test_capacity_10_no_change_refreshes_nothing(cluster: Cluster, driver: Driver) -> None:
+async def test_a_try_that_changed_nothing_refreshes_nothing(cluster: Cluster, driver: Driver) -> None:
+    """capacity.md 10."""
     cluster.objects.create("CSINode", {"metadata": {"name": "bare"}, "spec": {"drivers": []}})
     await trio.sleep(5)
     driver.calls.clear()
@@ -220,8 +229,8 @@ async def test_capacity_10_no_change_refreshes_nothing(cluster: Cluster, driver:
 # ---- trouble
 
 
-async def test_capacity_11_a_driver_that_does_not_know_is_asked_again(cluster: Cluster) -> None:
-    """With backoff for ever; the object there is stays as it is, and nobody gets an event."""
+async def test_a_driver_that_does_not_know_is_asked_again(cluster: Cluster) -> None:
+    """With backoff for ever; the object there is stays as it is, and nobody gets an event. capacity.md 11."""
     cluster.node("n", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER)
     exists(cluster, "a", *FAST, capacity="1Gi")
@@ -237,7 +246,8 @@ async def test_capacity_11_a_driver_that_does_not_know_is_asked_again(cluster: C
     assert cluster.objects.all("Event") == []
 
 
-async def test_capacity_15_11_p19_request_11_get_capacity_has_a_deadline(cluster: Cluster) -> None:
+async def test_get_capacity_has_a_deadline_p19_request_11(cluster: Cluster) -> None:
+    """capacity.md 15.11."""
     cluster.node("n", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER)
     driver = await cluster.driver(CONFIG)
@@ -249,9 +259,8 @@ async def test_capacity_15_11_p19_request_11_get_capacity_has_a_deadline(cluster
     assert set(made(cluster)) == {FAST}
 
 
-async def test_capacity_15_7_parameters_are_not_logged(
-    cluster: Cluster, driver: Driver, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_parameters_are_not_logged(cluster: Cluster, driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    """capacity.md 15.7."""
     driver.faults.add(Fault(rpc="GetCapacity", code="INTERNAL", times=1))
     cluster.storage_class("other", DRIVER, parameters={"password": "hunter2"})
     await trio.sleep(20)
@@ -261,8 +270,8 @@ async def test_capacity_15_7_parameters_are_not_logged(
     assert "hunter2" not in log
 
 
-async def test_capacity_15_14_what_was_deleted_while_nobody_watched(cluster: Cluster, driver: Driver) -> None:
-    """The list afterwards does not have them: as good as the events that were missed."""
+async def test_what_was_deleted_while_nobody_watched_is_made_again(cluster: Cluster, driver: Driver) -> None:
+    """The list afterwards does not have them: as good as the events that were missed. capacity.md 15.14."""
     cluster.node("n2", DRIVER, zone="z-2")
     cluster.storage_class("other", DRIVER)
     await trio.sleep(5)
@@ -281,7 +290,8 @@ async def test_capacity_15_14_what_was_deleted_while_nobody_watched(cluster: Clu
 
 
 @pytest.mark.parametrize("code", [403, 409, 422, 500])
-async def test_capacity_11_refused_writes_are_tried_again(cluster: Cluster, code: int) -> None:
+async def test_refused_writes_are_tried_again(cluster: Cluster, code: int) -> None:
+    """capacity.md 11."""
     cluster.node("n", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER)
     exists(cluster, "old", "z-1", "gone")

@@ -39,23 +39,27 @@ def test_eligible_classes(given_class: k8s.StorageClass, immediate: bool, expect
     assert len(desired(Z1, classes=(given_class,), immediate=immediate).pairs()) == expected
 
 
-def test_capacity_9_two_segments_two_classes() -> None:
+def test_two_segments_and_two_classes_make_four_pairs() -> None:
+    """capacity.md 9."""
     assert set(desired(Z1, Z2, classes=(FAST, SLOW)).pairs()) == {
         Pair(segment, name) for segment, name in product((Z1, Z2), ("fast", "slow"))
     }
 
 
-def test_capacity_9_segment_without_class_and_class_without_segment() -> None:
+def test_a_segment_without_class_or_a_class_without_segment_makes_no_pair() -> None:
+    """capacity.md 9."""
     assert desired(Z1, classes=()).pairs() == []
     assert desired().pairs() == []
 
 
-def test_capacity_15_1_an_immediate_class_does_not_end_the_loop() -> None:
+def test_an_immediate_class_does_not_end_the_loop() -> None:
+    """capacity.md 15.1."""
     made = desired(classes=(IMMEDIATE, FAST))
     assert made.segments_changed(frozenset({Z1})) == [PAIR]
 
 
-def test_capacity_6_segments_added_and_removed() -> None:
+def test_pairs_come_and_go_with_their_segments() -> None:
+    """capacity.md 6."""
     made = desired(Z1, classes=(FAST, SLOW))
     made.object_changed(None, capacity("u"))
     work = made.segments_changed(frozenset({Z2}))
@@ -63,14 +67,16 @@ def test_capacity_6_segments_added_and_removed() -> None:
     assert set(made.pairs()) == {Pair(Z2, "fast"), Pair(Z2, "slow")}
 
 
-def test_capacity_6_a_class_update_refreshes_its_pairs() -> None:
+def test_a_class_update_refreshes_its_pairs() -> None:
+    """capacity.md 6."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.class_changed("fast", FAST, FAST) == [PAIR]
     assert known(made) == capacity("u")
 
 
-def test_capacity_6_class_deleted() -> None:
+def test_pairs_go_with_their_class() -> None:
+    """capacity.md 6."""
     made = desired(Z1, Z2)
     made.object_changed(None, capacity("u"))
     assert made.class_changed("fast", FAST, None) == [surplus("u")]
@@ -79,7 +85,8 @@ def test_capacity_6_class_deleted() -> None:
     assert made.class_changed("fast", FAST, None) == []
 
 
-def test_capacity_6_a_class_replaced_by_one_of_another_driver() -> None:
+def test_a_class_replaced_by_one_of_another_driver_loses_its_pairs() -> None:
+    """capacity.md 6."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.class_changed("fast", FAST, storage_class(provisioner="other")) == [surplus("u")]
@@ -88,13 +95,15 @@ def test_capacity_6_a_class_replaced_by_one_of_another_driver() -> None:
 # ---- section 9: events of objects
 
 
-def test_capacity_9_adopted() -> None:
+def test_an_object_that_fits_a_pair_is_adopted() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     assert made.object_changed(None, capacity("u", capacity="7")) == []
     assert known(made) == capacity("u", capacity="7")
 
 
-def test_capacity_9_new_version_is_remembered_without_work() -> None:
+def test_a_new_version_is_remembered_without_work() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     newer = capacity("u", capacity="7", version="2")
@@ -102,8 +111,9 @@ def test_capacity_9_new_version_is_remembered_without_work() -> None:
     assert known(made) == newer
 
 
-def test_capacity_9_the_uid_goes_before_the_content() -> None:
-    """Somebody changed a known object to say something else: it is still the pair's, and is corrected at a poll."""
+def test_the_uid_goes_before_the_content() -> None:
+    """Somebody changed a known object to say something else: it is still the pair's, and is corrected at a poll.
+    capacity.md 9."""
     made = desired(Z1, Z2)
     made.object_changed(None, capacity("u"))
     assert made.object_changed(None, capacity("u", Z2)) == []
@@ -111,7 +121,8 @@ def test_capacity_9_the_uid_goes_before_the_content() -> None:
     assert known(made, Z2) is None
 
 
-def test_capacity_9_duplicate() -> None:
+def test_a_second_object_of_a_pair_is_surplus() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.object_changed(None, capacity("v")) == [surplus("v")]
@@ -139,7 +150,8 @@ def test_obsolete(obj: k8s.CSIStorageCapacity) -> None:
     assert desired(Z1).object_changed(None, obj) == [surplus("u")]
 
 
-def test_capacity_9_labels_stripped() -> None:
+def test_a_pair_whose_object_lost_our_labels_needs_a_new_one() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.object_changed(capacity("u"), capacity("u", labels=None)) == [PAIR]
@@ -149,7 +161,8 @@ def test_capacity_9_labels_stripped() -> None:
 @pytest.mark.parametrize(
     "labels", [None, {"csi.storage.k8s.io/drivername": "disk.acme.test"}], ids=["none", "no-manager"]
 )
-def test_capacity_9_unmanaged_objects_are_never_touched(labels: dict[str, str] | None) -> None:
+def test_unmanaged_objects_are_never_touched(labels: dict[str, str] | None) -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     foreign = capacity("u", labels=labels)
     assert made.object_changed(None, foreign) == []
@@ -158,7 +171,8 @@ def test_capacity_9_unmanaged_objects_are_never_touched(labels: dict[str, str] |
     assert known(made) is None
 
 
-def test_capacity_9_deleted() -> None:
+def test_a_pair_whose_object_was_deleted_needs_a_new_one() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.object_changed(capacity("u"), None) == [PAIR]
@@ -166,7 +180,8 @@ def test_capacity_9_deleted() -> None:
     assert made.object_changed(capacity("u"), None) == []
 
 
-def test_capacity_9_deleted_and_made_again_seen_as_one() -> None:
+def test_a_change_of_the_uid_is_a_deletion_and_a_creation() -> None:
+    """capacity.md 9."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     again = capacity("v", capacity="9", name="csisc-u")
@@ -174,13 +189,15 @@ def test_capacity_9_deleted_and_made_again_seen_as_one() -> None:
     assert known(made) == again
 
 
-def test_capacity_6_an_object_that_comes_after_its_pair_went_is_obsolete() -> None:
+def test_an_object_that_comes_after_its_pair_went_is_obsolete() -> None:
+    """capacity.md 6."""
     made = desired(Z1)
     made.segments_changed(frozenset())
     assert made.object_changed(None, capacity("u")) == [surplus("u")]
 
 
-def test_capacity_8_a_pair_that_came_back_gets_a_new_object() -> None:
+def test_a_pair_that_came_back_gets_a_new_object() -> None:
+    """capacity.md 8."""
     made = desired(Z1)
     made.object_changed(None, capacity("u"))
     assert made.segments_changed(frozenset()) == [surplus("u")]
@@ -189,7 +206,8 @@ def test_capacity_8_a_pair_that_came_back_gets_a_new_object() -> None:
     assert made.object_changed(capacity("u"), None) == []
 
 
-def test_capacity_12_counts() -> None:
+def test_pairs_and_objects_are_counted_for_the_metrics() -> None:
+    """capacity.md 12."""
     made = desired(Z1, Z2, classes=(FAST, SLOW))
     cached = [capacity("a"), capacity("b", Z2), capacity("c", class_name="gone"), capacity("d", Z2, "gone")]
     work = [item for obj in cached for item in made.object_changed(None, obj)]
@@ -201,7 +219,8 @@ def test_capacity_12_counts() -> None:
     assert (made.goal(), made.current(), made.obsolete([*cached, capacity("duplicate")])) == (4, 4, 0)
 
 
-def test_capacity_15_17_equal_segments_are_one_pair() -> None:
+def test_equal_segments_are_one_pair() -> None:
+    """capacity.md 15.17."""
     made = desired(Z1)
     again: Segment = tuple(Z1)
     assert made.segments_changed(frozenset({again})) == []
@@ -271,7 +290,8 @@ class World:
 
 
 @given(EVENTS)
-def test_capacity_9_one_object_for_each_pair_in_the_end(events: list[tuple[str, object]]) -> None:
+def test_one_object_for_each_pair_in_the_end(events: list[tuple[str, object]]) -> None:
+    """capacity.md 9."""
     world = World()
     for what, value in events:
         world.happen(what, value)

@@ -36,17 +36,20 @@ def test_managed_by(node: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"), [("external-provisioner", 0x53F40B57), ("hello", 0x4F9F2CAB), ("", 2166136261)]
 )
-def test_capacity_4_fnv1a(text: str, expected: int) -> None:
+def test_the_hash_is_fnv1a(text: str, expected: int) -> None:
+    """capacity.md 4."""
     assert fnv1a(text) == expected
 
 
 @given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){0,3}", fullmatch=True))
-def test_capacity_15_13_node_deployment_15_6_always_a_label_value(node: str) -> None:
+def test_the_managers_name_is_always_a_label_value(node: str) -> None:
+    """capacity.md 15.13, node-deployment.md 15.6."""
     assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", manager_on(node))
 
 
 @pytest.mark.parametrize("length", range(1, 100))
-def test_capacity_15_13_different_for_different_nodes(length: int) -> None:
+def test_the_managers_name_differs_for_different_nodes(length: int) -> None:
+    """capacity.md 15.13."""
     assert manager_on("n" * length) != manager_on("n" * (length - 1) + "m")
 
 
@@ -67,5 +70,6 @@ def test_is_managed(labels: dict[str, str] | None, expected: bool) -> None:
     assert OURS.manages(CSIStorageCapacity(ObjectMeta(labels=labels))) is expected
 
 
-def test_capacity_2_selector() -> None:
+def test_the_selector_names_driver_and_manager() -> None:
+    """capacity.md 2."""
     assert OURS.selector() == "csi.storage.k8s.io/drivername=d,csi.storage.k8s.io/managed-by=m"

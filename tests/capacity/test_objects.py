@@ -17,7 +17,8 @@ OWNED = Publication(DRIVER, MANAGER, "ns1", OWNER)
 GIB = 1 << 30
 
 
-def test_capacity_8_worked_example() -> None:
+def test_a_new_object_says_everything_about_its_pair() -> None:
+    """capacity.md 8."""
     made = objects.new(Pair(Z1, "acme-fast"), Reading(128 * GIB, 4096 * GIB), OWNED)
     assert msgspec.to_builtins(made) == {
         "metadata": {
@@ -38,11 +39,13 @@ def test_capacity_8_worked_example() -> None:
     }
 
 
-def test_capacity_8_the_empty_segment_is_an_empty_selector() -> None:
+def test_the_empty_segment_is_an_empty_selector() -> None:
+    """capacity.md 8."""
     assert msgspec.to_builtins(objects.new(Pair((), "fast"), Reading(1), PUBLICATION))["nodeTopology"] == {}
 
 
-def test_capacity_8_no_owner_no_maximum() -> None:
+def test_what_is_not_known_is_left_out() -> None:
+    """capacity.md 8."""
     made = msgspec.to_builtins(objects.new(Pair(Z1, "fast"), Reading(0), PUBLICATION))
     assert "ownerReferences" not in made["metadata"]
     assert "maximumVolumeSize" not in made
@@ -53,12 +56,13 @@ def test_capacity_8_no_owner_no_maximum() -> None:
     ("amount", "text"),
     [(1 << 30, "1Gi"), (1610612736, "1536Mi"), (1025, "1025"), (0, "0"), (1 << 62, "4Ei"), (1 << 10, "1Ki")],
 )
-def test_capacity_8_quantities(amount: int, text: str) -> None:
+def test_sizes_are_written_as_quantities(amount: int, text: str) -> None:
+    """capacity.md 8."""
     assert objects.new(Pair(Z1, "fast"), Reading(amount, amount), PUBLICATION).capacity == text
 
 
-def test_capacity_8_request_is_unstripped_and_names_no_capability() -> None:
-    """Also capacity-15-16: drivers take capabilities they are given for a restriction."""
+def test_the_request_is_unstripped_and_names_no_capability() -> None:
+    """Also capacity-15-16: drivers take capabilities they are given for a restriction. capacity.md 8."""
     parameters = {"csi.storage.k8s.io/fstype": "xfs", "type": "ssd"}
     asked = objects.question(Pair(Z1, "fast"), storage_class(parameters=parameters))
     assert asked == csi.GetCapacityRequest(
@@ -68,11 +72,13 @@ def test_capacity_8_request_is_unstripped_and_names_no_capability() -> None:
     assert len(parameters) == 2
 
 
-def test_capacity_8_the_empty_segment_is_still_asked_for() -> None:
+def test_the_empty_segment_is_still_asked_for() -> None:
+    """capacity.md 8."""
     assert bytes(objects.question(Pair((), "fast"), storage_class())) == b"\x1a\x00"
 
 
-def test_capacity_8_maximum_present_though_zero() -> None:
+def test_a_maximum_of_zero_is_not_a_missing_one() -> None:
+    """capacity.md 8."""
     assert objects.reading(csi.GetCapacityResponse(available_capacity=5, maximum_volume_size=0)) == Reading(5, 0)
     parsed = csi.GetCapacityResponse.parse(bytes(csi.GetCapacityResponse(available_capacity=5, maximum_volume_size=0)))
     assert objects.reading(parsed) == Reading(5, 0)

@@ -55,24 +55,28 @@ async def found(kube: KubeClient, level: int) -> tuple[str, str, str, str, bool 
     return reference.apiVersion, reference.kind, reference.name, reference.uid, reference.controller
 
 
-async def test_capacity_3_no_owner_asks_nothing(cluster: Cluster, kube: KubeClient) -> None:
+async def test_no_owner_asks_nothing(cluster: Cluster, kube: KubeClient) -> None:
+    """capacity.md 3."""
     assert await owner.find(kube, "ns1", "p-0", -1) is None
     assert len(cluster.server.calls) == 0
 
 
-async def test_capacity_3_level_0_the_pod(cluster: Cluster, kube: KubeClient) -> None:
+async def test_level_0_is_the_pod(cluster: Cluster, kube: KubeClient) -> None:
+    """capacity.md 3."""
     pod(cluster)
     uid = cluster.objects.all("Pod")[0]["metadata"]["uid"]
     assert await found(kube, 0) == ("v1", "Pod", "p-0", uid, True)
 
 
-async def test_capacity_3_level_1_is_copied_and_need_not_exist(cluster: Cluster, kube: KubeClient) -> None:
+async def test_level_1_is_copied_and_need_not_exist(cluster: Cluster, kube: KubeClient) -> None:
+    """capacity.md 3."""
     pod(cluster, STRANGER, SET)
     assert await found(kube, 1) == ("apps/v1", "StatefulSet", "p", "2-2", True)
     assert [(call.verb, call.kind) for call in cluster.server.calls] == [("get", "Pod")]
 
 
-async def test_capacity_3_level_2_of_a_deployment(cluster: Cluster, kube: KubeClient) -> None:
+async def test_level_2_is_the_deployment(cluster: Cluster, kube: KubeClient) -> None:
+    """capacity.md 3."""
     pod(cluster, REPLICAS)
     replica_set(cluster, DEPLOYMENT)
     assert await found(kube, 2) == ("apps/v1", "Deployment", "p", "4-4", True)
@@ -106,15 +110,17 @@ async def test_capacity_3_level_2_of_a_deployment(cluster: Cluster, kube: KubeCl
         "unknown-group",
     ],
 )
-async def test_capacity_3_where_the_way_ends(
+async def test_a_chain_that_ends_too_early_says_where(
     cluster: Cluster, kube: KubeClient, owners: list[dict[str, Any]], level: int, text: str
 ) -> None:
+    """capacity.md 3."""
     pod(cluster, *owners)
     with pytest.raises(Fatal, match=text):
         await owner.find(kube, "ns1", "p-0", level)
 
 
-async def test_capacity_3_missing_on_the_way(cluster: Cluster, kube: KubeClient) -> None:
+async def test_an_owner_that_is_missing_on_the_way_is_named(cluster: Cluster, kube: KubeClient) -> None:
+    """capacity.md 3."""
     with pytest.raises(Fatal, match=r"cannot look up Pod ns1/p-0.*NAMESPACE and POD_NAME"):
         await owner.find(kube, "ns1", "p-0", 1)
     pod(cluster, REPLICAS)

@@ -110,8 +110,8 @@ async def test_what_comes_of_what_is_there(cluster: Cluster, scenario: Scenario)
     assert ours == scenario.published
 
 
-async def test_capacity_8_object_capacity_15_16(cluster: Cluster) -> None:
-    """What the object says; the parameters go unstripped, no capability is named."""
+async def test_the_object_has_everything_and_the_question_is_unstripped(cluster: Cluster) -> None:
+    """What the object says; the parameters go unstripped, no capability is named. capacity.md 8, capacity.md 15.16."""
     cluster.node("n", DRIVER, zone="z-1")
     cluster.storage_class("fast", DRIVER, parameters={"csi.storage.k8s.io/fstype": "xfs", "tier": "gold"})
     driver = await start(cluster)

@@ -50,11 +50,13 @@ def test_after_failure(state: State, expected: set[Pair]) -> None:
     assert set(desired(Z1, Z2, classes=CLASSES).tried("fast", state)) == expected
 
 
-def test_capacity_10_after_deletion() -> None:
+def test_a_deletion_refreshes_the_pairs_of_its_segments() -> None:
+    """capacity.md 10."""
     made = desired(Z1, Z2, classes=CLASSES)
     assert set(made.deleted(volume(Z1))) == OF_Z1
     assert made.deleted(volume()) == []
 
 
-def test_capacity_10_an_unknown_class_refreshes_nothing() -> None:
+def test_an_unknown_class_refreshes_nothing() -> None:
+    """capacity.md 10."""
     assert desired(Z1).tried("gone", volume()) == []

@@ -51,9 +51,10 @@ async def test_what_is_missing_ends_the_process(
     assert [call.rpc for call in driver.calls][-1] == "ControllerGetCapabilities"  # the driver was asked before
 
 
-async def test_capacity_15_15_an_api_server_that_cannot_be_reached_ends_the_process(
+async def test_an_api_server_that_cannot_be_reached_ends_the_process(
     cluster: Cluster, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """capacity.md 15.15."""
     await cluster.driver(CONFIG)
     [port] = free_ports(1)
     settings = cluster.settings(CONFIG, capacity=SETTINGS)
@@ -63,10 +64,10 @@ async def test_capacity_15_15_an_api_server_that_cannot_be_reached_ends_the_proc
 
 
 @pytest.mark.parametrize("code", [403, 404, 500])
-async def test_capacity_2_6_objects_that_cannot_be_made_end_the_process(
+async def test_objects_that_cannot_be_made_end_the_process(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
-    """Also in a replica that stands by: process.md 3 step 20, 11.3."""
+    """Also in a replica that stands by: process.md 3 step 20, 11.3. capacity.md 2.6."""
     await cluster.driver(CONFIG)
     cluster.server.faults.add(Fault(verb="create", kind=KIND, namespace="ns1", code=code, message="no way", times=None))
     with trio.fail_after(60):
@@ -99,7 +100,8 @@ async def test_a_missing_right_names_the_kustomization(
     [([], False), (["--enable-capacity"], True), (["--capacity-controller-deployment-mode=central"], True)],
     ids=["none", "switch", "old-mode"],
 )
-def test_capacity_15_2_one_switch(arguments: list[str], enabled: bool) -> None:
+def test_one_switch_turns_publishing_on(arguments: list[str], enabled: bool) -> None:
+    """capacity.md 15.2."""
     found = read(FLAGS.parse(arguments), {"NAMESPACE": "ns1"}, LogSettings())
     assert found is not None
     assert (found.capacity.enabled, found.capacity.namespace) == (enabled, "ns1")
@@ -123,8 +125,9 @@ async def test_objects_get_the_owner(cluster: Cluster) -> None:
     assert cluster.counts(KIND) == {"create": 1, "patch": 1}
 
 
-async def test_capacity_15_12_its_own_budget(cluster: Cluster) -> None:
-    """One request a second after the burst of 5, of which the start has used one; claims are served meanwhile."""
+async def test_publishing_has_its_own_request_budget(cluster: Cluster) -> None:
+    """One request a second after the burst of 5, of which the start has used one; claims are served meanwhile.
+    capacity.md 15.12."""
     for number in range(30):
         cluster.node(f"n{number}", DRIVER, zone=f"z-{number}")
     cluster.storage_class("fast", DRIVER)
@@ -174,8 +177,9 @@ async def metrics(port: int) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-async def test_capacity_12_metrics(cluster: Cluster) -> None:
-    """4 pairs, 2 of them with objects, 2 left-over objects: 4 / 2 / 2, and 4 / 4 / 0 when all is done."""
+async def test_goal_current_and_obsolete_are_exposed(cluster: Cluster) -> None:
+    """4 pairs, 2 of them with objects, 2 left-over objects: 4 / 2 / 2, and 4 / 4 / 0 when all is done.
+    capacity.md 12."""
     for zone in ("z-1", "z-2"):
         cluster.node(f"in-{zone}", DRIVER, zone=zone)
         exists(cluster, f"of-gone-{zone}", zone, "gone")
@@ -203,8 +207,9 @@ async def test_capacity_12_metrics(cluster: Cluster) -> None:
     assert any("GetCapacity" in name for name in found)
 
 
-async def test_capacity_13_on_every_node_its_own_objects(cluster: Cluster) -> None:
-    """The fixed segment, the node in the managed-by label; nodes are not watched, objects of others not touched."""
+async def test_every_node_has_its_own_objects(cluster: Cluster) -> None:
+    """The fixed segment, the node in the managed-by label; nodes are not watched, objects of others not touched.
+    capacity.md 13."""
     config = msgspec.structs.replace(CONFIG, node_segment={"acme.test/zone": "z-1"})
     cluster.storage_class("fast", DRIVER)
     exists(cluster, "central", "z-1", "fast")

@@ -86,7 +86,8 @@ CLASSES = built(
 
 
 @given(IN_TREE)
-def test_delete_13_in_tree_volumes(pv: k8s.PersistentVolume) -> None:
+def test_an_in_tree_volume_with_absent_fields_is_translated_or_refused(pv: k8s.PersistentVolume) -> None:
+    """delete.md 13."""
     before = copy.deepcopy(pv)
     with suppress(translate.TranslationError):
         source = translate.volume_to_csi(pv).spec.csi
@@ -96,7 +97,8 @@ def test_delete_13_in_tree_volumes(pv: k8s.PersistentVolume) -> None:
 
 
 @given(volumes(csi=optional(CSI)), st.sampled_from(sorted(IN_TREE_NAMES)))
-def test_provision_19_made_volumes(pv: k8s.PersistentVolume, driver: str) -> None:
+def test_a_made_volume_with_absent_fields_is_translated_or_refused(pv: k8s.PersistentVolume, driver: str) -> None:
+    """provision.md 19."""
     before = copy.deepcopy(pv)
     with suppress(translate.TranslationError):
         assert translate.has_in_tree_source(translate.volume_to_in_tree(pv, driver))
@@ -104,7 +106,8 @@ def test_provision_19_made_volumes(pv: k8s.PersistentVolume, driver: str) -> Non
 
 
 @given(CLASSES, st.sampled_from(sorted(IN_TREE_NAMES)))
-def test_provision_19_classes(sc: k8s.StorageClass, driver: str) -> None:
+def test_a_class_with_absent_fields_is_translated_or_refused(sc: k8s.StorageClass, driver: str) -> None:
+    """provision.md 19."""
     before = copy.deepcopy(sc)
     with suppress(translate.TranslationError):
         translate.storage_class(sc, driver)

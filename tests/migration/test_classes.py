@@ -153,20 +153,23 @@ def test_allowed_topologies(
 
 @pytest.mark.parametrize("driver", [EBS, GCE, DISK])
 @pytest.mark.parametrize("parameter", ["zone", "zones"])
-def test_provision_14_2_z_zone_and_allowed_topologies_exclude_each_other(driver: str, parameter: str) -> None:
+def test_zone_and_allowed_topologies_exclude_each_other(driver: str, parameter: str) -> None:
+    """provision.md 14.2."""
     given = storage_class({parameter: "us-east-1a"}, [{GA_ZONE: ["us-east-1b"]}])
     with pytest.raises(translate.TranslationError, match=rf"StorageClass fast .*allowedTopologies.*{parameter}:"):
         translate.storage_class(given, driver)
 
 
 @pytest.mark.parametrize("driver", IN_TREE_NAMES)
-def test_provision_14_2_only_portworx_changes_the_provisioner(driver: str) -> None:
+def test_only_portworx_changes_the_provisioner(driver: str) -> None:
+    """provision.md 14.2."""
     translated = translate.storage_class(storage_class(), driver)
     assert translated.provisioner == (PORTWORX if driver == PORTWORX else "kubernetes.io/in-tree")
 
 
 @pytest.mark.parametrize("driver", IN_TREE_NAMES)
-def test_provision_8_9_the_given_class_is_not_changed(driver: str) -> None:
+def test_the_given_class_is_not_changed(driver: str) -> None:
+    """provision.md 8.9."""
     given = storage_class({"fstype": "xfs", "iopspergb": "1"}, [{GA_ZONE: ["1"]}])
     before = copy.deepcopy(given)
     translate.storage_class(given, driver)

@@ -135,7 +135,8 @@ def test_error(driver: str, given: k8s.PersistentVolume, message: str) -> None:
         translate.volume_to_in_tree(given, driver)
 
 
-def test_provision_14_3_the_resource_group_of_the_handle_becomes_an_annotation() -> None:
+def test_the_resource_group_of_the_handle_becomes_an_annotation() -> None:
+    """provision.md 14.3."""
     group = "kubernetes.io/azure-file-resource-group"
     given = csi_volume("rg#acct#share")
     given.metadata.annotations = {"a": "b"}
@@ -244,7 +245,8 @@ def test_a_region_that_cannot_be_told_fails_the_translation(at: Terms, message: 
         translate.volume_to_in_tree(csi_volume(at=at), EBS)
 
 
-def test_provision_14_3_everything_else_stays_and_the_given_volume_too() -> None:
+def test_everything_else_stays_and_the_given_volume_too() -> None:
+    """provision.md 14.3."""
     given = csi_volume(at=[{EBS_ZONE: ["us-east-1a"]}], labels={"a": "b"})
     given.metadata.annotations, given.metadata.finalizers = {"c": "d"}, ["f"]
     given.spec.capacity, given.spec.claimRef = {"storage": "1Gi"}, k8s.ObjectReference(name="claim", uid="u")

@@ -31,7 +31,8 @@ def test_without_a_size_nothing_is_asked(size: int | None) -> None:
     assert claiming.questions(request(size, HERE)) == []
 
 
-def test_node_deployment_7_the_terms_of_the_request_in_their_order() -> None:
+def test_each_term_of_the_request_is_asked_for_in_its_order() -> None:
+    """node-deployment.md 7."""
     asked = claiming.questions(request(GIB, HERE, THERE))
     assert asked == [
         csi.GetCapacityRequest(volume_capabilities=CAPABILITIES, parameters=PARAMETERS, accessible_topology=place)
@@ -39,7 +40,8 @@ def test_node_deployment_7_the_terms_of_the_request_in_their_order() -> None:
     ]
 
 
-def test_node_deployment_7_without_topology_asked_once() -> None:
+def test_without_topology_the_driver_is_asked_once() -> None:
+    """node-deployment.md 7."""
     assert claiming.questions(request()) == [
         csi.GetCapacityRequest(volume_capabilities=CAPABILITIES, parameters=PARAMETERS)
     ]

@@ -49,7 +49,8 @@ def test_decide(
     assert isinstance(claiming.decide(given, given_class, NODE, settings), expected)
 
 
-def test_node_deployment_4_the_missing_class_is_named() -> None:
+def test_the_missing_class_is_named() -> None:
+    """node-deployment.md 4."""
     found = claiming.decide(claim(), None, NODE, ON)
     assert isinstance(found, Fail)
     assert "StorageClass 'fast' of claim shop/data-db-0 does not exist" in found.message

@@ -38,7 +38,8 @@ def test_interval(base: float, most: float, attempt: int, low: float, high: floa
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 4, 100])
-def test_node_deployment_6_base_above_maximum(attempt: int) -> None:
+def test_a_base_above_the_maximum_is_cut(attempt: int) -> None:
+    """node-deployment.md 6."""
     given = settings(60, 20)
     assert claiming.delay(attempt, given, 0.0) == 20
     assert claiming.delay(attempt, given, 0.25) == 5
@@ -46,12 +47,12 @@ def test_node_deployment_6_base_above_maximum(attempt: int) -> None:
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 4, 100])
-def test_node_deployment_6_base_zero(attempt: int) -> None:
+def test_a_base_of_zero_does_not_wait(attempt: int) -> None:
+    """node-deployment.md 6."""
     assert claiming.delay(attempt, settings(0, 60), LAST) == 0
 
 
 @given(st.integers(0, 10**6), st.floats(0, 10**6), st.floats(0, 10**6), st.floats(0, 1, exclude_max=True))
-def test_node_deployment_6_never_negative_never_above_the_maximum(
-    attempt: int, base: float, most: float, u: float
-) -> None:
+def test_a_delay_is_never_negative_nor_above_the_maximum(attempt: int, base: float, most: float, u: float) -> None:
+    """node-deployment.md 6."""
     assert 0 <= claiming.delay(attempt, settings(base, most), u) <= most + 1e-9

@@ -76,8 +76,8 @@ async def test_one_claim(
     assert reasons == ({"Provisioning", "ProvisioningSucceeded"} if provisioned else set())
 
 
-async def test_node_deployment_14_get_capacity_fails(cluster: Cluster) -> None:
-    """The claim is taken all the same, so that people see in its events what is wrong."""
+async def test_a_claim_is_taken_though_get_capacity_fails(cluster: Cluster) -> None:
+    """The claim is taken all the same, so that people see in its events what is wrong. node-deployment.md 14."""
     driver = await deploy(cluster, "a")
     driver.faults.add(Fault(rpc="GetCapacity", code="UNIMPLEMENTED"))
     cluster.storage_class("fast", DRIVER, late=False)
@@ -86,7 +86,8 @@ async def test_node_deployment_14_get_capacity_fails(cluster: Cluster) -> None:
     assert cluster.selected("data") == "a"
 
 
-async def test_node_deployment_4_class_missing(cluster: Cluster) -> None:
+async def test_a_claim_without_its_class_is_nobodys_until_the_class_comes(cluster: Cluster) -> None:
+    """node-deployment.md 4."""
     await deploy(cluster, "a")
     cluster.claim("data", "fast")
     annotate(cluster, "data", "volume.kubernetes.io/storage-provisioner", DRIVER)
@@ -96,8 +97,8 @@ async def test_node_deployment_4_class_missing(cluster: Cluster) -> None:
     await cluster.until(lambda: cluster.is_bound("data"), limit=400)
 
 
-async def test_node_deployment_15_9_nothing_is_read_of_nodes(cluster: Cluster) -> None:
-    """The requirement is this node's term, the identity names the node."""
+async def test_nothing_is_read_of_nodes(cluster: Cluster) -> None:
+    """The requirement is this node's term, the identity names the node. node-deployment.md 15.9."""
     driver = await deploy(cluster, "a")
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast")
@@ -111,9 +112,9 @@ async def test_node_deployment_15_9_nothing_is_read_of_nodes(cluster: Cluster) -
     assert volume["spec"]["csi"]["volumeAttributes"]["storage.kubernetes.io/csiProvisionerIdentity"].endswith("-a")
 
 
-async def test_node_deployment_15_7_the_question_before(cluster: Cluster) -> None:
+async def test_the_driver_is_asked_for_room_before_a_claim_is_taken(cluster: Cluster) -> None:
     """Stripped parameters and the capabilities of the volume, with a deadline; no side effect
-    on a source (Q11)."""
+    on a source (Q11). node-deployment.md 15.7."""
     driver = await deploy(cluster, "a", provisioning=ProvisioningSettings(extra_create_metadata=True))
     driver.faults.add(Fault(rpc="GetCapacity", hang=True, times=1))
     parameters = {"csi.storage.k8s.io/fstype": "xfs", "tier": "gold"}
@@ -131,7 +132,8 @@ async def test_node_deployment_15_7_the_question_before(cluster: Cluster) -> Non
     assert question.request.accessible_topology.segments == {KEY: "a"}
 
 
-async def test_q11_a_source_is_not_protected_by_a_node_without_room(cluster: Cluster) -> None:
+async def test_a_source_is_not_protected_by_a_node_without_room(cluster: Cluster) -> None:
+    """provision.md 18, quirk Q11."""
     await deploy(cluster, "a", 3 * GIB)
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("source", "fast", size="2Gi")
@@ -145,7 +147,8 @@ async def test_q11_a_source_is_not_protected_by_a_node_without_room(cluster: Clu
 # ---- deletion
 
 
-async def test_node_deployment_9_and_15_1_only_its_node_deletes_a_volume(cluster: Cluster) -> None:
+async def test_only_its_node_deletes_a_volume(cluster: Cluster) -> None:
+    """node-deployment.md 9, node-deployment.md 15.1."""
     drivers = {name: await deploy(cluster, name) for name in ("a", "b")}
     cluster.storage_class("fast", DRIVER)
     for name in drivers:
@@ -159,7 +162,8 @@ async def test_node_deployment_9_and_15_1_only_its_node_deletes_a_volume(cluster
     assert not any("VolumeFailedDelete" in line for line in cluster.events("on-a"))
 
 
-async def test_node_deployment_13_volumes_of_a_node_that_is_gone_stay(cluster: Cluster) -> None:
+async def test_volumes_of_a_node_that_is_gone_stay(cluster: Cluster) -> None:
+    """node-deployment.md 13."""
     driver = await deploy(cluster, "a")
     cluster.storage_class("fast", DRIVER)
     term = {"matchExpressions": [{"key": KEY, "operator": "In", "values": ["gone"]}]}
@@ -183,17 +187,19 @@ async def test_node_deployment_13_volumes_of_a_node_that_is_gone_stay(cluster: C
 
 
 @pytest.mark.parametrize("code", ["UNIMPLEMENTED", "INTERNAL"])
-async def test_node_deployment_2_node_get_info_fails(
+async def test_the_process_ends_if_node_get_info_fails(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], code: str
 ) -> None:
+    """node-deployment.md 2."""
     driver = await cluster.driver(config("a"))
     driver.faults.add(Fault(rpc="NodeGetInfo", code=code))
     assert await supervisor.run(settings(cluster, config("a")), stop=trio.Event()) == 255
     assert "cannot get the node's topology from the CSI driver" in capsys.readouterr().err
 
 
-async def test_node_deployment_15_4_capacity_beside_it(cluster: Cluster) -> None:
-    """Block volumes and the race work with capacity published, and it follows what is made here."""
+async def test_capacity_is_published_beside_the_race(cluster: Cluster) -> None:
+    """Block volumes and the race work with capacity published, and it follows what is made here.
+    node-deployment.md 15.4."""
     capacity = CapacitySettings(enabled=True, ownerref_level=-1, namespace="default", immediate_binding=True)
     await deploy(cluster, "a", 10 * GIB, {"base_delay": 1.0}, capacity=capacity)
     cluster.storage_class("fast", DRIVER, late=False)

@@ -25,7 +25,8 @@ def info(segments: dict[str, str] | None) -> csi.NodeGetInfoResponse:
 HERE = local.described(NODE, info({KEY: "node-7"}))
 
 
-def test_node_deployment_3_stand_ins() -> None:
+def test_the_node_stands_in_for_the_objects_of_the_api() -> None:
+    """node-deployment.md 3."""
     index = local.cluster(HERE, DRIVER)
     csinode = index.csinode("node-7")
     assert csinode is not None
@@ -73,19 +74,21 @@ def test_requirement(allowed: list[str] | None, strict: bool, expected: list[lis
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "not-strict"])
-def test_node_deployment_15_2_a_class_that_excludes_this_node(strict: bool) -> None:
-    """Also topology-13-8."""
+def test_a_class_that_excludes_this_node_is_refused(strict: bool) -> None:
+    """Also topology-13-8. node-deployment.md 15.2."""
     with pytest.raises(Refusal, match="node-7"):
         ask("node-7", ["node-8"], strict)
 
 
-def test_node_deployment_3_another_node_is_not_found() -> None:
+def test_another_node_is_not_found() -> None:
+    """node-deployment.md 3."""
     with pytest.raises(Refusal) as caught:
         ask("node-8", None, False)
     assert caught.value.state is State.RESCHEDULE
 
 
-def test_node_deployment_3_a_driver_without_topology() -> None:
+def test_a_driver_without_topology_has_no_keys() -> None:
+    """node-deployment.md 3."""
     with pytest.raises(Refusal, match="no topology keys for selected node node-7") as caught:
         ask("node-7", None, False, local.described(NODE, info(None)))
     assert caught.value.state is State.NO_CHANGE
@@ -120,9 +123,8 @@ DELETIONS: list[tuple[str, k8s.PersistentVolume, dict[str, str] | None, bool]] =
     [row[1:] for row in DELETIONS],
     ids=[f"node-deployment-9-{row[0]}" for row in DELETIONS],
 )
-def test_node_deployment_15_1_whose_volume(
-    given: k8s.PersistentVolume, segments: dict[str, str] | None, ours: bool
-) -> None:
+def test_a_volume_is_its_nodes(given: k8s.PersistentVolume, segments: dict[str, str] | None, ours: bool) -> None:
+    """node-deployment.md 15.1."""
     here = local.described(NODE, info(segments))
     if ours:
         deletion.check_accessible(given, here.segments)

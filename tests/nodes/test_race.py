@@ -18,7 +18,8 @@ def anyio_backend() -> object:
     return VIRTUAL
 
 
-async def test_node_deployment_6_waits_within_the_base_delay(cluster: Cluster) -> None:
+async def test_the_first_wait_is_within_the_base_delay(cluster: Cluster) -> None:
+    """node-deployment.md 6."""
     await deploy(cluster, "a", nodes={"base_delay": 20.0, "max_delay": 60.0})
     cluster.storage_class("fast", DRIVER, late=False)
     await trio.sleep(1)
@@ -47,8 +48,8 @@ async def test_waiting_claims_hold_no_worker(cluster: Cluster) -> None:
     await cluster.until(lambda: cluster.is_bound("mine"), limit=2)
 
 
-async def test_node_deployment_5_somebody_changes_the_claim_meanwhile(cluster: Cluster) -> None:
-    """A conflict draws the next, longer delay; nothing is written over."""
+async def test_a_claim_that_somebody_changes_meanwhile_is_tried_again_later(cluster: Cluster) -> None:
+    """A conflict draws the next, longer delay; nothing is written over. node-deployment.md 5."""
     await deploy(cluster, "a", nodes={"base_delay": 1.0, "max_delay": 4.0})
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, code=409, times=3))
@@ -62,7 +63,8 @@ async def test_node_deployment_5_somebody_changes_the_claim_meanwhile(cluster: C
     assert not any(line.startswith("ProvisioningFailed") for line in cluster.events("data"))
 
 
-async def test_node_deployment_5_the_claim_cannot_be_written(cluster: Cluster) -> None:
+async def test_a_claim_that_cannot_be_written_gets_an_event_and_is_tried_again(cluster: Cluster) -> None:
+    """node-deployment.md 5."""
     await deploy(cluster, "a", nodes={"base_delay": 1.0})
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.server.faults.add(Refusal(verb="update", kind=CLAIM, code=403, times=2))
@@ -82,8 +84,9 @@ async def test_a_404_that_does_not_name_the_claim_does_not_end_the_race(cluster:
     await cluster.until(lambda: cluster.is_bound("data"), limit=10)
 
 
-async def test_node_deployment_15_3_an_update_while_the_claim_is_worked_on_is_not_lost(cluster: Cluster) -> None:
-    """The scheduler or a controller of the user gives the claim to this node while it looks for room."""
+async def test_an_update_while_the_claim_is_worked_on_is_not_lost(cluster: Cluster) -> None:
+    """The scheduler or a controller of the user gives the claim to this node while it looks for room.
+    node-deployment.md 15.3."""
     driver = await deploy(cluster, "a", nodes={"base_delay": 1.0})
     driver.faults.add(Fault(rpc="GetCapacity", delay=8.0))
     cluster.storage_class("fast", DRIVER, late=False)
@@ -93,7 +96,8 @@ async def test_node_deployment_15_3_an_update_while_the_claim_is_worked_on_is_no
     await cluster.until(lambda: cluster.is_bound("data"), limit=30)
 
 
-async def test_node_deployment_5_claims_that_go_are_not_waited_for(cluster: Cluster) -> None:
+async def test_claims_that_go_are_not_waited_for(cluster: Cluster) -> None:
+    """node-deployment.md 5."""
     driver = await deploy(cluster, "a", nodes={"base_delay": 5.0})
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast")
@@ -106,8 +110,8 @@ async def test_node_deployment_5_claims_that_go_are_not_waited_for(cluster: Clus
     assert [call.code for call in cluster.server.calls.of("update", CLAIM)].count(200) == 1
 
 
-async def test_node_deployment_8_exhausted_sends_the_claim_back_into_the_race(cluster: Cluster) -> None:
-    """Driver a says there is room, but there is none; b takes the claim in the end."""
+async def test_exhausted_sends_the_claim_back_into_the_race(cluster: Cluster) -> None:
+    """Driver a says there is room, but there is none; b takes the claim in the end. node-deployment.md 8."""
     quick = {"base_delay": 1.0, "max_delay": 8.0}
     first = await deploy(cluster, "a", nodes=quick)
     first.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))
@@ -134,10 +138,11 @@ async def test_a_driver_that_is_away_is_said_with_the_claim(
 @pytest.mark.parametrize(
     ("size", "soonest"), [(2, 20.0), (50, 0.0)], ids=["had-no-room-and-stays-slow", "was-beaten-and-is-as-new"]
 )
-async def test_node_deployment_14_the_claim_comes_back_from_another_node(
+async def test_a_node_without_room_waits_long_for_a_claim_that_comes_back(
     cluster: Cluster, size: int, soonest: float
 ) -> None:
-    """Who found no room keeps its long wait, also after another node had the claim; who only came late does not."""
+    """Who found no room keeps its long wait, also after another node had the claim; who only came late does not.
+    node-deployment.md 14."""
     driver = await deploy(cluster, "a", size * GIB)
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast", size="5Gi")
@@ -152,8 +157,8 @@ async def test_node_deployment_14_the_claim_comes_back_from_another_node(
 
 
 @pytest.mark.parametrize("count", [3])
-async def test_node_deployment_14_walk_through(cluster: Cluster, count: int) -> None:
-    """a has 2Gi, b and c have 50Gi: a asks and leaves the claim, b or c takes it, once."""
+async def test_only_nodes_with_room_take_claims_and_each_once(cluster: Cluster, count: int) -> None:
+    """a has 2Gi, b and c have 50Gi: a asks and leaves the claim, b or c takes it, once. node-deployment.md 14."""
     drivers = {name: await deploy(cluster, name, size * GIB) for name, size in (("a", 2), ("b", 50), ("c", 50))}
     assert len(drivers) == count
     cluster.storage_class("fast", DRIVER, late=False)
@@ -190,7 +195,8 @@ async def test_many_nodes_race_for_many_claims(cluster: Cluster) -> None:
     assert len(set(volumes(cluster).values())) > 4  # spread by chance
 
 
-async def test_node_deployment_15_5_claims_that_went_while_nobody_watched(cluster: Cluster) -> None:
+async def test_claims_that_went_while_nobody_watched_are_left(cluster: Cluster) -> None:
+    """node-deployment.md 15.5."""
     driver = await deploy(cluster, "a", nodes={"base_delay": 200.0, "max_delay": 200.0})
     cluster.storage_class("fast", DRIVER, late=False)
     cluster.claim("data", "fast")
@@ -205,8 +211,8 @@ async def test_node_deployment_15_5_claims_that_went_while_nobody_watched(cluste
     assert "update" not in {call.verb for call in cluster.server.calls.of(kind=CLAIM)}
 
 
-async def test_node_deployment_15_8_exhausted_storage_is_final(cluster: Cluster) -> None:
-    """No further call for a claim that is gone, on whichever node it was tried."""
+async def test_exhausted_storage_is_final(cluster: Cluster) -> None:
+    """No further call for a claim that is gone, on whichever node it was tried. node-deployment.md 15.8."""
     drivers = [await deploy(cluster, name, nodes={"base_delay": 1.0}) for name in ("a", "b")]
     for driver in drivers:
         driver.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))

@@ -24,19 +24,23 @@ def of_answer(*segments: dict[str, str]) -> Any:
     return msgspec.to_builtins(affinity.of_answer([csi.Topology(segments=given) for given in segments]))
 
 
-def test_topology_10_worked_example() -> None:
+def test_the_answer_becomes_one_term_for_each_topology() -> None:
+    """topology.md 10."""
     assert of_answer(*SPEC["response"]) == SPEC["nodeAffinity"]
 
 
-def test_topology_10_nothing_answered() -> None:
+def test_no_topology_in_the_answer_gives_no_affinity() -> None:
+    """topology.md 10."""
     assert of_answer() is None
 
 
-def test_topology_10_only_topologies_without_segments() -> None:
+def test_topologies_without_segments_give_no_term() -> None:
+    """topology.md 10."""
     assert of_answer({}, {}) == {"required": {"nodeSelectorTerms": []}}
 
 
-def test_topology_10_nothing_is_merged() -> None:
+def test_nothing_is_merged() -> None:
+    """topology.md 10."""
     assert len(of_answer({"z": "1"}, {"z": "1"})["required"]["nodeSelectorTerms"]) == 2
 
 
@@ -120,5 +124,6 @@ def test_segments(terms: list[k8s.NodeSelectorTerm], expected: list[Term]) -> No
     assert affinity.segments(k8s.VolumeNodeAffinity(required=k8s.NodeSelector(terms))) == expected
 
 
-def test_capacity_10_no_required_terms() -> None:
+def test_an_affinity_without_terms_names_no_segment() -> None:
+    """capacity.md 10."""
     assert affinity.segments(k8s.VolumeNodeAffinity()) == []

@@ -30,18 +30,21 @@ def vac(driver: str, parameters: dict[str, str] | None) -> k8s.VolumeAttributesC
 
 
 @pytest.mark.parametrize("parameters", [{"iops": "1", "csi.storage.k8s.io/x": "kept"}, {}, None])
-def test_8_10_parameters_verbatim_p19_request_9(parameters: dict[str, str] | None) -> None:
+def test_parameters_are_passed_on_verbatim_p19_request_9(parameters: dict[str, str] | None) -> None:
+    """provision.md 8.10."""
     settled = draft(GOLD, options=SETTINGS)
     assert attributes_class.mutable_parameters(settled, vac(DRIVER, parameters)) == (parameters or {})
 
 
-def test_16_vac_of_another_driver() -> None:
+def test_a_class_of_another_driver_is_refused() -> None:
+    """provision.md 16."""
     with pytest.raises(Refusal, match=rf"gold of claim shop/a is for driver other, not {DRIVER}") as refused:
         attributes_class.mutable_parameters(draft(GOLD), vac("other", {}))
     assert refused.value.state is State.FINISHED
 
 
-def test_16_vac_missing() -> None:
+def test_a_class_that_cannot_be_read_is_refused() -> None:
+    """provision.md 16."""
     no = attributes_class.unreadable(draft(GOLD), "not found")
     assert (no.state, no.message) == (
         State.NO_CHANGE,

@@ -57,7 +57,8 @@ def test_access_modes(mode: str, plain: Mode, finer: Mode) -> None:
 
 
 @pytest.mark.parametrize("controller", [CREATES, FINER], ids=["plain", "finer"])
-def test_8_6_other_mode(controller: frozenset[str]) -> None:
+def test_an_unknown_access_mode_is_refused(controller: frozenset[str]) -> None:
+    """provision.md 8.6."""
     with pytest.raises(Refusal, match=r"shop/a has access mode 'ReadSometimes'") as refused:
         capabilities.of_claim(claim(modes=("ReadWriteOnce", "ReadSometimes")), driver(controller=controller), "", None)
     assert refused.value.state is State.FINISHED
@@ -75,14 +76,16 @@ def test_one_capability_for_each_mode(modes: tuple[str, ...], count: int) -> Non
     assert len(capabilities.of_claim(claim(modes=modes), driver(), "", None)) == count
 
 
-def test_8_6_mount_p19_request_1() -> None:
+def test_a_mounted_volume_has_fs_type_and_mount_options_p19_request_1() -> None:
+    """provision.md 8.6."""
     [found] = capabilities.of_claim(claim(), driver(), "xfs", ["noatime", "ro"])
     assert found.block is None
     assert found.mount is not None
     assert (found.mount.fs_type, found.mount.mount_flags) == ("xfs", ["noatime", "ro"])
 
 
-def test_8_6_block_p19_request_1() -> None:
+def test_a_block_volume_is_asked_for_as_such_p19_request_1() -> None:
+    """provision.md 8.6."""
     [found] = capabilities.of_claim(claim(volumeMode="Block"), driver(), "xfs", ["noatime"])
     assert found.mount is None
     assert found.block is not None

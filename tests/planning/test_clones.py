@@ -43,11 +43,13 @@ def refused(settled: Draft, claimed: k8s.PersistentVolumeClaim | None, vol: k8s.
     return no.value
 
 
-def test_8_8_14_the_handle_not_the_name_p19_request_2() -> None:
+def test_the_source_is_the_handle_not_the_name_p19_request_2() -> None:
+    """provision.md 8.8.14."""
     assert check(cloning(), source(), source_volume()) == Content("PersistentVolumeClaim", "handle")
 
 
-def test_8_8_1_missing() -> None:
+def test_a_missing_source_is_refused() -> None:
+    """provision.md 8.8.1."""
     assert "there is no such claim" in refused(cloning(), None, source_volume()).message
 
 
@@ -66,7 +68,8 @@ def test_unusable_claims(path: str, value: Any, says: str) -> None:
     assert says in refused(cloning(), but(source(), path, value), source_volume()).message
 
 
-def test_8_8_5_target_without_class() -> None:
+def test_a_clone_without_class_is_refused() -> None:
+    """provision.md 8.8.5."""
     assert (
         "shop/a has no storageClassName" in refused(cloning(storageClassName=None), source(), source_volume()).message
     )
@@ -85,7 +88,8 @@ def test_sizes(size: str | None, held: str | None) -> None:
     check(cloning(size=size), but(source(), "spec.resources.requests", requests), source_volume())
 
 
-def test_8_8_5_other_class_p19_sources_4() -> None:
+def test_a_clone_may_have_another_class_p19_sources_4() -> None:
+    """provision.md 8.8.5."""
     check(cloning(), but(source(), "spec.storageClassName", "slow"), source_volume())
 
 
@@ -108,13 +112,15 @@ def test_foreign_volumes_get_one_vague_answer(path: str, value: Any, reason: str
     assert reason in no.detail
 
 
-def test_8_8_8_unreadable_volume_is_as_vague() -> None:
+def test_a_volume_that_cannot_be_read_is_refused_as_vaguely() -> None:
+    """provision.md 8.8.8."""
     no = sources.clone_volume_unreadable(cloning(), "pv-1", "forbidden")
     assert (no.state, no.message) == (State.NO_CHANGE, VAGUE)
     assert no.detail == "cannot read PersistentVolume pv-1: forbidden"
 
 
-def test_q10_a_migrated_class_clones_volumes_of_the_driver() -> None:
+def test_a_migrated_class_clones_volumes_of_the_driver() -> None:
+    """provision.md 18, quirk Q10."""
     name, in_tree = "pd.csi.storage.gke.io", "kubernetes.io/gce-pd"
     facts = driver(name, in_tree_name=in_tree)
     settled = draft(claim(dataSource=CLONE), storage_class(provisioner=in_tree), facts)

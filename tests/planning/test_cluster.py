@@ -23,7 +23,8 @@ ALL_KEYS = [(), (full("zone"),), (full("rack"), full("zone"))]
 
 
 @given(CHANGES)
-def test_topology_7_changes_one_by_one_or_all_at_once(changes: list[tuple[str, str, object]]) -> None:
+def test_changes_one_by_one_or_all_at_once_give_the_same_cluster(changes: list[tuple[str, str, object]]) -> None:
+    """topology.md 7."""
     index = ClusterTopology(DRIVER)
     nodes, csinodes = {}, {}
     for what, name, value in changes:
@@ -47,7 +48,8 @@ def test_topology_7_changes_one_by_one_or_all_at_once(changes: list[tuple[str, s
     assert all(index.keys(name) == fresh.keys(name) for name in ("n1", "n2", "n3", "n4"))
 
 
-def test_topology_2_the_first_entry_of_the_driver_counts() -> None:
+def test_the_first_entry_of_the_driver_counts() -> None:
+    """topology.md 2."""
     twice = csinode("n1", ["zone"])
     assert twice.spec.drivers is not None
     twice.spec.drivers.append(csinode("n1", ["rack"]).spec.drivers[1])

@@ -40,14 +40,16 @@ def test_normalise(fields: dict[str, Any], source: DataSource | None, options: A
     assert sources.normalise(claim(**fields), options, ()) == source
 
 
-def test_8_1_2_foreign_namespace_needs_the_gate() -> None:
+def test_a_foreign_namespace_needs_the_gate() -> None:
+    """provision.md 8.1.2."""
     it = claim(dataSourceRef=reference("PersistentVolumeClaim", namespace="far"))
     with pytest.raises(Refusal, match="CrossNamespaceVolumeDataSource") as refused:
         sources.normalise(it, SETTINGS, (grant(),))
     assert refused.value.state is State.FINISHED
 
 
-def test_8_1_own_namespace_named_needs_no_grant() -> None:
+def test_the_own_namespace_named_needs_no_grant() -> None:
+    """provision.md 8.1."""
     it = claim(dataSourceRef=reference("PersistentVolumeClaim", namespace="shop"))
     assert sources.normalise(it, CROSSING, ()) == DataSource("PersistentVolumeClaim", "src", "shop")
 
@@ -128,7 +130,8 @@ def test_wrong_kinds(source: DataSource, says: str) -> None:
     assert refused.value.state is State.FINISHED
 
 
-def test_8_2_populator_p19_sources_1() -> None:
+def test_a_populators_claim_is_ignored_with_an_event_p19_sources_1() -> None:
+    """provision.md 8.2."""
     with pytest.raises(Ignored) as ignored:
         sources.check_kind(DataSource("MyPopulator", "x", "shop", "acme.test"), claim())
     assert ignored.value.state is State.FINISHED
@@ -152,7 +155,8 @@ def test_known_kinds(source: DataSource) -> None:
 # ---- protection (9.6, 12)
 
 
-def test_12_1_forbidden_on_a_snapshot_is_tolerated_p19_sources_7() -> None:
+def test_forbidden_on_a_snapshot_is_tolerated_p19_sources_7() -> None:
+    """provision.md 12.1."""
     assert "shop/src is used without protection" in sources.unprotected(draft(claim(dataSource=SNAPSHOT)), 403, "no")
 
 
@@ -165,7 +169,8 @@ def test_12_1_forbidden_on_a_snapshot_is_tolerated_p19_sources_7() -> None:
         pytest.param(SNAPSHOT, 0, id="12.1 snapshot, no answer"),
     ],
 )
-def test_12_1_other_failures(source: k8s.TypedReference, code: int) -> None:
+def test_a_finalizer_that_cannot_be_written_is_refused(source: k8s.TypedReference, code: int) -> None:
+    """provision.md 12.1."""
     with pytest.raises(Refusal, match=f"{source.kind} shop/src .*finalizer.*: no") as refused:
         sources.unprotected(draft(claim(dataSource=source)), code, "no")
     assert refused.value.state is State.NO_CHANGE

@@ -71,7 +71,8 @@ def test_finalizer_change(
     assert deletion.finalizer_change(shaped(policy, phase, deleted, finalizers)) == change
 
 
-def test_4_patches_name_our_entry_alone_d13_9() -> None:
+def test_patches_name_our_entry_alone_d13_9() -> None:
+    """delete.md 4."""
     assert deletion.finalizer_patch("add") == {"metadata": {"finalizers": [OURS]}}
     assert deletion.finalizer_patch("remove") == {"metadata": {"$deleteFromPrimitiveList/finalizers": [OURS]}}
 
@@ -95,20 +96,23 @@ def test_should_delete(deleted: bool, finalizers: list[str] | None, phase: str, 
     assert deletion.should_delete(shaped(policy, phase, deleted, finalizers)) is delete
 
 
-def test_5_no_status() -> None:
+def test_a_volume_without_status_is_not_deleted() -> None:
+    """delete.md 5."""
     assert not deletion.should_delete(but(volume(), "status", None))
 
 
 # ---- the steps of section 7
 
 
-def test_7_2_csi_volume_as_it_is() -> None:
+def test_a_csi_volume_is_taken_as_it_is() -> None:
+    """delete.md 7.2."""
     pv = volume()
     found = deletion.target(pv)
     assert (found.volume is pv, found.source.volumeHandle, found.migrated) == (True, "h", False)
 
 
-def test_12_migratable_volume_d13_1_and_16() -> None:
+def test_a_migratable_volume_is_translated_d13_1_and_16() -> None:
+    """delete.md 12."""
     pv = volume(**EBS_SOURCE)
     found = deletion.target(pv)
     assert (found.source.volumeHandle, found.source.driver, found.migrated) == ("vol-1", "ebs.csi.aws.com", True)
@@ -173,7 +177,8 @@ def attachment(pv: str | None) -> k8s.VolumeAttachment:
     )
 
 
-def test_12_attached_d13_6() -> None:
+def test_an_attached_volume_is_refused_d13_6() -> None:
+    """delete.md 12."""
     with pytest.raises(Refusal, match="pv-1: it is still attached to node n1"):
         deletion.check_detached(volume(), [attachment("other"), attachment("pv-1")])
 
@@ -192,7 +197,8 @@ def test_watches_attachments(controller: frozenset[str], watches: bool) -> None:
     assert deletion.watches_attachments(driver(controller=controller)) is watches
 
 
-def test_7_8_request() -> None:
+def test_the_request_has_handle_and_secrets() -> None:
+    """delete.md 7.8."""
     found = deletion.target(volume())
     assert deletion.request(found, None) == csi.DeleteVolumeRequest(volume_id="h")
     assert deletion.request(found, SecretData({"user": "joe"})).secrets == {"user": "joe"}

@@ -80,17 +80,20 @@ def test_template_errors(class_: k8s.StorageClass, says: str) -> None:
         found({}, class_)
 
 
-def test_8_class_gone_without_annotations_d13_4() -> None:
+def test_without_annotations_and_class_there_is_no_secret_d13_4() -> None:
+    """delete.md 8."""
     assert found({}, None) == DeletionSecret(warning="StorageClass fast is gone: deleting volume pv-1 without secrets")
 
 
 @pytest.mark.parametrize("class_", [naming(), storage_class({f"{P}provisioner-secret-name": "x"})], ids=["good", "bad"])
-def test_12_no_claim_reference_d13_5(class_: k8s.StorageClass) -> None:
+def test_a_volume_without_claim_has_no_secret_d13_5(class_: k8s.StorageClass) -> None:
+    """delete.md 12."""
     found_ = found({}, class_, claimRef=None)
     assert (found_.reference, "names no claim" in found_.warning) == (None, True)
 
 
-def test_8_only_the_provisioner_secret_counts() -> None:
+def test_only_the_provisioner_secret_counts() -> None:
+    """delete.md 8."""
     assert found({}, naming(role="node-stage-secret")) == DeletionSecret()
 
 
@@ -119,7 +122,8 @@ def test_class_translation(migrated: bool, provisioner: str, reference: SecretRe
 @pytest.mark.parametrize(
     "claim_ref", [None, k8s.ObjectReference(name="a", namespace="shop")], ids=["no claim", "claim"]
 )
-def test_8_untranslatable_class(claim_ref: k8s.ObjectReference | None) -> None:
+def test_a_class_that_cannot_be_translated_is_refused(claim_ref: k8s.ObjectReference | None) -> None:
+    """delete.md 8."""
     zones = [
         k8s.TopologySelectorTerm(
             matchLabelExpressions=[k8s.LabelSelectorRequirement(key="topology.kubernetes.io/zone", values=["a"])]

@@ -29,7 +29,8 @@ IN_TREE = "kubernetes.io/acme"
         pytest.param({MIGRATED: DRIVER}, None, True, id="4 migrated-to alone passes row 2"),
     ],
 )
-def test_row_2_whose_claim(annotations: dict[str, str], chosen: str | None, ours: bool) -> None:
+def test_annotations_say_whose_a_claim_is(annotations: dict[str, str], chosen: str | None, ours: bool) -> None:
+    """provision.md 4."""
     facts, it = driver(in_tree_name=IN_TREE), claim(annotations=annotations)
     assert gate.provisioner_of(it) == chosen
     assert gate.concerns(it, facts) is ours
@@ -41,7 +42,8 @@ def test_row_2_whose_claim(annotations: dict[str, str], chosen: str | None, ours
         assert (refused.value.state, refused.value.event) == (State.FINISHED, None)
 
 
-def test_row_1_a_bound_claim_is_done() -> None:
+def test_a_bound_claim_is_done() -> None:
+    """provision.md 4."""
     assert not gate.concerns(claim(volumeName="pv-1"), driver())
 
 
@@ -57,7 +59,10 @@ def test_row_1_a_bound_claim_is_done() -> None:
         pytest.param({GA: DRIVER}, storage_class(volumeBindingMode="Immediate"), Provision, id="4-7 immediate"),
     ],
 )
-def test_rows_4_to_8(annotations: dict[str, str], class_: object, verdict: type) -> None:
+def test_class_and_binding_decide_what_becomes_of_a_claim(
+    annotations: dict[str, str], class_: object, verdict: type
+) -> None:
+    """provision.md 4."""
     assert isinstance(gate.decide(claim(annotations=annotations), class_, driver(in_tree_name=IN_TREE)), verdict)
 
 
@@ -70,7 +75,8 @@ def test_rows_4_to_8(annotations: dict[str, str], class_: object, verdict: type)
         pytest.param({NODE: "n1"}, Provision, id="4-7 node selected"),
     ],
 )
-def test_row_7_late_binding(nodes: dict[str, str], verdict: type) -> None:
+def test_late_binding_waits_for_a_selected_node(nodes: dict[str, str], verdict: type) -> None:
+    """provision.md 4."""
     late = storage_class(volumeBindingMode="WaitForFirstConsumer")
     assert isinstance(gate.decide(claim(annotations={GA: DRIVER} | nodes), late, driver()), verdict)
 
@@ -102,13 +108,15 @@ def test_claim_class(annotations: dict[str, str], named: str | None, name: str) 
     assert gate.claim_class(claim(annotations=annotations, storageClassName=named)) == name
 
 
-def test_5_4_class_gone_meanwhile() -> None:
+def test_a_class_that_is_gone_meanwhile_is_refused() -> None:
+    """provision.md 5.4."""
     with pytest.raises(Refusal, match=r"'fast' of claim shop/a does not exist") as refused:
         gate.check_class(claim(), None, driver())
     assert refused.value.state is State.FINISHED
 
 
-def test_5_5_class_replaced_meanwhile() -> None:
+def test_a_claim_whose_class_is_anothers_meanwhile_is_ignored() -> None:
+    """provision.md 5.5."""
     with pytest.raises(Ignored, match=r"'fast' is now of provisioner 'other'"):
         gate.check_class(claim(), storage_class(provisioner="other"), driver(in_tree_name=IN_TREE))
     for ours in (DRIVER, IN_TREE):
@@ -116,7 +124,8 @@ def test_5_5_class_replaced_meanwhile() -> None:
         assert gate.check_class(claim(), kept, driver(in_tree_name=IN_TREE)) is kept
 
 
-def test_q14_a_claim_being_deleted_is_still_ours() -> None:
+def test_a_claim_being_deleted_is_still_ours() -> None:
+    """provision.md 18, quirk Q14."""
     it = claim()
     it.metadata.deletionTimestamp = "2024-01-01T00:00:00Z"
     it.status.phase = "Lost"

@@ -35,5 +35,6 @@ def test_no_name(prefix: str, uid: str, said: str) -> None:
     assert refused.value.state is State.FINISHED
 
 
-def test_q4_existence_is_checked_under_the_default_name() -> None:
+def test_existence_is_checked_under_the_default_name() -> None:
+    """provision.md 18, quirk Q4."""
     assert naming.default_name(UID) == f"pvc-{UID}"

@@ -47,12 +47,14 @@ def test_fstype_given_twice(given_: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "role", [templates.DEFAULT, *templates.ROLES], ids=lambda role: f"p19-request-3 {role.purpose}"
 )
-def test_8_9_reserved_keys_are_stripped(role: templates.Role) -> None:
+def test_reserved_keys_are_stripped(role: templates.Role) -> None:
+    """provision.md 8.9."""
     given_ = {f"{P}{role.key}-name": "n", f"{P}{role.key}-namespace": "ns", f"{P}fstype": "xfs", "keep": "me"}
     assert parameters.for_driver(given_) == {"keep": "me"}
 
 
-def test_8_9_deprecated_keys_are_passed_on() -> None:
+def test_deprecated_keys_are_passed_on() -> None:
+    """provision.md 8.9."""
     given_ = dict.fromkeys(templates.DEPRECATED_KEYS, "x") | {"fsType": "xfs"}
     assert len(given_) == 9
     assert parameters.for_driver(given_) == given_
@@ -70,14 +72,16 @@ def test_8_9_deprecated_keys_are_passed_on() -> None:
         pytest.param(P, id="8.9 the bare prefix"),
     ],
 )
-def test_8_9_unknown_reserved_keys(key: str) -> None:
+def test_unknown_reserved_keys_are_refused(key: str) -> None:
+    """provision.md 8.9."""
     found = parameters.for_driver({key: "x", "ok": "1"})
     assert isinstance(found, Problem)
     assert found.state is State.FINISHED
     assert key in found.message
 
 
-def test_8_9_look_alikes_are_passed_on() -> None:
+def test_look_alikes_are_passed_on() -> None:
+    """provision.md 8.9."""
     given_ = {"CSI.storage.k8s.io/fstype": "xfs", "v": f"{P}fstype", "empty": "", "other.storage.k8s.io/fstype": "z"}
     assert parameters.for_driver(given_) == given_
 
@@ -93,7 +97,8 @@ def test_any_parameters(given_: dict[str, str]) -> None:
         assert plan.parameters == {key: value for key, value in given_.items() if not key.startswith(P)}
 
 
-def test_8_19_metadata() -> None:
+def test_names_of_claim_and_volume_become_parameters() -> None:
+    """provision.md 8.19."""
     assert parameters.metadata(claim("data"), "vol-1") == {
         f"{P}pvc/name": "data",
         f"{P}pvc/namespace": "shop",
@@ -106,7 +111,8 @@ def test_8_19_metadata() -> None:
 EBS, EBS_IN_TREE = "ebs.csi.aws.com", "kubernetes.io/aws-ebs"
 
 
-def test_8_3_in_tree_class_is_translated() -> None:
+def test_an_in_tree_class_is_translated() -> None:
+    """provision.md 8, step 3."""
     original = storage_class({"fsType": "xfs", "type": "gp3"}, provisioner=EBS_IN_TREE)
     plan = classes.read(original, driver(EBS, in_tree_name=EBS_IN_TREE))
     assert (plan.migrated, plan.fstype, plan.parameters) == (True, "xfs", {"type": "gp3"})
@@ -115,7 +121,8 @@ def test_8_3_in_tree_class_is_translated() -> None:
     assert plan.warnings == ()
 
 
-def test_14_2_parameters_that_are_dropped_are_told() -> None:
+def test_parameters_that_are_dropped_are_told() -> None:
+    """provision.md 14.2."""
     given_ = {"diskFormat": "thin", "fsType": "xfs", "unknownThing": "x"}
     plan = classes.read(
         storage_class(given_, provisioner="kubernetes.io/vsphere-volume"),
@@ -127,7 +134,8 @@ def test_14_2_parameters_that_are_dropped_are_told() -> None:
         assert fact in warning
 
 
-def test_16_class_of_the_driver_itself_is_not_translated() -> None:
+def test_a_class_of_the_driver_itself_is_not_translated() -> None:
+    """provision.md 16."""
     own = storage_class({"fsType": "xfs"}, provisioner=EBS)
     plan = classes.read(own, driver(EBS, in_tree_name=EBS_IN_TREE))
     assert (plan.migrated, plan.effective is own, plan.parameters) == (False, True, {"fsType": "xfs"})
@@ -136,7 +144,8 @@ def test_16_class_of_the_driver_itself_is_not_translated() -> None:
     )
 
 
-def test_8_3_untranslatable_class() -> None:
+def test_a_class_that_cannot_be_translated_is_refused() -> None:
+    """provision.md 8, step 3."""
     term = TopologySelectorTerm(
         matchLabelExpressions=[LabelSelectorRequirement(key="topology.kubernetes.io/zone", values=["b"])]
     )

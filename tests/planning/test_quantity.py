@@ -36,7 +36,8 @@ SUFFIXES = {
         (1500000000, "1500000000"),
     ],
 )
-def test_10_1_format(amount: int, text: str) -> None:
+def test_a_number_is_written_in_the_largest_unit(amount: int, text: str) -> None:
+    """provision.md 10.1."""
     assert quantity.format(amount) == text
     assert quantity.parse(text) == amount
 
@@ -63,7 +64,8 @@ def test_10_1_format(amount: int, text: str) -> None:
         pytest.param("0e999999999", 0, id="zero stays zero"),
     ],
 )
-def test_10_1_parse(text: str, amount: int) -> None:
+def test_every_form_of_a_quantity_is_read(text: str, amount: int) -> None:
+    """provision.md 10.1."""
     assert quantity.parse(text) == amount
 
 
@@ -101,7 +103,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @given(st.integers(0, 10**40), st.sampled_from(sorted(SUFFIXES)))
-def test_8_10_a_size_is_asked_for_as_it_is_or_refused(digits: int, suffix: str) -> None:
+def test_a_size_is_asked_for_as_it_is_or_refused(digits: int, suffix: str) -> None:
+    """provision.md 8, step 10."""
     text = f"{digits}{suffix}"
     exact = ceil(digits * SUFFIXES[suffix])
     if exact <= quantity.LARGEST:
@@ -113,5 +116,6 @@ def test_8_10_a_size_is_asked_for_as_it_is_or_refused(digits: int, suffix: str) 
 
 
 @pytest.mark.parametrize(("size", "asked"), [("1", 1), (None, None), ("9223372036854775807", quantity.LARGEST)])
-def test_8_10_requested(size: str | None, asked: int | None) -> None:
+def test_the_size_asked_for_is_a_number(size: str | None, asked: int | None) -> None:
+    """provision.md 8, step 10."""
     assert quantity.requested(claim(size=size)) == asked

@@ -33,7 +33,8 @@ def stored(control_plane: ControlPlane) -> Any:
     control_plane.kubectl("delete", "pv", pv.metadata.name, "--ignore-not-found")
 
 
-def test_10_the_volume_is_taken_as_it_is(stored: dict[str, Any]) -> None:
+def test_the_api_server_takes_the_volume_as_it_is(stored: dict[str, Any]) -> None:
+    """provision.md 10."""
     assert set(stored["metadata"]["finalizers"]) == {OURS, PROTECTION}
     assert stored["spec"]["capacity"] == {"storage": "5Gi"}
     assert stored["spec"]["csi"]["volumeHandle"] == "h"
@@ -41,7 +42,8 @@ def test_10_the_volume_is_taken_as_it_is(stored: dict[str, Any]) -> None:
     assert term == {"matchExpressions": [{"key": "acme.test/zone", "operator": "In", "values": ["a"]}]}
 
 
-def test_delete_4_patches_leave_others_alone_d13_9(control_plane: ControlPlane, stored: dict[str, Any]) -> None:
+def test_patches_leave_others_alone_d13_9(control_plane: ControlPlane, stored: dict[str, Any]) -> None:
+    """delete.md 4."""
     name = stored["metadata"]["name"]
 
     def finalizers_after(patch: dict[str, Any], kind: str = "strategic") -> list[str]:

@@ -35,7 +35,8 @@ from tests.planning.objects import (
 P = "csi.storage.k8s.io/"
 
 
-def test_9_1_a_plain_claim() -> None:
+def test_a_plain_claim_makes_a_plain_request() -> None:
+    """provision.md 9.1."""
     mode = csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER
     writer = csi.VolumeCapability(
         mount=csi.VolumeCapabilityMountVolume(), access_mode=csi.VolumeCapabilityAccessMode(mode=mode)
@@ -48,7 +49,8 @@ def test_9_1_a_plain_claim() -> None:
     )
 
 
-def test_9_1_everything() -> None:
+def test_a_request_has_everything_that_was_gathered() -> None:
+    """provision.md 9.1."""
     settled = draft(claim(dataSource=SNAPSHOT), storage_class({"tier": "gold"}))
     requirement = csi.TopologyRequirement(requisite=[csi.Topology(segments={"zone": "a"})])
     made = request.finish(
@@ -74,7 +76,8 @@ def test_9_1_everything() -> None:
     }
 
 
-def test_9_1_clone_source_is_a_volume_id() -> None:
+def test_the_source_of_a_clone_is_a_volume_id() -> None:
+    """provision.md 9.1."""
     settled = draft(claim(dataSource=CLONE))
     made = request.finish(
         settled, Content("PersistentVolumeClaim", "v-1"), None, secrets.NO_SECRETS, None, None, SETTINGS
@@ -84,8 +87,8 @@ def test_9_1_clone_source_is_a_volume_id() -> None:
     )
 
 
-def test_9_1_the_same_claim_gets_the_same_bytes() -> None:
-    """Retries must send the same request."""
+def test_the_same_claim_gets_the_same_bytes() -> None:
+    """Retries must send the same request. provision.md 9.1."""
     assert bytes(plan(draft()).request) == bytes(plan(draft()).request)
 
 
@@ -107,7 +110,8 @@ def test_the_class_is_not_changed_by_a_plan() -> None:
         pytest.param({}, "", "", id="16 vector no fstype anywhere"),
     ],
 )
-def test_8_9_fstype(parameters: dict[str, str], default: str, fstype: str) -> None:
+def test_the_fs_type_is_that_of_the_class_or_the_default(parameters: dict[str, str], default: str, fstype: str) -> None:
+    """provision.md 8.9."""
     settled = draft(class_=storage_class(parameters), options=settings(default_fstype=default))
     assert settled.fstype == fstype
     mount = settled.capabilities[0].mount
@@ -136,24 +140,28 @@ def test_selector(selector: dict[str, Any]) -> None:
     assert refused.value.state is State.FINISHED
 
 
-def test_8_mount_options_p19_request_1() -> None:
+def test_mount_options_of_the_class_are_passed_on_p19_request_1() -> None:
+    """provision.md 8."""
     settled = draft(class_=storage_class(mountOptions=["noatime"]))
     mount = settled.capabilities[0].mount
     assert mount is not None
     assert mount.mount_flags == ["noatime"]
 
 
-def test_8_selected_node_is_passed_on_for_any_class() -> None:
+def test_the_selected_node_is_passed_on_for_any_class() -> None:
+    """provision.md 8."""
     it = claim(annotations={"volume.alpha.kubernetes.io/selected-node": "n1"})
     assert draft(it).selected_node == "n1"
 
 
-def test_8_3_a_populator_claim_never_fails_on_capabilities() -> None:
+def test_a_populator_claim_never_fails_on_capabilities() -> None:
+    """provision.md 8.3."""
     with pytest.raises(Ignored):
         draft(claim(dataSourceRef=reference("Hello", group="x")), facts=driver(controller=CREATES))
 
 
-def test_8_10_gate_off_leaves_everything_out() -> None:
+def test_without_the_gate_attributes_classes_are_left_out() -> None:
+    """provision.md 8.10."""
     it = claim(volumeAttributesClassName="gold")
     settled = draft(it, facts=driver(controller=CREATES), options=settings(volume_attributes_class=False))
     assert settled.attributes_class is None
@@ -176,8 +184,8 @@ def test_expects_content(fields: dict[str, Any], crossing: bool, expected: bool)
     assert plan(draft(claim(**fields), options=options), options).expects_content is expected
 
 
-def test_8_order_of_the_steps() -> None:
-    """Everything wrong at once: repaired one by one, the next step in line speaks."""
+def test_the_steps_speak_in_their_order() -> None:
+    """Everything wrong at once: repaired one by one, the next step in line speaks. provision.md 8."""
     zones = k8s.TopologySelectorTerm(
         matchLabelExpressions=[k8s.LabelSelectorRequirement(key="topology.kubernetes.io/zone", values=["a"])]
     )
@@ -219,7 +227,8 @@ def test_8_order_of_the_steps() -> None:
 DEFAULT = {f"{P}secret-name": "${pvc.name}", f"{P}secret-namespace": "ns"}
 
 
-def test_16_default_secret_pair_is_for_every_role() -> None:
+def test_the_default_pair_of_secrets_is_for_every_role() -> None:
+    """provision.md 16."""
     settled = draft(class_=storage_class(DEFAULT))
     resolved = SecretReference(name="a", namespace="ns")
     assert secrets.provisioner_reference(settled) == resolved
@@ -227,7 +236,8 @@ def test_16_default_secret_pair_is_for_every_role() -> None:
     assert [getattr(found, field) for field in found.__struct_fields__] == [resolved] * 7
 
 
-def test_8_9_tokens_stand_for_this_claim_p19_request_6() -> None:
+def test_tokens_stand_for_this_claim_p19_request_6() -> None:
+    """provision.md 8.9."""
     parameters = {
         f"{P}provisioner-secret-name": "${pvc.annotations['who']}-${pv.name}",
         f"{P}provisioner-secret-namespace": "${pvc.namespace}",
@@ -245,20 +255,23 @@ def test_no_secrets() -> None:
     assert secrets.references(draft()) == secrets.NO_SECRETS
 
 
-def test_16_provisioner_secret_name_without_namespace() -> None:
+def test_a_provisioner_secret_without_namespace_is_refused() -> None:
+    """provision.md 16."""
     settled = draft(class_=storage_class({f"{P}provisioner-secret-name": "x"}))
     with pytest.raises(Refusal, match="provisioner-secret-namespace") as refused:
         secrets.provisioner_reference(settled)
     assert refused.value.state is State.NO_CHANGE
 
 
-def test_8_17_roles_in_their_order() -> None:
+def test_roles_are_resolved_in_their_order() -> None:
+    """provision.md 8.17."""
     half = {f"{P}controller-publish-secret-name": "x", f"{P}node-stage-secret-name": "x"}
     with pytest.raises(Refusal, match="controller-publish"):
         secrets.references(draft(class_=storage_class(half)))
 
 
-def test_16_secret_object_missing() -> None:
+def test_a_secret_that_cannot_be_read_is_refused() -> None:
+    """provision.md 16."""
     no = secrets.unreadable(draft(), SecretReference(name="x", namespace="ns"), "not found")
     assert (no.state, no.message) == (
         State.NO_CHANGE,
@@ -289,7 +302,7 @@ TEXTS = st.dictionaries(TEXT, TEXT, max_size=4)
     st.lists(st.sampled_from(["ReadWriteOnce", "ReadOnlyMany"]), max_size=40),
     st.booleans(),
 )
-def test_9_1_the_size_that_is_counted_is_that_on_the_wire(
+def test_the_size_that_is_counted_is_that_on_the_wire(
     parameters: dict[str, str],
     secret: dict[str, str],
     mutable: dict[str, str],
@@ -298,6 +311,7 @@ def test_9_1_the_size_that_is_counted_is_that_on_the_wire(
     modes: list[str],
     block: bool,
 ) -> None:
+    """provision.md 9.1."""
     places = [csi.Topology(segments=each) for each in segments]
     requirement = csi.TopologyRequirement(requisite=places, preferred=places[1:] + places[:1])
     wanted = claim(modes=tuple(modes), volumeMode="Block" if block else "Filesystem")
@@ -320,13 +334,15 @@ def _finished(parameters: dict[str, str], modes: int = 1, flags: list[str] | Non
         pytest.param({}, 80_000, ["noatime", "nodiratime", "x" * 60], id="access modes"),
     ],
 )
-def test_9_1_a_request_that_no_driver_takes_is_refused(
+def test_a_request_that_no_driver_takes_is_refused(
     parameters: dict[str, str], modes: int, flags: list[str] | None
 ) -> None:
+    """provision.md 9.1."""
     with pytest.raises(Refusal, match=r"claim shop/a has \d+ bytes, .* StorageClass fast ") as refused:
         _finished(parameters, modes, flags)
     assert refused.value.state is State.NO_CHANGE
 
 
-def test_9_1_the_largest_one() -> None:
+def test_the_largest_request_is_taken() -> None:
+    """provision.md 9.1."""
     assert len(wire.encode(_finished({"a": "x" * ((4 << 20) - 1000)}))) <= request.LARGEST

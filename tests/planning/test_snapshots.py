@@ -54,7 +54,8 @@ def refused(settled: Draft, snap: k8s.VolumeSnapshot, cont: k8s.VolumeSnapshotCo
     assert no.value.message.startswith("VolumeSnapshot shop/src cannot be the source of claim shop/a: ")
 
 
-def test_8_7_11_a_good_one() -> None:
+def test_a_good_snapshot_gives_its_handle() -> None:
+    """provision.md 8.7.11."""
     assert check(restoring(size="2Gi"), snapshot(), content()) == Content("VolumeSnapshot", "handle")
 
 
@@ -67,7 +68,8 @@ def test_8_7_11_a_good_one() -> None:
         pytest.param(None, False, id="16 vector none"),
     ],
 )
-def test_8_7_2_being_deleted(finalizers: list[str] | None, goes_on: bool) -> None:
+def test_a_snapshot_being_deleted_is_refused_unless_it_is_held(finalizers: list[str] | None, goes_on: bool) -> None:
+    """provision.md 8.7.2."""
     deleted = but(
         but(snapshot(), "metadata.deletionTimestamp", "2024-01-01T00:00:00Z"), "metadata.finalizers", finalizers
     )
@@ -109,14 +111,16 @@ def test_unusable_contents(path: str, value: Any, says: str) -> None:
     refused(restoring(), snapshot(), but(content(), path, value), says)
 
 
-def test_q10_a_migrated_class_restores_snapshots_of_the_driver() -> None:
+def test_a_migrated_class_restores_snapshots_of_the_driver() -> None:
+    """provision.md 18, quirk Q10."""
     name, in_tree = "pd.csi.storage.gke.io", "kubernetes.io/gce-pd"
     settled = draft(claim(dataSource=SNAPSHOT), storage_class(provisioner=in_tree), driver(name, in_tree_name=in_tree))
     assert check(settled, snapshot(), but(content(), "spec.driver", name)).handle == "handle"
     refused(settled, snapshot(), but(content(), "spec.driver", in_tree), f"of driver {in_tree}")
 
 
-def test_8_7_1_unreadable_snapshot() -> None:
+def test_a_snapshot_that_cannot_be_read_is_refused() -> None:
+    """provision.md 8.7.1."""
     no = sources.snapshot_unreadable(restoring(), "not found")
     assert (no.state, no.message) == (
         State.NO_CHANGE,
@@ -124,7 +128,8 @@ def test_8_7_1_unreadable_snapshot() -> None:
     )
 
 
-def test_8_7_4_unreadable_content_is_named_its_reason_only_logged() -> None:
+def test_a_content_that_cannot_be_read_is_named_its_reason_only_logged() -> None:
+    """provision.md 8.7.4."""
     no = sources.content_unreadable(restoring(), "content", "private reason")
     assert (no.state, no.detail) == (State.NO_CHANGE, "private reason")
     assert "VolumeSnapshot shop/src" in no.message
@@ -171,11 +176,13 @@ def test_a_restore_size_may_be_any_json_number(number: str, bytes_: int) -> None
         refused(restoring(size=str(bytes_ - 1)), snap, content(), f"{bytes_ - 1} bytes, less than the {bytes_} bytes")
 
 
-def test_8_7_9_a_size_that_is_none_is_no_final_error() -> None:
+def test_a_size_that_is_none_is_no_final_error() -> None:
+    """provision.md 8.7.9."""
     refused(restoring(), but(snapshot(), "status.restoreSize", "much"), content(), "cannot read 'much' as a quantity")
 
 
-def test_8_7_9_no_request() -> None:
+def test_a_claim_without_size_is_refused() -> None:
+    """provision.md 8.7.9."""
     refused(restoring(size=None), snapshot(), content(), "asks for no size")
 
 
@@ -206,8 +213,8 @@ def test_mode_conversion(before: str | None, after: str | None, annotation: str 
     check(settled, snapshot(), cont, settings(prevent_volume_mode_conversion=False))
 
 
-def test_8_7_order_of_the_checks() -> None:
-    """Everything wrong at once: repaired one by one, the next one in line speaks."""
+def test_the_checks_speak_in_their_order() -> None:
+    """Everything wrong at once: repaired one by one, the next one in line speaks. provision.md 8.7."""
     wrong = but(but(snapshot(), "status.readyToUse", False), "status.restoreSize", "9Gi")
     wrong = but(but(wrong, "metadata.deletionTimestamp", "now"), "status.boundVolumeSnapshotContentName", None)
     other = but(but(content(), "spec.volumeSnapshotRef.uid", "x"), "spec.driver", "other")

@@ -42,5 +42,6 @@ def test_fnv1_and_not_fnv1a(text: str, expected: int) -> None:
     ],
     ids=["sign", "underscore", "blank", "other-digits", "nothing", "only-index", "zeros", "huge", "no-dash"],
 )
-def test_topology_6_what_is_no_index(name: str, expected: tuple[str, int]) -> None:
+def test_what_is_no_index_is_part_of_the_name(name: str, expected: tuple[str, int]) -> None:
+    """topology.md 6."""
     assert spreading.parse(name) == expected

@@ -59,26 +59,30 @@ def test_deprecated_pairs(role: Role, stem: str) -> None:
         pytest.param({f"{P}secret-name": "n"}, "default secret", id="2 half a default, p19-request-5"),
     ],
 )
-def test_8_9_wrong_pairs(parameters: dict[str, str], says: str) -> None:
+def test_a_pair_with_one_half_missing_is_refused(parameters: dict[str, str], says: str) -> None:
+    """provision.md 8.9."""
     chosen = templates.select(parameters)[PUBLISH]
     assert isinstance(chosen, Problem)
     assert chosen.state is State.NO_CHANGE
     assert says in chosen.message
 
 
-def test_8_9_1_deprecated_name_with_prefixed_namespace() -> None:
+def test_a_deprecated_name_goes_with_a_prefixed_namespace() -> None:
+    """provision.md 8.9.1."""
     mixed = {"csiNodeStageSecretName": "n", f"{P}node-stage-secret-namespace": "ns"}
     assert templates.select(mixed) == {templates.NODE_STAGE: Template("node-stage", "n", "ns")}
 
 
-def test_8_9_2_default_stands_in_for_roles_without_keys() -> None:
+def test_the_default_stands_in_for_roles_without_keys() -> None:
+    """provision.md 8.9.2."""
     chosen = templates.select(pair(templates.DEFAULT, "d", "dns") | pair(EXPAND, "e", "ens"))
     assert set(chosen) == set(templates.ROLES)
     assert chosen[EXPAND] == Template("controller-expand", "e", "ens")
     assert chosen[PUBLISH] == Template("default", "d", "dns")
 
 
-def test_8_9_2_a_wrong_default_does_not_touch_roles_with_keys() -> None:
+def test_a_wrong_default_does_not_touch_roles_with_keys() -> None:
+    """provision.md 8.9.2."""
     chosen = templates.select({f"{P}secret-name": "n"} | pair(EXPAND))
     assert chosen[EXPAND] == Template("controller-expand", "n", "ns")
 
@@ -156,13 +160,15 @@ def test_unknown_tokens(name: str, namespace: str, unknown: str) -> None:
         pytest.param("n\n", "ns", "name", id="line end"),
     ],
 )
-def test_8_9_names_that_are_none(name: str, namespace: str, says: str) -> None:
+def test_names_that_no_object_can_have_are_refused(name: str, namespace: str, says: str) -> None:
+    """provision.md 8.9."""
     with pytest.raises(Refusal, match=re.escape(says)) as refused:
         templates.resolve(Template("p", name, namespace), SUBJECT)
     assert refused.value.state is State.NO_CHANGE
 
 
-def test_8_9_longest_names() -> None:
+def test_the_longest_names_are_taken() -> None:
+    """provision.md 8.9."""
     longest = Template("p", "a" * 253, "b" * 63)
     assert templates.resolve(longest, SUBJECT) == SecretReference(name="a" * 253, namespace="b" * 63)
 

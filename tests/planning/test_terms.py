@@ -38,15 +38,18 @@ def test_flatten(selectors: list[Selector], expected: list[Term]) -> None:
     assert terms.flatten(_selectors(selectors)) == expected
 
 
-def test_topology_5_a_selector_without_expressions_field() -> None:
+def test_a_selector_without_expressions_gives_no_term() -> None:
+    """topology.md 5."""
     assert terms.flatten([k8s.TopologySelectorTerm()]) == []
 
 
-def test_topology_5_the_larger_value_of_one_key_is_sent() -> None:
+def test_the_larger_value_of_one_key_is_sent() -> None:
+    """topology.md 5."""
     assert terms.topology((("z", "1"), ("z", "2"))).segments == {"z": "2"}
 
 
-def test_topology_3_shorter_first_then_bytewise_without_doubles() -> None:
+def test_terms_are_sorted_by_length_then_bytewise_without_doubles() -> None:
+    """topology.md 3."""
     found: list[Term] = [
         (("a", "1"), ("b", "1")),
         (("z", "z-2"),),
@@ -70,17 +73,20 @@ EXPRESSIONS = st.tuples(st.sampled_from("zrx"), st.lists(st.sampled_from("1234")
 
 
 @given(st.lists(st.lists(EXPRESSIONS, max_size=4), max_size=3), st.integers(0, 300))
-def test_topology_5_terms_are_counted_as_they_would_be_made(selectors: list[Selector], most: int) -> None:
+def test_terms_are_counted_as_they_would_be_made(selectors: list[Selector], most: int) -> None:
+    """topology.md 5."""
     found = _selectors(selectors)
     assert terms.too_many(found, most) is (len(terms.flatten(found)) > most)
 
 
-def test_topology_5_a_count_that_has_no_end_is_not_counted_to_the_end() -> None:
+def test_a_count_that_has_no_end_is_not_counted_to_the_end() -> None:
+    """topology.md 5."""
     assert terms.too_many(_selectors([[(f"k{number}", ["1", "2"]) for number in range(50_000)]]))
 
 
 @pytest.mark.parametrize(("length", "refused"), [(100, False), (101, True)])
-def test_topology_9_e9_a_class_with_too_many_terms_is_refused_by_its_name(length: int, refused: bool) -> None:
+def test_a_class_with_too_many_terms_is_refused_by_its_name(length: int, refused: bool) -> None:
+    """topology.md 9 (E9)."""
     values = [str(number) for number in range(length)]
     selectors = _selectors([[("z", values), ("r", values[:100])]])
     read = classes.read(storage_class(allowedTopologies=selectors), driver(topology=True)).allowed
@@ -112,5 +118,6 @@ def test_topology_9_e9_a_class_with_too_many_terms_is_refused_by_its_name(length
         ("", False),
     ],
 )
-def test_topology_9_e6_label_keys(key: str, legal: bool) -> None:
+def test_illegal_label_keys_are_found(key: str, legal: bool) -> None:
+    """topology.md 9 (E6)."""
     assert terms.is_label_key(key) is legal

@@ -38,35 +38,41 @@ def same_as(row: str, **changes: Any) -> None:
     assert answered(ask(changed, cluster(changed["cluster"]))) == wanted(case(row))
 
 
-def test_topology_13_1_strict_restricts_delayed_mode_only() -> None:
+def test_strict_restricts_delayed_mode_only() -> None:
+    """topology.md 13.1."""
     same_as("T01", strict=True)
     assert len(answered(ask(case("T09"), cluster("K2")))[0]) == 1
 
 
-def test_topology_13_3_allowed_topologies_with_some_of_the_keys() -> None:
+def test_allowed_topologies_may_have_some_of_the_keys() -> None:
+    """topology.md 13.3."""
     same_as("T12")
 
 
-def test_topology_13_6_topology_for_immediate_binding_can_be_switched_off() -> None:
+def test_topology_for_immediate_binding_can_be_switched_off() -> None:
+    """topology.md 13.6."""
     assert ask(case("T05"), cluster("K1")) is None
     same_as("T06")
 
 
 @pytest.mark.parametrize("row", ["T21", "T22"])
-def test_topology_13_10_a_selected_node_without_csinode_is_given_up(row: str) -> None:
+def test_a_selected_node_without_csinode_is_given_up(row: str) -> None:
+    """topology.md 13.10."""
     with pytest.raises(Refusal) as caught:
         ask(case(row), cluster("K3"))
     assert caught.value.state is State.RESCHEDULE
 
 
-def test_topology_13_11_a_driver_without_keys_needs_allowed_topologies_or_the_switch() -> None:
+def test_a_driver_without_keys_needs_allowed_topologies_or_the_switch() -> None:
+    """topology.md 13.11."""
     with pytest.raises(Refusal):
         ask(case("T29"), cluster("K6"))
     assert ask(case("T30"), cluster("K6")) is None
     same_as("T31")
 
 
-def test_topology_1_immediate_topology_does_not_matter_in_delayed_mode() -> None:
+def test_immediate_topology_does_not_matter_in_delayed_mode() -> None:
+    """topology.md 1."""
     for row in ("T07", "T09", "T10"):
         same_as(row, immediateTopology=False)
 
@@ -76,9 +82,10 @@ ZONES = st.lists(st.sampled_from(["z-1", "z-2", "z-10", "z-3"]), min_size=1, max
 
 
 @given(NAMES, ZONES, st.booleans(), st.booleans())
-def test_topology_4_preferred_is_a_rotation_of_a_sorted_requisite(
+def test_preferred_is_a_rotation_of_a_sorted_requisite(
     name: str, zones: list[str], delayed: bool, with_allowed: bool
 ) -> None:
+    """topology.md 4."""
     nodes = [node(f"n{i}", {"zone": zone}) for i, zone in enumerate(zones)]
     index = ClusterTopology(DRIVER, nodes, [csinode(n.metadata.name, ["zone"]) for n in nodes])
     row: dict[str, Any] = {"pvc": name} | ({"selected": "n0"} if delayed else {})

@@ -85,19 +85,22 @@ def refused(index: ClusterTopology, selected: str, memory: TopologyMemory | None
     return caught.value
 
 
-def test_topology_9_e3_node_object_missing() -> None:
+def test_a_selected_node_without_node_object_is_refused() -> None:
+    """topology.md 9 (E3)."""
     index = ClusterTopology(DRIVER, [], [csinode("n1", ["zone"])])
     check(refused(index, "n1"), ["node n1 does not exist", f"driver {DRIVER}", "acme.test/zone", "selected again"])
 
 
-def test_topology_9_e1_follows_e3_once_the_csinode_is_gone_too() -> None:
+def test_a_node_is_given_up_once_its_csinode_is_gone_too() -> None:
+    """topology.md 9 (E1)."""
     index, memory = ClusterTopology(DRIVER, [], [csinode("n1", ["zone"])]), TopologyMemory()
     assert refused(index, "n1", memory).state is State.NO_CHANGE
     index.csinode_changed("n1", None, None)
     assert refused(index, "n1", memory).state is State.RESCHEDULE
 
 
-def test_topology_9_e6_illegal_key() -> None:
+def test_an_illegal_key_is_refused() -> None:
+    """topology.md 9 (E6)."""
     entry = k8s.CSINodeDriver(name=DRIVER, topologyKeys=["not a key/x/y"])
     named = k8s.CSINode(metadata=k8s.ObjectMeta(name="n1"), spec=k8s.CSINodeSpec(drivers=[entry]))
     labelled = k8s.Node(metadata=k8s.ObjectMeta(name="n1", labels={"not a key/x/y": "v"}))
@@ -107,15 +110,16 @@ def test_topology_9_e6_illegal_key() -> None:
     )
 
 
-def test_topology_9_e7_no_node_carries_the_keys() -> None:
+def test_keys_that_no_node_carries_are_refused() -> None:
+    """topology.md 9 (E7)."""
     index = ClusterTopology(DRIVER, [node("n1", {})], [csinode("n1", ["zone", "rack"])])
     with pytest.raises(Refusal) as caught:
         ask({"pvc": "x"}, index)
     check(caught.value, ["acme.test/rack, acme.test/zone", f"driver {DRIVER}", "no node carries", "restart"])
 
 
-def test_topology_9_e8_nothing_remembered_fits() -> None:
-    """Aggregated terms were remembered before the node appeared under other labels."""
+def test_a_node_that_nothing_remembered_fits_is_refused() -> None:
+    """Aggregated terms were remembered before the node appeared under other labels. topology.md 9 (E8)."""
     index, memory = cluster("K1"), TopologyMemory()
     ask({"pvc": "x", "selected": "alpha"}, index, memory)
     memory.labels = {"acme.test/zone": "z-9"}
@@ -125,7 +129,8 @@ def test_topology_9_e8_nothing_remembered_fits() -> None:
     )
 
 
-def test_topology_9_long_lists_are_cut() -> None:
+def test_long_lists_are_cut() -> None:
+    """topology.md 9."""
     zones = [f"zone-{i:03}" for i in range(200)]
     row = {"pvc": "x", "selected": "alpha", "strict": True, "allowed": [{"zone": zones}]}
     with pytest.raises(Refusal, match="and 195 more") as caught:

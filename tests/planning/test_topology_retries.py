@@ -13,7 +13,8 @@ from csi_provisioner.planning.topology import TopologyMemory
 from .clusters import DRIVER, answered, ask, case, cluster, csinode, full, node, wanted
 
 
-def test_topology_12_r1_time_out_then_node_and_csinode_deleted() -> None:
+def test_a_time_out_keeps_the_answer_though_the_node_goes() -> None:
+    """topology.md 12 (R1)."""
     index, memory = cluster("K2"), TopologyMemory()
     assert answered(ask(case("T07"), index, memory)) == wanted(case("T07"))
     index.node_changed("n2", None, None)
@@ -21,7 +22,8 @@ def test_topology_12_r1_time_out_then_node_and_csinode_deleted() -> None:
     assert answered(ask(case("T07"), index, memory, in_flight=True)) == wanted(case("T07"))
 
 
-def test_topology_12_r2_time_out_then_another_node_deleted() -> None:
+def test_a_time_out_keeps_the_answer_though_another_node_goes() -> None:
+    """topology.md 12 (R2)."""
     index, memory = cluster("K1"), TopologyMemory()
     assert answered(ask(case("T04"), index, memory)) == wanted(case("T04"))
     index.node_changed("gamma", None, None)
@@ -29,7 +31,8 @@ def test_topology_12_r2_time_out_then_another_node_deleted() -> None:
     assert answered(ask(case("T04"), index, memory, in_flight=True)) == wanted(case("T04"))
 
 
-def test_topology_12_r3_missing_label_added() -> None:
+def test_a_missing_label_that_is_added_counts() -> None:
+    """topology.md 12 (R3)."""
     index, memory = cluster("K4"), TopologyMemory()
     with pytest.raises(Refusal, match="rack"):
         ask(case("T25"), index, memory)
@@ -38,14 +41,16 @@ def test_topology_12_r3_missing_label_added() -> None:
     assert preferred[0] == {"rack": "r-z", "zone": "z-7"}
 
 
-def test_topology_12_r4_exhausted_then_another_node() -> None:
+def test_another_node_after_exhausted_is_asked_for_anew() -> None:
+    """topology.md 12 (R4)."""
     index = cluster("K2")
     ask(case("T07"), index, TopologyMemory())
     _, preferred = answered(ask(case("T07") | {"selected": "n1"}, index, TopologyMemory()))
     assert preferred[0] == {"rack": "r-b", "zone": "z-1"}
 
 
-def test_topology_12_r5_final_error_then_relabelled() -> None:
+def test_a_label_changed_after_a_final_error_counts() -> None:
+    """topology.md 12 (R5)."""
     index = cluster("K2")
     ask(case("T07"), index, TopologyMemory())
     index.node_changed("n2", None, node("n2", {"zone": "z-9", "rack": "r-a"}))
@@ -60,7 +65,8 @@ def spoil(found: csi.TopologyRequirement | None) -> None:
     found.requisite[0].segments[full("zone")] = "spoilt"
 
 
-def test_topology_12_r6_time_outs_and_an_answer_changed_in_place() -> None:
+def test_an_answer_changed_in_place_does_not_change_what_is_remembered() -> None:
+    """topology.md 12 (R6)."""
     index, memory = cluster("K2"), TopologyMemory()
     for _ in range(3):
         found = ask(case("T07"), index, memory, in_flight=True)
@@ -70,7 +76,8 @@ def test_topology_12_r6_time_outs_and_an_answer_changed_in_place() -> None:
         index.csinode_changed("n2", None, None)
 
 
-def test_topology_13_13_what_is_remembered_does_not_change_with_the_objects() -> None:
+def test_what_is_remembered_does_not_change_with_the_objects() -> None:
+    """topology.md 13.13."""
     labels = {full("zone"): "z-1"}
     index, memory = cluster("K1"), TopologyMemory()
     index.node_changed("alpha", None, k8s.Node(metadata=k8s.ObjectMeta(name="alpha", labels=labels)))
@@ -79,7 +86,8 @@ def test_topology_13_13_what_is_remembered_does_not_change_with_the_objects() ->
     assert answered(ask(case("T01") | {"selected": "alpha"}, index, memory, in_flight=True)) == first
 
 
-def test_topology_13_14_incomplete_labels_are_read_again_each_time() -> None:
+def test_incomplete_labels_are_read_again_each_time() -> None:
+    """topology.md 13.14."""
     index, memory = cluster("K4"), TopologyMemory()
     for labels in ({"zone": "z-7"}, {"rack": "r-z"}):
         index.node_changed("d4", None, node("d4", labels))
@@ -89,19 +97,22 @@ def test_topology_13_14_incomplete_labels_are_read_again_each_time() -> None:
     ask(case("T25"), index, memory)
 
 
-def test_topology_8_c3_the_pick_of_the_keys_is_kept() -> None:
+def test_the_pick_of_the_keys_is_kept() -> None:
+    """topology.md 8 (C3)."""
     index, memory = cluster("K4"), TopologyMemory()
     assert answered(ask(case("T26"), index, memory)) == wanted(case("T26"))
     assert answered(ask(case("T27"), index, memory)) == wanted(case("T26"))
 
 
-def test_topology_8_allowed_topologies_are_not_remembered() -> None:
+def test_allowed_topologies_are_not_remembered() -> None:
+    """topology.md 8."""
     memory = TopologyMemory()
     ask(case("T06"), cluster("K1"), memory)
     assert memory == TopologyMemory()
 
 
-def test_topology_8_another_node_selected_while_nothing_is_in_flight() -> None:
+def test_another_node_selected_while_nothing_is_in_flight_counts() -> None:
+    """topology.md 8."""
     index, memory = cluster("K2"), TopologyMemory()
     ask(case("T07"), index, memory)
     _, kept = answered(ask(case("T07") | {"selected": "n1"}, index, memory, in_flight=True))
@@ -111,8 +122,9 @@ def test_topology_8_another_node_selected_while_nothing_is_in_flight() -> None:
     assert fresh[0] == {"rack": "r-b", "zone": "z-1"}
 
 
-def test_topology_8_what_was_refused_is_not_remembered() -> None:
-    """A volume was never asked for with these keys, so that nothing can be left behind by asking with others."""
+def test_what_was_refused_is_not_remembered() -> None:
+    """A volume was never asked for with these keys, so that nothing can be left behind by asking with others.
+    topology.md 8."""
     index, memory = cluster("K4"), TopologyMemory()
     with pytest.raises(Refusal):
         ask(case("T25"), index, memory)
@@ -121,7 +133,8 @@ def test_topology_8_what_was_refused_is_not_remembered() -> None:
     assert preferred[0] == {"zone": "z-7"}
 
 
-def test_topology_8_what_was_refused_is_not_remembered_without_a_node_either() -> None:
+def test_what_was_refused_is_not_remembered_without_a_node_either() -> None:
+    """topology.md 8."""
     index, memory = ClusterTopology(DRIVER, [node("n1", {"zone": "z-1"})], [csinode("n1", ["rack"])]), TopologyMemory()
     with pytest.raises(Refusal, match="rack"):
         ask({"pvc": "x"}, index, memory)

@@ -55,12 +55,14 @@ def test_resource_exhausted_p19_topology_1(active: bool, node: str, state: State
 
 
 @pytest.mark.parametrize("code", [None, *Code])
-def test_6_only_invalid_argument_is_infeasible_p19_engine_4(code: int | None) -> None:
+def test_only_invalid_argument_is_infeasible_p19_engine_4(code: int | None) -> None:
+    """provision.md 6."""
     assert verdict.is_infeasible(code) is (code == Code.INVALID_ARGUMENT)
 
 
 @pytest.mark.parametrize("state", State)
-def test_9_2_which_states_forget_the_topology(state: State) -> None:
+def test_final_states_forget_the_topology(state: State) -> None:
+    """provision.md 9.2."""
     forgets = state in (State.FINISHED, State.RESCHEDULE)
     assert verdict.forgets_topology(state, topology_active=True) is forgets
     assert not verdict.forgets_topology(state, topology_active=False)
@@ -69,7 +71,8 @@ def test_9_2_which_states_forget_the_topology(state: State) -> None:
 # ---- answers (9.3)
 
 
-def test_9_3_good() -> None:
+def test_a_good_answer_is_a_volume() -> None:
+    """provision.md 9.3."""
     topology = csi.Topology(segments={"zone": "a"})
     answer = response(volume_context={"k": "v"}, accessible_topology=[topology])
     assert verdict.judge(plan(), answer) == Made("h", 5 << 30, {"k": "v"}, (topology,))
@@ -91,7 +94,8 @@ def test_capacity(size: str | None, answered: int, kept: int) -> None:
     assert made.capacity_bytes == kept
 
 
-def test_q3_no_volume_in_the_answer() -> None:
+def test_an_answer_without_volume_is_refused() -> None:
+    """provision.md 18, quirk Q3."""
     unusable = verdict.judge(plan(), csi.CreateVolumeResponse())
     assert isinstance(unusable, Unusable)
     assert unusable.volume_id is None
@@ -99,7 +103,8 @@ def test_q3_no_volume_in_the_answer() -> None:
     assert NAME in unusable.message
 
 
-def test_16_capacity_80_for_100() -> None:
+def test_less_than_what_was_asked_for_is_refused() -> None:
+    """provision.md 16."""
     unusable = verdict.judge(plan(draft(claim(size="100"))), response(capacity=80))
     assert isinstance(unusable, Unusable)
     assert unusable.volume_id == "h"
@@ -125,7 +130,8 @@ def test_content_source(content: Any, usable: bool) -> None:
         assert found.volume_id == "h"
 
 
-def test_9_3_size_before_content() -> None:
+def test_the_size_is_looked_at_before_the_content() -> None:
+    """provision.md 9.3."""
     found = verdict.judge(plan(draft(claim(dataSource=SNAPSHOT))), response(capacity=1))
     assert isinstance(found, Unusable)
     assert "1 bytes" in found.message
@@ -136,7 +142,8 @@ def test_an_empty_volume_id_is_left_to_the_api_server_to_refuse() -> None:
     assert isinstance(verdict.judge(plan(), response(volume_id="")), Made)
 
 
-def test_9_4_orphan_warning_names_the_volume() -> None:
+def test_the_warning_of_an_orphan_names_the_volume() -> None:
+    """provision.md 9.4."""
     text = verdict.orphaned(plan(), Unusable("too small", "h"), "timed out")
     assert text.startswith("too small; ")
     assert all(part in text for part in ("timed out", "volume h", NAME))

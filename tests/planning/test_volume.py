@@ -34,8 +34,8 @@ def composed(
     return volume.compose(planned, made, facts or driver(), "identity", options)
 
 
-def test_10_a_plain_one_on_the_wire() -> None:
-    """The object of golden basic-immediate, without what the API server adds."""
+def test_a_plain_volume_has_these_fields_and_no_others() -> None:
+    """The object of golden basic-immediate, without what the API server adds. provision.md 10."""
     pv = composed(draft(class_=storage_class({"tier": "gold"})), response(volume_context={"made-by": "acme"}))
     assert msgspec.json.decode(msgspec.json.encode(pv)) == {
         "apiVersion": "v1",
@@ -79,7 +79,8 @@ def test_policy_and_finalizer_p19_response_5(policy: str | None) -> None:
     assert pv.metadata.finalizers == ["external-provisioner.volume.kubernetes.io/finalizer"]
 
 
-def test_10_the_driver_wins_over_the_identity() -> None:
+def test_the_drivers_context_wins_over_the_identity() -> None:
+    """provision.md 10."""
     pv = composed(answer=response(volume_context={"storage.kubernetes.io/csiProvisionerIdentity": "mine"}))
     assert pv.spec.csi is not None
     assert pv.spec.csi.volumeAttributes == {"storage.kubernetes.io/csiProvisionerIdentity": "mine"}
@@ -97,7 +98,8 @@ def test_fstype(mode: str | None, fstype: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["Filesystem", "Block"])
-def test_10_mount_options_also_for_block(mode: str) -> None:
+def test_mount_options_are_kept_for_block_too(mode: str) -> None:
+    """provision.md 10."""
     pv = composed(draft(claim(volumeMode=mode), storage_class(mountOptions=["noatime"])))
     assert pv.spec.mountOptions == ["noatime"]
 
@@ -119,7 +121,8 @@ def test_read_only(modes: tuple[str, ...], flag: bool, read_only: bool) -> None:
     assert pv.spec.accessModes == list(modes)
 
 
-def test_10_secrets_p19_response_4() -> None:
+def test_secrets_are_written_for_each_role_p19_response_4() -> None:
+    """provision.md 10."""
     keys = (
         "provisioner",
         "controller-publish",
@@ -144,7 +147,8 @@ def test_10_secrets_p19_response_4() -> None:
         assert getattr(pv.spec.csi, f"{field}SecretRef") == k8s.SecretReference(name=name, namespace="ns")
 
 
-def test_10_storage_class_name_is_the_claim_class() -> None:
+def test_the_class_name_is_the_claims() -> None:
+    """provision.md 10."""
     pv = composed(draft(claim(annotations={BETA_CLASS: "old"})))
     assert pv.spec.storageClassName == "old"
 
@@ -192,7 +196,8 @@ def test_capacity(capacity: int, text: str) -> None:
     assert composed(answer=response(capacity=capacity or 5 << 30)).spec.capacity == {"storage": text}
 
 
-def test_10_volume_name_follows_the_flags() -> None:
+def test_the_volume_name_follows_the_flags() -> None:
+    """provision.md 10."""
     options = settings(volume_name_prefix="vol", volume_name_uuid_length=4)
     assert composed(draft(options=options), options=options).metadata.name == "vol-6a1e"
 
@@ -212,7 +217,8 @@ def migrated(name: str, in_tree: str, volume_id: str, **fields: Any) -> k8s.Pers
     return volume.to_in_tree(planned, volume.compose(planned, made, facts, "identity", SETTINGS))
 
 
-def test_9_5_translated_p19_migration_2_and_3() -> None:
+def test_a_migrated_volume_is_written_in_tree_p19_migration_2_and_3() -> None:
+    """provision.md 9.5."""
     topology = csi.Topology(segments={"topology.ebs.csi.aws.com/zone": "us-east-1b"})
     pv = migrated(EBS, EBS_IN_TREE, "vol-1", accessible_topology=[topology])
     assert pv.spec.csi is None
@@ -225,13 +231,15 @@ def test_9_5_translated_p19_migration_2_and_3() -> None:
     assert pv.spec.claimRef is not None
 
 
-def test_q2_untranslatable_volume_is_refused_for_its_deletion() -> None:
+def test_untranslatable_volume_is_refused_for_its_deletion() -> None:
+    """provision.md 18, quirk Q2."""
     with pytest.raises(Refusal, match=f"volume pvc-{UID} of driver {GCE} as a volume of {GCE_IN_TREE}") as refused:
         migrated(GCE, GCE_IN_TREE, "short")
     assert refused.value.state is State.FINISHED
 
 
-def test_16_a_class_of_the_driver_itself_is_not_translated() -> None:
+def test_a_class_of_the_driver_itself_is_not_translated() -> None:
+    """provision.md 16."""
     facts = driver(EBS, in_tree_name=EBS_IN_TREE)
     planned = plan(draft(class_=storage_class(provisioner=EBS), facts=facts))
     made = verdict.judge(planned, response())
