@@ -10,6 +10,7 @@ time for the shielded ends of what was being done; tries come faster instead. An
 stops at once.
 """
 
+import math
 import random as randomness
 import re
 import secrets
@@ -25,71 +26,42 @@ from csi_provisioner.advice import advice, row
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
-from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import Lease, LeaseSpec, ObjectMeta
 from csi_provisioner.settings import ElectionSettings
 
+# A candidate waits between 1 and 2.2 retry periods, so that candidates drift apart (process.md 6.5)
 SPREAD = 1.2
-"""process.md 6.5: a candidate waits between 1 and 2.2 retry periods, so that candidates drift apart."""
+# Tries within one retry period, once a renewal has failed
 TRIES_IN_DOUBT = 5
-"""Tries a retry period makes room for, once a renewal has failed."""
+# Seconds after the lease's end in which the process should have stopped by itself (process.md 6.6)
 HEALTH_GRACE = 20.0
-"""process.md 6.6: seconds after the lease's end in which the process should have stopped by itself."""
 
 
 # ---- decisions
 
 
-class Create(msgspec.Struct, frozen=True):
-    """There is no Lease."""
+def taken_until(lease: LeaseSpec | None, identity: str, seen: float) -> float:
+    """Until when, on our clock, another holder has the lease. `seen` is when this very spec was seen first."""
+    if lease is None or lease.holderIdentity in (None, "", identity):
+        return -math.inf
+    return seen + (lease.leaseDurationSeconds or 0)
 
 
-class Renew(msgspec.Struct, frozen=True):
-    """It is ours."""
-
-
-class Acquire(msgspec.Struct, frozen=True):
-    """It is free: given back, or its holder has been silent for its duration."""
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Somebody else has it, until this time of our clock at least."""
-
-    holder: str
-    until: float
-
-
-Decision = Create | Renew | Acquire | Wait
-
-
-def decide(lease: LeaseSpec | None, identity: str, seen: float, now: float) -> Decision:
-    """`seen` is when this very spec was seen first, on our clock."""
-    if lease is None:
-        return Create()
-    if not lease.holderIdentity:
-        return Acquire()
-    if lease.holderIdentity == identity:
-        return Renew()
-    until = seen + (lease.leaseDurationSeconds or 0)
-    return Wait(lease.holderIdentity, until) if until > now else Acquire()
-
-
-def written(
-    lease: LeaseSpec | None, decision: Create | Renew | Acquire, identity: str, duration: float, now: str
-) -> Any:
-    """The fields of `spec` to write."""
-    spec = {"holderIdentity": identity, "leaseDurationSeconds": int(duration), "renewTime": now}
-    before = lease or LeaseSpec()
-    match decision:
-        case Create():
-            return spec | {"acquireTime": now, "leaseTransitions": 0}
-        case Acquire():
-            return spec | {"acquireTime": now, "leaseTransitions": (before.leaseTransitions or 0) + 1}
-        case Renew():
-            return spec | {"acquireTime": before.acquireTime, "leaseTransitions": before.leaseTransitions or 0}
+def written(before: LeaseSpec | None, identity: str, duration: float, now: str) -> dict[str, object]:
+    """The fields of `spec` to write: a renewal of what is ours, the taking of anything else."""
+    before = before or LeaseSpec(holderIdentity=identity, acquireTime=now)  # a new Lease is ours from its first moment
+    taken = before.holderIdentity != identity
+    return {
+        "holderIdentity": identity,
+        "leaseDurationSeconds": int(duration),
+        "acquireTime": now if taken else before.acquireTime,
+        "renewTime": now,
+        "leaseTransitions": (before.leaseTransitions or 0) + taken,
+    }
 
 
 def lock_name(driver: str) -> str:
@@ -129,7 +101,8 @@ class LeaderElector:
         self._renewed: float | None = None  # when the last good renewal was sent; None: not leading
         self._sent: Moment = (0.0, 0.0)  # when our last write was
         self._may_hold = False
-        self._trouble = ""  # its cause
+        self._lost = False
+        self._troubles = Troubles(self.client.troubles)
 
     def health(self) -> str | None:
         """What is wrong (process.md 6.6); None while all is well, as it is for everybody who does not lead."""
@@ -146,45 +119,34 @@ class LeaderElector:
         Raises Fatal, after `lead` has been cancelled, if the lease cannot be kept; it is not given back then.
         To stop in order, let `lead` return: it is renewed until then.
         """
-        lost = False
         try:
             await self._become_leader()
             async with trio.open_nursery() as term:
-
-                async def keep() -> None:
-                    nonlocal lost
-                    await self._keep()
-                    lost = True
-                    term.cancel_scope.cancel()
-
-                term.start_soon(keep)
+                term.start_soon(self._keep, term.cancel_scope)
                 await lead()
                 term.cancel_scope.cancel()
         finally:
             self._end_term()
-            if self._may_hold and not lost:
+            if self._may_hold and not self._lost:
                 await self._give_back()
-        if lost:
+        if self._lost:
             raise Fatal(f"lost the lease {self._lease}; another process may lead now", 1)
 
     async def _become_leader(self) -> None:
         log.info("Waiting for the lease", lease=self._lease, identity=self.identity)
         self.metrics.leading(False)
-        while True:
-            if await self._try(self._campaign, self.settings.renew_deadline):
-                break
+        while not await self._try(self._campaign, self.settings.renew_deadline):  # noqa: ASYNC110 - asks the server
             await trio.sleep(self.settings.retry_period * (1 + SPREAD * self.random()))
         self._note_renewed()
         self.metrics.leading(True)
         log.info("Became leader", lease=self._lease, identity=self.identity)
         self._tell("became leader")
 
-    async def _keep(self) -> None:
-        """Returns when the lease is lost."""
-        while True:
-            if not await self._renewed_in_time():
-                return
+    async def _keep(self, term: trio.CancelScope) -> None:
+        while await self._renewed_in_time():  # noqa: ASYNC110 - asks the server
             await trio.sleep(self.settings.retry_period)
+        self._lost = True
+        term.cancel()
 
     async def _renewed_in_time(self) -> bool:
         settings = self.settings
@@ -229,10 +191,11 @@ class LeaderElector:
                 self._report(error)
             except Exception as error:  # a defect: the try has failed, and the next one looks before it writes
                 self._known = None
-                if self._is_news(repr(error)):
+                if self._troubles.is_news("lease", repr(error)):
                     log.exception("Unexpected error in the election, trying on", lease=self.name)
             else:
-                self._resolve()
+                if self._troubles.over("lease"):
+                    log.info("Can use the lease again", lease=self._lease)
                 return ours
         if scope.cancelled_caught:
             self._report(KubeError(0, "Timeout", "no answer in time"))
@@ -240,64 +203,62 @@ class LeaderElector:
 
     async def _renew(self) -> bool:
         """Straight on what is known; only if that fails, after another look."""
-        if self._known is not None and self._spec is not None:
+        if self._known is not None:
             try:
-                await self._write(self._known, self._spec, Renew())
+                await self._write()
             except KubeError:
                 self.metrics.slow_renewal()
             else:
                 return True
-        decision = await self._look()
-        if isinstance(decision, Wait) or self._other_holder():
-            return False
-        return await self._take(decision)  # also what was deleted or emptied: nobody else leads
+        await self._look()
+        # Also what was deleted or emptied is taken: nobody else leads.
+        return not self._other_holder() and await self._take()
 
     async def _campaign(self) -> bool:
-        decision = await self._look()
-        if isinstance(decision, Wait):
-            log.v(4, "The lease is held", holder=decision.holder)
+        await self._look()
+        if taken_until(self._spec, self.identity, self._seen) > trio.current_time():
+            log.v(4, "The lease is held", holder=self._other_holder())
             return False
-        return await self._take(decision)
+        return await self._take()
 
-    async def _look(self) -> Decision:
+    async def _look(self) -> None:
         try:
-            lease = await self.client.get_untyped(Lease, self.name, self.settings.namespace)
+            self._known = await self.client.get_untyped(Lease, self.name, self.settings.namespace)
         except KubeError as error:
             if error.code != 404:  # whoever answers so: the POST that follows tells
                 raise
             self._known = self._spec = None
-            return Create()
-        spec = msgspec.convert(lease.get("spec") or {}, LeaseSpec)
-        now = trio.current_time()
+            return
+        spec = msgspec.convert(self._known.get("spec") or {}, LeaseSpec)
         if spec != self._spec:
             if self._spec is None or spec.holderIdentity != self._spec.holderIdentity:
                 log.info("The lease has a holder", holder=spec.holderIdentity or "(none)")
-            self._spec, self._seen = spec, now
-        self._known = lease
-        return decide(spec, self.identity, self._seen, now)
+            self._spec, self._seen = spec, trio.current_time()
 
-    async def _take(self, decision: Create | Renew | Acquire) -> bool:
+    async def _take(self) -> bool:
+        was_ours = self._spec is not None and self._spec.holderIdentity == self.identity
         self._may_hold = True  # from here on, also if the answer is lost
         try:
-            await self._write(self._known or {}, self._spec, decision)
+            await self._write()
         except KubeError as error:
             if 400 <= error.code < 500:  # refused, so it is as it was
-                self._may_hold = isinstance(decision, Renew)
+                self._may_hold = was_ours
             if error.code != 409:
                 raise
             log.v(3, "Somebody else was faster", lease=self.name)
             return False
         return True
 
-    async def _write(self, lease: dict[str, Any], before: LeaseSpec | None, decision: Create | Renew | Acquire) -> None:
-        """On success what was written is what is known."""
-        spec = written(before, decision, self.identity, self.settings.lease_duration, self._timestamp())
+    async def _write(self) -> None:
+        """On success what was written is what is known. Creates the Lease if none is known."""
+        lease = self._known or {}
+        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp())
         meta = {"name": self.name, "namespace": self.settings.namespace, **lease.get("metadata", {})}
         if self.settings.labels:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self.settings.labels)}
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
-        if isinstance(decision, Create):
+        if self._known is None:
             answer = await self.client.create(Lease, body, self.settings.namespace, begin=self._note_sent)
         else:
             answer = await self.client.put_untyped(Lease, body, begin=self._note_sent)
@@ -344,30 +305,13 @@ class LeaderElector:
     # ---- what people are told
 
     def _report(self, error: KubeError) -> None:
-        if not self._is_news(row(error).cause):
+        if not self._troubles.is_news("lease", row(error).cause):
             log.v(3, "The election still has trouble", err=error)
             return
         namespace = self.settings.namespace
         right = f"get, create and update on leases of API group coordination.k8s.io in namespace {namespace}"
         what = advice(error, right=right, namespace=namespace)
         log.error("The election has trouble, trying on", lease=self._lease, err=error, advice=what)
-
-    def _is_news(self, cause: str) -> bool:
-        """Not if it was told before, by us or by others of the process."""
-        before, self._trouble = self._trouble, cause
-        if cause == before:
-            return False
-        told = self.client.troubles
-        told.discard(before)
-        news = cause not in told
-        told.add(cause)
-        return news
-
-    def _resolve(self) -> None:
-        if self._trouble in self.client.troubles:
-            self.client.troubles.discard(self._trouble)
-            log.info("Can use the lease again", lease=self._lease)
-        self._trouble = ""
 
     def _tell(self, what: str) -> None:
         if self.events is not None and self._known is not None:

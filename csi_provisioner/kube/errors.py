@@ -85,6 +85,33 @@ def again(error: KubeError) -> Retry:
     return Retry(str(error), floor(error))
 
 
+class Troubles:
+    """What keeps a part of the process from its work: people are told once when it begins, and once when it is over.
+
+    `told_by_all` are the causes that any part has told: an outage that all of them meet is one line.
+    """
+
+    def __init__(self, told_by_all: set[str]) -> None:
+        self._told_by_all = told_by_all
+        self._told: dict[str, set[str]] = {}
+
+    def __contains__(self, what: str) -> bool:
+        return what in self._told
+
+    def is_news(self, what: str, cause: str) -> bool:
+        told = self._told.setdefault(what, set())
+        news = cause not in told | self._told_by_all
+        told.add(cause)
+        self._told_by_all.add(cause)
+        return news
+
+    def over(self, *whats: str) -> bool:
+        """Whether anything was told of them, that nobody else has found to be over meanwhile."""
+        causes = {cause for what in whats for cause in self._told.pop(what, ())} & self._told_by_all
+        self._told_by_all -= causes
+        return bool(causes)
+
+
 class _Cause(msgspec.Struct, gc=False):
     reason: str = ""
 

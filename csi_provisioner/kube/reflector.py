@@ -21,7 +21,7 @@ from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.answer import wanted
 from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, Watch, WatchEvent
-from csi_provisioner.kube.errors import KubeError
+from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import key as key_of
@@ -66,7 +66,7 @@ class Reflector(Generic[T]):
     def __post_init__(self) -> None:
         self._gathered: dict[str, T | None] = {}
         self._bookmarks = False  # whether this server sends any
-        self._troubles: dict[str, set[str]] = {}  # what people were told of, and the causes
+        self._troubles = Troubles(self.client.troubles)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Says `started()` when the store is whole for the first time; ends only by being cancelled."""
@@ -75,7 +75,7 @@ class Reflector(Generic[T]):
                 nursery.start_soon(self._replay_forever)
                 await self._follow(task_status)
         finally:
-            self._forget(*self._troubles.copy())  # whoever meets them next tells them
+            self._troubles.over(LIST, WATCH, FOLLOW)  # whoever meets them next tells them
 
     async def _follow(self, task_status: trio.TaskStatus[None]) -> NoReturn:
         state: watching.State = watching.Listing()
@@ -130,7 +130,7 @@ class Reflector(Generic[T]):
                     self.kind, self.scope, resource_version=version, timeout_seconds=seconds
                 ) as events:
                     opened = trio.current_time()
-                    if not self._troubles.get(FOLLOW):
+                    if FOLLOW not in self._troubles:
                         self._resolve(WATCH)
                     silence.deadline = opened + (INACTIVITY if self._bookmarks else seconds + LATE)
                     async for event in events:
@@ -191,35 +191,24 @@ class Reflector(Generic[T]):
                 if count % REPLAYED_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
 
-    # ---- what people are told: once when a trouble begins, once when it is over
+    # ---- what people are told
 
     def _report(self, what: str, error: KubeError, *, quiet: bool) -> None:
-        """`quiet`: not worth a line yet. What others of the process were told of already is no news either."""
+        """`quiet`: not worth a line yet."""
         kind, info, trouble = self.kind.__name__, api_info(self.kind), f"{what}: {error}"
         cause = row(trouble).cause + (f" of {kind}" if error.code in (403, 404) else "")
-        told, told_by_all = self._troubles.setdefault(what, set()), self.client.troubles
-        if quiet or cause in told | told_by_all:
+        if quiet or not self._troubles.is_news(what, cause):
             log.v(3, f"Cannot {what} yet", kind=kind, err=error)
-        else:
-            group = info.resource.group or '""'
-            everywhere = self.scope.namespace == ALL_NS
-            where = "the whole cluster" if everywhere else f"namespace {self.scope.namespace}"
-            facts = {
-                "right": f"get, list and watch on {info.plural} of API group {group} in {where}",
-                "kind": f"{info.resource.api_version} {info.plural}",
-                "gap": f"{watching.LIST_GAP:g} s",
-            }
-            log.error(f"Cannot {what}, trying on", kind=kind, err=error, advice=advice(trouble, **facts))
-        if not quiet:
-            told.add(cause)
-            told_by_all.add(cause)
+            return
+        group = info.resource.group or '""'
+        where = "the whole cluster" if self.scope.namespace == ALL_NS else f"namespace {self.scope.namespace}"
+        facts = {
+            "right": f"get, list and watch on {info.plural} of API group {group} in {where}",
+            "kind": f"{info.resource.api_version} {info.plural}",
+            "gap": f"{watching.LIST_GAP:g} s",
+        }
+        log.error(f"Cannot {what}, trying on", kind=kind, err=error, advice=advice(trouble, **facts))
 
     def _resolve(self, *troubles: str) -> None:
-        if self._forget(*troubles):
+        if self._troubles.over(*troubles):
             log.info(f"Can {troubles[0]} again", kind=self.kind.__name__)
-
-    def _forget(self, *troubles: str) -> bool:
-        """Whether one of them was told, and not resolved by somebody else meanwhile."""
-        causes = {cause for what in troubles for cause in self._troubles.pop(what, ())} & self.client.troubles
-        self.client.troubles.difference_update(causes)
-        return bool(causes)

@@ -7,18 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from csi_provisioner.kube.client import connect, resolve
-from csi_provisioner.kube.election import (
-    Acquire,
-    Create,
-    Decision,
-    LeaderElector,
-    Renew,
-    Wait,
-    decide,
-    lock_name,
-    unique_identity,
-    written,
-)
+from csi_provisioner.kube.election import LeaderElector, lock_name, taken_until, unique_identity, written
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import LeaseSpec
@@ -32,43 +21,42 @@ OURS = LeaseSpec(holderIdentity="us", leaseDurationSeconds=15, acquireTime="then
 
 # ---- decisions
 
-DECISIONS: dict[str, tuple[LeaseSpec | None, float, Decision]] = {
-    "no lease": (None, 100, Create()),
-    "ours": (OURS, 100, Renew()),
-    "ours, long ago": (OURS, 1000, Renew()),
-    "theirs, fresh": (THEIRS, 100, Wait("them", 115)),
-    "theirs, just before its end": (THEIRS, 114.9, Wait("them", 115)),
-    "theirs, silent for its duration": (THEIRS, 115, Acquire()),
-    "given back": (LeaseSpec(holderIdentity="", leaseDurationSeconds=1), 100, Acquire()),
-    "without a holder": (LeaseSpec(), 100, Acquire()),
-    "without a duration": (LeaseSpec(holderIdentity="them"), 100, Acquire()),
+FREE = float("-inf")
+TAKEN: dict[str, tuple[LeaseSpec | None, float]] = {
+    "no lease": (None, FREE),
+    "ours": (OURS, FREE),
+    "theirs, for its duration": (THEIRS, 115),
+    "given back": (LeaseSpec(holderIdentity="", leaseDurationSeconds=1), FREE),
+    "without a holder": (LeaseSpec(), FREE),
+    "without a duration": (LeaseSpec(holderIdentity="them"), 100),
 }
 
 
-@pytest.mark.parametrize("row", DECISIONS.values(), ids=DECISIONS.keys())
-def test_decide(row: tuple[LeaseSpec | None, float, Decision]) -> None:
-    lease, now, expected = row
-    assert decide(lease, "us", seen=100, now=now) == expected
+@pytest.mark.parametrize("row", TAKEN.values(), ids=TAKEN.keys())
+def test_another_holder_has_the_lease_for_its_duration(row: tuple[LeaseSpec | None, float]) -> None:
+    lease, expected = row
+    assert taken_until(lease, "us", seen=100) == expected
 
 
-WRITTEN: dict[str, tuple[LeaseSpec | None, Create | Renew | Acquire, dict[str, object]]] = {
-    "created": (None, Create(), {"acquireTime": "now", "leaseTransitions": 0}),
-    "acquired": (THEIRS, Acquire(), {"acquireTime": "now", "leaseTransitions": 4}),
-    "renewed": (OURS, Renew(), {"acquireTime": "then", "leaseTransitions": 3}),
+WRITTEN: dict[str, tuple[LeaseSpec | None, dict[str, object]]] = {
+    "created": (None, {"acquireTime": "now", "leaseTransitions": 0}),
+    "acquired": (THEIRS, {"acquireTime": "now", "leaseTransitions": 4}),
+    "acquired, given back": (LeaseSpec(holderIdentity=""), {"acquireTime": "now", "leaseTransitions": 1}),
+    "renewed": (OURS, {"acquireTime": "then", "leaseTransitions": 3}),
 }
 
 
 @pytest.mark.parametrize("row", WRITTEN.values(), ids=WRITTEN.keys())
-def test_written(row: tuple[LeaseSpec | None, Create | Renew | Acquire, dict[str, object]]) -> None:
-    before, decision, expected = row
+def test_a_lease_is_written_with_its_times_and_transitions(row: tuple[LeaseSpec | None, dict[str, object]]) -> None:
+    before, expected = row
     always = {"holderIdentity": "us", "leaseDurationSeconds": 15, "renewTime": "now"}
-    assert written(before, decision, "us", 15.9, "now") == always | expected
+    assert written(before, "us", 15.9, "now") == always | expected
 
 
 @pytest.mark.parametrize(
     ("driver", "name"), [("mock.csi.example.com", "mock-csi-example-com"), ("foo/bar_x.y.", "foo-bar-x-y-X")]
 )
-def test_lock_name(driver: str, name: str) -> None:
+def test_the_lease_is_named_after_the_driver(driver: str, name: str) -> None:
     assert lock_name(driver) == name
 
 
@@ -347,7 +335,7 @@ async def test_giving_back_is_not_waited_for_longer_than_the_lease_is_safe(api: 
     assert a.lost is None
 
 
-async def test_health(api: LeaseApi) -> None:
+async def test_a_leader_that_cannot_renew_is_unhealthy_some_time_after_its_lease(api: LeaseApi) -> None:
     """A leader whose work cannot be stopped: the one thing the check is for."""
     async with candidates(api) as (start, _):
         a = await start("a")
