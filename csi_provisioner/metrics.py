@@ -120,6 +120,18 @@ class Metrics:
             "Volumes that may exist in the storage backend without a PersistentVolume",
             registry=registry,
         )
+        self._dropped = Counter(
+            "csi_provisioner_dropped_volumes_total",
+            "PersistentVolumes that went without their volume being deleted",
+            registry=registry,
+        )
+        recovered = Counter(
+            "csi_provisioner_recovered_volumes_total",
+            "Volumes that an earlier leader began, by what became of them: deleted, owned by then, told to people",
+            ("outcome",),
+            registry=registry,
+        )
+        self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
         self._leading = Gauge(
             "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
         )
@@ -168,6 +180,12 @@ class Metrics:
 
     def suspected_orphan(self) -> None:
         self._orphans.inc()
+
+    def dropped_volume(self) -> None:
+        self._dropped.inc()
+
+    def recovered(self, outcome: str) -> None:
+        self._recovered[outcome].inc()
 
     def leading(self, leads: bool) -> None:
         """Exposed once said, with an empty `name` as the reference has it."""

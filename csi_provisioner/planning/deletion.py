@@ -82,6 +82,14 @@ def target(volume: PersistentVolume) -> Target:
     return Target(volume, volume.spec.csi, migrated)
 
 
+def handle(volume: PersistentVolume) -> str | None:
+    """The volume's id for its driver; "" for a volume of no CSI driver, None if its in-tree form cannot be read."""
+    try:
+        return target(volume).source.volumeHandle
+    except Refusal:
+        return None if translate.has_in_tree_source(volume) else ""
+
+
 def check_accessible(volume: PersistentVolume, segments: Mapping[str, str] | None) -> None:
     """Row 4, per-node deployment only: `segments` are the local driver's topology, None if it reports none."""
     required = volume.spec.nodeAffinity.required if volume.spec.nodeAffinity else None

@@ -17,6 +17,7 @@ from csi_provisioner.model.outcome import Attempt, Done, Outcome, Retry, RetryAt
 from .backoff import Backoff
 from .exclusive import Exclusive
 from .schedule import Schedule
+from .workers import Pool
 
 # Seconds: what fails again sooner is said once, and then when the waits have grown to this. A thousand volumes that an
 # API server does not take would else be ten thousand lines in three seconds.
@@ -26,15 +27,15 @@ Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 
 
 class Loop:
-    """Works on keys with at most `workers` tasks. `wake` may be called at any time, also before `run`. What `about`
-    tells of a key is in every line of its task."""
+    """Works on keys with at most `workers` tasks, or as many as a pool gives. `wake` may be called at any time, also
+    before `run`. What `about` tells of a key is in every line of its task."""
 
     def __init__(
         self,
         name: str,
         reconcile: Reconcile,
         *,
-        workers: int,
+        workers: int | Pool,
         backoff: Backoff,
         exclusive: Exclusive,
         metrics: QueueMetrics,
@@ -107,7 +108,7 @@ class Loop:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
         # No buffer: a key leaves the schedule only when a worker is free, so merging goes on until then.
         send, receive = trio.open_memory_channel[tuple[str, str]](0)
-        free = trio.Semaphore(self._workers)
+        free = trio.Semaphore(self._workers) if isinstance(self._workers, int) else self._workers
         with self._metrics.watch(self._depth, self._ages):
             await self._run(send, receive, free, task_status)
 
@@ -115,7 +116,7 @@ class Loop:
         self,
         send: "trio.MemorySendChannel[tuple[str, str]]",
         receive: "trio.MemoryReceiveChannel[tuple[str, str]]",
-        free: trio.Semaphore,
+        free: Pool,
         task_status: trio.TaskStatus[None],
     ) -> None:
         async with trio.open_nursery() as nursery:
@@ -125,12 +126,12 @@ class Loop:
                 async for key, what in receive:
                     nursery.start_soon(self._work, key, what, free, name=f"{self.name} {key}")
 
-    async def _dispatch(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: trio.Semaphore) -> None:
+    async def _dispatch(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: Pool) -> None:
         async with send:
             with self._accepting:
                 await self._hand_out(send, free)
 
-    async def _hand_out(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: trio.Semaphore) -> None:
+    async def _hand_out(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: Pool) -> None:
         while True:
             due = None if self._paused else self._schedule.next_due()
             if due is None or due > trio.current_time():
@@ -167,7 +168,7 @@ class Loop:
             self._counted.add(key)
             self._metrics.added()
 
-    async def _work(self, key: str, what: str, free: trio.Semaphore) -> None:
+    async def _work(self, key: str, what: str, free: Pool) -> None:
         log.about(**self._about(key))
         started = self.running[key] = trio.current_time()
         try:
