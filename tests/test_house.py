@@ -13,7 +13,13 @@ PARAMETERS = 8
 # Of the whole product: without imports, comments, docstrings and blanks, and without generated code
 CODE_LINES = 9600
 # The volume journal is counted apart, by its own bound.
-JOURNAL = ("planning/entries.py", "provision/journal.py")
+JOURNAL = (
+    "planning/entries.py",
+    "planning/recovery.py",
+    "provision/journal.py",
+    "provision/recovery.py",
+    "work/workers.py",
+)
 JOURNAL_LINES = 900
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
