@@ -5,9 +5,8 @@ being done, and what changes something the question whether it may still be begu
 is decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch` is not used (design.md section 1).
 """
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -27,8 +26,8 @@ from csi_provisioner.kube.connection import Begin
 from csi_provisioner.kube.errors import UNDECODABLE
 from csi_provisioner.kube.errors import KubeError as KubeError
 from csi_provisioner.kube.limits import TokenBucket as TokenBucket
-from csi_provisioner.kube.sender import DEADLINE, Sender
-from csi_provisioner.kube.transport import Transport
+from csi_provisioner.kube.sender import Sender
+from csi_provisioner.kube.transport import Answer, Transport
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 
@@ -65,53 +64,6 @@ class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
 
     type: str
     object: T
-
-
-class Watch(Generic[T]):
-    """The events of one open watch; it ends when the server ends it, and raises KubeError when it breaks."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], kind: type[T], asked: Wanted) -> None:
-        self._chunks = chunks
-        self._decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
-        self._lines: deque[bytes] = deque()
-        self._rest = bytearray()
-        self._asked = asked
-        self.line = b""
-        """The last event as it came."""
-
-    def __aiter__(self) -> "Watch[T]":
-        return self
-
-    async def __anext__(self) -> WatchEvent[T]:
-        with naming(self._asked):
-            while not self._lines:
-                await self._more()
-            self.line = line = self._lines.popleft()
-            try:
-                event: WatchEvent[T] = self._decode(line)
-            except UNDECODABLE as error:
-                raise answer.unexpected(line, error) from error
-            if event.type == "ERROR":
-                raise answer.unexpected(line, None)
-            found: Any = event.object
-            if event.type != "BOOKMARK":
-                self._asked.check(found.kind, found.metadata)
-            return event
-
-    async def _more(self) -> None:
-        async for chunk in self._chunks:
-            *lines, rest = chunk.split(b"\n")
-            if lines:
-                lines[0] = bytes(self._rest) + lines[0]
-                self._rest.clear()
-            self._rest += rest
-            if len(self._rest) > LONGEST_LINE:
-                raise KubeError(0, "TooLarge", f"an event is larger than {LONGEST_LINE >> 20} MiB")
-            self._lines.extend(line for line in lines if line)
-            return
-        if self._rest:
-            raise KubeError(0, "Unavailable", "the watch ended within an event")
-        raise StopAsyncIteration
 
 
 class Untyped(dict[str, Any]):
@@ -160,25 +112,16 @@ class KubeClient:
         *,
         limit: int = 500,
         continue_token: str | None = None,
-        resource_version: str | None = None,
     ) -> Page[T]:
-        """One page. `resource_version` is for the first one only.
-
-        Objects that cannot be decoded are said once, and left out of the items.
-        """
-        most = self._most.get(kind, limit)
-        parameters = {
-            "limit": min(limit, most),
-            "continue": continue_token,
-            "resourceVersion": None if continue_token else resource_version,
-            "labelSelector": scope.labels,
-        }
+        """One page. Objects that cannot be decoded are said once, and left out of the items."""
+        limit = min(limit, self._most.get(kind, limit))
+        parameters = {"limit": limit, "continue": continue_token, "labelSelector": scope.labels}
         decode = partial(answer.page, token=continue_token)
         try:
             page = await self._ask(wanted("list", kind, "", scope.namespace), kind, decode, params=parameters)
         except KubeError as error:
             if error.reason == "TooLarge":  # anybody can make large objects: they must not hide the others
-                self._most[kind] = max(1, min(limit, most) // 2)
+                self._most[kind] = max(1, limit // 2)
             raise
         self._tell_unreadable(kind, page.unreadable)
         return page
@@ -205,8 +148,9 @@ class KubeClient:
     @asynccontextmanager
     async def watch(
         self, kind: type[T], scope: Scope = EVERYWHERE, *, resource_version: str, timeout_seconds: int
-    ) -> AsyncIterator[Watch[T]]:
-        """Open until the server ends it (after `timeout_seconds`) or the context is left; silence is not noticed."""
+    ) -> AsyncIterator[AsyncIterator[tuple[WatchEvent[T], bytes]]]:
+        """Each event, also as its bytes, until the server ends the watch (after `timeout_seconds`) or the context is
+        left; a KubeError when it breaks. Silence is not noticed."""
         asked = wanted("watch", kind, "", scope.namespace)
         parameters = {
             "resourceVersion": resource_version,
@@ -221,7 +165,8 @@ class KubeClient:
             )
             chunks = await self._sender.open_stream(ask)
         try:
-            yield Watch(chunks, kind, asked)
+            async with aclosing(_events(chunks, kind, asked)) as events:
+                yield events
         finally:
             chunks.close()
 
@@ -274,7 +219,7 @@ class KubeClient:
     async def delete(self, kind: type[Resource], name: str, namespace: str | None = None) -> None:
         await self._ask(wanted("delete", kind, name, namespace), kind, answer.deleted)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self._sender.transport.close()
 
     # ---- the way of each
@@ -309,17 +254,12 @@ class KubeClient:
             raise KubeError(0, "LeaseOver", "not sent: the lease has run out, another process may lead")
 
 
-async def connect(
-    cluster: Cluster,
-    *,
-    user_agent: str,
-    limit: TokenBucket | None = None,
-    deadline: float = DEADLINE,
-    may_begin: Callable[[], bool] = lambda: True,
+def connect(
+    cluster: Cluster, user_agent: str, limit: TokenBucket | None = None, may_begin: Callable[[], bool] = lambda: True
 ) -> KubeClient:
     """A client with connections of its own; its credentials are those of all clients of `cluster`."""
     log.info("API server", host=cluster.server.authority, source=cluster.source, userAgent=user_agent)
-    return KubeClient(Sender(Transport(cluster.route), cluster, user_agent, limit, deadline), may_begin)
+    return KubeClient(Sender(Transport(cluster.route), cluster, user_agent, limit), may_begin)
 
 
 @contextmanager
@@ -331,3 +271,29 @@ def naming(asked: Wanted) -> Iterator[None]:
         error.doing = str(asked)
         error.not_found = bool(asked.name) and error.missing == (asked.plural, asked.name)
         raise
+
+
+async def _events(chunks: Answer, kind: type[T], asked: Wanted) -> AsyncGenerator[tuple[WatchEvent[T], bytes], None]:
+    decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
+    rest = bytearray()
+    with naming(asked):
+        async for chunk in chunks:
+            *lines, last = chunk.split(b"\n")
+            if lines:
+                lines[0] = bytes(rest) + lines[0]
+                rest.clear()
+            rest += last
+            if len(rest) > LONGEST_LINE:
+                raise KubeError(0, "TooLarge", f"an event is larger than {LONGEST_LINE >> 20} MiB")
+            for line in filter(None, lines):
+                try:
+                    event: WatchEvent[Any] = decode(line)
+                except UNDECODABLE as error:
+                    raise answer.unexpected(line, error) from error
+                if event.type == "ERROR":
+                    raise answer.unexpected(line, None)
+                if event.type != "BOOKMARK":
+                    asked.check(event.object.kind, event.object.metadata)
+                yield event, line
+        if rest:
+            raise KubeError(0, "Unavailable", "the watch ended within an event")

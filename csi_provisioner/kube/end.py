@@ -14,9 +14,6 @@ import trio
 SHIELDED = 5.0
 """Seconds for all that is shielded, where no lease sets them."""
 
-CLOSING = 1.0
-"""Seconds in which a client is closed."""
-
 Moment = tuple[float, float]
 """The same moment on both clocks."""
 

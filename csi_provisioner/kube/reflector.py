@@ -20,7 +20,7 @@ from lightkube.core.resource import Resource, api_info
 from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.answer import wanted
-from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, Watch, WatchEvent
+from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, WatchEvent
 from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -133,8 +133,8 @@ class Reflector(Generic[T]):
                     if FOLLOW not in self._troubles:
                         self._resolve(WATCH)
                     silence.deadline = opened + (INACTIVITY if self._bookmarks else seconds + LATE)
-                    async for event in events:
-                        version = self._show(event, events) or version
+                    async for event, line in events:
+                        version = self._show(event, line) or version
                         if not advanced and watching.is_above(version, state.version):
                             advanced = True
                             self._resolve(WATCH, FOLLOW)
@@ -168,10 +168,10 @@ class Reflector(Generic[T]):
             log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=error)
         return ended
 
-    def _show(self, event: WatchEvent[T], events: Watch[T]) -> str:
+    def _show(self, event: WatchEvent[T], line: bytes) -> str:
         """Passes one event on; answers the version it shows."""
         if self.on_event is not None:
-            self.store.guarded(self.on_event, None, key_of(event.object), event.object, events.line)
+            self.store.guarded(self.on_event, None, key_of(event.object), event.object, line)
         version: str = event.object.metadata.resourceVersion  # type: ignore[attr-defined]  # all our Structs have it
         match event.type:
             case "ADDED" | "MODIFIED":

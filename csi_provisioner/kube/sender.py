@@ -35,7 +35,6 @@ class Sender:
     cluster: Cluster
     user_agent: str
     limit: TokenBucket | None = None
-    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         server = self.cluster.server
@@ -51,18 +50,15 @@ class Sender:
         """The body of a good answer."""
         if self.limit is not None:  # not part of the deadline: the server is not to blame
             await self.limit.admit(ask.method, self._target(ask))
-        with trio.move_on_after(self.deadline):
+        with trio.move_on_after(DEADLINE):
             return await (await self._accepted(ask, begin)).whole()
-        raise self._late()
+        raise _late()
 
     async def open_stream(self, ask: BasicRequest) -> Answer:
         """A good answer, whose body is read and closed by the caller."""
-        with trio.move_on_after(self.deadline):
+        with trio.move_on_after(DEADLINE):
             return await self._accepted(ask, stream=True)
-        raise self._late()
-
-    def _late(self) -> KubeError:
-        return KubeError(0, "Timeout", f"no answer within {self.deadline:g} s")
+        raise _late()
 
     def _target(self, ask: BasicRequest) -> str:
         target = self._prefix + quote(ask.url)
@@ -96,6 +92,10 @@ class Sender:
                 raise error
             await trio.sleep(pause)
             waits += 1
+
+
+def _late() -> KubeError:
+    return KubeError(0, "Timeout", f"no answer within {DEADLINE:g} s")
 
 
 def _lines(fields: Sequence[tuple[str, str]]) -> bytes:

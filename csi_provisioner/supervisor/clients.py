@@ -13,7 +13,7 @@ from csi_provisioner.capacity.objects import Publication, manager_on
 from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect
-from csi_provisioner.kube.end import CLOSING, End
+from csi_provisioner.kube.end import End
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
@@ -30,12 +30,11 @@ async def api_client(
     """Limited to `qps` if given. `purpose` is part of the user agent, which the server's audit log shows."""
     limit = TokenBucket(qps, burst) if qps else None
     agent = f"csi-provisioner/{__version__}{purpose}"
-    client = await connect(cluster, limit=limit, user_agent=agent, may_begin=end.may_begin)
+    client = connect(cluster, limit=limit, user_agent=agent, may_begin=end.may_begin)
     try:
         yield client
     finally:
-        async with end.shield(CLOSING):
-            await client.aclose()
+        client.close()
 
 
 @asynccontextmanager

@@ -28,9 +28,9 @@ def anyio_backend() -> object:
 @pytest.fixture
 async def kube(cluster: Cluster) -> AsyncIterator[KubeClient]:
     settings = cluster.settings(Config()).cluster
-    client = await connect(resolve(settings), user_agent="test")
+    client = connect(resolve(settings), user_agent="test")
     yield client
-    await client.aclose()
+    client.close()
 
 
 def pod(cluster: Cluster, *owners: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ async def test_a_bad_answer_on_the_way_is_an_error(cluster: Cluster, asked: str,
     pod(cluster, REPLICAS)
     replica_set(cluster, DEPLOYMENT)
     async with spoiler(cluster.server.port, lambda what: bad.raw if what == asked else None) as between:
-        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{between.port}")), user_agent="test")
+        client = connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{between.port}")), user_agent="test")
         with pytest.raises(Fatal):
             await owner.find(client, "ns1", "p-0", 2)
-        await client.aclose()
+        client.close()

@@ -175,8 +175,6 @@ class FakeApi:
 class Stream:
     """One open watch."""
 
-    line = b"{}"
-
     def __init__(self, api: FakeApi, first: int) -> None:
         self.api = api
         self.first = self.position = first
@@ -188,7 +186,7 @@ class Stream:
     def wake(self) -> None:
         self._woken.set()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncIterator[tuple[Event, bytes]]:
         while True:
             self._woken = trio.Event()
             if self.ended:
@@ -203,10 +201,10 @@ class Stream:
                     raise KubeError(0, "InvalidAnswer", "the event cannot be understood")
                 self.position += 1
                 self.api.delivered = max(self.api.delivered, self.position)
-                yield event
+                yield event, b"{}"
             elif self.bookmarks:
                 self.bookmarks -= 1
                 meta = ObjectMeta(resourceVersion=str(self.api.version))
-                yield Event("BOOKMARK", PersistentVolumeClaim(metadata=meta), self.api.version)
+                yield Event("BOOKMARK", PersistentVolumeClaim(metadata=meta), self.api.version), b"{}"
             else:
                 await self._woken.wait()

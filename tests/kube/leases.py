@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,29 +100,30 @@ Start = Callable[..., Awaitable[Candidate]]
 
 @asynccontextmanager
 async def candidates(api: LeaseApi, end: End | None = None) -> AsyncIterator[tuple[Start, Server]]:
-    async with serving(api.answer) as server, AsyncExitStack() as clients, trio.open_nursery() as nursery:
+    with ExitStack() as clients:
+        async with serving(api.answer) as server, trio.open_nursery() as nursery:
 
-        async def start(
-            identity: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: Any
-        ) -> Candidate:
-            cluster = resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}"))
-            may_begin = end.may_begin if end is not None else lambda: True
-            client = await connect(cluster, user_agent="test/1", may_begin=may_begin)
-            clients.push_async_callback(client.aclose)
-            candidate = Candidate(
-                LeaderElector(
-                    client,
-                    ElectionSettings(enabled=True, namespace="ns", **settings),
-                    name="lock",
-                    identity=identity,
-                    metrics=Metrics(),
-                    now=now,
-                    random=lambda: 0.5,
-                    end=end or End(),
+            async def start(
+                identity: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: Any
+            ) -> Candidate:
+                cluster = resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}"))
+                may_begin = end.may_begin if end is not None else lambda: True
+                client = connect(cluster, user_agent="test/1", may_begin=may_begin)
+                clients.callback(client.close)
+                candidate = Candidate(
+                    LeaderElector(
+                        client,
+                        ElectionSettings(enabled=True, namespace="ns", **settings),
+                        name="lock",
+                        identity=identity,
+                        metrics=Metrics(),
+                        now=now,
+                        random=lambda: 0.5,
+                        end=end or End(),
+                    )
                 )
-            )
-            nursery.start_soon(candidate.run)
-            return candidate
+                nursery.start_soon(candidate.run)
+                return candidate
 
-        yield start, server
-        nursery.cancel_scope.cancel()
+            yield start, server
+            nursery.cancel_scope.cancel()

@@ -29,7 +29,7 @@ NEW = CSIStorageCapacity(metadata=ObjectMeta(generateName="made-", namespace="n"
 
 async def watched(client: KubeClient, kind: Any = PersistentVolumeClaim) -> list[str]:
     async with client.watch(kind, resource_version="7", timeout_seconds=300) as events:
-        return [event.object.metadata.name async for event in events]
+        return [event.object.metadata.name async for event, _line in events]
 
 
 Call = Callable[[KubeClient], Awaitable[object]]

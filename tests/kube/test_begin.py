@@ -119,7 +119,7 @@ async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool
         assert _changes(server) == before
         frozen.end.renewed(frozen.end.now(), 15)
         await ask(kube)
-        await kube.aclose()
+        kube.close()
 
 
 @resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
@@ -134,7 +134,7 @@ async def test_what_only_asks_though_it_is_a_post_is_free(frozen: Frozen) -> Non
         kube = _wired(server, frozen)
         frozen.sleep()
         await kube.create(Review, Review(ObjectMeta(name="v")))
-        await kube.aclose()
+        kube.close()
     assert _changes(server) == ["POST"]
 
 
@@ -167,7 +167,7 @@ async def test_after_the_wait_for_a_connection(frozen: Frozen) -> None:
         frozen.sleep()
         release.set()
         await trio.sleep(1)
-        await kube.aclose()
+        kube.close()
     assert refused == ["LeaseOver"] * 60
     assert _changes(server) == []
 
@@ -181,7 +181,7 @@ async def test_after_the_wait_for_the_limit(frozen: Frozen) -> None:
         await trio.sleep(0.5)
         frozen.sleep()
         await trio.sleep(5)
-        await kube.aclose()
+        kube.close()
     assert (refused, _changes(server)) == (["LeaseOver"], ["POST"])
 
 
@@ -196,7 +196,7 @@ async def test_after_the_wait_for_credentials(frozen: Frozen) -> None:
     async with serving(always(PV)) as server:
         kube = _wired(server, frozen, credentials=Slow())
         await _refused(lambda: kube.create(PersistentVolume, volume("v", 1)), refused)
-        await kube.aclose()
+        kube.close()
     assert (refused, _changes(server)) == (["LeaseOver"], [])
 
 
@@ -213,7 +213,7 @@ async def test_after_the_wait_that_the_server_asked_for(frozen: Frozen, method: 
         await trio.sleep(1)
         frozen.sleep()
         await trio.sleep(10)
-        await kube.aclose()
+        kube.close()
     assert (refused, _changes(server)) == (["LeaseOver"], [method])
 
 

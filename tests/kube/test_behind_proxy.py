@@ -68,9 +68,9 @@ async def client_behind(
         "tls-server-name": "elsewhere.test",
     }
     cluster = cluster_behind(folder, f"https://127.0.0.1:{server.port}", f"{scheme}://127.0.0.1:{proxy}", **fields)
-    client = await connect(cluster, user_agent="test/1")
+    client = connect(cluster, user_agent="test/1")
     yield client
-    await client.aclose()
+    client.close()
 
 
 async def test_requests_and_watches_go_through(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ async def test_requests_and_watches_go_through(tmp_path: Path) -> None:
     ):
         assert (await client.get(PersistentVolume, "v")).metadata.name == "v"
         async with client.watch(PersistentVolume, resource_version="1", timeout_seconds=60) as events:
-            assert (await anext(events)).object.metadata.name == "v"
+            assert (await anext(events))[0].object.metadata.name == "v"
     assert set(tunnels) == {f"127.0.0.1:{server.port}"}
     assert server.asked[0].target == "/api/v1/persistentvolumes/v"
 
@@ -123,12 +123,10 @@ async def test_a_proxy_is_told_who_we_are_and_may_refuse(tmp_path: Path) -> None
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, refuse, 0)
         proxy = f"me:p%40ss@127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        client = await connect(
-            cluster_behind(tmp_path, "https://[fd00::1]:6443", f"http://{proxy}"), user_agent="test/1"
-        )
+        client = connect(cluster_behind(tmp_path, "https://[fd00::1]:6443", f"http://{proxy}"), user_agent="test/1")
         with pytest.raises(KubeError, match=r"the proxy 127\.0\.0\.1 .* to \[fd00::1\]:6443: .* 403") as caught:
             await client.get(PersistentVolume, "v")
-        await client.aclose()
+        client.close()
         nursery.cancel_scope.cancel()
     assert caught.value.unavailable
     basic = base64.b64encode(b"me:p@ss").decode()
@@ -139,9 +137,9 @@ async def test_a_proxy_is_told_who_we_are_and_may_refuse(tmp_path: Path) -> None
 async def test_a_proxy_of_plain_http_is_told_the_whole_url(tmp_path: Path) -> None:
     async with serving(always(reply(200, b'{"metadata": {"name": "v"}}'))) as proxy:
         cluster = cluster_behind(tmp_path, "http://api.test:8080", f"http://me:pass@127.0.0.1:{proxy.port}")
-        client = await connect(cluster, user_agent="test/1")
+        client = connect(cluster, user_agent="test/1")
         await client.get(PersistentVolume, "v")
-        await client.aclose()
+        client.close()
     asked = proxy.asked[0]
     assert (asked.target, asked.headers["host"]) == ("http://api.test:8080/api/v1/persistentvolumes/v", "api.test:8080")
     assert asked.headers["proxy-authorization"] == "Basic " + base64.b64encode(b"me:pass").decode()

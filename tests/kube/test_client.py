@@ -26,11 +26,11 @@ def anyio_backend() -> Any:
 async def client_of(answer: Answer, **options: Any) -> AsyncIterator[tuple[KubeClient, Server]]:
     async with serving(answer) as server:
         settings = ClusterSettings(master=f"http://127.0.0.1:{server.port}/prefix/")
-        client = await connect(resolve(settings), user_agent="test/1", **options)
+        client = connect(resolve(settings), user_agent="test/1", **options)
         try:
             yield client, server
         finally:
-            await client.aclose()
+            client.close()
 
 
 def says(obj: object, status: int = 200, **headers: str) -> bytes:
@@ -70,14 +70,12 @@ ASKED: dict[str, tuple[Callable[[KubeClient], Any], str, object]] = {
     ),
     "delete": (lambda c: c.delete(PersistentVolume, "v"), "DELETE /api/v1/persistentvolumes/v", None),
     "list": (
-        lambda c: c.list_page(PersistentVolumeClaim, resource_version="0"),
-        "GET /api/v1/persistentvolumeclaims?limit=500&resourceVersion=0",
+        lambda c: c.list_page(PersistentVolumeClaim),
+        "GET /api/v1/persistentvolumeclaims?limit=500",
         None,
     ),
     "list-on": (
-        lambda c: c.list_page(
-            PersistentVolumeClaim, Scope("n", "a in (b,c)"), limit=5, continue_token="a=", resource_version="0"
-        ),
+        lambda c: c.list_page(PersistentVolumeClaim, Scope("n", "a in (b,c)"), limit=5, continue_token="a="),
         "GET /api/v1/namespaces/n/persistentvolumeclaims?limit=5&continue=a%3D&labelSelector=a+in+%28b%2Cc%29",
         None,
     ),
@@ -196,7 +194,7 @@ async def test_causes_are_kept() -> None:
 
 
 async def test_nobody_there() -> None:
-    client = await connect(resolve(ClusterSettings(master="http://127.0.0.1:1")), user_agent="x")
+    client = connect(resolve(ClusterSettings(master="http://127.0.0.1:1")), user_agent="x")
     with pytest.raises(KubeError, match=r"delete PersistentVolume v: cannot connect to 127\.0\.0\.1 port 1") as caught:
         await client.delete(PersistentVolume, "v")
     assert caught.value.code == 0
@@ -322,7 +320,7 @@ BOOKMARK = {
 async def seen(client: KubeClient) -> list[tuple[str, str, str]]:
     found = []
     async with client.watch(PersistentVolumeClaim, resource_version="7", timeout_seconds=300) as events:
-        async for event in events:
+        async for event, _line in events:
             meta = event.object.metadata
             found.append((event.type, meta.name, meta.resourceVersion))
     return found

@@ -276,14 +276,14 @@ async def test_an_acquisition_whose_answer_is_lost_is_found_out(api: LeaseApi) -
 @pytest.mark.parametrize("moment", [0.001, 1.0, 6.0])
 async def test_cancelled_it_gives_back_what_it_may_hold(api: LeaseApi, moment: float) -> None:
     async with serving(api.answer) as server:
-        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
+        client = connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         settings = ElectionSettings(enabled=True, namespace="ns")
         elector = LeaderElector(client, settings, name="lock", identity="a", metrics=Metrics(), random=lambda: 0.5)
         with trio.move_on_after(moment):
             await elector.run(trio.sleep_forever)
         assert not api.holder
         assert trio.current_time() < moment + 1
-        await client.aclose()
+        client.close()
 
 
 async def test_a_change_in_between_does_not_keep_it_from_being_given_back(api: LeaseApi) -> None:
@@ -299,7 +299,7 @@ async def test_a_change_in_between_does_not_keep_it_from_being_given_back(api: L
 
 async def test_events_tell_who_leads(api: LeaseApi) -> None:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
-        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
+        client = connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         events = EventRecorder(client, "driver_host_1")
         await nursery.start(events.run)
         elector = LeaderElector(
@@ -314,8 +314,7 @@ async def test_events_tell_who_leads(api: LeaseApi) -> None:
         await elector.run(events.wait_written)
         await events.wait_written()
         nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await client.aclose()
+        client.close()
     assert [event["message"] for event in api.events] == ["a became leader", "a stopped leading"]
     event = api.events[0]
     assert (event["type"], event["reason"], event["source"]) == ("Normal", "LeaderElection", {"component": "driver/a"})

@@ -84,12 +84,12 @@ async def recording(
     api: EventApi, busy: Callable[[], bool] = lambda: False, now: Callable[[], int] = lambda: TEN_O_CLOCK
 ) -> AsyncIterator[EventRecorder]:
     async with serving(api.answer) as server, trio.open_nursery() as nursery:
-        client = await connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
+        client = connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
         recorder = EventRecorder(client, "d_host_1", busy=busy, now=now, random=lambda: 0.5)
         await nursery.start(recorder.run)
         yield recorder
         nursery.cancel_scope.cancel()
-        await client.aclose()
+        client.close()
 
 
 # ---- what is written

@@ -49,9 +49,9 @@ def cluster_at(folder: Path, port: int, host: str = "127.0.0.1", **fields: objec
 
 @asynccontextmanager
 async def client_of(cluster: Cluster) -> AsyncIterator[KubeClient]:
-    client = await connect(cluster, user_agent="test/1")
+    client = connect(cluster, user_agent="test/1")
     yield client
-    await client.aclose()
+    client.close()
 
 
 async def asked(cluster: Cluster) -> None:

@@ -251,9 +251,9 @@ async def test_a_defect_costs_one_sweep(site: Installation) -> None:
             raise defects.pop()
         return Readers((), {})
 
-    kube = await connect(resolve(ClusterSettings(master=site.cluster.server.url)), user_agent="test")
+    kube = connect(resolve(ClusterSettings(master=site.cluster.server.url)), user_agent="test")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sweep_forever, kube, readers, 10.0)
         await site.until(lambda: not _held(site, "snap"), limit=11)
         nursery.cancel_scope.cancel()
-    await kube.aclose()
+    kube.close()
