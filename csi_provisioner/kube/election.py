@@ -12,8 +12,6 @@ stops at once.
 
 import math
 import random as randomness
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,28 +49,22 @@ def taken_until(lease: LeaseSpec | None, identity: str, seen: float) -> float:
     return seen + (lease.leaseDurationSeconds or 0)
 
 
-def written(before: LeaseSpec | None, identity: str, duration: float, now: str) -> dict[str, object]:
-    """The fields of `spec` to write: a renewal of what is ours, the taking of anything else."""
+def written(
+    before: LeaseSpec | None, identity: str, duration: float, now: str, *, leading: bool = True
+) -> dict[str, object]:
+    """The fields of `spec` to write: while `leading` a renewal of what is ours, else the taking of anything.
+
+    A Lease that an earlier process of our name has left is taken with a new acquireTime: a new term begins.
+    """
     before = before or LeaseSpec(holderIdentity=identity, acquireTime=now)  # a new Lease is ours from its first moment
-    taken = before.holderIdentity != identity
+    changes_hands = before.holderIdentity != identity
     return {
         "holderIdentity": identity,
         "leaseDurationSeconds": int(duration),
-        "acquireTime": now if taken else before.acquireTime,
+        "acquireTime": before.acquireTime if leading and not changes_hands else now,
         "renewTime": now,
-        "leaseTransitions": (before.leaseTransitions or 0) + taken,
+        "leaseTransitions": (before.leaseTransitions or 0) + changes_hands,
     }
-
-
-def lock_name(driver: str) -> str:
-    """The Lease's name (process.md 6.1), unchanged for years so that old and new versions exclude each other."""
-    name = re.sub("[^a-zA-Z0-9-]", "-", driver)
-    return name + "X" if name.endswith("-") else name
-
-
-def unique_identity(hostname: str) -> str:
-    """Two processes may share a host name (host network, copies run by hand); they must not share a lease."""
-    return lock_name(f"{hostname}-{secrets.token_hex(4)}")
 
 
 # ---- doing
@@ -252,7 +244,8 @@ class LeaderElector:
     async def _write(self) -> None:
         """On success what was written is what is known. Creates the Lease if none is known."""
         lease = self._known or {}
-        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp())
+        leading = self._renewed is not None
+        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp(), leading=leading)
         meta = {"name": self.name, "namespace": self.settings.namespace, **lease.get("metadata", {})}
         if self.settings.labels:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self.settings.labels)}

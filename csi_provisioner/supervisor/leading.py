@@ -6,7 +6,7 @@ Without `--leader-election` the work begins at once and no Lease is touched.
 import socket
 from collections.abc import Awaitable, Callable
 
-from csi_provisioner.kube import election
+from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import Cluster
 from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.end import End
@@ -41,17 +41,18 @@ class Leadership:
             await lead()
             return
         settings = self._settings.election
-        identity = election.unique_identity(socket.gethostname())
         # Its own client without a limit, so that busy workers never delay a renewal (design.md 3, rule 8).
-        async with api_client(cluster, self._end, purpose=" (leader election)") as client:
-            self._elector = LeaderElector(
-                client,
-                settings,
-                name=election.lock_name(driver),
-                identity=identity,
-                metrics=self._metrics,
-                events=events,
-                component=f"{driver.replace('/', '-')}/{identity}",
-                end=self._end,
-            )
-            await self._elector.run(lead)
+        client = api_client(cluster, self._end, purpose=" (leader election)")
+        with identity.held(socket.gethostname()) as holder:
+            async with client as leases:
+                self._elector = LeaderElector(
+                    leases,
+                    settings,
+                    name=identity.sanitised(driver),
+                    identity=holder,
+                    metrics=self._metrics,
+                    events=events,
+                    component=f"{driver.replace('/', '-')}/{holder}",
+                    end=self._end,
+                )
+                await self._elector.run(lead)

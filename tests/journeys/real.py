@@ -35,6 +35,8 @@ class Real(World):
     """`plane` is the control plane, `kubeconfig` the provisioner's."""
 
     first_retry = 0.1
+    wrapper: tuple[str, ...] = ()
+    """A command that starts the provisioner's, and becomes it."""
 
     def __init__(self, api: Api, plane: ControlPlane, folder: Path) -> None:
         super().__init__(api)
@@ -55,7 +57,7 @@ class Real(World):
         arguments += ["--extra-create-metadata", f"--retry-interval-start={self.first_retry}s", *flags]
         with self._log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "csi_provisioner", *arguments],
+                [*self.wrapper, sys.executable, "-m", "csi_provisioner", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from csi_provisioner.kube.client import connect, resolve
-from csi_provisioner.kube.election import LeaderElector, lock_name, taken_until, unique_identity, written
+from csi_provisioner.kube.election import LeaderElector, taken_until, written
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import LeaseSpec
@@ -53,16 +53,9 @@ def test_a_lease_is_written_with_its_times_and_transitions(row: tuple[LeaseSpec 
     assert written(before, "us", 15.9, "now") == always | expected
 
 
-@pytest.mark.parametrize(
-    ("driver", "name"), [("mock.csi.example.com", "mock-csi-example-com"), ("foo/bar_x.y.", "foo-bar-x-y-X")]
-)
-def test_the_lease_is_named_after_the_driver(driver: str, name: str) -> None:
-    assert lock_name(driver) == name
-
-
-def test_identities_of_one_host_differ() -> None:
-    assert unique_identity("host.example") != unique_identity("host.example")
-    assert unique_identity("host.example").startswith("host-example-")
+def test_what_an_earlier_process_of_our_name_left_is_a_new_term_and_no_change_of_hands() -> None:
+    taken = written(OURS, "us", 15, "now", leading=False)
+    assert (taken["acquireTime"], taken["leaseTransitions"]) == ("now", 3)
 
 
 # ---- the loop
