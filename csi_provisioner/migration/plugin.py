@@ -19,10 +19,6 @@ _INT32 = range(-(2**31), 2**31)  # the type of `partition` in the API
 class TranslationError(Exception):
     """The object cannot be expressed on the other side; the message is for people and ends in an event."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
 
 @dataclass(frozen=True, slots=True)
 class Plugin:

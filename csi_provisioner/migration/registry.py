@@ -3,15 +3,9 @@
 from csi_provisioner.migration.plugin import Plugin
 from csi_provisioner.migration.plugins import aws_ebs, azure_disk, azure_file, cinder, gce_pd, portworx, vsphere
 
-KNOWN: tuple[Plugin, ...] = (
-    aws_ebs.PLUGIN,
-    gce_pd.PLUGIN,
-    azure_disk.PLUGIN,
-    azure_file.PLUGIN,
-    cinder.PLUGIN,
-    vsphere.PLUGIN,
-    portworx.PLUGIN,
-)
+_MODULES = (aws_ebs, gce_pd, azure_disk, azure_file, cinder, vsphere, portworx)
+KNOWN: dict[str, Plugin] = {module.PLUGIN.driver: module.PLUGIN for module in _MODULES}
+"""By the name of the CSI driver."""
 
-IN_TREE_NAMES: dict[str, str] = {plugin.driver: plugin.in_tree_name for plugin in KNOWN}
+IN_TREE_NAMES: dict[str, str] = {driver: plugin.in_tree_name for driver, plugin in KNOWN.items()}
 """The CSI driver's name -> the in-tree name it also answers to."""

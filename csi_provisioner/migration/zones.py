@@ -5,6 +5,7 @@ driver. The functions edit the affinity, labels or class they are given, which `
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from csi_provisioner.migration.plugin import TranslationError
 from csi_provisioner.model.kubernetes import (
@@ -151,15 +152,7 @@ def rename_class_keys(sc: StorageClass, csi_key: str) -> None:
 # ---- regions
 
 
-def gce_region(zones: Iterable[str]) -> str:
-    return _one_region(zones, _gce_region)
-
-
-def aws_region(zones: Iterable[str]) -> str:
-    return _one_region(zones, _aws_region)
-
-
-def _one_region(zones: Iterable[str], region: Callable[[str], str | None]) -> str:
+def _one_region(region: Callable[[str], str | None], zones: Iterable[str]) -> str:
     zones = list(zones)
     if not zones:
         raise TranslationError("a topology term without a zone has no region")
@@ -184,3 +177,7 @@ def _aws_region(zone: str) -> str | None:
     if len(parts) in (3, 4) and len(parts[-1]) == 2:
         return "-".join([*parts[:-1], parts[-1][0]])
     return "-".join(parts[:3]) if len(parts) in (5, 7) else None
+
+
+gce_region: RegionOf = partial(_one_region, _gce_region)
+aws_region: RegionOf = partial(_one_region, _aws_region)

@@ -3,11 +3,24 @@
 import msgspec
 
 
-class AWSElasticBlockStore(msgspec.Struct, gc=False, omit_defaults=True):
+class Disk(msgspec.Struct, gc=False, omit_defaults=True):
+    """What several plugins have under the same names."""
+
     volumeID: str = ""
     fsType: str = ""
-    partition: int = 0
     readOnly: bool = False
+
+
+class AWSElasticBlockStore(Disk):
+    partition: int = 0
+
+
+class Cinder(Disk):
+    """Nothing more."""
+
+
+class PortworxVolume(Disk):
+    """Nothing more."""
 
 
 class GCEPersistentDisk(msgspec.Struct, gc=False, omit_defaults=True):
@@ -20,6 +33,7 @@ class GCEPersistentDisk(msgspec.Struct, gc=False, omit_defaults=True):
 class AzureDisk(msgspec.Struct, gc=False, omit_defaults=True):
     diskName: str = ""
     diskURI: str = ""
+    # Pointers in the API: one that is not set is not told to the driver, unlike an empty one.
     cachingMode: str | None = None
     fsType: str | None = None
     readOnly: bool | None = None
@@ -33,20 +47,7 @@ class AzureFile(msgspec.Struct, gc=False, omit_defaults=True):
     secretNamespace: str | None = None
 
 
-class Cinder(msgspec.Struct, gc=False, omit_defaults=True):
-    volumeID: str = ""
-    fsType: str = ""
-    readOnly: bool = False
-
-
 class VsphereVolume(msgspec.Struct, gc=False, omit_defaults=True):
     volumePath: str = ""
     fsType: str = ""
     storagePolicyName: str = ""
-    storagePolicyID: str = ""
-
-
-class PortworxVolume(msgspec.Struct, gc=False, omit_defaults=True):
-    volumeID: str = ""
-    fsType: str = ""
-    readOnly: bool = False

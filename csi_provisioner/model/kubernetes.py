@@ -61,6 +61,15 @@ class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
     ownerReferences: list[OwnerReference] | None = None
 
 
+class Object(msgspec.Struct, omit_defaults=True):
+    """What every kind has."""
+
+    metadata: ObjectMeta
+    # lightkube fills both in when it sends an object. The API server leaves them out of a list's items.
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
 # ---- claims
 
 
@@ -94,12 +103,9 @@ class Phase(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
-class PersistentVolumeClaim(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class PersistentVolumeClaim(NamespacedResourceG, Object):
     spec: ClaimSpec = msgspec.field(default_factory=ClaimSpec)
     status: Phase = msgspec.field(default_factory=Phase)
-    apiVersion: str | None = None
-    kind: str | None = None
     shown: bytes | None = None  # not the API's: the watch event of a claim that is to be changed as it stands
 
 
@@ -175,12 +181,9 @@ class VolumeSpec(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("", "v1", "PersistentVolume", "persistentvolumes")
-class PersistentVolume(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class PersistentVolume(GlobalResource, Object):
     spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
     status: Phase | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- classes
@@ -196,35 +199,27 @@ class TopologySelectorTerm(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("storage.k8s.io", "v1", "StorageClass", "storageclasses")
-class StorageClass(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class StorageClass(GlobalResource, Object):
     provisioner: str = ""
     parameters: dict[str, str] | None = None
     reclaimPolicy: str | None = None
     mountOptions: list[str] | None = None
     volumeBindingMode: str | None = None
     allowedTopologies: list[TopologySelectorTerm] | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 @resource("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses")
-class VolumeAttributesClass(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class VolumeAttributesClass(GlobalResource, Object):
     driverName: str = ""
     parameters: dict[str, str] | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- nodes and attachments
 
 
 @resource("", "v1", "Node", "nodes")
-class Node(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
-    apiVersion: str | None = None
-    kind: str | None = None
+class Node(GlobalResource, Object):
+    """Only its labels are of interest."""
 
 
 class CSINodeDriver(msgspec.Struct, gc=False, omit_defaults=True):
@@ -238,11 +233,8 @@ class CSINodeSpec(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("storage.k8s.io", "v1", "CSINode", "csinodes")
-class CSINode(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class CSINode(GlobalResource, Object):
     spec: CSINodeSpec = msgspec.field(default_factory=CSINodeSpec)
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 class VolumeAttachmentSource(msgspec.Struct, gc=False, omit_defaults=True):
@@ -256,11 +248,8 @@ class VolumeAttachmentSpec(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments")
-class VolumeAttachment(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class VolumeAttachment(GlobalResource, Object):
     spec: VolumeAttachmentSpec = msgspec.field(default_factory=VolumeAttachmentSpec)
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- snapshots
@@ -273,11 +262,8 @@ class SnapshotStatus(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshot", "volumesnapshots")
-class VolumeSnapshot(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class VolumeSnapshot(NamespacedResourceG, Object):
     status: SnapshotStatus | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 class SnapshotContentSpec(msgspec.Struct, gc=False, omit_defaults=True):
@@ -291,12 +277,9 @@ class SnapshotContentStatus(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent", "volumesnapshotcontents")
-class VolumeSnapshotContent(GlobalResource, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class VolumeSnapshotContent(GlobalResource, Object):
     spec: SnapshotContentSpec = msgspec.field(default_factory=SnapshotContentSpec)
     status: SnapshotContentStatus | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- grants, capacity, events
@@ -320,11 +303,8 @@ class ReferenceGrantSpec(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
-class ReferenceGrant(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class ReferenceGrant(NamespacedResourceG, Object):
     spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):
@@ -333,14 +313,11 @@ class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities")
-class CSIStorageCapacity(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class CSIStorageCapacity(NamespacedResourceG, Object):
     storageClassName: str = ""
     nodeTopology: LabelSelector | None = None
     capacity: str | None = None
     maximumVolumeSize: str | None = None
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 class EventSource(msgspec.Struct, gc=False, omit_defaults=True):
@@ -348,8 +325,7 @@ class EventSource(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 @resource("", "v1", "Event", "events")
-class Event(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class Event(NamespacedResourceG, Object):
     involvedObject: ObjectReference = msgspec.field(default_factory=ObjectReference)
     type: str = ""
     reason: str = ""
@@ -359,8 +335,6 @@ class Event(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
     firstTimestamp: str | None = None
     lastTimestamp: str | None = None
     reportingComponent: str = ""
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- leases: only read; they are written untyped
@@ -375,19 +349,14 @@ class LeaseSpec(msgspec.Struct, gc=False, omit_defaults=True, frozen=True):
 
 
 @resource("coordination.k8s.io", "v1", "Lease", "leases")
-class Lease(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class Lease(NamespacedResourceG, Object):
     spec: LeaseSpec = LeaseSpec()
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- secrets: read live, never cached; decoded values live in `model.secret.SecretData` only
 @resource("", "v1", "Secret", "secrets")
-class Secret(NamespacedResourceG, msgspec.Struct, omit_defaults=True):
-    metadata: ObjectMeta
+class Secret(NamespacedResourceG, Object):
     data: dict[str, bytes] | None = None
-    kind: str | None = None
 
     def __repr__(self) -> str:
         return f"Secret({self.metadata.namespace}/{self.metadata.name}, ***stripped***)"

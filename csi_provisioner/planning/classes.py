@@ -10,8 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from csi_provisioner.migration import translate
-from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.model.kubernetes import StorageClass
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import parameters, templates, terms

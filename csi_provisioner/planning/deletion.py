@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from csi_provisioner.migration import translate
-from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, VolumeAttachment
 from csi_provisioner.model.outcome import State
@@ -71,15 +70,14 @@ def should_delete(volume: PersistentVolume) -> bool:
 def target(volume: PersistentVolume) -> Target:
     """Rows 2 and 3 of section 7."""
     name = volume.metadata.name
-    migrated = translate.has_in_tree_source(volume)
-    if migrated:
-        try:
-            volume = translate.volume_to_csi(volume)
-        except TranslationError as error:
-            raise Refusal(State.FINISHED, f"cannot delete volume {name}: {error}") from error
+    try:
+        translated = translate.volume_to_csi(volume)
+    except TranslationError as error:
+        raise Refusal(State.FINISHED, f"cannot delete volume {name}: {error}") from error
+    volume = translated or volume
     if volume.spec.csi is None:
         raise Refusal(State.FINISHED, f"cannot delete volume {name}: it has no CSI source")
-    return Target(volume, volume.spec.csi, migrated)
+    return Target(volume, volume.spec.csi, migrated=translated is not None)
 
 
 def handle(volume: PersistentVolume) -> str | None:

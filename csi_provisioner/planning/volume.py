@@ -1,7 +1,6 @@
 """The PersistentVolume of a volume that was made (provision.md 10), and its in-tree form for a migrated class (9.5)."""
 
-from csi_provisioner.migration import translate
-from csi_provisioner.migration.translate import TranslationError
+from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import (
     CSIVolumeSource,
@@ -29,8 +28,6 @@ def compose(
     draft, references = plan.draft, plan.references
     claim, storage_class = draft.claim, draft.class_plan.original
     return PersistentVolume(
-        apiVersion="v1",
-        kind="PersistentVolume",
         metadata=ObjectMeta(
             name=draft.name,
             annotations=_annotations(storage_class.provisioner, references),

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.migration import translate
+from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.migration.registry import IN_TREE_NAMES, KNOWN
 from csi_provisioner.model import kubernetes as k8s
 
@@ -68,7 +68,7 @@ def volumes(**source: st.SearchStrategy[object]) -> st.SearchStrategy[k8s.Persis
     return built(k8s.PersistentVolume, metadata=META, spec=spec)
 
 
-IN_TREE = st.one_of([volumes(**{p.source: built(SOURCES[p.source])}) for p in KNOWN])
+IN_TREE = st.one_of([volumes(**{p.source: built(SOURCES[p.source])}) for p in KNOWN.values()])
 CLASSES = built(
     k8s.StorageClass,
     metadata=META,
@@ -89,19 +89,22 @@ CLASSES = built(
 def test_an_in_tree_volume_with_absent_fields_is_translated_or_refused(pv: k8s.PersistentVolume) -> None:
     """delete.md 13."""
     before = copy.deepcopy(pv)
-    with suppress(translate.TranslationError):
-        source = translate.volume_to_csi(pv).spec.csi
-        assert source is not None
-        assert source.driver in IN_TREE_NAMES
+    with suppress(TranslationError):
+        translated = translate.volume_to_csi(pv)
+        assert translated is not None
+        assert translated.spec.csi is not None
+        assert translated.spec.csi.driver in IN_TREE_NAMES
     assert pv == before
 
 
-@given(volumes(csi=optional(CSI)), st.sampled_from(sorted(IN_TREE_NAMES)))
+@given(volumes(csi=CSI), st.sampled_from(sorted(IN_TREE_NAMES)))
 def test_a_made_volume_with_absent_fields_is_translated_or_refused(pv: k8s.PersistentVolume, driver: str) -> None:
     """provision.md 19."""
     before = copy.deepcopy(pv)
-    with suppress(translate.TranslationError):
-        assert translate.has_in_tree_source(translate.volume_to_in_tree(pv, driver))
+    with suppress(TranslationError):
+        translated = translate.volume_to_in_tree(pv, driver)
+        assert translated.spec.csi is None
+        assert getattr(translated.spec, KNOWN[driver].source) is not None
     assert pv == before
 
 
@@ -109,6 +112,6 @@ def test_a_made_volume_with_absent_fields_is_translated_or_refused(pv: k8s.Persi
 def test_a_class_with_absent_fields_is_translated_or_refused(sc: k8s.StorageClass, driver: str) -> None:
     """provision.md 19."""
     before = copy.deepcopy(sc)
-    with suppress(translate.TranslationError):
+    with suppress(TranslationError):
         translate.storage_class(sc, driver)
     assert sc == before

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from csi_provisioner.migration import translate
+from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.model import kubernetes as k8s
 
 from .objects import BETA_REGION, BETA_ZONE, GA_REGION, GA_ZONE, Terms, csi_volume, terms, volume
@@ -15,6 +15,12 @@ VSPHERE_ZONE, VSPHERE_REGION = "topology.csi.vmware.com/zone", "topology.csi.vmw
 URI = "/subscriptions/s1/resourceGroups/rg1/providers/Microsoft.Compute/disks/disk1"
 FILE_SECRET = k8s.SecretReference("azure-storage-account-acct-secret", "ns")
 PORTWORX_TOKEN = k8s.SecretReference("s", "ns")
+
+
+def to_csi(pv: k8s.PersistentVolume) -> k8s.PersistentVolume:
+    translated = translate.volume_to_csi(pv)
+    assert translated is not None
+    return translated
 
 
 def ebs(volume_id: str = "vol-1", **rest: Any) -> k8s.PersistentVolume:
@@ -36,7 +42,7 @@ def pd(place: str) -> k8s.CSIVolumeSource:
 SOURCES: list[tuple[str, k8s.PersistentVolume, k8s.CSIVolumeSource]] = [
     (
         "ebs",
-        volume(awsElasticBlockStore=k8s.AWSElasticBlockStore("vol-1", "xfs", 2, True)),
+        volume(awsElasticBlockStore=k8s.AWSElasticBlockStore("vol-1", "xfs", readOnly=True, partition=2)),
         csi("ebs.csi.aws.com", "vol-1", fsType="xfs", readOnly=True, volumeAttributes={"partition": "2"}),
     ),
     ("ebs-url", ebs("aws://us-east-1a/vol-1"), csi("ebs.csi.aws.com", "vol-1", volumeAttributes={"partition": "0"})),
@@ -144,10 +150,9 @@ SOURCES: list[tuple[str, k8s.PersistentVolume, k8s.CSIVolumeSource]] = [
 )
 def test_source(given: k8s.PersistentVolume, expected: k8s.CSIVolumeSource) -> None:
     before = copy.deepcopy(given)
-    assert translate.has_in_tree_source(given)
-    translated = translate.volume_to_csi(given)
+    translated = to_csi(given)
     assert translated.spec.csi == expected
-    assert not translate.has_in_tree_source(translated)
+    assert translate.volume_to_csi(translated) is None
     assert (translated.metadata.name, translated.metadata.annotations) == ("pv-1", given.metadata.annotations)
     assert translated.spec.claimRef == given.spec.claimRef
     assert given == before
@@ -160,8 +165,6 @@ ERRORS = [
     ("gce-several-regions", gce(labels={GA_ZONE: "us-east1-b__us-west1-b"}), "several regions"),
     ("disk-unmanaged", volume(azureDisk=k8s.AzureDisk("d", URI, kind="Dedicated")), "kind 'Dedicated'"),
     ("file-no-namespace", volume(azureFile=k8s.AzureFile("own", "share")), "names no namespace"),
-    ("no-source", volume(), "pv-1 has no source of a known in-tree plugin"),
-    ("csi-source", csi_volume(), "pv-1 has no source of a known in-tree plugin"),
 ]
 
 
@@ -169,8 +172,14 @@ ERRORS = [
     ("given", "message"), [row[1:] for row in ERRORS], ids=[f"delete-11-{row[0]}" for row in ERRORS]
 )
 def test_error(given: k8s.PersistentVolume, message: str) -> None:
-    with pytest.raises(translate.TranslationError, match=message):
+    with pytest.raises(TranslationError, match=message):
         translate.volume_to_csi(given)
+
+
+@pytest.mark.parametrize("given", [volume(), csi_volume()], ids=["no source", "csi source"])
+def test_a_volume_of_no_plugin_is_not_translated(given: k8s.PersistentVolume) -> None:
+    """delete.md 11."""
+    assert translate.volume_to_csi(given) is None
 
 
 MODES: list[tuple[str, list[str] | None, list[str] | None]] = [
@@ -188,7 +197,7 @@ MODES: list[tuple[str, list[str] | None, list[str] | None]] = [
     ("modes", "expected"), [row[1:] for row in MODES], ids=[f"delete-11-{row[0]}" for row in MODES]
 )
 def test_access_modes_of_a_disk(modes: list[str] | None, expected: list[str] | None) -> None:
-    assert translate.volume_to_csi(gce(accessModes=modes)).spec.accessModes == expected
+    assert to_csi(gce(accessModes=modes)).spec.accessModes == expected
 
 
 def vsphere(**rest: Any) -> k8s.PersistentVolume:
@@ -249,4 +258,4 @@ TOPOLOGY: list[tuple[str, k8s.PersistentVolume, Terms | None]] = [
     ("given", "expected"), [row[1:] for row in TOPOLOGY], ids=[f"delete-11-U-{row[0]}" for row in TOPOLOGY]
 )
 def test_topology(given: k8s.PersistentVolume, expected: Terms | None) -> None:
-    assert terms(translate.volume_to_csi(given)) == expected
+    assert terms(to_csi(given)) == expected

@@ -2,8 +2,7 @@
 
 import pytest
 
-from csi_provisioner.migration import zones
-from csi_provisioner.migration.plugin import TranslationError
+from csi_provisioner.migration import TranslationError, zones
 
 GCE: list[tuple[list[str], str | None]] = [
     (["us-central1-b"], "us-central1"),

@@ -26,7 +26,12 @@ def stored(control_plane: ControlPlane) -> Any:
     made = verdict.judge(planned, answer)
     assert isinstance(made, Made)
     pv = volume.compose(planned, made, facts, "identity", SETTINGS)
-    control_plane.kubectl("create", "-f", "-", stdin=msgspec.json.encode(pv).decode())
+    control_plane.kubectl(
+        "create",
+        "-f",
+        "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "PersistentVolume"} | msgspec.to_builtins(pv)),
+    )
     yield json.loads(control_plane.kubectl("get", "pv", pv.metadata.name, "-o", "json"))
     empty = json.dumps({"metadata": {"finalizers": None}})
     control_plane.kubectl("patch", "pv", pv.metadata.name, "--type=merge", "-p", empty)

@@ -58,11 +58,4 @@ def _handle(volume_id: str) -> str:
     return handle
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/aws-ebs",
-    source="awsElasticBlockStore",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/aws-ebs", "awsElasticBlockStore", storage_class, to_in_tree, to_csi)

@@ -65,11 +65,4 @@ def _disk_name(uri: str) -> str:
     return match[1]
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/azure-disk",
-    source="azureDisk",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/azure-disk", "azureDisk", storage_class, to_in_tree, to_csi)

@@ -65,11 +65,4 @@ def _parts(handle: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/azure-file",
-    source="azureFile",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/azure-file", "azureFile", storage_class, to_in_tree, to_csi)

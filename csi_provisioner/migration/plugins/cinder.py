@@ -31,11 +31,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     )
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/cinder",
-    source="cinder",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/cinder", "cinder", storage_class, to_in_tree, to_csi)

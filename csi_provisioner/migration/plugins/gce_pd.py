@@ -61,11 +61,4 @@ def _access_modes(modes: list[str] | None) -> list[str] | None:
     return ["ReadOnlyMany"] if "ReadOnlyMany" in modes else ["ReadWriteOnce"]
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/gce-pd",
-    source="gcePersistentDisk",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/gce-pd", "gcePersistentDisk", storage_class, to_in_tree, to_csi)

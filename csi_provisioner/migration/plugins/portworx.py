@@ -39,11 +39,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     return csi
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/portworx-volume",
-    source="portworxVolume",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/portworx-volume", "portworxVolume", storage_class, to_in_tree, to_csi)

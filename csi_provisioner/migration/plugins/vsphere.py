@@ -57,12 +57,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     )
 
 
-PLUGIN = Plugin(
-    driver=DRIVER,
-    in_tree_name="kubernetes.io/vsphere-volume",
-    source="vsphereVolume",
-    storage_class=storage_class,
-    to_in_tree=to_in_tree,
-    to_csi=to_csi,
-    parameters=_PARAMETERS,
-)
+PLUGIN = Plugin(DRIVER, "kubernetes.io/vsphere-volume", "vsphereVolume", storage_class, to_in_tree, to_csi, _PARAMETERS)
