@@ -83,9 +83,10 @@ def target(volume: PersistentVolume) -> Target:
 def handle(volume: PersistentVolume) -> str | None:
     """The volume's id for its driver; "" for a volume of no CSI driver, None if its in-tree form cannot be read."""
     try:
-        return target(volume).source.volumeHandle
-    except Refusal:
-        return None if translate.has_in_tree_source(volume) else ""
+        source = (translate.volume_to_csi(volume) or volume).spec.csi
+    except TranslationError:
+        return None
+    return source.volumeHandle if source else ""
 
 
 def check_accessible(volume: PersistentVolume, segments: Mapping[str, str] | None) -> None:

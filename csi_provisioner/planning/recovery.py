@@ -41,7 +41,7 @@ def reader(entry: Entry) -> PersistentVolumeClaim:
         group = SNAPSHOT_GROUP if source.kind == SNAPSHOT_KIND else None
         given = TypedReference(source.kind, source.name, group, source.namespace)
     meta = ObjectMeta(entry.claim.name, entry.claim.namespace, entry.claim.uid)
-    return PersistentVolumeClaim(meta, ClaimSpec(dataSource=given))
+    return PersistentVolumeClaim(meta, spec=ClaimSpec(dataSource=given))
 
 
 def claim_of(entry: Entry) -> ObjectReference:
