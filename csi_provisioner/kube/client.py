@@ -97,6 +97,10 @@ class KubeClient:
         """Objects on a page of a kind whose pages were too large."""
         self._told: set[tuple[type[Resource], str]] = set()
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the API server's clock."""
+        return self._sender.server_time()
+
     # ---- reading
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:

@@ -35,6 +35,9 @@ from csi_provisioner.settings import ElectionSettings
 SPREAD = 1.2
 # Tries within one retry period, once a renewal has failed
 TRIES_IN_DOUBT = 5
+JOURNAL = "csi-provisioner.io/journal"
+"""The annotation of a Lease whose term kept a volume journal throughout: its `leaseTransitions` (design.md 6). Another
+number was left by an earlier leader, and somebody without a journal has led since."""
 # Seconds after the lease's end in which the process should have stopped by itself (process.md 6.6)
 HEALTH_GRACE = 20.0
 
@@ -72,7 +75,8 @@ def written(
 
 @dataclass(eq=False)
 class LeaderElector:
-    """One lease. `events` gets the Lease's events, from `component`."""
+    """One lease. `events` gets the Lease's events, from `component`. `keeps_journal`: whether this term has a whole
+    volume journal; `gap`: a leader without one was there before us."""
 
     client: KubeClient
     settings: ElectionSettings
@@ -84,6 +88,8 @@ class LeaderElector:
     end: End = field(default_factory=End)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     random: Callable[[], float] = randomness.random
+    keeps_journal: Callable[[], bool] = lambda: False
+    gap: bool = True
 
     def __post_init__(self) -> None:
         self._lease = f"{self.settings.namespace}/{self.name}"
@@ -94,6 +100,8 @@ class LeaderElector:
         self._sent: Moment = (0.0, 0.0)  # when our last write was
         self._may_hold = False
         self._lost = False
+        self._acquired: set[str] = set()  # the acquireTimes that we have sent
+        self._soon = trio.Event()
         self._troubles = Troubles(self.client.troubles)
 
     def health(self) -> str | None:
@@ -104,6 +112,14 @@ class LeaderElector:
         if silent <= self.settings.lease_duration + HEALTH_GRACE:
             return None
         return f"failed election to renew leadership on lease {self.name}: last renewed {silent:.0f} s ago"
+
+    @property
+    def renewed(self) -> float:
+        """When the last renewal that succeeded was sent."""
+        return -math.inf if self._renewed is None else self._renewed
+
+    def renew_soon(self) -> None:
+        self._soon.set()
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Waits for the lease, then runs `lead` under it and gives it back when that has ended, however it ended.
@@ -135,8 +151,10 @@ class LeaderElector:
         self._tell("became leader")
 
     async def _keep(self, term: trio.CancelScope) -> None:
-        while await self._renewed_in_time():  # noqa: ASYNC110 - asks the server
-            await trio.sleep(self.settings.retry_period)
+        while await self._renewed_in_time():
+            with trio.move_on_after(self.settings.retry_period):
+                await self._soon.wait()
+            self._soon = trio.Event()
         self._lost = True
         term.cancel()
 
@@ -153,6 +171,9 @@ class LeaderElector:
                     return True
                 if other := self._other_holder():
                     log.error("Somebody else has taken the lease", holder=other)
+                    return False
+                if self._is_twins():
+                    log.error("Another process leads under our name", identity=self.identity, lease=self._lease)
                     return False
                 await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
@@ -204,7 +225,7 @@ class LeaderElector:
                 return True
         await self._look()
         # Also what was deleted or emptied is taken: nobody else leads.
-        return not self._other_holder() and await self._take()
+        return not self._other_holder() and not self._is_twins() and await self._take()
 
     async def _campaign(self) -> bool:
         await self._look()
@@ -228,7 +249,7 @@ class LeaderElector:
             self._spec, self._seen = spec, trio.current_time()
 
     async def _take(self) -> bool:
-        was_ours = self._spec is not None and self._spec.holderIdentity == self.identity
+        was_ours = self._is_ours()
         self._may_hold = True  # from here on, also if the answer is lost
         try:
             await self._write()
@@ -244,11 +265,17 @@ class LeaderElector:
     async def _write(self) -> None:
         """On success what was written is what is known. Creates the Lease if none is known."""
         lease = self._known or {}
-        leading = self._renewed is not None
-        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp(), leading=leading)
+        renews = self._is_ours()
+        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp(), leading=renews)
         meta = {"name": self.name, "namespace": self.settings.namespace, **lease.get("metadata", {})}
         if self.settings.labels:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self.settings.labels)}
+        if renews:
+            self._mark(meta, spec["leaseTransitions"])
+        else:
+            before = self._spec.leaseTransitions if self._spec is not None else None
+            self.gap = (meta.get("annotations") or {}).get(JOURNAL) != str(before)
+            self._acquired.add(str(spec["acquireTime"]))
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
         if self._known is None:
@@ -258,6 +285,14 @@ class LeaderElector:
         meta["resourceVersion"] = answer.metadata.resourceVersion
         meta["uid"] = answer.metadata.uid
         self._known, self._spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
+        self._acquired = {str(spec["acquireTime"])}
+
+    def _mark(self, meta: dict[str, Any], transitions: object) -> None:
+        """Tells the next leader whether it can rely on the volume journal of this term."""
+        if self.keeps_journal():
+            meta["annotations"] = {**(meta.get("annotations") or {}), JOURNAL: str(transitions)}
+        elif JOURNAL in (meta.get("annotations") or {}):
+            meta["annotations"] = {key: value for key, value in meta["annotations"].items() if key != JOURNAL}
 
     async def _give_back(self) -> None:
         """Shielded, and over before anybody else could have taken the lease (design rule 9)."""
@@ -279,10 +314,14 @@ class LeaderElector:
         spec = lease.get("spec") or {}
         if spec.get("holderIdentity") != self.identity:
             return True
+        meta = dict(lease["metadata"])
+        self._mark(meta, spec.get("leaseTransitions"))
         now = self._timestamp()
         free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
         try:
-            await self.client.put_untyped(Lease, {**lease, "spec": {**spec, **free}}, begin=self._note_sent)
+            await self.client.put_untyped(
+                Lease, {**lease, "metadata": meta, "spec": {**spec, **free}}, begin=self._note_sent
+            )
         except KubeError as error:
             if not error.conflict:
                 raise
@@ -294,6 +333,15 @@ class LeaderElector:
         """As far as we know."""
         holder = self._spec.holderIdentity if self._spec is not None else None
         return holder if holder != self.identity else None
+
+    def _is_ours(self) -> bool:
+        """Held under our name, and since a moment at which we took it."""
+        spec = self._spec
+        return spec is not None and spec.holderIdentity == self.identity and spec.acquireTime in self._acquired
+
+    def _is_twins(self) -> bool:
+        """Held under our name by another process."""
+        return self._spec is not None and self._spec.holderIdentity == self.identity and not self._is_ours()
 
     # ---- what people are told
 

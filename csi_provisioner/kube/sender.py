@@ -5,8 +5,11 @@ header, the deadline of each request and its place in the client-side limit, cre
 waiting out `Retry-After`, and the error that a bad status is.
 """
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -45,6 +48,14 @@ class Sender:
         self._value: str | None = None
         self._head = self._common
         """With the field that `_value` makes."""
+        self._dated: tuple[bytes, float] | None = None
+
+    def server_time(self) -> float:
+        """Seconds since 1970 by the API server's clock, as its last answer told it; by ours before that."""
+        if self._dated is not None:
+            with suppress(ValueError):
+                return parsedate_to_datetime(self._dated[0].decode()).timestamp() + trio.current_time() - self._dated[1]
+        return time.time()
 
     async def send(self, ask: BasicRequest, begin: Begin = None) -> bytes:
         """The body of a good answer."""
@@ -79,6 +90,8 @@ class Sender:
                     self._head += _lines([("Authorization", value)])
             head = self._head + about_body
             answer = await self.transport.exchange(method, target, head, body, stream=stream, begin=begin)
+            date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
+            self._dated = self._dated if date is None else (date, trio.current_time())
             if 200 <= answer.status < 300:
                 return answer
             error = from_status(await answer.whole(), answer.status, retry_after(answer.headers))

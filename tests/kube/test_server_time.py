@@ -1,0 +1,32 @@
+"""The API server's clock, as its answers tell it: ages of what several processes wrote go by it (design.md 6)."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from csi_provisioner.kube.client import connect, resolve
+from csi_provisioner.settings import ClusterSettings
+from tests.kube.wire import Asked, serving
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+async def test_the_servers_clock_goes_on_from_its_last_answer() -> None:
+    dates = ["Date: Thu, 01 Jan 2026 00:00:00 GMT", "X: y", "Date: some day"]
+
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{dates.pop(0)}\r\nContent-Length: 2\r\n\r\n"
+        await stream.send_all(head.encode() + b"{}")
+
+    async with serving(answer) as server:
+        client = connect(resolve(ClusterSettings(master=f"http://127.0.0.1:{server.port}")), user_agent="test/1")
+        for waited in (0, 60):
+            await client.discover("/version")
+            await trio.sleep(60)
+            assert client.server_time() == pytest.approx(1767225600 + 60 + waited, abs=1)
+        await client.discover("/version")
+        assert client.server_time() > 1767225600 + 1000  # not understood: our own
+        client.close()
