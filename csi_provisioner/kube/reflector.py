@@ -28,22 +28,17 @@ from csi_provisioner.model.kubernetes import key as key_of
 
 T = TypeVar("T", bound=Resource)
 
+# Seconds we ask the server to keep a watch open (process.md 5.3); random, so that not all watches end together. Nor is
+# it left alone for longer, whatever `Retry-After` says.
 SHORTEST_WATCH, LONGEST_WATCH = 300, 600
-"""process.md 5.3: seconds we ask the server to keep a watch open; random, so that not all watches end together. Nor is
-it left alone for longer, whatever `Retry-After` says."""
-
+# Seconds without a line after which a watch is given up, where there are bookmarks: one comes each minute
 INACTIVITY = 70.0
-"""Seconds without a line after which a watch is given up, where there are bookmarks: one comes each minute."""
-
+# Seconds that a server may take longer to end a watch than it was asked to, before it counts as silent
 LATE = 10.0
-"""Seconds that a server may take longer to end a watch than it was asked to, before it counts as silent."""
-
+# Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
 RESYNC = 15 * 60.0
-"""process.md 5.3: seconds until handlers are told of everything again, in case something was missed."""
-
+# Objects a resync tells in a row before other tasks get their turn
 REPLAYED_AT_ONCE = 200
-"""Objects a resync tells in a row before other tasks get their turn."""
-
 # What people are told of: a list that is not given, a watch that is not opened, one that does not get on
 LIST, WATCH, FOLLOW = "list", "watch", "follow"
 
@@ -65,6 +60,8 @@ class Reflector(Generic[T]):
 
     def __post_init__(self) -> None:
         self._gathered: dict[str, T | None] = {}
+        self._synced = trio.Event()  # the first list is whole
+        self._next_list = -inf
         self._bookmarks = False  # whether this server sends any
         self._troubles = Troubles(self.client.troubles)
 
@@ -72,54 +69,46 @@ class Reflector(Generic[T]):
         """Says `started()` when the store is whole for the first time; ends only by being cancelled."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._replay_forever)
-                await self._follow(task_status)
+                nursery.start_soon(self._follow)
+                await self._synced.wait()
+                task_status.started()
+                await self._replay_forever()
         finally:
             self._troubles.over(LIST, WATCH, FOLLOW)  # whoever meets them next tells them
 
-    async def _follow(self, task_status: trio.TaskStatus[None]) -> NoReturn:
+    async def _follow(self) -> NoReturn:
         state: watching.State = watching.Listing()
-        synced, next_list = False, -inf
         while True:
-            happened: watching.Happened
-            if isinstance(state, watching.Watching):
-                happened = await self._watch(state)
-            else:
-                if state.token is None:
-                    await trio.sleep_until(next_list)
-                happened = await self._list(state)
-            step = watching.step(state, happened)
-            if isinstance(state, watching.Listing) and isinstance(step.state, watching.Watching):
-                self.store.replace(self._gathered, step.state.version)
-                self._gathered = {}
-                log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
-                if synced:
-                    next_list = trio.current_time() + watching.LIST_GAP
-                else:
-                    synced = True
-                    task_status.started()
-            state = step.state
-            if step.pause:
+            state, least = await (self._list(state) if isinstance(state, watching.Listing) else self._watch(state))
+            if least is not None:
                 pause = watching.pause_after(state.failures, self.random())
-                await trio.sleep(max(pause, min(step.floor, LONGEST_WATCH)))
+                await trio.sleep(max(pause, min(least, LONGEST_WATCH)))
 
-    async def _list(self, state: watching.Listing) -> watching.Happened:
+    async def _list(self, state: watching.Listing) -> watching.Step:
+        """One page; the last one completes what was gathered, which the store then takes."""
         if state.token is None:
             self._gathered = {}
+            await trio.sleep_until(self._next_list)
         try:
             page = await self.client.list_page(self.kind, self.scope, limit=self.page, continue_token=state.token)
         except KubeError as error:
             self._report(LIST, error, quiet=error.code == 410)
-            return watching.Failed(error.code, error.retry_after or 0.0)
+            return watching.after_no_page(state, error)
         for obj in page.items:
             self.store.admit(obj, self._gathered)
-        for key in page.unreadable:
-            if key:
-                self.store.keep(key, self._gathered)
+        for key in filter(None, page.unreadable):
+            self.store.keep(key, self._gathered)
         self._resolve(LIST)
-        return watching.Page(page.resource_version, page.continue_token or None)
+        if not page.continue_token:
+            self.store.replace(self._gathered, page.resource_version)
+            self._gathered = {}
+            log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
+            if self._synced.is_set():
+                self._next_list = trio.current_time() + watching.LIST_GAP
+            self._synced.set()
+        return watching.after_page(state, page.resource_version, page.continue_token), None
 
-    async def _watch(self, state: watching.Watching) -> watching.Ended:
+    async def _watch(self, state: watching.Watching) -> watching.Step:
         version, advanced = state.version, False
         seconds = SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self.random())
         opened: float | None = None
@@ -145,28 +134,25 @@ class Reflector(Generic[T]):
         lasted = None if opened is None else trio.current_time() - opened
         if silence.cancelled_caught:
             error = KubeError(0, "Silent", "nothing came for too long: the connection must be dead")
-        return self._judged(state, version, advanced, lasted, error)
+        ended = watching.Ended(version, advanced, lasted, error)
+        self._judge(ended, stuck=state.stuck)
+        return watching.after_watch(state, ended)
 
-    def _judged(
-        self, state: watching.Watching, version: str, advanced: bool, lasted: float | None, error: KubeError | None
-    ) -> watching.Ended:
-        """What has come of a watch; people are told if it did not get on."""
-        code, floor = (None, 0.0) if error is None else (error.code, error.retry_after or 0.0)
-        unknown = error is not None and "ResourceVersionTooLarge" in error.causes
-        ended = watching.Ended(version, advanced, lasted, code, unknown, floor)
-        if error is None:
-            error = KubeError(0, "", f"the server ended it after {lasted or 0:.1f} s, and nothing new had come")
+    def _judge(self, ended: watching.Ended, *, stuck: bool) -> None:
+        """Tells people if the watch did not get on."""
+        lasted = ended.lasted
+        orderly = f"the server ended it after {lasted or 0:.1f} s, and nothing new had come"
+        error = ended.error or KubeError(0, "", orderly)
         error.doing = error.doing or str(wanted("watch", self.kind, "", self.scope.namespace))
         if not ended.progress:
             # A version that has expired or a connection that was lost is everyday life, the next one in a row is not.
-            everyday = ended.expired or (lasted is not None and not code and error.reason != "InvalidAnswer")
+            everyday = ended.expired or (lasted is not None and not error.code and error.reason != "InvalidAnswer")
             what = WATCH if lasted is None and not ended.expired else FOLLOW
-            self._report(what, error, quiet=everyday and not state.stuck)
-        elif code is None:
+            self._report(what, error, quiet=everyday and not stuck)
+        elif ended.error is None:
             self._resolve(WATCH, FOLLOW)
         else:
             log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=error)
-        return ended
 
     def _show(self, event: WatchEvent[T], line: bytes) -> str:
         """Passes one event on; answers the version it shows."""
@@ -183,7 +169,7 @@ class Reflector(Generic[T]):
                 self.store.reached(version)
         return version
 
-    async def _replay_forever(self) -> None:
+    async def _replay_forever(self) -> NoReturn:
         while True:
             await trio.sleep(self.resync)
             for count, key in enumerate(self.store.shown_keys(), start=1):

@@ -1,7 +1,7 @@
 """What to ask the API server next, so that a store follows one kind of object: the decisions of a reflector.
 
-A state is the question to ask next; `step` takes what came of it and answers with the next state. Pure: no clock, no
-randomness, no I/O; the reflector asks and waits. Two passages mean something to the store:
+A state is the question to ask next; what came of it leads to the next state. Pure: no clock, no randomness, no I/O; the
+reflector asks and waits. Two passages mean something to the store:
 
 - into `Listing()` without a token: gather a list from its start, throw away what was gathered before;
 - from `Listing` to `Watching`: the gathered list is whole, and replaces what was there.
@@ -15,18 +15,16 @@ on. Trouble of any kind never throws away what is known.
 
 import msgspec
 
+from csi_provisioner.kube.errors import KubeError, floor
 from csi_provisioner.kube.store import version_number
 
+# Seconds a watch must have been open, and have ended in order, to have got on though it showed nothing new
 HEALTHY = 5.0
-"""Seconds a watch must have been open, and have ended in order, to have got on though it showed nothing new."""
-
+# Seconds from one whole list to the next, the first of all apart: a proxy that ends every watch costs no more
 LIST_GAP = 30.0
-"""Seconds from one whole list to the next, the first of all apart: a proxy that ends every watch costs no more."""
-
-FIRST_PAUSE = 0.8
-LONGEST_PAUSE = 30.0
-JITTER = 0.2
-"""process.md 5.3: 0.8 s, doubling to 30 s; plus or minus a fifth, so that many reflectors do not come back as one."""
+# Seconds between tries, doubling from the first to the longest, plus or minus a fifth, so that many reflectors do not
+# come back as one (process.md 5.3)
+FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.8, 30.0, 0.2
 
 
 # ---- states: the question to ask next
@@ -51,24 +49,12 @@ class Watching(msgspec.Struct, frozen=True):
 
 
 State = Listing | Watching
+Step = tuple[State, float | None]
+"""What to ask next, and when: at once (None), or after `pause_after(state.failures)`, but no sooner than after so many
+seconds, which the server asked for."""
 
 
 # ---- what came of the question
-
-
-class Page(msgspec.Struct, frozen=True):
-    """One page of the list; `token` leads to the next."""
-
-    version: str
-    token: str | None = None
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """The page was not given."""
-
-    code: int
-    """The HTTP status; 0 = no answer."""
-    retry_after: float = 0.0
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -80,63 +66,48 @@ class Ended(msgspec.Struct, frozen=True):
     """It showed a version above that of the question."""
     lasted: float | None = None
     """Seconds it was open; None: it never was."""
-    code: int | None = None
-    """The HTTP status, or that of an ERROR event; 0: silence, no answer or none that can be understood; None: the
-    server ended it in order, as it does after the time we asked for."""
-    unknown: bool = False
-    """The server says that it has not come as far as our version."""
-    retry_after: float = 0.0
+    error: KubeError | None = None
+    """None: the server ended it in order, as it does after the time we asked for."""
 
     @property
     def progress(self) -> bool:
-        return self.advanced or (self.code is None and self.lasted is not None and self.lasted >= HEALTHY)
+        return self.advanced or (self.error is None and self.lasted is not None and self.lasted >= HEALTHY)
 
     @property
     def expired(self) -> bool:
-        """No watch from this version will ever get on."""
-        return self.code == 410 or self.unknown
+        """No watch from this version gets on: it is too old, or the server says that it has not come as far."""
+        return self.error is not None and (self.error.code == 410 or "ResourceVersionTooLarge" in self.error.causes)
 
 
-Happened = Page | Failed | Ended
+def after_page(state: Listing, version: str, token: str | None) -> State:
+    """`token` leads to the next page; the list was read at `version`."""
+    # Both counts stay until a watch gets on: neither a list that is expired when it is read, nor a proxy that ends all
+    # watches may be asked in a circle.
+    if token:
+        return Listing(token, state.failures, state.stuck)
+    return Watching(version, state.failures, state.stuck)
 
 
-class Step(msgspec.Struct, frozen=True):
-    state: State
-    pause: bool = False
-    """Wait `pause_after(state.failures)` before asking, and no less than `floor`, which the server asked for."""
-    floor: float = 0.0
+def after_no_page(state: Listing, error: KubeError) -> Step:
+    # A page is asked for again only if the server did not look at it; what it says about it starts anew.
+    passing = error.code in (0, 429) or error.code >= 500
+    return Listing(state.token if passing else None, state.failures + 1, state.stuck), floor(error)
 
 
-def step(state: State, happened: Happened) -> Step:
-    match state, happened:
-        case Listing(_, failures, stuck), Page(version, None):
-            # Both stay until a watch gets on: neither a list that is expired when it is read, nor a proxy that ends
-            # all watches may be asked in a circle.
-            return Step(Watching(version, failures, stuck))
-        case Listing(_, failures, stuck), Page(_, token):
-            return Step(Listing(token, failures, stuck))
-        case Listing(token, failures, stuck), Failed(code, floor):
-            # A page is asked for again only if the server did not look at it; what it says about it starts anew.
-            passing = code in (0, 429) or code >= 500
-            return Step(Listing(token if passing else None, failures + 1, stuck), True, floor)
-        case Watching(), Ended():
-            return _after_watch(state, happened)
-    raise AssertionError(f"{happened} cannot come of {state}")
-
-
-def _after_watch(state: Watching, ended: Ended) -> Step:
+def after_watch(state: Watching, ended: Ended) -> Step:
+    code = None if ended.error is None else ended.error.code
     if ended.progress:
         if ended.expired:  # the version was good a moment ago: nothing is wrong but our age
-            return Step(Listing())
+            return Listing(), None
         # One that goes back shows the same again: a server that always does is not asked in a circle.
-        failed = ended.code is not None or is_above(state.version, ended.version)
-        return Step(Watching(ended.version, int(failed)), failed, ended.retry_after)
+        failed = code is not None or is_above(state.version, ended.version)
+        return Watching(ended.version, int(failed)), floor(ended.error) if failed else None
     # Neither tells anything of the watch: nobody has looked at the question.
-    postponed = ended.code in (429, 503) or (ended.code == 0 and ended.lasted is None)
+    postponed = code in (429, 503) or (code == 0 and ended.lasted is None)
     failures, stuck = state.failures + 1, state.stuck or not postponed
     if ended.expired or (state.stuck and not postponed):
-        return Step(Listing(None, failures, stuck), True)
-    return Step(Watching(ended.version, failures, stuck), True, ended.retry_after)
+        return Listing(None, failures, stuck), 0.0
+    return Watching(ended.version, failures, stuck), floor(ended.error)
 
 
 def is_above(version: str, asked: str) -> bool:

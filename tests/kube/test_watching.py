@@ -1,78 +1,98 @@
-"""The transition function, row by row: what was asked, what came of it, what is asked next (process.md 5.3)."""
+"""The transitions, row by row: what was asked, what came of it, what is asked next (process.md 5.3)."""
 
 import pytest
 
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.watching import (
     LONGEST_PAUSE,
     Ended,
-    Failed,
-    Happened,
     Listing,
-    Page,
     State,
     Step,
     Watching,
+    after_no_page,
+    after_page,
+    after_watch,
     is_above,
     pause_after,
-    step,
 )
 
+PAGES: dict[str, tuple[Listing, str | None, State]] = {
+    "first page of many": (Listing(), "next", Listing("next")),
+    "page in the middle": (Listing("a", 2, True), "b", Listing("b", 2, True)),
+    "last page": (Listing("b"), None, Watching("7")),
+    "only page": (Listing(), None, Watching("7")),
+    "counts outlive the list": (Listing(None, 4, True), None, Watching("7", 4, True)),
+}
+NO_PAGES: dict[str, tuple[Listing, KubeError, Step]] = {
+    "page token expired: from the start": (Listing("b"), KubeError(410), (Listing(None, 1), 0)),
+    "no answer: the same page again": (Listing("b", 1, True), KubeError(0), (Listing("b", 2, True), 0)),
+    "server busy: the same page, not too soon": (Listing("b"), KubeError(429, retry_after=9), (Listing("b", 1), 9)),
+    "server error: the same page again": (Listing("b"), KubeError(503), (Listing("b", 1), 0)),
+    "forbidden: from the start": (Listing("b"), KubeError(403), (Listing(None, 1), 0)),
+    "kind not served: from the start": (Listing(), KubeError(404), (Listing(None, 1), 0)),
+}
 STUCK = Watching("7", 1, stuck=True)
-ROWS: dict[str, tuple[State, Happened, Step]] = {
-    # the list
-    "first page of many": (Listing(), Page("7", "next"), Step(Listing("next"))),
-    "page in the middle": (Listing("a", 2, True), Page("7", "b"), Step(Listing("b", 2, True))),
-    "last page": (Listing("b"), Page("7"), Step(Watching("7"))),
-    "only page": (Listing(), Page("7"), Step(Watching("7"))),
-    "counts outlive the list": (Listing(None, 4, True), Page("7"), Step(Watching("7", 4, True))),
-    "page token expired: from the start": (Listing("b"), Failed(410), Step(Listing(None, 1), True)),
-    "no answer: the same page again": (Listing("b", 1, True), Failed(0), Step(Listing("b", 2, True), True)),
-    "server busy: the same page, not too soon": (Listing("b"), Failed(429, 9), Step(Listing("b", 1), True, 9)),
-    "server error: the same page again": (Listing("b"), Failed(503), Step(Listing("b", 1), True)),
-    "forbidden: from the start": (Listing("b"), Failed(403), Step(Listing(None, 1), True)),
-    "kind not served: from the start": (Listing(), Failed(404), Step(Listing(None, 1), True)),
-    # the watch got on
-    "closed after showing something": (STUCK, Ended("9", True, 0.1), Step(Watching("9"))),
-    "closed in time": (STUCK, Ended("7", False, 300), Step(Watching("7"))),
-    "cut after showing something": (STUCK, Ended("9", True, 0.1, 0), Step(Watching("9", 1), True)),
-    "error after showing something": (STUCK, Ended("9", True, 0.1, 500), Step(Watching("9", 1), True)),
-    "refused service after showing something": (
-        STUCK,
-        Ended("9", True, 0.1, 429, retry_after=9),
-        Step(Watching("9", 1), True, 9),
-    ),
-    "version too old after it got on: list at once": (STUCK, Ended("9", True, 60, 410), Step(Listing())),
-    "went back behind a bookmark": (STUCK, Ended("6", True, 9), Step(Watching("6", 1), True)),
+BUSY, UNAVAILABLE = KubeError(429, retry_after=9), KubeError(503, retry_after=9)
+BEHIND = KubeError(504, causes=("ResourceVersionTooLarge",))
+WATCHES: dict[str, tuple[Watching, Ended, Step]] = {
+    # it got on
+    "closed after showing something": (STUCK, Ended("9", True, 0.1), (Watching("9"), None)),
+    "closed in time": (STUCK, Ended("7", False, 300), (Watching("7"), None)),
+    "cut after showing something": (STUCK, Ended("9", True, 0.1, KubeError(0)), (Watching("9", 1), 0)),
+    "error after showing something": (STUCK, Ended("9", True, 0.1, KubeError(500)), (Watching("9", 1), 0)),
+    "refused service after showing something": (STUCK, Ended("9", True, 0.1, BUSY), (Watching("9", 1), 9)),
+    "version too old after it got on: list at once": (STUCK, Ended("9", True, 60, KubeError(410)), (Listing(), None)),
+    "went back behind a bookmark": (STUCK, Ended("6", True, 9), (Watching("6", 1), 0)),
     # nobody has looked at the question: the version stays good, and nothing is known of watches
-    "not opened": (Watching("7", 3), Ended("7", code=0), Step(Watching("7", 4), True)),
-    "not opened again and again": (Watching("7", 9, True), Ended("7", code=0), Step(Watching("7", 10, True), True)),
-    "server busy": (Watching("7"), Ended("7", code=429, retry_after=9), Step(Watching("7", 1), True, 9)),
-    "service unavailable": (STUCK, Ended("7", code=503, retry_after=9), Step(Watching("7", 2, True), True, 9)),
-    "busy, told in the watch": (STUCK, Ended("7", False, 9, 429, False, 9), Step(Watching("7", 2, True), True, 9)),
+    "not opened": (Watching("7", 3), Ended("7", error=KubeError(0)), (Watching("7", 4), 0)),
+    "not opened again and again": (
+        Watching("7", 9, True),
+        Ended("7", error=KubeError(0)),
+        (Watching("7", 10, True), 0),
+    ),
+    "server busy": (Watching("7"), Ended("7", error=BUSY), (Watching("7", 1), 9)),
+    "service unavailable": (STUCK, Ended("7", error=UNAVAILABLE), (Watching("7", 2, True), 9)),
+    "busy, told in the watch": (STUCK, Ended("7", False, 9, BUSY), (Watching("7", 2, True), 9)),
     # it did not get on
-    "closed at once": (Watching("7", 2), Ended("7", False, 0.1), Step(Watching("7", 3, True), True)),
-    "closed at once again: list": (STUCK, Ended("7", False, 0.1), Step(Listing(None, 2, True), True)),
-    "cut while nothing happened": (Watching("7"), Ended("7", False, 60, 0), Step(STUCK, True)),
-    "cut again, or silent: list": (STUCK, Ended("7", False, 60, 0), Step(Listing(None, 2, True), True)),
-    "nothing but old events": (STUCK, Ended("6", False, 0.1), Step(Listing(None, 2, True), True)),
-    "forbidden, keeps what it has": (Watching("7"), Ended("7", code=403), Step(STUCK, True)),
-    "forbidden again: list": (STUCK, Ended("7", code=403), Step(Listing(None, 2, True), True)),
-    "error in the watch": (Watching("7"), Ended("7", False, 0.1, 500), Step(STUCK, True)),
-    "error in the watch again: list": (STUCK, Ended("7", False, 0.1, 500), Step(Listing(None, 2, True), True)),
-    "version too old at once: no circle": (Watching("7", 1), Ended("7", code=410), Step(Listing(None, 2, True), True)),
-    "server behind us: list": (Watching("7"), Ended("7", code=504, unknown=True), Step(Listing(None, 1, True), True)),
+    "closed at once": (Watching("7", 2), Ended("7", False, 0.1), (Watching("7", 3, True), 0)),
+    "closed at once again: list": (STUCK, Ended("7", False, 0.1), (Listing(None, 2, True), 0)),
+    "cut while nothing happened": (Watching("7"), Ended("7", False, 60, KubeError(0)), (STUCK, 0)),
+    "cut again, or silent: list": (STUCK, Ended("7", False, 60, KubeError(0)), (Listing(None, 2, True), 0)),
+    "nothing but old events": (STUCK, Ended("6", False, 0.1), (Listing(None, 2, True), 0)),
+    "forbidden, keeps what it has": (Watching("7"), Ended("7", error=KubeError(403)), (STUCK, 0)),
+    "forbidden again: list": (STUCK, Ended("7", error=KubeError(403)), (Listing(None, 2, True), 0)),
+    "error in the watch": (Watching("7"), Ended("7", False, 0.1, KubeError(500)), (STUCK, 0)),
+    "error in the watch again: list": (STUCK, Ended("7", False, 0.1, KubeError(500)), (Listing(None, 2, True), 0)),
+    "version too old at once: no circle": (
+        Watching("7", 1),
+        Ended("7", error=KubeError(410)),
+        (Listing(None, 2, True), 0),
+    ),
+    "server behind us: list": (Watching("7"), Ended("7", error=BEHIND), (Listing(None, 1, True), 0)),
 }
 
 
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
-def test_step(row: tuple[State, Happened, Step]) -> None:
-    state, happened, expected = row
-    assert step(state, happened) == expected
+@pytest.mark.parametrize("row", PAGES.values(), ids=PAGES.keys())
+def test_after_a_page_comes_the_next_one_or_the_watch(row: tuple[Listing, str | None, State]) -> None:
+    state, token, expected = row
+    assert after_page(state, "7", token) == expected
 
 
-def test_answers_that_cannot_be_are_defects() -> None:
-    with pytest.raises(AssertionError):
-        step(Listing(), Ended("7"))
+@pytest.mark.parametrize("row", NO_PAGES.values(), ids=NO_PAGES.keys())
+def test_a_page_that_is_not_given_is_asked_for_again_or_the_list_begins_anew(
+    row: tuple[Listing, KubeError, Step],
+) -> None:
+    state, error, expected = row
+    assert after_no_page(state, error) == expected
+
+
+@pytest.mark.parametrize("row", WATCHES.values(), ids=WATCHES.keys())
+def test_a_watch_that_got_on_is_resumed_and_one_that_did_not_gives_way_to_a_list(
+    row: tuple[Watching, Ended, Step],
+) -> None:
+    state, ended, expected = row
+    assert after_watch(state, ended) == expected
 
 
 def test_pause_doubles_from_its_first_to_its_longest() -> None:
@@ -92,10 +112,11 @@ def test_a_list_that_is_always_expired_is_asked_for_less_and_less() -> None:
     state: State = Listing()
     failures = []
     for _ in range(4):
-        state = step(state, Page("7")).state
-        answer = step(state, Ended("7", code=410))
-        assert answer.pause
-        state = answer.state
+        assert isinstance(state, Listing)
+        watched = after_page(state, "7", None)
+        assert isinstance(watched, Watching)
+        state, least = after_watch(watched, Ended("7", error=KubeError(410)))
+        assert least == 0
         failures.append(state.failures)
     assert failures == [1, 2, 3, 4]
 
