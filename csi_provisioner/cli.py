@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
@@ -41,12 +42,10 @@ def _start() -> int:
     try:
         values = FLAGS.parse(arguments)
     except Fatal as error:
-        sys.stderr.write(
-            f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n"
-        )
+        _say(2, f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n")
         return error.code
     if values[HELP]:
-        sys.stderr.write(FLAGS.help(USAGE))
+        _say(2, FLAGS.help(USAGE))
         return 0
     try:
         logging = log_settings(values)
@@ -56,9 +55,15 @@ def _start() -> int:
         (log.fatal if error.code == 255 else log.error)("Cannot start", err=error)
         return error.code
     if settings is None:
-        sys.stdout.write(f"{program} {__version__}\n")
+        _say(1, f"{program} {__version__}\n")
         return 0
     return _run(settings)
+
+
+def _say(descriptor: int, text: str) -> None:
+    """Whether anybody reads it changes no exit code."""
+    with suppress(OSError):
+        os.write(descriptor, text.encode(errors="backslashreplace"))
 
 
 def keep_from_collector() -> None:

@@ -100,6 +100,20 @@ def test_a_defect_that_ends_the_process_is_an_entry_of_the_log() -> None:
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("argument", "code"), [("--version", 0), ("--help", 0), ("--no-such-flag", 2), ("--timeout=0", 2), ("--v=x", 2)]
+)
+@pytest.mark.parametrize("streams", ["closed", "full", "without a reader"])
+def test_streams_that_take_nothing_change_no_exit_code(argument: str, code: int, streams: str) -> None:
+    ways = {
+        "closed": ">&- 2>&-",
+        "full": ">/dev/full 2>/dev/full",
+        "without a reader": "2>&1 | true; exit ${PIPESTATUS[0]}",
+    }
+    command = f'"{sys.executable}" -m csi_provisioner {argument} {ways[streams]}'
+    assert subprocess.run(["bash", "-c", command], timeout=60, check=False).returncode == code
+
+
 def test_help_is_on_stderr() -> None:
     """process.md 1.1."""
     done = run("-h")

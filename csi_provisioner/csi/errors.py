@@ -2,6 +2,9 @@
 
 from csi_provisioner.model.codes import label
 
+# Each label is a series for ever, and a driver may send any number: far more have one than gRPC will ever name
+LABELLED = range(100)
+
 
 class CallError(Exception):
     """One call did not succeed. The only exception a call raises besides Trio's own.
@@ -22,6 +25,8 @@ class CallError(Exception):
     @property
     def label(self) -> str:
         """The code as metrics name it (process.md 8.1)."""
+        if self.code not in LABELLED:
+            return "Code(other)"
         return "unknown-non-grpc" if self.not_grpc else label(self.code)
 
     def __str__(self) -> str:

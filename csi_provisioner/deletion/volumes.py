@@ -18,7 +18,6 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model.codes import label
 from csi_provisioner.model.kubernetes import (
     PersistentVolume,
     Secret,
@@ -185,7 +184,7 @@ class VolumeReconciler:
         name = volume.metadata.name
         if isinstance(error, CallError):
             message = f"driver {self._facts.name} could not delete volume {name}: {error}"
-            kind = label(error.code)
+            kind = error.label
         else:
             message, kind = error.message, "refused"
         wait = floor(error)

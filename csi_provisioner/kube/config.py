@@ -129,20 +129,21 @@ class Entries(msgspec.Struct, frozen=True):
     def assemble(self) -> Cluster:
         given = self.cluster
         server = url_of(self.server(), f"server of {self.source}")
-        tls, server_name = None, ""
+        tls, server_name = None, (given.tls_server_name or server.host).removesuffix(".")
+        server_name = str(address_of(server_name) or server_name)
         if server.scheme == "https":
             tls = self.tls()
-            server_name = (given.tls_server_name or server.host).removesuffix(".")
-            server_name = str(address_of(server_name) or server_name)
             with self.using("tls-server-name" if given.tls_server_name else "server"):  # whether it can be a name
                 tls.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
         wanted = given.proxy_url or proxy_for(server, self.environment)
         proxy = url_of(wanted, "proxy (proxy-url, HTTPS_PROXY or HTTP_PROXY)") if wanted else None
-        proxy_tls = Tls() if proxy is not None and proxy.scheme == "https" else None
-        route = Route((server.host, server.port), tls, server_name, proxy, proxy_tls)
+        # as client-go has it, what is said of the server's certificate holds for the proxy's too
+        proxy_tls = tls or self.tls() if proxy is not None and proxy.scheme == "https" else None
+        proxy_name = server_name if given.tls_server_name or proxy is None else proxy.host
+        route = Route((server.host, server.port), tls, server_name, proxy, proxy_tls, proxy_name)
         headers, origin = self.impersonation(), ""
         if proxy is not None and tls is None:  # the proxy sees the requests themselves
-            route = Route((proxy.host, proxy.port), proxy_tls)
+            route = Route((proxy.host, proxy.port), proxy_tls, proxy_name)
             headers += proxy.proxy_fields()
             origin = f"http://{server.authority}"
         return Cluster(server, self.source, self.credentials(server, tls), route, headers, origin)

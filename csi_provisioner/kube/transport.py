@@ -45,6 +45,7 @@ class Route(NamedTuple):
     """In its certificate; without it, its host."""
     proxy: Url | None = None
     proxy_tls: Tls | None = None
+    proxy_name: str = ""
     open: Open = open_socket
 
 
@@ -184,7 +185,7 @@ class Transport:
         stream = cast(trio.abc.Stream, wire)
         try:
             if route.proxy_tls is not None:
-                stream = await route.proxy_tls.secured(stream, host, first)
+                stream = await route.proxy_tls.secured(stream, route.proxy_name, first)
             if route.proxy is not None:
                 await _tunnel(route, route.proxy, Connection(stream, wire))
             if route.tls is not None:

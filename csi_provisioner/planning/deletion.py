@@ -75,8 +75,8 @@ def target(volume: PersistentVolume) -> Target:
     except TranslationError as error:
         raise Refusal(State.FINISHED, f"cannot delete volume {name}: {error}") from error
     volume = translated or volume
-    if volume.spec.csi is None:
-        raise Refusal(State.FINISHED, f"cannot delete volume {name}: it has no CSI source")
+    if volume.spec.csi is None or not volume.spec.csi.volumeHandle:
+        raise Refusal(State.FINISHED, f"cannot delete volume {name}: it has no CSI source that names a volume")
     return Target(volume, volume.spec.csi, migrated=translated is not None)
 
 

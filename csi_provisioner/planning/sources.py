@@ -230,8 +230,8 @@ def check_clone_volume(draft: Draft, source: PersistentVolumeClaim, volume: Pers
     """Checks 9 to 14."""
     name = volume.metadata.name
     csi_source = volume.spec.csi
-    if csi_source is None:
-        raise _vague(draft, f"PersistentVolume {name} has no CSI source")
+    if csi_source is None or not csi_source.volumeHandle:
+        raise _vague(draft, f"PersistentVolume {name} has no CSI source that names a volume")
     # quirk Q10, not kept, as for snapshots
     if csi_source.driver != draft.driver.name:
         raise _vague(draft, f"PersistentVolume {name} is of driver {csi_source.driver}, not {draft.driver.name}")

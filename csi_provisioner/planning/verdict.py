@@ -50,7 +50,7 @@ def forgets_topology(state: State, *, topology_active: bool) -> bool:
 def judge(plan: Plan, response: csi.CreateVolumeResponse) -> Made | Unusable:
     volume, name = response.volume, plan.draft.name
     driver = plan.draft.driver.name
-    if volume is None:
+    if volume is None or not volume.volume_id:
         return Unusable(f"driver {driver} says it created volume {name} but does not say which volume that is")
     wanted = plan.draft.required_bytes
     capacity = volume.capacity_bytes or wanted

@@ -17,7 +17,6 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
-from csi_provisioner.model.codes import label
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt, State
 from csi_provisioner.planning import gate, naming, verdict, volume
@@ -256,7 +255,7 @@ class ClaimReconciler:
             self._placement.forget(claim.metadata.uid)
         message = f"driver {self._facts.name} could not create the volume: {error}"
         infeasible = verdict.is_infeasible(code)
-        return Failure(state, message, label(error.code), asked=True, infeasible=infeasible, lost=error.lost)
+        return Failure(state, message, error.label, asked=True, infeasible=infeasible, lost=error.lost)
 
     async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
         composed = volume.compose(plan, made, self._facts, self._rules.identity, self._rules.provisioning)
@@ -360,12 +359,12 @@ class ClaimReconciler:
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:
         """The API server will not take the volume, and no further try will change that: a person has to."""
-        named = "metadata.name:" in error.message
+        what = "only another answer of the driver (volume id, context, topology) will do"
         if error.forbidden:
             self._right.doubt()
-        elif not named:
-            return  # provision.md 13: another answer of the driver may do
-        what = "choose another --volume-name-prefix" if named else RULE
+            what = RULE
+        elif "metadata.name:" in error.message:
+            what = "choose another --volume-name-prefix"
         claim = self._caches.claims.by_uid(entry.claim.metadata.uid)
         self._tools.events.record(
             claim or entry.volume,

@@ -29,7 +29,9 @@ WORKERS = 4
 
 
 # The object itself is refused: only another one, from another answer of the driver, will do.
-FINAL = (400, 422)
+FINAL = (400, 413, 422)
+# Nor is one of 1.5 to 3 MiB: etcd's words, and those of the way there, which the API server answers with 500
+TOO_LARGE = ("request is too large", "message larger than max")
 
 
 class Saver:
@@ -86,7 +88,7 @@ class Saver:
             if not there:
                 await self._send(entry)
         except KubeError as error:
-            if (error.forbidden or error.code in FINAL) and (tell_again or entry.told != error.code):
+            if (error.forbidden or _is_final(error)) and (tell_again or entry.told != error.code):
                 entry.told = error.code
                 self._refused(entry, error)
             return error
@@ -119,5 +121,9 @@ class Saver:
             if error.already_exists:
                 return
             entry.sent = before or error.unavailable
-            entry.refused = error.code in FINAL
+            entry.refused = _is_final(error)
             raise
+
+
+def _is_final(error: KubeError) -> bool:
+    return error.code in FINAL or any(words in error.message for words in TOO_LARGE)

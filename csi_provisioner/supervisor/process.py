@@ -311,7 +311,8 @@ class _Process:
             term.pause()
             found, was_away = await self._meet_again(driver, facts.name)
             driver.met()
-            if found != facts:
+            # Who stops already ends what runs, in the time it has for that.
+            if found != facts and not self._stop.is_set():
                 log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
                 return found
             log.info("CSI driver is back", driver=facts.name)

@@ -102,6 +102,8 @@ def test_a_message_nobody_can_read(message: bytes) -> None:
         (Code.RESOURCE_EXHAUSTED, False, "ResourceExhausted", "ResourceExhausted"),
         (Code.CANCELED, False, "Canceled", "Canceled"),
         (99, False, "Code(99)", "Code(99)"),
+        (100, False, "Code(100)", "Code(other)"),
+        (9999999999, False, "Code(9999999999)", "Code(other)"),
         (Code.UNKNOWN, True, "Unknown", "unknown-non-grpc"),
     ],
 )

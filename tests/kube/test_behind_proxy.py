@@ -96,21 +96,35 @@ async def test_requests_and_watches_go_through(tmp_path: Path) -> None:
     assert server.asked[0].target == "/api/v1/persistentvolumes/v"
 
 
-async def test_a_proxy_may_want_tls_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, systems = trustme.CA(), trustme.CA()
-    systems.cert_pem.write_to_path(str(tmp_path / "systems"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "systems"))
-    side, proxy_side = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
+async def test_a_proxy_may_want_tls_itself(tmp_path: Path) -> None:
+    """What is said of the server's certificate holds for the proxy's too, its name among it."""
+    authority = trustme.CA()
+    side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("elsewhere.test").configure_cert(side)
-    systems.issue_cert("127.0.0.1").configure_cert(proxy_side)
     async with (
         serving(always(reply()), side) as server,
-        tunnelling(proxy_side) as (port, tunnels),
+        tunnelling(side) as (port, tunnels),
         client_behind(tmp_path, server, authority, port, "https") as client,
     ):
         await client.discover("/x")
         await client.discover("/x")
     assert tunnels == [f"127.0.0.1:{server.port}"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_without_another_name_the_certificate_of_a_proxy_is_for_its_host(tmp_path: Path, scheme: str) -> None:
+    authority = trustme.CA()
+    side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(side)
+    data = base64.b64encode(authority.cert_pem.bytes()).decode()
+    async with serving(always(reply(403)), side) as proxy:
+        there = f"https://127.0.0.1:{proxy.port}"
+        cluster = cluster_behind(tmp_path, f"{scheme}://api.test", there, **{"certificate-authority-data": data})
+        client = connect(cluster, user_agent="test/1")
+        with pytest.raises(KubeError, match="403"):
+            await client.discover("/x")
+        client.close()
+    assert len(proxy.asked) == 1
 
 
 async def test_a_proxy_is_told_who_we_are_and_may_refuse(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_a_clone_may_have_another_class_p19_sources_4() -> None:
     ("path", "value", "reason"),
     [
         pytest.param("spec.csi", None, "no CSI source", id="8.8-9"),
+        pytest.param("spec.csi.volumeHandle", "", "no CSI source", id="without a handle"),
         pytest.param("spec.csi.driver", "other", "of driver other", id="8.8-10"),
         pytest.param("spec.claimRef", None, "not bound to claim shop/src", id="8.8-11 no claimRef"),
         pytest.param("spec.claimRef.uid", "x", "not bound to claim shop/src", id="8.8-11 uid, p19-sources-2"),

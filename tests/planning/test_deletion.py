@@ -123,6 +123,7 @@ def test_a_migratable_volume_is_translated_d13_1_and_16() -> None:
     ("spec", "says"),
     [
         pytest.param({"csi": None}, "no CSI source", id="12 neither source"),
+        pytest.param({"csi": k8s.CSIVolumeSource(DRIVER)}, "no CSI source", id="without a handle"),
         pytest.param(
             {"csi": None, "azureDisk": k8s.AzureDisk(diskURI="x", kind="Shared")}, "pv-1", id="7-2 untranslatable"
         ),

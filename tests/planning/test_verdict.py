@@ -137,9 +137,13 @@ def test_the_size_is_looked_at_before_the_content() -> None:
     assert "1 bytes" in found.message
 
 
-def test_an_empty_volume_id_is_left_to_the_api_server_to_refuse() -> None:
-    """Golden pv-save-refused: the volume is saved, refused, and neither deleted nor made again."""
-    assert isinstance(verdict.judge(plan(), response(volume_id="")), Made)
+@pytest.mark.parametrize("capacity", [0, 1], ids=["all else is right", "too small as well"])
+def test_an_empty_volume_id_names_no_volume(capacity: int) -> None:
+    """No PersistentVolume can be made of it, and nothing can be deleted by it."""
+    unusable = verdict.judge(plan(), response(volume_id="", capacity=capacity))
+    assert isinstance(unusable, Unusable)
+    assert unusable.volume_id is None
+    assert "which volume" in unusable.message
 
 
 def test_the_warning_of_an_orphan_names_the_volume() -> None:

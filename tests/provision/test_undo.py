@@ -7,7 +7,7 @@ import trio
 from msgspec.structs import replace
 
 from csi_provisioner.settings import ElectionSettings
-from tests.installation import CLAIM, NAMESPACE, Installation
+from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
 
 TOO_SMALL: dict[str, Any] = {"capacity_delta": -1}
 
@@ -34,9 +34,13 @@ async def test_9_3_too_small_is_deleted_and_made_again(site: Installation) -> No
     assert len(site.driver.state.volumes) == 1
 
 
-async def test_9_3_without_a_volume_nothing_can_be_deleted_quirk_3(site: Installation) -> None:
-    await _made_unusable(site, no_volume=True)
+@pytest.mark.parametrize("answer", [{"no_volume": True}, {"volume_id": ""}], ids=["no volume", "without an id"])
+async def test_9_3_without_a_volume_nothing_can_be_deleted_quirk_3(site: Installation, answer: dict[str, Any]) -> None:
+    await _made_unusable(site, **answer)
+    failed = await site.event("data", "ProvisioningFailed")
+    assert "does not say which volume" in failed["message"]
     await site.bound("data")
+    assert len(site.requests.of("create", VOLUME)) == 1
     assert site.calls("DeleteVolume") == []
     assert len(site.calls()) == 2
 

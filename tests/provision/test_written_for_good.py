@@ -78,6 +78,35 @@ async def test_after_a_refusal_the_right_is_asked_for_again_at_most_every_ten_se
     assert site.calls() == []
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (400, "it cannot be read"),
+        (413, "Request entity too large: limit is 3145728"),
+        (422, "spec.csi.volumeHandle: Required value"),
+        (500, "etcdserver: request is too large"),
+        (
+            500,
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max",
+        ),
+    ],
+)
+async def test_a_volume_that_is_refused_as_it_is_is_told_on_its_claim(
+    site: Installation, code: int, message: str
+) -> None:
+    """It is tried on, but nobody would know why the claim stays pending."""
+    site.refuse("create", VOLUME, code=code, message=message)
+    await _claim(site)
+    event = await site.event("data", "ProvisioningFailed")
+    assert message in event["message"]
+    assert "another answer of the driver" in event["message"]
+    await site.rest(60)
+    assert len(site.events("data", "ProvisioningFailed")) == 1
+    assert _posts(site) > 3
+    site.touch(CLAIM, "data", "a")  # such an answer may come by now
+    await site.until(lambda: len(site.calls()) == 2)
+
+
 async def test_a_name_that_no_volume_can_have_is_told_with_what_to_change(site: Installation) -> None:
     site.refuse("create", VOLUME, code=422, message='PersistentVolume "x" is invalid: metadata.name: Invalid value')
     await _claim(site)

@@ -6,6 +6,7 @@ All of it counts from the signal (design.md 3 rule 9 and the row SIGTERM of its 
 import signal
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
@@ -99,6 +100,17 @@ async def test_the_end_has_one_budget(site: Installation, row: Row) -> None:
     assert not any(call.running for call in site.calls())
     if row.election and not row.frozen and row.grace:
         assert site.objects.find("Lease", LEASE, NAMESPACE)["spec"]["holderIdentity"] == ""  # type: ignore[index]
+
+
+async def test_a_driver_that_comes_back_with_other_capabilities_does_not_prolong_the_end(site: Installation) -> None:
+    await _unsaved(site)
+    since = trio.current_time()
+    site.kill_driver()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.stop)
+        await site.rest(3)
+        await site.serve(msgspec.structs.replace(site.config, controller=("CREATE_DELETE_VOLUME",)))
+    assert trio.current_time() - since == pytest.approx(25 - EVENTS, abs=0.5)
 
 
 @pytest.mark.parametrize("election", [ElectionSettings(), ELECTION], ids=["alone", "leader"])
