@@ -148,7 +148,7 @@ async def _recovering(
         Channel(settings.csi.address, on_lost=lambda: None, metrics=metrics) as channel,
         trio.open_nursery() as nursery,
     ):
-        kube = await connect(resolve(settings.cluster), user_agent="test")
+        kube = connect(resolve(settings.cluster), user_agent="test")
         events = EventRecorder(kube, "test")
         rules = Rules(
             hold=HOLD,
@@ -184,7 +184,7 @@ async def _recovering(
             loop.wake(name)
         yield one
         nursery.cancel_scope.cancel()
-        await kube.aclose()
+        kube.close()
 
 
 async def test_a_volume_whose_claim_is_gone_is_asked_for_again_and_deleted(recovering: Recovering) -> None:
