@@ -24,30 +24,30 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.errors import KubeError, floor
+from csi_provisioner.kube.errors import KubeError, Troubles, floor
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
 EventType = Literal["Normal", "Warning"]
 
+# Objects whose events are remembered or still to be written: about 1 KB each
 LINES = 4096
-"""Objects whose events are remembered or still to be written: about 1 KB each."""
+# Events remembered of one object: reasons times failure classes, of which few happen to one object
 SERIES = 16
-"""Events remembered of one object: reasons times failure classes, of which few happen to one object."""
+# So many writes per source and object at once, then one each so many seconds (process.md 5.3)
 BURST, REFILL = 25.0, 300.0
-"""process.md 5.3: so many writes per source and object at once, then one each so many seconds."""
+# Enough to hide the server's latency; more would only compete with volume writes
 WRITERS = 4
-"""Enough to hide the server's latency; more would only compete with volume writes."""
+# When the server pushes back: about 1, 2 and 4 s between tries, then the event is dropped
 TRIES, FIRST_PAUSE = 4, 1.0
-"""When the server pushes back: about 1, 2 and 4 s between tries, then the event is dropped."""
+# Seconds for all of these tries: the client obeys Retry-After within one, and others wait in line
 LONGEST_TRY = 15.0
-"""Seconds for all of these: the client obeys Retry-After within a try, and others wait in line."""
+# Seconds an event waits for volume writes at most: under lasting load events still appear
 PATIENCE = 5.0
-"""Seconds an event waits for volume writes at most: under lasting load events still appear."""
 BUSY_POLL = 0.05
 SECOND = 1_000_000_000  # in nanoseconds
-LONGEST_MESSAGE = 1024
-LONGEST_NAME = 253
+# What the API server takes of a message and of a name
+LONGEST_MESSAGE, LONGEST_NAME = 1024, 253
 
 
 class _Series(msgspec.Struct, gc=False):
@@ -63,8 +63,6 @@ class _Series(msgspec.Struct, gc=False):
     message: str = ""
     count: int = 0
     created: bool = False
-    due: bool = False
-    """Waits in its line to be written."""
 
 
 class _Line(msgspec.Struct):
@@ -76,7 +74,7 @@ class _Line(msgspec.Struct):
     tokens: float = BURST
     series: list[_Series] = []
     due: list[_Series] = []
-    """In the order in which they happened."""
+    """What is to be written, in the order in which it happened."""
     waits_since: float = 0.0
     in_hand: bool = False
     """A writer is at it and will see what becomes due meanwhile."""
@@ -103,8 +101,7 @@ class EventRecorder:
         self._in_hand = 0
         self._idle_writers = trio.lowlevel.ParkingLot()
         self._watchers = trio.lowlevel.ParkingLot()
-        self._refusal_told = False
-        self._defects: set[type[Exception]] = set()
+        self._troubles = Troubles(set())
 
     def record(
         self,
@@ -128,9 +125,8 @@ class EventRecorder:
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
         # Also for those whose cluster takes no events: what was done for whom is in the log without any verbosity.
         log.info("Event occurred", object=ref, kind=ref.kind, type=type_, reason=reason, message=series.message)
-        if series.due or not _may_write(line, now):
+        if series in line.due or not _may_write(line, now):
             return
-        series.due = True
         line.due.append(series)
         if not line.in_hand and line_key not in self._ready:
             line.waits_since = now
@@ -152,14 +148,11 @@ class EventRecorder:
     # ---- what is remembered
 
     def _line(self, line_key: _LineKey, ref: ObjectReference, now: float) -> _Line:
-        line = self._lines.get(line_key)
-        if line is None:
-            line = self._lines[line_key] = _Line(line_key[0], ref, now)
-            if len(self._lines) > LINES:
-                self._forget_oldest()
-        else:
-            line.about = ref
-            self._lines.move_to_end(line_key)
+        line = self._lines.setdefault(line_key, _Line(line_key[0], ref, now))
+        line.about = ref
+        self._lines.move_to_end(line_key)
+        if len(self._lines) > LINES:
+            self._forget_oldest()
         return line
 
     def _forget_oldest(self) -> None:
@@ -189,7 +182,7 @@ class EventRecorder:
             try:
                 while line.due:
                     await self._let_volumes_pass(line.waits_since)
-                    if line.due:  # not forgotten meanwhile
+                    if line.due:  # not forgotten meanwhile; whatever happens from now on is due again
                         await self._write(line, line.due.pop(0))
             finally:
                 line.in_hand = False
@@ -202,7 +195,6 @@ class EventRecorder:
             await trio.sleep(BUSY_POLL)
 
     async def _write(self, line: _Line, series: _Series) -> None:
-        series.due = False  # whatever happens from now on is due again
         message, series.message = series.message, ""
         with trio.move_on_after(LONGEST_TRY):
             pause = 0.0
@@ -236,8 +228,20 @@ class EventRecorder:
                 series.created = False  # aged out: made again under its name
             else:
                 return
+        event = Event(
+            ObjectMeta(name, namespace),
+            involvedObject=line.about,
+            type=series.type,
+            reason=series.reason,
+            message=message,
+            source=EventSource(line.component),
+            reportingComponent=line.component,
+            count=series.count,
+            firstTimestamp=_timestamp(series.first // SECOND),
+            lastTimestamp=_timestamp(series.last // SECOND),
+        )
         try:
-            await self.client.create(Event, _event(line, series, name, namespace, message), namespace)
+            await self.client.create(Event, event, namespace)
         except KubeError as error:
             if not error.already_exists:  # else an earlier try got through
                 raise
@@ -245,22 +249,17 @@ class EventRecorder:
 
     def _defect(self, line: _Line, error: Exception) -> None:
         """It costs this event, and of its kind one line: the next event may well meet it too."""
-        if type(error) in self._defects:
+        if self._troubles.is_news("defect", type(error).__name__):
+            log.exception("Unexpected error, event dropped", object=line.about)
+        else:
             log.v(3, "Unexpected error again, event dropped", object=line.about, err=repr(error))
-            return
-        self._defects.add(type(error))
-        log.exception("Unexpected error, event dropped", object=line.about)
 
     def _refused(self, line: _Line, error: KubeError) -> None:
         """Nobody waits for an event: a namespace on its way out, or a right we do not have, costs one line of log."""
         permission = error.forbidden and "being terminated" not in error.message
-        if permission and not self._refusal_told:
-            self._refusal_told = True
-            log.error(
-                "Events cannot be written, going on without",
-                err=str(error),
-                advice=advice(error, right="create and patch on events of the core API group"),
-            )
+        if permission and self._troubles.is_news("refusal", "missing right"):
+            what = advice(error, right="create and patch on events of the core API group")
+            log.error("Events cannot be written, going on without", err=str(error), advice=what)
         else:
             log.v(4, "Event dropped", object=line.about, err=str(error))
 
@@ -269,14 +268,8 @@ def reference(obj: Resource) -> ObjectReference:
     """What `involvedObject` of an event about `obj` says."""
     resource = api_info(obj).resource
     meta: ObjectMeta = obj.metadata  # type: ignore[attr-defined]  # all our Structs have it
-    return ObjectReference(
-        kind=resource.kind,
-        apiVersion=resource.api_version,
-        name=meta.name,
-        namespace=meta.namespace,
-        uid=meta.uid,
-        resourceVersion=meta.resourceVersion,
-    )
+    version = meta.resourceVersion
+    return ObjectReference(resource.kind, resource.api_version, meta.name, meta.namespace, meta.uid, version)
 
 
 def _may_write(line: _Line, now: float) -> bool:
@@ -286,21 +279,6 @@ def _may_write(line: _Line, now: float) -> bool:
         return False
     line.tokens -= 1
     return True
-
-
-def _event(line: _Line, series: _Series, name: str, namespace: str, message: str) -> Event:
-    return Event(
-        metadata=ObjectMeta(name=name, namespace=namespace),
-        involvedObject=line.about,
-        type=series.type,
-        reason=series.reason,
-        message=message,
-        source=EventSource(component=line.component),
-        reportingComponent=line.component,
-        count=series.count,
-        firstTimestamp=_timestamp(series.first // SECOND),
-        lastTimestamp=_timestamp(series.last // SECOND),
-    )
 
 
 @lru_cache(maxsize=8)  # a burst writes the same seconds over and over

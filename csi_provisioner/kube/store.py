@@ -22,8 +22,8 @@ from csi_provisioner.model.kubernetes import key as key_of
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 
+# Deleted objects whose events may come once more, from a server that lags: more than are deleted in any such lag
 GRAVES = 1000
-"""Deleted objects whose events may come once more, from a server that lags: more than are deleted in any such lag."""
 
 Handler = Callable[[str, T | None, T | None], None]
 """Called by the writer with (key, old, new) after the store has changed; must not wait. One that fails is logged, and
@@ -62,7 +62,7 @@ class Store(Generic[T]):
         return self._own_writes.get(key) or self._shown.get(key)
 
     def by_uid(self, uid: str) -> T | None:
-        """Of a store with index="uid" only."""
+        """Of a store with index="uid" only, which has what the watch has shown."""
         if self._uids is None:
             raise LookupError("this store keeps no index by uid")
         found = self.get(self._uids.get(uid, ""))
@@ -93,12 +93,8 @@ class Store(Generic[T]):
         if version <= self._horizon or (known is not None and version <= _version(known)):
             return
         kept = self._kept(obj)
-        if kept is None:
-            return
-        self._forget_older(name)
-        self._own_writes[name] = kept
-        if self._uids is not None:
-            self._uids[_meta(kept).uid] = name
+        if kept is not None:
+            self._own_writes[name] = kept
 
     # ---- the writer
 
@@ -111,7 +107,7 @@ class Store(Generic[T]):
         self._horizon = max(self._horizon, version)
         own = self._own_writes.get(name)
         if own is not None and _version(own) <= version:
-            self._forget_older(name)
+            del self._own_writes[name]
         old, new = self._show(name, self._kept(obj), version)
         if old is not new:
             self._tell(name, old, new)
@@ -122,7 +118,7 @@ class Store(Generic[T]):
         version = version_number(meta.resourceVersion)
         own, shown = self._own_writes.get(name), self._shown.get(name)
         if own is not None and (_meta(own).uid == meta.uid or _version(own) <= version):
-            self._forget_older(name)
+            del self._own_writes[name]
         if shown is None or _meta(shown).uid != meta.uid:
             taken = shown is not None and version <= _version(shown)
             if taken or self._is_old(name, meta.uid, version):
@@ -140,7 +136,7 @@ class Store(Generic[T]):
         not, whatever a server that lags says: what we know of that stays.
         """
         self._horizon = max(self._horizon, version_number(version))
-        self._forget_shown(but=self._shown)
+        self._forget_passed(but=self._shown)
 
     def admit(self, obj: T, fresh: dict[str, T | None]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
@@ -158,11 +154,10 @@ class Store(Generic[T]):
         """
         reached = version_number(version)
         if reached < self._horizon:
-            for name in list(self._own_writes):
-                self._forget_older(name)
+            self._own_writes = {}
         self._horizon = self._listed = reached
         self._gone = {}
-        self._forget_shown()
+        self._forget_passed()
         changes: list[tuple[str, T | None, T | None]] = []
         for name in [name for name in self._shown if name not in fresh]:
             changes.append((name, self._hide(name), None))
@@ -233,26 +228,15 @@ class Store(Generic[T]):
 
     def _hide(self, name: str) -> T | None:
         old = self._shown.pop(name, None)
-        if old is not None:
-            self._forget_uid(old, self._own_writes.get(name))
+        if old is not None and self._uids is not None:
+            self._uids.pop(_meta(old).uid, None)
         return old
 
-    def _forget_older(self, name: str) -> None:
-        """The watch has passed what we remembered of `name`."""
-        old = self._own_writes.pop(name, None)
-        if old is not None:
-            self._forget_uid(old, self._shown.get(name))
-
-    def _forget_shown(self, *, but: Container[str] = ()) -> None:
+    def _forget_passed(self, *, but: Container[str] = ()) -> None:
+        """Own writes that the watch has passed."""
         for name, obj in list(self._own_writes.items()):
             if name not in but and _version(obj) <= self._horizon:
-                self._forget_older(name)
-
-    def _forget_uid(self, obj: T, other: T | None) -> None:
-        """Unless the other layer has the same object."""
-        uid = _meta(obj).uid
-        if self._uids is not None and (other is None or _meta(other).uid != uid):
-            self._uids.pop(uid, None)
+                del self._own_writes[name]
 
     def _tell(self, name: str, old: T | None, new: T | None) -> None:
         if old is None and new is None:

@@ -75,13 +75,14 @@ class World:
             uid, version = obj.metadata.uid, int(obj.metadata.resourceVersion)
             assert version >= self.newest.get(uid, 0), "an older state took the place of a newer one"
             self.newest[uid] = version
-            assert self.store.by_uid(uid) is obj
+            assert self.store.by_uid(uid) in (obj, None), "none until the watch has shown it"
             assert uid not in self.dead, "what was deleted came back"
 
     def same_everywhere(self) -> None:
         expected = {f"ns/{n}": label(o) for n, o in self.api.objects.items() if ours(o)}
         assert {f"ns/{o.metadata.name}": label(o) for o in self.store.values()} == expected
         assert {key: told for key, told in self.heard.items() if told} == expected
+        assert all(self.store.by_uid(o.metadata.uid) is o for o in self.store.values())
         assert len(self.store._uids or ()) == len(self.store), "the index does not forget"
         assert all((f"ns/{name}" in self.store) == (name in self.api.objects) for name in "abcd")
 

