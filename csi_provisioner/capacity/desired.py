@@ -5,9 +5,7 @@ the work that follows. Objects are known only as the watch showed them, never as
 older version replaces a newer one. The same work may be given out twice; a queue that merges keys makes it one.
 """
 
-from collections.abc import Callable, Iterable
-
-import msgspec
+from collections.abc import Iterable
 
 from csi_provisioner.capacity import objects
 from csi_provisioner.capacity.objects import Pair, Publication
@@ -17,16 +15,9 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.planning.affinity import segments as segments_of
 from csi_provisioner.planning.gate import IMMEDIATE_BINDING
 
-
-class Surplus(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An object to delete. Not looked at again before it is: a pair that came back gets a new object."""
-
-    uid: str
-    namespace: str
-    name: str
-
-
-Work = Pair | Surplus
+Work = Pair | str
+"""A pair to publish, or the name of a surplus object. That is deleted without another look: a pair that came back gets
+a new object."""
 
 
 class Desired:
@@ -62,25 +53,15 @@ class Desired:
     def segments_changed(self, segments: frozenset[Segment]) -> list[Work]:
         added, removed = segments - self._segments, self._segments - segments
         self._segments = segments
-        work: list[Work] = []
-        for name in self._classes:
-            for segment in added:
-                work += self._add(Pair(segment, name))
-            for segment in removed:
-                work += self._remove(Pair(segment, name))
-        return work
+        return [work for name in self._classes for work in (*self._add(added, name), *self._remove(removed, name))]
 
     def class_changed(self, name: str, _old: StorageClass | None, new: StorageClass | None) -> list[Work]:
         """A resync comes here too and refreshes the class's pairs."""
-        was_eligible = name in self._classes
         if new is not None and self._is_eligible(new):
             self._classes[name] = new
-            return self._for_all(self._add, name)
-        if not was_eligible:
-            return []
-        work = self._for_all(self._remove, name)
-        del self._classes[name]
-        return work
+            return self._add(self._segments, name)
+        # Only what was eligible has pairs. All classes of the cluster come here.
+        return [] if self._classes.pop(name, None) is None else self._remove(self._segments, name)
 
     def object_changed(self, old: CSIStorageCapacity | None, new: CSIStorageCapacity | None) -> list[Work]:
         """A change of the UID is a deletion and a creation that were seen together."""
@@ -112,19 +93,18 @@ class Desired:
         ours = storage_class.provisioner == self._publication.driver
         return ours and (self._immediate_binding or not immediate)
 
-    def _for_all(self, change: Callable[[Pair], list[Work]], name: str) -> list[Work]:
-        return [work for segment in self._segments for work in change(Pair(segment, name))]
+    def _add(self, segments: Iterable[Segment], name: str) -> list[Work]:
+        pairs = [Pair(segment, name) for segment in segments]
+        for pair in pairs:
+            self._pairs.setdefault(pair, None)
+        return [*pairs]
 
-    def _add(self, pair: Pair) -> list[Work]:
-        self._pairs.setdefault(pair, None)
-        return [pair]
-
-    def _remove(self, pair: Pair) -> list[Work]:
-        obj = self._pairs.pop(pair, None)
-        if obj is None:
-            return []
-        del self._by_uid[obj.metadata.uid]  # so that its deletion does not call for a new one
-        return [_surplus(obj)]
+    def _remove(self, segments: Iterable[Segment], name: str) -> list[Work]:
+        found = [self._pairs.pop(Pair(segment, name), None) for segment in segments]
+        surplus = [obj.metadata for obj in found if obj is not None]
+        for meta in surplus:
+            del self._by_uid[meta.uid]  # so that its deletion does not call for a new one
+        return [meta.name for meta in surplus]
 
     # ---- objects
 
@@ -132,6 +112,7 @@ class Desired:
         if not self._publication.manages(obj):
             # Somebody removed our labels: the object is theirs now, and the pair needs a new one.
             return self._gone(obj)
+        # By its UID first, not by what it says: a pair keeps its object, and the next poll corrects it (capacity.md 9).
         pair = self._by_uid.get(obj.metadata.uid)
         if pair is not None:
             self._pairs[pair] = obj
@@ -139,7 +120,7 @@ class Desired:
         pair = objects.pair_of(obj)
         # Unknown, no longer wanted, or a second object for its pair.
         if pair is None or self._pairs.get(pair, obj) is not None:
-            return [_surplus(obj)]
+            return [obj.metadata.name]
         self._pairs[pair] = obj
         self._by_uid[obj.metadata.uid] = pair
         return []
@@ -150,7 +131,3 @@ class Desired:
             return []
         self._pairs[pair] = None
         return [pair]
-
-
-def _surplus(obj: CSIStorageCapacity) -> Surplus:
-    return Surplus(obj.metadata.uid, obj.metadata.namespace or "", obj.metadata.name)

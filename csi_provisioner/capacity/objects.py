@@ -27,16 +27,9 @@ _MANAGER = "external-provisioner"
 _LONGEST = 63  # what Kubernetes allows for a label value
 
 
-class Pair(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Pair(msgspec.Struct, frozen=True, array_like=True):
     segment: Segment
     class_name: str
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """What the driver said about a pair; `maximum` is None if it said nothing of it, and 0 if it said 0."""
-
-    capacity: int
-    maximum: int | None = None
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -80,10 +73,6 @@ def question(pair: Pair, storage_class: StorageClass) -> csi.GetCapacityRequest:
     )
 
 
-def reading(response: csi.GetCapacityResponse) -> Reading:
-    return Reading(response.available_capacity, response.maximum_volume_size)
-
-
 def pair_of(obj: CSIStorageCapacity) -> Pair | None:
     """The pair an object stands for; None if its selector is not one of ours."""
     topology = obj.nodeTopology
@@ -93,7 +82,7 @@ def pair_of(obj: CSIStorageCapacity) -> Pair | None:
     return Pair(tuple(sorted((topology.matchLabels or {}).items())), obj.storageClassName)
 
 
-def new(pair: Pair, found: Reading, publication: Publication) -> CSIStorageCapacity:
+def new(pair: Pair, found: csi.GetCapacityResponse, publication: Publication) -> CSIStorageCapacity:
     return CSIStorageCapacity(
         metadata=ObjectMeta(
             generateName="csisc-",
@@ -104,18 +93,21 @@ def new(pair: Pair, found: Reading, publication: Publication) -> CSIStorageCapac
         storageClassName=pair.class_name,
         # An empty selector matches every node; no selector at all matches none.
         nodeTopology=LabelSelector(matchLabels=dict(pair.segment) or None),
-        capacity=quantity.format(found.capacity),
-        maximumVolumeSize=_size(found.maximum),
+        capacity=quantity.format(found.available_capacity),
+        maximumVolumeSize=_size(found.maximum_volume_size),
     )
 
 
-def correction(known: CSIStorageCapacity, found: Reading, publication: Publication) -> dict[str, Any] | None:
+def correction(
+    known: CSIStorageCapacity, found: csi.GetCapacityResponse, publication: Publication
+) -> dict[str, Any] | None:
     """The strategic merge patch that makes the known version true, refused by the server for any other version.
 
     None if it is true already. An owner is added beside others, never taken away.
     """
     owned = publication.owner is None or _is_owned_by(known, publication.owner)
-    if owned and _amount(known.capacity) == found.capacity and _amount(known.maximumVolumeSize) == found.maximum:
+    sizes = _amount(known.capacity), _amount(known.maximumVolumeSize)
+    if owned and sizes == (found.available_capacity, found.maximum_volume_size):
         return None
     # With the version, so that a change that we have not seen makes this a conflict.
     metadata: dict[str, Any] = {"resourceVersion": known.metadata.resourceVersion}
@@ -123,8 +115,8 @@ def correction(known: CSIStorageCapacity, found: Reading, publication: Publicati
         metadata["ownerReferences"] = [msgspec.to_builtins(publication.owner)]
     return {
         "metadata": metadata,
-        "capacity": quantity.format(found.capacity),
-        "maximumVolumeSize": _size(found.maximum),
+        "capacity": quantity.format(found.available_capacity),
+        "maximumVolumeSize": _size(found.maximum_volume_size),
     }
 
 

@@ -13,8 +13,8 @@ import msgspec
 import trio
 
 from csi_provisioner.capacity import objects, segments
-from csi_provisioner.capacity.desired import Desired, Surplus, Work
-from csi_provisioner.capacity.objects import Pair, Publication, Reading
+from csi_provisioner.capacity.desired import Desired, Work
+from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
@@ -25,7 +25,7 @@ from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model import kubernetes
+from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import CSINode, CSIStorageCapacity, Node, PersistentVolume, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, State
 from csi_provisioner.planning import terms
@@ -180,21 +180,21 @@ class Publisher:
     async def _reconcile(self, key: str, _attempt: Attempt) -> Outcome:
         work = msgspec.json.decode(key, type=Work)
         try:
-            if isinstance(work, Surplus):
+            if isinstance(work, str):
                 await self._delete(work)
             else:
                 await self._publish(work)
         except (CallError, KubeError) as error:
             # A call that ended with the driver's connection is no failed try.
             lost = isinstance(error, CallError) and error.lost
-            return Retry(f"{_named(work)}: {error}", floor(error), lost)
+            return Retry(f"{self._named(work)}: {error}", floor(error), lost)
         return DONE
 
     async def _publish(self, pair: Pair) -> None:
         wanted = self.desired.known(pair)
         if wanted is None:
             return
-        found = objects.reading(await self._driver.get_capacity(objects.question(pair, wanted[0])))
+        found = await self._driver.get_capacity(objects.question(pair, wanted[0]))
         # Look again: during the call the pair may have gone or got its object, and a second one would be surplus.
         wanted = self.desired.known(pair)
         if wanted is not None:
@@ -204,7 +204,7 @@ class Publisher:
         """The pair's object as we wrote it last, also if the watch has not shown that version yet."""
         return self._store.get(kubernetes.key(shown) if shown is not None else self._created.get(pair, ""))
 
-    async def _write(self, pair: Pair, known: CSIStorageCapacity | None, found: Reading) -> None:
+    async def _write(self, pair: Pair, known: CSIStorageCapacity | None, found: csi.GetCapacityResponse) -> None:
         namespace = self._publication.namespace
         if known is None:
             written = await self._kube.create(
@@ -228,15 +228,14 @@ class Publisher:
             capacity=written.capacity,
         )
 
-    async def _delete(self, surplus: Surplus) -> None:
+    async def _delete(self, name: str) -> None:
         try:
-            await self._kube.delete(CSIStorageCapacity, surplus.name, surplus.namespace)
+            await self._kube.delete(CSIStorageCapacity, name, self._publication.namespace)
         except KubeError as error:
             if not error.not_found:
                 raise
 
-
-def _named(work: Work) -> str:
-    if isinstance(work, Surplus):
-        return f"surplus object {work.namespace}/{work.name}"
-    return f"StorageClass {work.class_name} in {{{terms.text(work.segment)}}}"
+    def _named(self, work: Work) -> str:
+        if isinstance(work, str):
+            return f"surplus object {self._publication.namespace}/{work}"
+        return f"StorageClass {work.class_name} in {{{terms.text(work.segment)}}}"

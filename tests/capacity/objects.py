@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from csi_provisioner.capacity.desired import Desired, Surplus
+from csi_provisioner.capacity.desired import Desired
 from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
+from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
 
 DRIVER = "disk.acme.test"
@@ -48,8 +49,12 @@ def capacity(
     )
 
 
-def surplus(uid: str) -> Surplus:
-    return Surplus(uid, "ns1", f"csisc-{uid}")
+def surplus(uid: str) -> str:
+    return f"csisc-{uid}"
+
+
+def answer(available: int, maximum: int | None = None) -> csi.GetCapacityResponse:
+    return csi.GetCapacityResponse(available_capacity=available, maximum_volume_size=maximum)
 
 
 def desired(

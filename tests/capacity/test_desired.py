@@ -286,7 +286,7 @@ class World:
                 if (found := self.desired.known(item)) and found[1] is None:
                     self.create(item.segment, item.class_name)
             else:
-                self.remove(item.uid)
+                self.remove(next((uid for uid, obj in self.objects.items() if obj.metadata.name == item), ""))
 
 
 @given(EVENTS)

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from csi_provisioner.capacity import objects
-from csi_provisioner.capacity.objects import Pair, Publication, Reading
+from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.model import csi
 from csi_provisioner.model import kubernetes as k8s
 
-from .objects import DRIVER, MANAGER, OWNER, PUBLICATION, Z1, capacity, storage_class
+from .objects import DRIVER, MANAGER, OWNER, PUBLICATION, Z1, answer, capacity, storage_class
 
 OWNED = Publication(DRIVER, MANAGER, "ns1", OWNER)
 GIB = 1 << 30
@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 def test_a_new_object_says_everything_about_its_pair() -> None:
     """capacity.md 8."""
-    made = objects.new(Pair(Z1, "acme-fast"), Reading(128 * GIB, 4096 * GIB), OWNED)
+    made = objects.new(Pair(Z1, "acme-fast"), answer(128 * GIB, 4096 * GIB), OWNED)
     assert msgspec.to_builtins(made) == {
         "metadata": {
             "generateName": "csisc-",
@@ -41,12 +41,12 @@ def test_a_new_object_says_everything_about_its_pair() -> None:
 
 def test_the_empty_segment_is_an_empty_selector() -> None:
     """capacity.md 8."""
-    assert msgspec.to_builtins(objects.new(Pair((), "fast"), Reading(1), PUBLICATION))["nodeTopology"] == {}
+    assert msgspec.to_builtins(objects.new(Pair((), "fast"), answer(1), PUBLICATION))["nodeTopology"] == {}
 
 
 def test_what_is_not_known_is_left_out() -> None:
     """capacity.md 8."""
-    made = msgspec.to_builtins(objects.new(Pair(Z1, "fast"), Reading(0), PUBLICATION))
+    made = msgspec.to_builtins(objects.new(Pair(Z1, "fast"), answer(0), PUBLICATION))
     assert "ownerReferences" not in made["metadata"]
     assert "maximumVolumeSize" not in made
     assert made["capacity"] == "0"
@@ -58,7 +58,7 @@ def test_what_is_not_known_is_left_out() -> None:
 )
 def test_sizes_are_written_as_quantities(amount: int, text: str) -> None:
     """capacity.md 8."""
-    assert objects.new(Pair(Z1, "fast"), Reading(amount, amount), PUBLICATION).capacity == text
+    assert objects.new(Pair(Z1, "fast"), answer(amount, amount), PUBLICATION).capacity == text
 
 
 def test_the_request_is_unstripped_and_names_no_capability() -> None:
@@ -79,59 +79,59 @@ def test_the_empty_segment_is_still_asked_for() -> None:
 
 def test_a_maximum_of_zero_is_not_a_missing_one() -> None:
     """capacity.md 8."""
-    assert objects.reading(csi.GetCapacityResponse(available_capacity=5, maximum_volume_size=0)) == Reading(5, 0)
-    parsed = csi.GetCapacityResponse.parse(bytes(csi.GetCapacityResponse(available_capacity=5, maximum_volume_size=0)))
-    assert objects.reading(parsed) == Reading(5, 0)
-    assert objects.reading(csi.GetCapacityResponse(minimum_volume_size=1)) == Reading(0, None)
+    parsed = csi.GetCapacityResponse.parse(bytes(answer(5, 0)))
+    assert objects.new(Pair(Z1, "fast"), parsed, PUBLICATION).maximumVolumeSize == "0"
+    parsed = csi.GetCapacityResponse.parse(bytes(csi.GetCapacityResponse(minimum_volume_size=1)))
+    assert objects.new(Pair(Z1, "fast"), parsed, PUBLICATION).maximumVolumeSize is None
 
 
 OTHER = k8s.OwnerReference(kind="Pod", name="p", uid="other", controller=True)
 NOT_CONTROLLER = k8s.OwnerReference(kind="StatefulSet", name="acme-ctl", uid="7d1e")
-CORRECTIONS: list[tuple[str, k8s.CSIStorageCapacity, Reading, Publication, dict[str, Any] | None]] = [
-    ("same", capacity("u"), Reading(GIB), PUBLICATION, None),
-    ("same-written-otherwise", capacity("u", capacity="1073741824000m"), Reading(GIB), PUBLICATION, None),
-    ("same-decimal", capacity("u", capacity="1G"), Reading(10**9), PUBLICATION, None),
-    ("fraction-rounded-up", capacity("u", capacity="1500m"), Reading(2), PUBLICATION, None),
-    ("smaller", capacity("u"), Reading(1), PUBLICATION, {"capacity": "1", "maximumVolumeSize": None}),
-    ("zero", capacity("u"), Reading(0), PUBLICATION, {"capacity": "0", "maximumVolumeSize": None}),
+CORRECTIONS: list[tuple[str, k8s.CSIStorageCapacity, csi.GetCapacityResponse, Publication, dict[str, Any] | None]] = [
+    ("same", capacity("u"), answer(GIB), PUBLICATION, None),
+    ("same-written-otherwise", capacity("u", capacity="1073741824000m"), answer(GIB), PUBLICATION, None),
+    ("same-decimal", capacity("u", capacity="1G"), answer(10**9), PUBLICATION, None),
+    ("fraction-rounded-up", capacity("u", capacity="1500m"), answer(2), PUBLICATION, None),
+    ("smaller", capacity("u"), answer(1), PUBLICATION, {"capacity": "1", "maximumVolumeSize": None}),
+    ("zero", capacity("u"), answer(0), PUBLICATION, {"capacity": "0", "maximumVolumeSize": None}),
     (
         "no-capacity-differs-from-zero",
         capacity("u", capacity=None),
-        Reading(0),
+        answer(0),
         PUBLICATION,
         {"capacity": "0", "maximumVolumeSize": None},
     ),
     (
         "unreadable",
         capacity("u", capacity="much"),
-        Reading(0),
+        answer(0),
         PUBLICATION,
         {"capacity": "0", "maximumVolumeSize": None},
     ),
-    ("maximum-same", capacity("u", maximumVolumeSize="1Ti"), Reading(GIB, 1 << 40), PUBLICATION, None),
+    ("maximum-same", capacity("u", maximumVolumeSize="1Ti"), answer(GIB, 1 << 40), PUBLICATION, None),
     (
         "maximum-only",
         capacity("u", maximumVolumeSize="1Ti"),
-        Reading(GIB, 5),
+        answer(GIB, 5),
         PUBLICATION,
         {"capacity": "1Gi", "maximumVolumeSize": "5"},
     ),
     (
         "maximum-gone",
         capacity("u", maximumVolumeSize="1Ti"),
-        Reading(GIB),
+        answer(GIB),
         PUBLICATION,
         {"capacity": "1Gi", "maximumVolumeSize": None},
     ),
     (
         "maximum-zero-is-not-unset",
         capacity("u"),
-        Reading(GIB, 0),
+        answer(GIB, 0),
         PUBLICATION,
         {"capacity": "1Gi", "maximumVolumeSize": "0"},
     ),
-    ("owner-there", capacity("u", owners=[NOT_CONTROLLER, OWNER]), Reading(GIB), OWNED, None),
-    ("owner-kept-though-none-configured", capacity("u", owners=[OTHER]), Reading(GIB), PUBLICATION, None),
+    ("owner-there", capacity("u", owners=[NOT_CONTROLLER, OWNER]), answer(GIB), OWNED, None),
+    ("owner-kept-though-none-configured", capacity("u", owners=[OTHER]), answer(GIB), PUBLICATION, None),
 ]
 
 
@@ -141,7 +141,10 @@ CORRECTIONS: list[tuple[str, k8s.CSIStorageCapacity, Reading, Publication, dict[
     ids=[f"capacity-8-{row[0]}" for row in CORRECTIONS],
 )
 def test_correction(
-    known: k8s.CSIStorageCapacity, found: Reading, publication: Publication, expected: dict[str, Any] | None
+    known: k8s.CSIStorageCapacity,
+    found: csi.GetCapacityResponse,
+    publication: Publication,
+    expected: dict[str, Any] | None,
 ) -> None:
     patch = objects.correction(known, found, publication)
     assert patch == (expected and {"metadata": {"resourceVersion": "1"}} | expected)
@@ -154,7 +157,7 @@ def test_correction(
 )
 def test_owner_is_added(owners: list[k8s.OwnerReference] | None) -> None:
     """A strategic patch merges owners by uid: the one given comes beside the others."""
-    patch = objects.correction(capacity("u", owners=owners), Reading(GIB), OWNED)
+    patch = objects.correction(capacity("u", owners=owners), answer(GIB), OWNED)
     assert patch is not None
     assert patch["metadata"]["ownerReferences"] == [msgspec.to_builtins(OWNER)]
 

@@ -48,12 +48,12 @@ def put_claim(term: LeaderTerm, number: int, class_name: str, version: int, volu
     annotations = {STORAGE_PROVISIONER: FACTS.name}
     meta = ObjectMeta(f"c{number}", "ns", f"uid-{number}", str(version), annotations=annotations)
     spec = ClaimSpec(storageClassName=class_name, volumeName=volume)
-    term._caches.claims.put(PersistentVolumeClaim(meta, spec))
+    term._caches.claims.put(PersistentVolumeClaim(meta, spec=spec))
 
 
 def put_class(term: LeaderTerm, name: str, version: int) -> None:
     meta = ObjectMeta(name, uid=f"uid-{name}", resourceVersion=str(version))
-    term._caches.storage_classes.put(StorageClass(meta, FACTS.name))
+    term._caches.storage_classes.put(StorageClass(meta, provisioner=FACTS.name))
 
 
 def woken(term: LeaderTerm) -> list[str]:
