@@ -61,13 +61,17 @@ class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
     ownerReferences: list[OwnerReference] | None = None
 
 
-class Object(msgspec.Struct, omit_defaults=True):
+class TypeMeta(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """lightkube fills both in when it sends an object. The API server leaves them out of a list's items."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+
+
+class Object(TypeMeta):
     """What every kind has."""
 
     metadata: ObjectMeta
-    # lightkube fills both in when it sends an object. The API server leaves them out of a list's items.
-    apiVersion: str | None = None
-    kind: str | None = None
 
 
 # ---- claims
