@@ -200,6 +200,8 @@ def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Pa
     if kind != "leases":  # locks of different kinds do not exclude each other: two would lead
         raise Fatal(f"--leader-election-type={kind} is not supported any more: only leases are", 2)
     found = values.fill(ElectionSettings)
+    namespace = found.namespace or environ.get("POD_NAMESPACE") or _pod_namespace(pod_namespace_file)
+    found = replace(found, own_namespace=namespace)
     if not found.enabled:
         return found
     # A leader needs time for more than one try, and must have given up before another one may take the lease.
@@ -212,7 +214,6 @@ def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Pa
     if lease <= renew:
         more = f"it must be more than --leader-election-renew-deadline, here {durations.show(renew)}"
         raise _refuse("leader-election-lease-duration", lease, more)
-    namespace = found.namespace or environ.get("POD_NAMESPACE") or _pod_namespace(pod_namespace_file)
     return replace(found, namespace=namespace or "default")
 
 

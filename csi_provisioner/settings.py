@@ -152,6 +152,8 @@ class ElectionSettings:
         "leader-election-namespace", "", "Namespace of the lease; empty: that of the pod.", environment="POD_NAMESPACE"
     )
     """Always set when enabled (process.md 6.2)."""
+    own_namespace: str = ""
+    """The same where something names it; the fallback does not count."""
     lease_duration: float = flag(
         "leader-election-lease-duration", 15.0, "How long others wait for a leader that is gone."
     )

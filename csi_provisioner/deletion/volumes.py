@@ -61,7 +61,13 @@ class VolumeReconciler:
         self._segments = segments
         self._tell_deleted = deleted
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
+        self._asking: dict[str, str] = {}  # of those it is being asked for
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
+
+    def has_deleted(self, volume: PersistentVolume) -> bool | None:
+        """None: the driver is being asked just now."""
+        name, uid = volume.metadata.name, volume.metadata.uid
+        return None if self._asking.get(name) == uid else uid in (self._deleted.get(name), self._finished.get(name))
 
     def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         """Handler of the volume store: a volume that is gone need not be remembered."""
@@ -128,7 +134,11 @@ class VolumeReconciler:
         deletion.check_detached(volume, self._attachments.of(volume.metadata.name))
         migrated = target.migrated if self._facts.in_tree_name else None
         request = deletion.request(target, data)
-        await self._driver.delete_volume(request, migrated=migrated)
+        self._asking[volume.metadata.name] = volume.metadata.uid
+        try:
+            await self._driver.delete_volume(request, migrated=migrated)
+        finally:
+            del self._asking[volume.metadata.name]
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
         self._tell_deleted(volume, request.volume_id)
 

@@ -89,6 +89,7 @@ class Creator:
             name=plan.draft.name,
             claim=plan.draft.claim,
             reason=f"it could not be used, and deleting it failed: {error}",
+            secret=plan.references.provisioner,
         )
         if error.lost:
             raise error

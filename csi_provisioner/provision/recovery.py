@@ -215,7 +215,7 @@ class Recovery:
 
     def _told(self, name: str, entry: Entry, volume_id: str, reason: str) -> Outcome:
         claim = recovery.claim_of(entry)
-        self.orphans.suspect(volume_id=volume_id, name=name, claim=claim, reason=reason)
+        self.orphans.suspect(volume_id=volume_id, name=name, claim=claim, reason=reason, secret=entry.secret)
         text = f"volume {name} ({volume_id or 'id unknown'}) may be left over in the storage backend: {reason}"
         self.events.record(claim, "Warning", "VolumeLeftOver", f"{text}; see csi-provisioner orphans")
         return self._left(name, "told")

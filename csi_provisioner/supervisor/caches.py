@@ -81,6 +81,7 @@ def _kept_claim(claim: PersistentVolumeClaim, facts: DriverFacts) -> PersistentV
 def _kept_volume(volume: PersistentVolume, facts: DriverFacts) -> PersistentVolume | None:
     if not deletion.is_responsible(volume, facts):
         return None
-    if volume.spec.csi is not None:
-        volume.spec.csi.volumeAttributes = None  # large, and never read again once it is written
+    # Large, and only read again of a volume that goes without its backend volume: whoever adopts that needs them.
+    if volume.spec.csi is not None and not volume.metadata.deletionTimestamp:
+        volume.spec.csi.volumeAttributes = None
     return volume

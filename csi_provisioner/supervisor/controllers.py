@@ -4,6 +4,7 @@ A controller is a loop of `work` with a reconciler. Only one of them works on a 
 """
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 from csi_provisioner.capacity.publisher import CapacityClient, Publisher
 from csi_provisioner.capacity.segments import fixed
 from csi_provisioner.csi.driver import Driver
+from csi_provisioner.deletion.dropped import DroppedVolumes
 from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
+from csi_provisioner.kube.kept import Kept
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.nodes import race
@@ -60,6 +63,7 @@ class Parts:
     events: EventRecorder
     memory: ClaimMemory
     orphans: Orphans
+    kept: Kept
     end: End
     identity: str
     local: LocalNode | None = None
@@ -89,7 +93,7 @@ class Controllers:
         )
         self.provisioner = self._provisioner()
         self.claims = self._provision()
-        self.volumes = self._delete()
+        self.dropped, self.volumes = self._delete()
         self.saves = self._save()
         self.loops = [self.claims, self.volumes, self._release_clones(), *competing]
         """What the term runs. Saving goes on after them, and the publisher runs its own loop."""
@@ -133,12 +137,16 @@ class Controllers:
         caches.storage_classes.subscribe(saw_class)
         return loop
 
-    def _delete(self) -> Loop:
-        """Deletes the volumes whose claims are gone, and keeps our finalizer on the others."""
+    def _delete(self) -> tuple[DroppedVolumes, Loop]:
+        """Deletes the volumes whose claims are gone, keeps our finalizer on the others, and tells of those that go
+        another way."""
         parts, caches, publisher = self._parts, self._caches, self.publisher
+
+        segments = parts.local.segments if parts.local is not None else None
 
         def deleted(volume: PersistentVolume, volume_id: str) -> None:
             parts.memory.note_deleted(volume_id)
+            dropped.was_deleted(volume)
             if publisher is not None:
                 publisher.deleted(volume)
 
@@ -149,8 +157,18 @@ class Controllers:
             self._facts,
             events=parts.events,
             metrics=parts.metrics,
-            segments=parts.local.segments if parts.local is not None else None,
+            segments=segments,
             deleted=deleted,
+        )
+        dropped = DroppedVolumes(
+            volumes=caches.volumes,
+            driver=self._facts,
+            events=parts.events,
+            metrics=parts.metrics,
+            deleted=reconciler.has_deleted,
+            keep=parts.kept.add,
+            now=time.time,
+            segments=segments,
         )
 
         def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
@@ -161,9 +179,10 @@ class Controllers:
 
         loop = self._loop_of_volumes(VOLUMES, reconciler.reconcile, caches.volumes.get)
         caches.volumes.subscribe(parts.memory.saw_volume)
+        caches.volumes.subscribe(dropped.saw_volume)  # before the reconciler forgets what it has deleted
         caches.volumes.subscribe(reconciler.saw_volume)
         caches.volumes.subscribe(saw_volume)
-        return loop
+        return dropped, loop
 
     def _save(self) -> Loop:
         """Writes PersistentVolumes whose first save failed. Paused until the caches are complete."""

@@ -22,14 +22,17 @@ from csi_provisioner.diagnostics import pages
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.fatal import Fatal
+from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, resolve
 from csi_provisioner.kube.end import SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.kept import Kept
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.migration.registry import IN_TREE_NAMES
 from csi_provisioner.model.kubernetes import NodeName
 from csi_provisioner.nodes.local import LocalNode, described
+from csi_provisioner.planning import leftover
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
@@ -46,6 +49,8 @@ FIRST_CONNECT = 30.0
 RECONNECT_PAUSE = 1.0
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
+# Time for what `orphans` is to find later, before the lease is given back.
+LAST_NOTES = 1.0
 # A second signal within this time counts as the first one: some tools signal a process group and its leader too.
 ONE_WISH = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -152,6 +157,9 @@ class _Process:
                 facts, local = await self._meet_first(driver)
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     self._listen(services)
+                    kept = Kept(
+                        kube, leftover.lease_name(identity.sanitised(facts.name)), self._settings.election.own_namespace
+                    )
                     parts = Parts(
                         settings=self._settings,
                         provisioning=provisioning,
@@ -160,7 +168,8 @@ class _Process:
                         driver=driver,
                         events=EventRecorder(kube, _event_source(facts.name), busy=self._is_behind),
                         memory=ClaimMemory(),
-                        orphans=Orphans(facts.name, metrics),
+                        orphans=Orphans(facts.name, metrics, kept.add),
+                        kept=kept,
                         end=self._end,
                         identity=_identity(facts.name, local),
                         local=local,
@@ -265,14 +274,19 @@ class _Process:
         """A new term begins each time the driver comes back with other capabilities. What is known of claims stays."""
         self._works = True
         changed: DriverFacts | None = facts
-        try:
-            while changed is not None:
-                self._term = LeaderTerm(parts, changed)
-                changed = await self._run_term(self._term, parts.driver, changed)
-        finally:
-            if self._term is not None:
-                self._term.end()
-            self._term = None  # events that waited for its claims are written now
+        async with trio.open_nursery() as keeping:
+            keeping.start_soon(parts.kept.run)
+            try:
+                while changed is not None:
+                    self._term = LeaderTerm(parts, changed)
+                    changed = await self._run_term(self._term, parts.driver, changed)
+            finally:
+                if self._term is not None:
+                    self._term.end()
+                self._term = None  # events that waited for its claims are written now
+            with trio.move_on_after(LAST_NOTES):
+                await parts.kept.write()
+            keeping.cancel_scope.cancel()
 
     async def _run_term(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
         """Returns the driver's new facts if they changed, None when the process stops."""

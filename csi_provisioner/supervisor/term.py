@@ -61,6 +61,7 @@ class LeaderTerm:
             self._synced = True
             self._parts.synced()
             watching.start_soon(self._sweep_snapshots)
+            watching.start_soon(self._controllers.dropped.run)
             if self._controllers.publisher is not None:
                 watching.start_soon(self._controllers.publisher.run)
             self._save_all()

@@ -12,6 +12,7 @@ import pytest
 
 from csi_provisioner.cli import keep_from_collector
 from csi_provisioner.kube.end import End
+from csi_provisioner.kube.kept import Kept
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import ClaimSpec, ObjectMeta, PersistentVolumeClaim, StorageClass
 from csi_provisioner.planning.facts import DriverFacts
@@ -38,6 +39,7 @@ def a_term() -> LeaderTerm:
         events=nobody,
         memory=ClaimMemory(),
         orphans=Orphans(FACTS.name, metrics),
+        kept=Kept(nobody, "", ""),
         end=End(),
         identity="me",
     )
