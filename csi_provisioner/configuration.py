@@ -155,23 +155,19 @@ def _csi(values: Values, environ: Mapping[str, str]) -> CsiSettings:
 
 
 def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
-    # An empty --kubeconfig counts as not given.
-    kubeconfig = values.fill(ClusterSettings).kubeconfig or environ.get("KUBE_CONFIG_PATH", "")
-    return values.fill(
+    cluster = values.fill(
         ClusterSettings,
-        kubeconfig=kubeconfig,
         service_host=environ.get("KUBERNETES_SERVICE_HOST", ""),
         service_port=environ.get("KUBERNETES_SERVICE_PORT", ""),
         fallback_kubeconfig=environ.get("KUBECONFIG", ""),
     )
+    # An empty --kubeconfig counts as not given.
+    return replace(cluster, kubeconfig=cluster.kubeconfig or environ.get("KUBE_CONFIG_PATH", ""))
 
 
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
-    found = values.fill(
-        ProvisioningSettings,
-        cross_namespace=gates.cross_namespace,
-        volume_attributes_class=gates.volume_attributes_class,
-    )
+    crossing, attributes = gates.cross_namespace, gates.volume_attributes_class
+    found = values.fill(ProvisioningSettings, cross_namespace=crossing, volume_attributes_class=attributes)
     prefix, length = found.volume_name_prefix, found.volume_name_uuid_length
     if length not in _UUID_LENGTHS:
         raise Fatal(f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32", 2)
@@ -187,12 +183,8 @@ def _capacity(values: Values, environ: Mapping[str, str]) -> CapacitySettings:
     mode = values[flags.CAPACITY_MODE]
     if mode not in ("", "central"):
         raise Fatal(f"--capacity-controller-deployment-mode={mode} is not supported any more: use --enable-capacity", 2)
-    return values.fill(
-        CapacitySettings,
-        enabled=bool(mode) or values.fill(CapacitySettings).enabled,
-        namespace=environ.get("NAMESPACE", ""),
-        pod_name=environ.get("POD_NAME", ""),
-    )
+    found = values.fill(CapacitySettings, namespace=environ.get("NAMESPACE", ""), pod_name=environ.get("POD_NAME", ""))
+    return replace(found, enabled=bool(mode) or found.enabled)
 
 
 def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Path) -> ElectionSettings:

@@ -13,7 +13,7 @@ _UNITS: Final = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_PART = re.compile(r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
+_PART = r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)"
 _LONGEST = 2**63  # nanoseconds, about 292 years; one less on the positive side
 
 
@@ -25,18 +25,13 @@ def parse(text: str) -> float:
         return 0.0
     if not rest:
         raise ValueError("a duration is a number with a unit, such as 10s or 1m30s")
+    if not re.fullmatch(f"({_PART})+", rest):
+        raise ValueError("a duration needs numbers each with a unit of ns, us, ms, s, m or h, such as 10s or 1m30s")
     # In integers: a float loses nanoseconds in long durations.
-    nanoseconds = 0
-    at = 0
-    while at < len(rest):
-        part = _PART.match(rest, at)
-        if part is None:
-            raise ValueError("a duration needs numbers each with a unit of ns, us, ms, s, m or h, such as 10s or 1m30s")
-        whole, fraction, unit = part.group(1), part.group(2) or "", _UNITS[part.group(3)]
-        nanoseconds += int(whole or 0) * unit
-        if fraction:
-            nanoseconds += int(fraction) * unit // 10 ** len(fraction)
-        at = part.end()
+    nanoseconds: int = sum(
+        int(whole or 0) * _UNITS[unit] + int(fraction or 0) * _UNITS[unit] // 10 ** len(fraction)
+        for whole, fraction, unit in re.findall(_PART, rest)
+    )
     if nanoseconds > (_LONGEST if negative else _LONGEST - 1):
         raise ValueError("a duration cannot be longer than about 292 years")
     return (-nanoseconds if negative else nanoseconds) / 1e9

@@ -152,7 +152,7 @@ class FlagSet:
         for flag in shown:
             word = flag.kind.word
             yield f"  {flag.spelled}" + (f"[={word}]" if flag.kind.bare is not None else f" {word}")
-            default = flag.kind.show(flag.default)
+            default = flag.kind.show(flag.default) if flag.default != () else ""
             remarks = [f"default {default}"] if default else []
             if flag.environment:
                 remarks.append(f"environment {flag.environment}")
@@ -246,10 +246,6 @@ def _modules(text: str) -> Pairs[int]:
     return tuple(found)
 
 
-def _show_nothing(_value: object) -> str:
-    return ""  # the default is empty
-
-
 TEXT = Kind("string", str)
 BOOLEAN = Kind("bool", _boolean, lambda value: str(value).lower(), bare=True)
 INTEGER = Kind("int", _integer)
@@ -258,9 +254,9 @@ VERBOSITY = Kind("level", _verbosity)
 RATE = Kind("float", _rate, lambda value: f"{value or 0:g}")
 DURATION = Kind("duration", durations.parse, durations.show)
 QUANTITY = Kind("quantity", _quantity)
-PAIRS = Kind("key:value,...", _labels, _show_nothing, accumulates=True)
-SWITCHES = Kind("name=bool,...", _switches, _show_nothing, accumulates=True)
-MODULES = Kind("pattern=N,...", _modules, _show_nothing)
+PAIRS = Kind("key:value,...", _labels, accumulates=True)
+SWITCHES = Kind("name=bool,...", _switches, accumulates=True)
+MODULES = Kind("pattern=N,...", _modules)
 
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}
 

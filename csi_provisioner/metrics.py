@@ -27,6 +27,9 @@ _CAPACITY = {
 }
 
 _CALL_LABELS = ("driver_name", "grpc_status_code", "method_name")
+_calls = partial(
+    Histogram, "csi_sidecar_operations_seconds", "Seconds of CSI calls, by method and answer", buckets=_CALL_BUCKETS
+)
 
 
 class QueueMetrics:
@@ -104,7 +107,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._driver = UNKNOWN_DRIVER
         self._migratable = False
-        self._calls = self._call_histogram(_CALL_LABELS)
+        self._calls = _calls(_CALL_LABELS, registry=registry)
         self._call_children: dict[tuple[str, str, bool | None], Callable[[float], None]] = {}
         self._provisions = _Operations(
             registry, "controller_persistentvolumeclaim_provision", "Provisioning operations", ("class", "source")
@@ -115,31 +118,24 @@ class Metrics:
         self._queue_families = _QueueFamilies(registry)
         self._queues: dict[str, QueueMetrics] = {}
         self._capacity: dict[str, Gauge] = {}
-        self._orphans = Counter(
-            "csi_provisioner_suspected_orphans_total",
-            "Volumes that may exist in the storage backend without a PersistentVolume",
-            registry=registry,
-        )
-        self._dropped = Counter(
-            "csi_provisioner_dropped_volumes_total",
-            "PersistentVolumes that went without their volume being deleted",
-            registry=registry,
-        )
-        recovered = Counter(
+        counter = partial(Counter, registry=registry)
+        self.suspected_orphan: Callable[[], None] = counter(
+            "csi_provisioner_suspected_orphans_total", "Volumes that may exist without a PersistentVolume"
+        ).inc
+        self.dropped_volume: Callable[[], None] = counter(
+            "csi_provisioner_dropped_volumes_total", "PersistentVolumes that went without their volume being deleted"
+        ).inc
+        recovered = counter(
             "csi_provisioner_recovered_volumes_total",
             "Volumes that an earlier leader began, by what became of them: deleted, owned by then, told to people",
             ("outcome",),
-            registry=registry,
         )
         self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
         self._leading = Gauge(
             "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
         )
-        self._slow_renewals = Counter(
-            "leader_election_slowpath_total",
-            "Renewals of the lease that had to read it first",
-            ("name",),
-            registry=registry,
+        self._slow_renewals = counter(
+            "leader_election_slowpath_total", "Renewals of the lease that had to read it first", ("name",)
         )
 
     def set_driver_name(self, name: str, *, migratable: bool = False) -> None:
@@ -148,7 +144,7 @@ class Metrics:
         if migratable and not self._migratable:
             # Labels of a family cannot be changed, so it is made anew.
             self._registry.unregister(self._calls)
-            self._calls = self._call_histogram((*_CALL_LABELS, "migrated"))
+            self._calls = _calls((*_CALL_LABELS, "migrated"), registry=self._registry)
             self._migratable = True
         self._driver = name
         self._call_children.clear()  # they carry the name of before
@@ -178,12 +174,6 @@ class Metrics:
             self._queues[name] = QueueMetrics(self._queue_families, name)
         return self._queues[name]
 
-    def suspected_orphan(self) -> None:
-        self._orphans.inc()
-
-    def dropped_volume(self) -> None:
-        self._dropped.inc()
-
     def recovered(self, outcome: str) -> None:
         self._recovered[outcome].inc()
 
@@ -206,15 +196,6 @@ class Metrics:
         """The exposition of all series, in the Prometheus text format."""
         families = sorted(self._registry.collect(), key=lambda family: family.name)
         return "".join(line for family in families for line in _lines(family)).encode()
-
-    def _call_histogram(self, labels: tuple[str, ...]) -> Histogram:
-        return Histogram(
-            "csi_sidecar_operations_seconds",
-            "Seconds of CSI calls, by method and answer",
-            labels,
-            buckets=_CALL_BUCKETS,
-            registry=self._registry,
-        )
 
 
 def _lines(family: Metric) -> Iterator[str]:
