@@ -41,8 +41,8 @@ TABLE = (
     Row("missing kind", "{kind} is not served here: install what defines it", _status(404)),
     Row(
         "short watches",
-        "changes are listed {gap} apart; does a proxy before the API server end or change watches?",
-        "^follow: ",
+        "changes are listed {gap} apart; does the API server restart, or a proxy before it end or change watches?",
+        "^follow: (?!.* connection )",  # a connection that is lost is an outage like any other
     ),
     Row(
         "credentials",
@@ -103,7 +103,7 @@ TABLE = (
         "can this name be resolved here? Look at the server's URL and at the DNS of the pod",
         r"not known|name resolution|No address associated",
     ),
-    Row("unreachable", "is the API server up and reachable?", ""),
+    Row("unreachable", "is the API server up and reachable, and does nothing on the way end connections?", ""),
 )
 
 

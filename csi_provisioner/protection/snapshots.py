@@ -22,14 +22,21 @@ from csi_provisioner.planning.wellknown import SNAPSHOT_FINALIZER
 SNAPSHOT_API = "/apis/snapshot.storage.k8s.io/v1"
 
 
+async def wait_served(kube: KubeClient, interval: float) -> None:
+    """Until the cluster has snapshots. They may be installed later, and an API server that has just started does not
+    serve them at once."""
+    while True:
+        pause = interval
+        try:
+            if "VolumeSnapshot" in await kube.kinds(SNAPSHOT_API):
+                return
+        except KubeError as error:
+            pause = max(interval, floor(error))
+        await trio.sleep(pause)
+
+
 async def is_possible(kube: KubeClient) -> bool:
-    """Does the cluster have snapshots, and may we list them? Asked once, as the process begins to lead."""
-    try:
-        kinds = await kube.kinds(SNAPSHOT_API)
-    except KubeError:
-        return False
-    if "VolumeSnapshot" not in kinds:
-        return False
+    """May we list them? Asked once, as the process begins to lead."""
     try:
         await kube.list_page(VolumeSnapshot, limit=1)
     except KubeError as error:

@@ -83,6 +83,7 @@ class LeaderTerm:
         interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube
         if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self._facts.controller:
             return
+        await snapshots.wait_served(kube, interval)
         if await snapshots.is_possible(kube):
             await snapshots.sweep_forever(kube, self._controllers.readers, interval)
 

@@ -184,7 +184,7 @@ async def test_a_renewal_that_meets_a_defect_is_a_failed_try(api: LeaseApi, caps
     [
         (403, "grant get, create and update on leases of API group coordination.k8s.io in namespace ns"),
         (404, "is there a namespace ns? It is --leader-election-namespace, else that of the pod"),
-        (503, "is the API server up and reachable?"),
+        (503, "is the API server up and reachable, and does nothing on the way end connections?"),
     ],
 )
 async def test_what_to_do_about_a_trouble_is_said(

@@ -17,7 +17,8 @@ from tests.kube.fake_api import FORBIDDEN, GONE, NO_ANSWER, FakeApi
 from tests.kube.objects import Told, claim, label, ours
 
 Claims = Store[PersistentVolumeClaim]
-IN_BETWEEN = "changes are listed 30 s apart; does a proxy before the API server end or change watches?"
+IN_BETWEEN = "changes are listed 30 s apart; does the API server restart, or a proxy before it end or change watches?"
+OUTAGE = "is the API server up and reachable, and does nothing on the way end connections?"
 
 
 @pytest.fixture
@@ -203,7 +204,21 @@ async def test_a_silent_connection_is_given_up_and_the_second_time_listed(
         assert api.asked == ["list", "watch 16", "watch 19", "watch 19", "list", "watch 19"]
         api.deaf = False
         api.write("a")
-    assert lines == [f"Cannot follow, trying on: {IN_BETWEEN}", "Can watch again: "]
+    assert lines == [f"Cannot follow, trying on: {OUTAGE}", "Can watch again: "]
+
+
+async def test_a_server_that_cuts_watches_as_it_goes_down_is_told_as_an_outage_of_two_lines(
+    api: FakeApi, store: Claims, lines: list[str]
+) -> None:
+    async with following(api, store):
+        for _ in range(2):
+            await trio.sleep(20)
+            api.watch_errors = [NO_ANSWER] * 2
+            api.end_watches(NO_ANSWER)
+        await trio.sleep(20)
+        api.write("a")
+    assert [line for line in lines if OUTAGE not in line] == ["Can watch again: "] * 2
+    assert len(lines) == 4
 
 
 async def test_a_server_without_bookmarks_is_given_the_watchs_own_time(api: FakeApi, store: Claims) -> None:
@@ -239,7 +254,8 @@ async def test_where_no_watch_gets_on_lists_show_what_happens(
             assert f"ns/{name}" in store
         await trio.sleep(600)
         assert api.asked.count("list") <= 2 + (3 + 120 + 600) / 30
-        assert lines == [f"Cannot follow, trying on: {IN_BETWEEN}"]
+        advice = OUTAGE if trouble is NO_ANSWER else IN_BETWEEN
+        assert lines == [f"Cannot follow, trying on: {advice}"]
         api.ending = []
         await trio.sleep(40)
         api.write("a")

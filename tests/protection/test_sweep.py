@@ -100,6 +100,17 @@ async def test_12_3_trouble_with_the_first_question_is_no_reason_to_stop(site: I
     await site.until(lambda: not _held(site, "snap"), limit=1)
 
 
+async def test_a_cluster_that_does_not_serve_snapshots_yet_is_looked_at_again(site: Installation) -> None:
+    """They may be installed later, and an API server that has just started serves its own kinds first."""
+    _left(site, "snap")
+    kind = site.objects.kinds.named(SNAPSHOT)
+    site.objects.kinds.remove(kind)
+    await site.start()
+    await site.rest(400)
+    site.objects.kinds.add(kind)
+    await site.until(lambda: not _held(site, "snap"), limit=201)
+
+
 USES: dict[str, dict[str, Any]] = {
     "source": from_snapshot("snap"),
     "reference": {"dataSourceRef": from_snapshot("snap")["dataSource"]},

@@ -84,7 +84,10 @@ async def test_one_outage_of_the_api_server_is_one_line_and_its_end_another(site
         await site.rest(150)  # bookmarks have come
         told = [line for line in site.lines if line.level != "INFO"]
         assert [line.level for line in told] == ["ERROR"] * (outage + 1)
-        assert told[-1].keys["advice"] == "is the API server up and reachable?"
+        assert (
+            told[-1].keys["advice"]
+            == "is the API server up and reachable, and does nothing on the way end connections?"
+        )
         assert len(site.logged(" again")) == outage + 1
 
 
