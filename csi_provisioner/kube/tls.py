@@ -10,7 +10,8 @@ import os
 import re
 import ssl
 from base64 import b64decode
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,8 +24,14 @@ from csi_provisioner.logs import log
 FILE_AGE = 60.0
 # OpenSSL's numbers of what else than the authority may be wrong with a certificate: dates and names
 VERIFICATION = {9: "Expired", 10: "Expired", 62: "WrongName", 64: "WrongName"}
+# And of a signature that is another authority's, of the same name
+WRONG_SIGNATURE = 7
 # No dash within: a certificate that was cut off must not swallow the next one
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
+
+
+class OtherKeyError(BrokenError):
+    """Of several authorities of one name OpenSSL asks the first, whatever key has signed. Now another one is first."""
 
 
 class Replaced:
@@ -73,6 +80,7 @@ class Tls:
         self.source = source or "the system's certificate authorities"
         self._verify = verify
         self._pair: tuple[bytes, bytes] | None = None
+        self._authorities: deque[bytes] = deque()
         self._file = Replaced("The certificate authority", *([file] if file else []), take=self._trust)
         self._file.read()
         if authority:
@@ -103,19 +111,31 @@ class Tls:
                 case ssl.SSLCertVerificationError(verify_code=code):
                     kind = VERIFICATION.get(code, "Untrusted")
                     text += f"; trusted: {self.source}" if kind == "Untrusted" else ""
+                    if code == WRONG_SIGNATURE and self.others:
+                        if secure.context is self.context:  # else somebody else has turned them already
+                            self._authorities.rotate(-1)
+                            self._use(_context(self._authorities))
+                        raise OtherKeyError(text, kind) from error
                 case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "PACKET_LENGTH_TOO_LONG" | "RECORD_LAYER_FAILURE"):
                     kind = "NoTLS"
             raise BrokenError(text, kind) from error
         return secure
 
+    @property
+    def others(self) -> int:
+        """So many authorities may still have signed, if the first one of that name has not (`OtherKeyError`)."""
+        return max(0, len(self._authorities) - 1)
+
     def _trust(self, authority: bytes) -> None:
-        context = _context()
+        readable: deque[bytes] = deque()
         for certificate in CERTIFICATE.findall(authority):
             with suppress(ValueError, ssl.SSLError):  # the others may do
-                context.load_verify_locations(cadata=b64decode(certificate))
-        if not context.cert_store_stats()["x509"]:
+                _context([decoded := b64decode(certificate)])
+                readable.append(decoded)
+        if not readable:
             raise ValueError("no certificate in it can be read")
-        self._use(context)
+        self._authorities = readable
+        self._use(_context(readable))
 
     def _use(self, context: ssl.SSLContext) -> None:
         if not self._verify:
@@ -132,8 +152,10 @@ class Tls:
         self._pair = certificate, key
 
 
-def _context() -> ssl.SSLContext:
+def _context(authorities: Iterable[bytes] = ()) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for authority in authorities:
+        context.load_verify_locations(cadata=authority)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_ciphers("DEFAULT:@SECLEVEL=1")
     context.set_alpn_protocols(["http/1.1"])

@@ -7,6 +7,7 @@ is counted apart, so that watches never starve requests. Why no library's transp
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -23,7 +24,7 @@ from csi_provisioner.kube.connection import (
     reason,
 )
 from csi_provisioner.kube.proxy import Url
-from csi_provisioner.kube.tls import Tls
+from csi_provisioner.kube.tls import OtherKeyError, Tls
 
 # With one process per core and small answers, more connections than this only wait for one another (measured)
 REQUESTS = 16
@@ -140,7 +141,7 @@ class Transport:
                 return connection
         try:
             with trio.fail_after(CONNECT_LIMIT):
-                connection = await self._dial()
+                connection = await self._dialled()
         except trio.TooSlowError:
             raise BrokenError(f"connecting took longer than {CONNECT_LIMIT:g} s", "Timeout") from None
         await connection.exchange(method, message, begin)
@@ -171,6 +172,12 @@ class Transport:
             self._idle.append(connection)
         else:
             connection.close()
+
+    async def _dialled(self) -> Connection:
+        for _ in range(self._route.tls.others if self._route.tls is not None else 0):
+            with suppress(OtherKeyError):
+                return await self._dial()
+        return await self._dial()
 
     async def _dial(self) -> Connection:
         if self._closed:

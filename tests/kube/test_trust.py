@@ -93,6 +93,36 @@ async def test_a_bundle_of_which_a_part_cannot_be_read(root: trustme.CA, tmp_pat
         await asked(cluster_at(tmp_path, server.port, **data(*bundle)))
 
 
+def _signed(name: str, signer: rsa.RSAPrivateKey, key: rsa.RSAPrivateKey, *more: x509.ExtensionType) -> bytes:
+    subject, issuer = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, each)]) for each in (name, "ca"))
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    for extension in more:
+        builder = builder.add_extension(extension, False)
+    return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+@pytest.mark.parametrize("signer", range(3))
+async def test_of_several_authorities_of_one_name_the_one_that_has_signed_counts(tmp_path: Path, signer: int) -> None:
+    """As while an authority is replaced. Nothing in the certificates says which key it was."""
+    *keys, own = (rsa.generate_private_key(65537, 2048) for _ in range(4))
+    authorities = [_signed("ca", key, key, x509.BasicConstraints(True, None)) for key in keys]
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    pair = _signed("server", keys[signer], own, names)
+    (tmp_path / "pair").write_bytes(pair + own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    side.load_cert_chain(tmp_path / "pair")
+    async with serving(always(reply()), side) as server:
+        cluster = cluster_at(tmp_path, server.port, **data(*authorities))
+        await asked(cluster)
+        await asked(cluster)
+        others = cluster_at(
+            tmp_path, server.port, **data(*(each for each in authorities if each is not authorities[signer]))
+        )
+        with pytest.raises(KubeError, match="Untrusted"):
+            await asked(others)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing", PEM.format("AAAA").encode()])
 def test_a_bundle_without_any_certificate(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ca.crt").write_bytes(content)
