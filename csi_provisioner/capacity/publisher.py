@@ -17,17 +17,15 @@ from csi_provisioner.capacity.desired import Desired, Work
 from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError, Scope
-from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import CSINode, CSIStorageCapacity, Node, PersistentVolume, StorageClass
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, State
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, State, TryError, after
 from csi_provisioner.planning import terms
 from csi_provisioner.settings import CapacitySettings, RetrySettings
 from csi_provisioner.work.backoff import Backoff
@@ -184,10 +182,8 @@ class Publisher:
                 await self._delete(work)
             else:
                 await self._publish(work)
-        except (CallError, KubeError) as error:
-            # A call that ended with the driver's connection is no failed try.
-            lost = isinstance(error, CallError) and error.lost
-            return Retry(f"{self._named(work)}: {error}", floor(error), lost)
+        except TryError as error:
+            return after(error, f"{self._named(work)}: {error}")
         return DONE
 
     async def _publish(self, pair: Pair) -> None:

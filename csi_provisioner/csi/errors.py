@@ -1,12 +1,13 @@
 """How a call to the driver fails. What its code means for a volume is decided in `planning/verdict`."""
 
 from csi_provisioner.model.codes import label
+from csi_provisioner.model.outcome import TryError
 
 # Each label is a series for ever, and a driver may send any number: far more have one than gRPC will ever name
 LABELLED = range(100)
 
 
-class CallError(Exception):
+class CallError(TryError):
     """One call did not succeed. The only exception a call raises besides Trio's own.
 
     `code` is the number of the wire, also one that gRPC has no name for; `not_grpc` says that the driver's answer
@@ -21,6 +22,7 @@ class CallError(Exception):
         self.method = method
         self.not_grpc = not_grpc
         self.lost = lost
+        self.kind = self.label
 
     @property
     def label(self) -> str:

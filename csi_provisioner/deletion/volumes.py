@@ -13,7 +13,6 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
 from csi_provisioner.logs import log
@@ -23,12 +22,11 @@ from csi_provisioner.model.kubernetes import (
     Secret,
     VolumeAttachment,
 )
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, Done, Outcome, TryError, after
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
 from csi_provisioner.planning.deletion import FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
 Deleted = Callable[[PersistentVolume, str], None]
@@ -86,7 +84,7 @@ class VolumeReconciler:
             try:
                 volume = await self._patch(volume, change)
             except KubeError as error:
-                return DONE if error.not_found else self._refused(volume, error)
+                return self._refused(volume, error)
             self._caches.volumes.remember(volume)
         if not deletion.should_delete(volume):
             return DONE
@@ -98,27 +96,23 @@ class VolumeReconciler:
         return await self._kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
 
     async def _delete(self, volume: PersistentVolume, attempt: Attempt) -> Outcome:
-        started, class_name = trio.current_time(), volume.spec.storageClassName or ""
-        name = volume.metadata.name
+        started, name = trio.current_time(), volume.metadata.name
+        outcome: Outcome = DONE
         try:
             if self._deleted.get(name) != volume.metadata.uid:
                 await self._delete_in_backend(volume)
                 self._note(self._deleted, volume)
             await self._remove(volume)
-        except Ignored as ignored:
-            log.v(4, "Volume is not ours to delete", PV=volume, reason=ignored.reason)
-            # quirk Q7, kept: it counts as a success
         except KubeError as error:
-            self._metrics.deletion(class_name, None)
-            # gone already is an end; as in the reference it is not counted as a success
-            return DONE if error.not_found else self._refused(volume, error)
-        except (Refusal, CallError) as error:
-            if isinstance(error, CallError) and error.lost and attempt.excused:
-                return Retry(f"volume {name}: {error}", lost=True)
-            self._metrics.deletion(class_name, None)
-            return self._failed(volume, error, attempt)
-        self._metrics.deletion(class_name, trio.current_time() - started)
-        return DONE
+            outcome = self._refused(volume, error)
+        except TryError as error:
+            if error.lost and attempt.excused:
+                return after(error, f"volume {name}: {error}")
+            outcome = self._failed(volume, error, attempt)
+        # Quirk Q7, kept: an ignored one counts as a success. As in the reference, one that is gone already does not.
+        seconds = trio.current_time() - started if isinstance(outcome, Done) else None
+        self._metrics.deletion(volume.spec.storageClassName or "", seconds)
+        return outcome
 
     def _note(self, notes: dict[str, str], volume: PersistentVolume) -> None:
         """For as long as the cache has the volume: its going is what ends the note."""
@@ -188,21 +182,20 @@ class VolumeReconciler:
             claim = self._caches.claims.by_uid(reference.uid) if reference is not None else None
             message = f"{error}; grant patch and delete on persistentvolumes to the service account of this process"
             self._events.record(claim or volume, "Warning", "VolumeFailedDelete", message, failure_class="api 403")
-        return again(error)
+        return after(error, give_up=error.not_found)
 
-    def _failed(self, volume: PersistentVolume, error: Refusal | CallError, attempt: Attempt) -> Outcome:
-        name = volume.metadata.name
+    def _failed(self, volume: PersistentVolume, error: TryError, attempt: Attempt) -> Outcome:
+        said = str(error)
         if isinstance(error, CallError):
-            message = f"driver {self._facts.name} could not delete volume {name}: {error}"
-            kind = error.label
+            said = f"driver {self._facts.name} could not delete volume {volume.metadata.name}: {error}"
+        if error.ignored:
+            log.v(4, "Volume is not ours to delete", PV=volume, reason=said)
         else:
-            message, kind = error.message, "refused"
-        wait = floor(error)
-        self._events.record(
-            volume,
-            "Warning",
-            "VolumeFailedDelete",
-            f"{message} (attempt {attempt.number}; next try in {max(attempt.delay, wait):g} s)",
-            failure_class=kind,
-        )
-        return Retry(message, wait, lost=isinstance(error, CallError) and error.lost)
+            self._events.record(
+                volume,
+                "Warning",
+                "VolumeFailedDelete",
+                f"{said} (attempt {attempt.number}; next try in {max(attempt.delay, error.floor):g} s)",
+                failure_class=error.kind,
+            )
+        return after(error, said)

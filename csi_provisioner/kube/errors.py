@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from csi_provisioner.advice import kustomization
-from csi_provisioner.model.outcome import Retry
+from csi_provisioner.model.outcome import TryError
 
 # Bodies of proxies and load balancers are whole pages; a line of one is enough to know it
 LONGEST_TEXT = 300
@@ -21,7 +21,7 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(eq=False, repr=False)
-class KubeError(Exception):
+class KubeError(TryError):
     """A request that was not answered as wanted. `str()` is for people: what was done to what, and what came back."""
 
     code: int
@@ -43,6 +43,7 @@ class KubeError(Exception):
     def __post_init__(self) -> None:
         if self.retry_after is not None:
             self.retry_after = max(0.0, min(self.retry_after, LONGEST_WAIT))
+        self.kind = f"api {self.code}"
 
     def __str__(self) -> str:
         answered = f"{self.code} {self.reason}".strip() if self.code else self.reason
@@ -66,23 +67,6 @@ class KubeError(Exception):
     def unavailable(self) -> bool:
         """Asking the same again later may well work."""
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
-
-
-def cause_of(error: BaseException | None) -> KubeError | None:
-    """The answer that `error` was made of, if it was one."""
-    while error is not None and not isinstance(error, KubeError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def floor(error: BaseException | None) -> float:
-    """Seconds that the server wants to be left alone, also where `error` is what was made of its answer."""
-    cause = cause_of(error)
-    return cause.retry_after or 0.0 if cause is not None else 0.0
-
-
-def again(error: KubeError) -> Retry:
-    return Retry(str(error), floor(error))
 
 
 class Troubles:

@@ -24,7 +24,7 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.errors import KubeError, Troubles, floor
+from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
@@ -206,7 +206,7 @@ class EventRecorder:
                     if not error.unavailable:
                         self._refused(line, error)
                         return
-                    pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self.random()), floor(error))
+                    pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self.random()), error.floor)
                     log.v(4, "Event not written yet", object=line.about, reason=series.reason, err=str(error))
                 except Exception as error:
                     self._defect(line, error)

@@ -1,4 +1,4 @@
-"""What became of one try at one key: the only answer a reconciler gives, and the state a failed provisioning leaves.
+"""What became of one try at one key: the only answer a reconciler gives, and what may end a try early.
 
 `State` is provision.md 3.2; `Outcome` is what `work/` acts on.
 """
@@ -32,20 +32,25 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Nothing left to do until something changes; the key's failure count is forgotten."""
+    """Nothing left to do until something changes; the key's failure count is forgotten. `ignored`: it was not ours to
+    do, which the metrics of claims and of volumes count in different ways (quirk Q7)."""
+
+    ignored: bool = False
+    state: State = State.FINISHED
 
 
 class Retry(msgspec.Struct, frozen=True):
     """Failed: try again after the key's exponential delay, and not within `floor` seconds, whatever wakes the key: the
-    server has asked for that. `error` is for the log, without secrets.
+    server has asked for that. `reason` is for the log, without secrets.
 
     `lost`: the connection to the driver ended before its answer. That is no try and counts for nothing, unless it
     happened to the key's last call as well.
     """
 
-    error: str
+    reason: str
     floor: float = 0.0
     lost: bool = False
+    state: State = State.NO_CHANGE
 
 
 class RetryAt(msgspec.Struct, frozen=True):
@@ -55,7 +60,64 @@ class RetryAt(msgspec.Struct, frozen=True):
     due: float
     reason: str
     failed: bool = False
+    state: State = State.NO_CHANGE
 
 
-Outcome = Done | Retry | RetryAt
+class GiveUp(msgspec.Struct, frozen=True):
+    """Failed, and another try would be of no use until somebody else has changed something, which wakes the key."""
+
+    reason: str
+    state: State = State.FINISHED
+
+
+Outcome = Done | Retry | RetryAt | GiveUp
 DONE = Done()
+
+
+class TryError(Exception):
+    """Ends a try: planning raises `Refusal`, the API client `KubeError`, the driver's channel `CallError`.
+
+    The text is for people. What only some of them can say has its default here.
+    """
+
+    state = State.NO_CHANGE
+    kind = "refused"
+    """The class of failure by which events that repeat are merged."""
+    detail = ""
+    """For the log only: a claim's author must not learn of it."""
+    ignored = False
+    """It is not ours to do. `event` is the text of the one Normal event that some cases call for."""
+    event = ""
+    infeasible = False
+    """The same request will be refused again: it is repeated slowly (provision.md 6)."""
+    lost = False
+    retry_after: float | None = None
+
+    def _cause(self) -> "TryError | None":
+        cause = self.__cause__ or self.__context__
+        return cause if isinstance(cause, TryError) else None
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the API server wants to be left alone, also where this was made of its answer."""
+        cause = self._cause()
+        return self.retry_after or (cause.floor if cause is not None else 0.0)
+
+    @property
+    def unavailable(self) -> bool:
+        """The API server could just not be asked."""
+        cause = self._cause()
+        return cause is not None and cause.unavailable
+
+
+def after(error: TryError, said: str = "", *, due: float | None = None, give_up: bool = False) -> Outcome:
+    """The outcome of a try that `error` has ended. `said` is the text for the log if the error's own does not name the
+    object, `due` the time of the next try if it does not follow from the number of failures."""
+    said = (said or str(error)) + (f" ({error.detail})" if error.detail else "")
+    if error.ignored:
+        return Done(ignored=True, state=error.state)
+    if give_up:
+        return GiveUp(said, error.state)
+    if due is not None:
+        return RetryAt(due, said, failed=True, state=error.state)
+    return Retry(said, error.floor, error.lost, error.state)

@@ -7,15 +7,15 @@ import msgspec
 
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
-from csi_provisioner.kube.client import KubeError
 from csi_provisioner.logs import log
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.outcome import TryError
 from csi_provisioner.nodes import claiming
 from csi_provisioner.planning import topology, wellknown
 from csi_provisioner.planning.cluster import ClusterTopology
-from csi_provisioner.planning.refusal import Ignored, Problem, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer, Placement
 from csi_provisioner.settings import ProvisioningSettings
@@ -47,7 +47,7 @@ class CapacityCheck:
         if self._cluster is None or not storage_class.allowedTopologies:
             return True
         allowed = self._gatherer.class_plan(storage_class).allowed
-        if isinstance(allowed, Problem):
+        if isinstance(allowed, Refusal):
             return True  # take it: provisioning reports the bad class in an event
         facts = PlacementFacts(
             claim=claim.metadata.name,
@@ -71,7 +71,7 @@ class CapacityCheck:
         try:
             plan = await self._gatherer.plan(self._as_ours(claim), storage_class, protect=False)
             return await self._has_room(plan.request)
-        except (Refusal, Ignored, KubeError, CallError) as error:
+        except TryError as error:
             # Not the claim's fault: it is checked again when the driver is back.
             if isinstance(error, CallError) and error.code == Code.UNAVAILABLE:
                 raise

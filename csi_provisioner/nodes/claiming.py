@@ -4,40 +4,34 @@ The provisioners agree only through the selected-node annotation, written under 
 and writing are `race`'s, asking the driver is `capacity_check`'s.
 """
 
+from enum import Enum
 from typing import Any
-
-import msgspec
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.planning import gate, wellknown
-from csi_provisioner.planning.gate import Fail, Provision, Skip
 from csi_provisioner.settings import NodeSettings
 
 
-class Compete(msgspec.Struct, frozen=True):
-    """Any node may take the claim: wait a while, then try to be the first."""
+class Turn(Enum):
+    """Whose turn it is to provision a claim."""
 
-
-Decision = Provision | Skip | Fail | Compete
+    OURS = "this node's"
+    OTHERS = "another node's, or nobody's until a node is selected"
+    OPEN = "that of the node which is the first to take it, after a wait"
 
 
 def decide(
     claim: PersistentVolumeClaim, storage_class: StorageClass | None, node: NodeName, settings: NodeSettings
-) -> Decision:
+) -> Turn:
     """node-deployment.md 4, for a claim of this driver. `storage_class` is the one that the claim names."""
     selected = gate.scheduler_node(claim)
-    if selected == node:
-        return Provision()
     if selected:
-        return Skip(f"the claim is node {selected}'s")
+        return Turn.OURS if selected == node else Turn.OTHERS
     if storage_class is None:
-        return Fail(gate.missing_class(claim))
-    if storage_class.volumeBindingMode != gate.IMMEDIATE_BINDING:
-        return Skip("no node selected yet")
-    if not settings.immediate_binding:
-        return Skip("no node selected, and this provisioner takes no claims by itself")
-    return Compete()
+        return Turn.OURS  # provisioning says that there is no such class
+    takes = settings.immediate_binding and storage_class.volumeBindingMode == gate.IMMEDIATE_BINDING
+    return Turn.OPEN if takes else Turn.OTHERS
 
 
 def take(claim: dict[str, Any], node: NodeName) -> bool:

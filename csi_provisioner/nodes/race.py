@@ -14,18 +14,16 @@ import trio
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, RetryAt, after
 from csi_provisioner.nodes import claiming
 from csi_provisioner.nodes.capacity_check import CapacityCheck
-from csi_provisioner.nodes.claiming import Compete
+from csi_provisioner.nodes.claiming import Turn
 from csi_provisioner.planning import gate
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.gate import Skip
 from csi_provisioner.settings import NodeSettings
 
 QUEUE = "nodeownership"
@@ -64,14 +62,10 @@ class Race:
 
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
         """Whether this node provisions the claim. If any node may take it, this node starts to compete for it."""
-        match claiming.decide(claim, storage_class, self._node, self._settings):
-            case Skip():
-                return False
-            case Compete():
-                assert storage_class is not None
-                self._enter(claim, storage_class)
-                return False
-        return True  # also without a class: provisioning reports that in an event
+        turn = claiming.decide(claim, storage_class, self._node, self._settings)
+        if turn is Turn.OPEN and storage_class is not None:
+            self._enter(claim, storage_class)
+        return turn is Turn.OURS
 
     def _saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         """Stop waiting for a claim that has a node or is gone.
@@ -99,7 +93,7 @@ class Race:
         try:
             has_room = await self._check.fits(claim, storage_class)
         except CallError as error:
-            return Retry(f"claim {kubernetes.key(claim)}: {error}", lost=error.lost)
+            return after(error, f"claim {kubernetes.key(claim)}: {error}")
         if Uid(uid) not in self._due:
             return DONE  # taken or deleted during the check
         if not has_room:
@@ -129,8 +123,8 @@ class Race:
         del self._attempts[uid]
 
     def _is_open(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
-        decision = claiming.decide(claim, storage_class, self._node, self._settings)
-        return isinstance(decision, Compete) and gate.concerns(claim, self._facts)
+        turn = claiming.decide(claim, storage_class, self._node, self._settings)
+        return turn is Turn.OPEN and gate.concerns(claim, self._facts)
 
     # ---- the finish
 
@@ -170,7 +164,7 @@ class Race:
             claim,
             "Warning",
             "ProvisioningFailed",
-            f"{message} (attempt {attempt.number}; next try in {max(attempt.delay, floor(error)):.3g} s)",
+            f"{message} (attempt {attempt.number}; next try in {max(attempt.delay, error.floor):.3g} s)",
             failure_class=f"node {error.code}",
         )
-        return Retry(message, floor(error))
+        return after(error, message)

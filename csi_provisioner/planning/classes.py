@@ -1,6 +1,6 @@
 """A StorageClass read once: everything about it that no claim can change (provision.md 8 steps 1, 3, 9, 16 to 18).
 
-What is wrong with a class is kept as a `Problem` and raised for each claim at its own step, so that the order of the
+What is wrong with a class is kept as a `Refusal` and raised for each claim at its own step, so that the order of the
 checks does not depend on what was read first. Callers may keep a `ClassPlan` for as long as the class's UID and
 resourceVersion stay the same.
 """
@@ -16,7 +16,7 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import parameters, templates, terms
 from csi_provisioner.planning import topology_refusals as refusals
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Problem
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.templates import Templates
 from csi_provisioner.planning.terms import Allowed
 
@@ -29,19 +29,19 @@ class ClassPlan(msgspec.Struct, frozen=True):
     original: StorageClass
     effective: StorageClass
     migrated: bool
-    fstype: str | Problem
-    parameters: Mapping[str, str] | Problem
+    fstype: str | Refusal
+    parameters: Mapping[str, str] | Refusal
     secrets: Templates
-    allowed: Allowed | Problem | None
+    allowed: Allowed | Refusal | None
     """None: the volumes may be anywhere."""
     warnings: tuple[str, ...] = ()
-    translation: Problem | None = None
+    translation: Refusal | None = None
 
 
 def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
     translation = translated(storage_class, driver)
-    problem = translation if isinstance(translation, Problem) else None
-    effective = storage_class if isinstance(translation, Problem) else translation
+    problem = translation if isinstance(translation, Refusal) else None
+    effective = storage_class if isinstance(translation, Refusal) else translation
     given = effective.parameters or {}
     return ClassPlan(
         original=storage_class,
@@ -56,17 +56,17 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
     )
 
 
-def _allowed(storage_class: StorageClass) -> Allowed | Problem | None:
+def _allowed(storage_class: StorageClass) -> Allowed | Refusal | None:
     """Multiplied out once, not for each claim."""
     if terms.too_many(storage_class.allowedTopologies or ()):
         return refusals.too_many_terms(storage_class.metadata.name)
     return terms.read(storage_class.allowedTopologies)
 
 
-def _named(storage_class: StorageClass, value: T | Problem) -> T | Problem:
+def _named(storage_class: StorageClass, value: T | Refusal) -> T | Refusal:
     """A problem says which class has it: whoever reads it on a claim has to find the class."""
-    if isinstance(value, Problem):
-        return Problem(value.state, f"StorageClass {storage_class.metadata.name!r}: {value.message}")
+    if isinstance(value, Refusal):
+        return Refusal(value.state, f"StorageClass {storage_class.metadata.name!r}: {value.message}")
     return value
 
 
@@ -86,14 +86,14 @@ def _losses(storage_class: StorageClass, driver: DriverFacts) -> tuple[str, ...]
     )
 
 
-def translated(storage_class: StorageClass, driver: DriverFacts) -> StorageClass | Problem:
+def translated(storage_class: StorageClass, driver: DriverFacts) -> StorageClass | Refusal:
     """The class in the terms of CSI: the same object unless it is an in-tree one."""
     if not is_in_tree(storage_class, driver):
         return storage_class
     try:
         return translate.storage_class(storage_class, driver.name)
     except TranslationError as error:
-        return Problem(
+        return Refusal(
             State.FINISHED,
             f"cannot translate StorageClass {storage_class.metadata.name!r} of {storage_class.provisioner} "
             f"for driver {driver.name}: {error}; correct its parameters",

@@ -15,7 +15,7 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import affinity, finalizers, wellknown
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
 FinalizerChange = Literal["add", "remove"]
@@ -95,7 +95,7 @@ def check_accessible(volume: PersistentVolume, segments: Mapping[str, str] | Non
     if required is None or segments is None:
         return
     if not affinity.matches(required, segments):
-        raise Ignored(State.FINISHED, f"volume {volume.metadata.name} is not of this node")
+        raise not_ours(f"volume {volume.metadata.name} is not of this node")
 
 
 def watches_attachments(driver: DriverFacts) -> bool:

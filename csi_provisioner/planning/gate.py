@@ -3,35 +3,14 @@
 Node ownership (row 3 of section 4) needs reads and writes and belongs to `nodes/`; a skip here is never worth an event.
 """
 
-import msgspec
-
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import wellknown
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal, not_ours
 
 LATE_BINDING, IMMEDIATE_BINDING = "WaitForFirstConsumer", "Immediate"
-
-
-class Provision(msgspec.Struct, frozen=True):
-    """The claim is ours and ready."""
-
-
-class Skip(msgspec.Struct, frozen=True):
-    """Nothing to do; `reason` is for the debug log."""
-
-    reason: str
-
-
-class Fail(msgspec.Struct, frozen=True):
-    """Cannot be decided yet: try again with back-off, without an event."""
-
-    message: str
-
-
-Verdict = Provision | Skip | Fail
 
 
 def provisioner_of(claim: PersistentVolumeClaim) -> str | None:
@@ -61,18 +40,23 @@ def concerns(claim: PersistentVolumeClaim, driver: DriverFacts) -> bool:
     return not claim.spec.volumeName and addressed_to(claim, driver)
 
 
-def decide(claim: PersistentVolumeClaim, storage_class: StorageClass | None, driver: DriverFacts) -> Verdict:
-    """Rows 4 to 8 of section 4; `storage_class` is what the cache has under `claim_class(claim)`."""
+def decide(claim: PersistentVolumeClaim, storage_class: StorageClass | None, driver: DriverFacts) -> StorageClass:
+    """Rows 4 to 8 of section 4: the class to provision from, now. `storage_class` is what the cache has under
+    `claim_class(claim)`. Raises Refusal."""
     provisioner = provisioner_of(claim)
     if provisioner is None:
-        return Skip("no provisioner has been chosen for the claim yet")
+        raise not_ours("no provisioner has been chosen for the claim yet")
     if not driver.answers_to(provisioner):
-        return Skip(f"the claim is for provisioner {provisioner!r}")
+        raise not_ours(f"the claim is for provisioner {provisioner!r}")
     if storage_class is None:
-        return Fail(missing_class(claim))
+        raise Refusal(
+            State.NO_CHANGE,
+            f"StorageClass {claim_class(claim)!r} of claim {kubernetes.key(claim)} does not exist; "
+            "create it or make the claim anew with another class",
+        )
     if storage_class.volumeBindingMode == LATE_BINDING and not scheduler_node(claim):
-        return Skip("the claim waits for its first consumer: no node selected yet")
-    return Provision()
+        raise not_ours("the claim waits for its first consumer: no node selected yet")
+    return storage_class
 
 
 def scheduler_node(claim: PersistentVolumeClaim) -> NodeName | None:
@@ -90,25 +74,8 @@ def selected_node(claim: PersistentVolumeClaim) -> NodeName:
     return NodeName((claim.metadata.annotations or {}).get(wellknown.ALPHA_SELECTED_NODE, ""))
 
 
-def check_addressed(claim: PersistentVolumeClaim, driver: DriverFacts) -> None:
-    """Section 7.1 step 1: the same look again, on the claim the attempt is made with."""
-    if not addressed_to(claim, driver):
-        reason = f"claim {kubernetes.key(claim)} is for provisioner {provisioner_of(claim)!r}"
-        raise Ignored(State.FINISHED, reason)
-
-
-def check_class(claim: PersistentVolumeClaim, storage_class: StorageClass | None, driver: DriverFacts) -> StorageClass:
-    """Section 5 steps 4 and 5: the class still exists and is still of this driver, or it was replaced meanwhile."""
-    if storage_class is None:
-        raise Refusal(State.FINISHED, missing_class(claim))
-    if not driver.answers_to(storage_class.provisioner):
-        name, provisioner = storage_class.metadata.name, storage_class.provisioner
-        raise Ignored(State.FINISHED, f"StorageClass {name!r} is now of provisioner {provisioner!r}")
-    return storage_class
-
-
-def missing_class(claim: PersistentVolumeClaim) -> str:
-    return (
-        f"StorageClass {claim_class(claim)!r} of claim {kubernetes.key(claim)} does not exist; "
-        "create it or make the claim anew with another class"
-    )
+def check_class(storage_class: StorageClass, driver: DriverFacts) -> None:
+    """Section 5 step 5: the class may have been replaced after the claim was annotated."""
+    name, provisioner = storage_class.metadata.name, storage_class.provisioner
+    if not driver.answers_to(provisioner):
+        raise not_ours(f"StorageClass {name!r} is now of provisioner {provisioner!r}")

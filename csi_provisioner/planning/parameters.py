@@ -5,28 +5,28 @@ from collections.abc import Mapping
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import wellknown
-from csi_provisioner.planning.refusal import Problem
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.templates import DEPRECATED_KEYS, RESERVED_KEYS
 
 _RESERVED = RESERVED_KEYS | {wellknown.FSTYPE_PARAMETER}
 
 
-def fstype(parameters: Mapping[str, str]) -> str | Problem:
+def fstype(parameters: Mapping[str, str]) -> str | Refusal:
     """The file system the class asks for, "" if none: the flag's default is the caller's, there is no built-in one."""
     found = [key for key in parameters if _is_fstype(key)]
     if len(found) > 1:
         keys = " and ".join(sorted(found))
-        return Problem(
+        return Refusal(
             State.FINISHED, f"the StorageClass gives the fs type more than once, as {keys}; keep one of them"
         )
     return parameters[found[0]] if found else ""
 
 
-def for_driver(parameters: Mapping[str, str]) -> dict[str, str] | Problem:
+def for_driver(parameters: Mapping[str, str]) -> dict[str, str] | Refusal:
     """A copy without the reserved keys; deprecated keys stay in, as drivers may read them."""
     unknown = sorted(key for key in parameters if key.startswith(wellknown.PARAMETER_PREFIX) and key not in _RESERVED)
     if unknown:
-        return Problem(
+        return Refusal(
             State.FINISHED,
             f"the StorageClass has parameters that nobody knows under the reserved prefix "
             f"{wellknown.PARAMETER_PREFIX}: {', '.join(unknown)}; correct or remove them",

@@ -1,19 +1,15 @@
-"""How planning says no: `Refusal` and `Ignored`, and `Problem` for a no that is found early and said later.
-
-The states are those of provision.md 3.2. Deletion knows no states (delete.md 7); its refusals carry `FINISHED`.
-"""
+"""How planning says no. The states are those of provision.md 3.2; deletion knows none (delete.md 7), its refusals carry
+`FINISHED`."""
 
 from typing import TypeVar
 
-import msgspec
-
-from csi_provisioner.model.outcome import State
+from csi_provisioner.model.outcome import State, TryError
 
 T = TypeVar("T")
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
-    """This try cannot go on. `message` is for events and logs; `detail` is a reason that only the log may have."""
+class Refusal(TryError):  # noqa: N818 - a refusal is an answer, not a fault
+    """This try cannot go on. `message` is for events and logs."""
 
     def __init__(self, state: State, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -22,24 +18,16 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
         self.detail = detail
 
 
-class Ignored(Exception):  # noqa: N818 - likewise
-    """Not ours to do. `event` is the text of the one Normal event that some cases call for, `reason` is for the log."""
-
-    def __init__(self, state: State, reason: str, event: str | None = None) -> None:
-        super().__init__(reason)
-        self.state = state
-        self.reason = reason
-        self.event = event
+def not_ours(reason: str, event: str = "") -> Refusal:
+    """No failure: there is nothing for us to do."""
+    refusal = Refusal(State.FINISHED, reason)
+    refusal.ignored, refusal.event = True, event
+    return refusal
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """A refusal kept as data: read from a class once, raised for each claim when its step comes."""
-
-    state: State
-    message: str
-
-
-def settled(value: T | Problem) -> T:
-    if isinstance(value, Problem):
+def accepted(value: T | Refusal) -> T:
+    """The value, unless a refusal was kept in its place: what is wrong with a class is found once, and said for each
+    claim when its step comes. Raised as a new one, because an exception gathers what it has passed through."""
+    if isinstance(value, Refusal):
         raise Refusal(value.state, value.message)
     return value

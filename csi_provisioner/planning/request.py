@@ -15,7 +15,7 @@ from csi_provisioner.planning import attributes_class, capabilities, gate, namin
 from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Refusal, settled
+from csi_provisioner.planning.refusal import Refusal, accepted
 from csi_provisioner.planning.secrets import SecretReferences
 from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
@@ -51,7 +51,7 @@ def draft(
 ) -> Draft:
     """Rows 2 to 11 of section 8, in their order."""
     source = sources.normalise(claim, settings, grants)
-    settled(class_plan.translation)
+    accepted(class_plan.translation)
     if source is not None:
         sources.check_kind(source, claim)
     attributes_name = attributes_class.wanted(claim, settings)
@@ -68,7 +68,7 @@ def draft(
             "by a new one; make the claim anew without it",
         )
     name = naming.volume_name(claim.metadata.uid, settings)
-    fstype = settled(class_plan.fstype) or settings.default_fstype
+    fstype = accepted(class_plan.fstype) or settings.default_fstype
     return Draft(
         claim=claim,
         class_plan=class_plan,
@@ -86,7 +86,7 @@ def draft(
 
 def check_parameters(draft: Draft) -> None:
     """Row 18, for a caller that must know before it reads the VolumeAttributesClass of row 20."""
-    settled(draft.class_plan.parameters)
+    accepted(draft.class_plan.parameters)
 
 
 def finish(
@@ -99,7 +99,7 @@ def finish(
     settings: ProvisioningSettings,
 ) -> Plan:
     """Rows 18 and 19, and the request."""
-    given = dict(settled(draft.class_plan.parameters))
+    given = dict(accepted(draft.class_plan.parameters))
     if settings.extra_create_metadata:
         given.update(parameters.metadata(draft.claim, draft.name))
     secrets = secrets or NO_SECRET

@@ -12,7 +12,7 @@ from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import classes, dns, templates, wellknown
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Refusal, settled
+from csi_provisioner.planning.refusal import Refusal, accepted
 from csi_provisioner.planning.templates import Role, Subject, Templates
 
 
@@ -87,7 +87,7 @@ def _resolve(class_name: str, given: Templates, role: Role, subject: Subject) ->
     if template is None:
         return None
     try:
-        return templates.resolve(settled(template), subject)
+        return templates.resolve(accepted(template), subject)
     except Refusal as refusal:
         raise Refusal(refusal.state, f"StorageClass {class_name!r}: {refusal.message}", refusal.detail) from refusal
 
@@ -151,7 +151,7 @@ def _from_class(
     volume: PersistentVolume, storage_class: StorageClass, driver: DriverFacts, migrated: bool
 ) -> DeletionSecret:
     if migrated:
-        storage_class = settled(classes.translated(storage_class, driver))
+        storage_class = accepted(classes.translated(storage_class, driver))
     claim = volume.spec.claimRef
     if claim is None:
         return DeletionSecret(warning=f"volume {volume.metadata.name} names no claim: deleting it without secrets")

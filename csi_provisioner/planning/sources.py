@@ -22,7 +22,7 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import dns, finalizers, quantity, wellknown
 from csi_provisioner.planning.capabilities import BLOCK
 from csi_provisioner.planning.draft import DataSource, Draft
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_GROUP, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -97,11 +97,7 @@ def check_kind(source: DataSource, claim: PersistentVolumeClaim) -> None:
                 f"{source.group or ''!r}; only {SNAPSHOT_GROUP!r} has snapshots",
             )
     elif source.kind != CLAIM_KIND:
-        raise Ignored(
-            State.FINISHED,
-            f"claim {kubernetes.key(claim)} has a data source of kind {source.kind!r}",
-            event=POPULATOR_EVENT,
-        )
+        raise not_ours(f"claim {kubernetes.key(claim)} has a data source of kind {source.kind!r}", POPULATOR_EVENT)
     if not (dns.is_subdomain(source.name) and dns.is_label(source.namespace)):
         raise Refusal(
             State.NO_CHANGE,

@@ -11,7 +11,7 @@ import msgspec
 from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import dns
-from csi_provisioner.planning.refusal import Problem, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.wellknown import PARAMETER_PREFIX
 
 
@@ -74,7 +74,7 @@ class Template(msgspec.Struct, frozen=True):
     namespace: str
 
 
-Templates = Mapping[Role, Template | Problem]
+Templates = Mapping[Role, Template | Refusal]
 """One entry for each role that has a secret; a role without one is not in it."""
 
 
@@ -85,7 +85,7 @@ def select(parameters: Mapping[str, str]) -> Templates:
     return {role: template for role, template in found if template is not None}
 
 
-def _pair(role: Role, parameters: Mapping[str, str]) -> Template | Problem | None:
+def _pair(role: Role, parameters: Mapping[str, str]) -> Template | Refusal | None:
     names = [key for key in role.name_keys if key in parameters]
     namespaces = [key for key in role.namespace_keys if key in parameters]
     if not names and not namespaces:
@@ -102,8 +102,8 @@ def _pair(role: Role, parameters: Mapping[str, str]) -> Template | Problem | Non
     return Template(role.purpose, name, namespace)
 
 
-def _problem(role: Role, what: str) -> Problem:
-    return Problem(State.NO_CHANGE, f"cannot tell the {role.purpose} secret: the StorageClass {what}")
+def _problem(role: Role, what: str) -> Refusal:
+    return Refusal(State.NO_CHANGE, f"cannot tell the {role.purpose} secret: the StorageClass {what}")
 
 
 # ---- tokens

@@ -16,7 +16,7 @@ from csi_provisioner.planning import spreading, terms
 from csi_provisioner.planning import topology_refusals as refusals
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
-from csi_provisioner.planning.refusal import settled
+from csi_provisioner.planning.refusal import accepted
 from csi_provisioner.planning.terms import Allowed, Keys, Term
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -38,7 +38,7 @@ def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> P
     return PlacementFacts(
         claim=draft.claim.metadata.name,
         selected_node=draft.selected_node,
-        allowed=settled(draft.class_plan.allowed),
+        allowed=accepted(draft.class_plan.allowed),
         strict=settings.strict_topology,
         immediate=settings.immediate_topology,
         in_flight=in_flight,

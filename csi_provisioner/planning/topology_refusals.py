@@ -10,7 +10,7 @@ from typing import TypeVar
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import terms
 from csi_provisioner.planning.cluster import ClusterTopology, entry_of
-from csi_provisioner.planning.refusal import Problem, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.terms import Keys, Term
 
 T = TypeVar("T")
@@ -110,9 +110,9 @@ def nothing_fits(node: str, own: Term, requisite: Sequence[Term], allowed: bool)
     )
 
 
-def too_many_terms(storage_class: str) -> Problem:
+def too_many_terms(storage_class: str) -> Refusal:
     """E9."""
-    return Problem(
+    return Refusal(
         State.NO_CHANGE,
         f"{PREFIX}the allowedTopologies of StorageClass {storage_class} make more than {terms.MOST} topologies; "
         "name fewer values, or fewer keys at once, or none and leave the choice to the driver",

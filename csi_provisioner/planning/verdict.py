@@ -6,7 +6,9 @@ import msgspec
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
-from csi_provisioner.model.outcome import State
+from csi_provisioner.model.outcome import State, TryError
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 
 _MAY_STILL_RUN = frozenset((Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED))
@@ -37,14 +39,11 @@ def state_of(code: int | None, *, topology_active: bool, selected_node: str) -> 
     return State.FINISHED
 
 
-def is_infeasible(code: int | None) -> bool:
-    """Will the same request be refused again, so that it is only repeated slowly (section 6)?"""
-    return code == Code.INVALID_ARGUMENT
-
-
-def forgets_topology(state: State, *, topology_active: bool) -> bool:
-    """May the next try ask for another topology (9.2)?"""
-    return topology_active and state in (State.FINISHED, State.RESCHEDULE)
+def call_failed(error: TryError, code: int | None, driver: DriverFacts, selected_node: str) -> Refusal:
+    state = state_of(code, topology_active=driver.topology, selected_node=selected_node)
+    refusal = Refusal(state, f"driver {driver.name} could not create the volume: {error}")
+    refusal.kind, refusal.lost, refusal.infeasible = error.kind, error.lost, code == Code.INVALID_ARGUMENT
+    return refusal
 
 
 def judge(plan: Plan, response: csi.CreateVolumeResponse) -> Made | Unusable:

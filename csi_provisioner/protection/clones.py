@@ -6,11 +6,10 @@ Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a liv
 from collections.abc import Callable
 
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, after
 from csi_provisioner.planning import finalizers, sources
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER
@@ -57,7 +56,7 @@ class CloneReconciler:
                 shown=claim.shown,
             )
         except KubeError as error:
-            return DONE if error.not_found else again(error)
+            return after(error, give_up=error.not_found)
         if changed is not None:
             log.v(3, "Source claim may go, nobody clones it", PVC=claim)
         return DONE

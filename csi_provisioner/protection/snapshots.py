@@ -11,7 +11,6 @@ import trio
 
 from csi_provisioner.advice import row
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import floor
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import VolumeSnapshot
@@ -53,7 +52,7 @@ async def sweep_forever(kube: KubeClient, readers: Callable[[], Readers], interv
         try:
             await _sweep(kube, readers)
         except KubeError as error:
-            pause = max(interval, floor(error))
+            pause = max(interval, error.floor)
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
             if row(error).cause not in kube.troubles:  # else it is told as that of everybody
                 log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)

@@ -12,16 +12,15 @@ import trio
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt, State
+from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
 from csi_provisioner.planning import gate, naming, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.verdict import Made
@@ -30,8 +29,7 @@ from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
 from . import release
 from .create import Creator
-from .failure import Failure, refused
-from .gather import Gatherer, Placement
+from .gather import Gatherer
 from .memory import ClaimMemory, Infeasible, Unsaved
 from .orphans import Orphans
 from .right import RULE, RightToSave
@@ -80,7 +78,6 @@ class ClaimReconciler:
         tools: Tools,
         *,
         readers: Callable[[], Readers],
-        placement: Placement | None = None,
         owner: Owner | None = None,
         refresh: Refresh | None = None,
     ) -> None:
@@ -91,7 +88,6 @@ class ClaimReconciler:
         self._kube = tools.kube
         self._memory = tools.memory
         self._readers = readers
-        self._placement = placement
         self._owner = owner
         self._refresh = refresh
         self._right = RightToSave(tools.kube)
@@ -105,52 +101,54 @@ class ClaimReconciler:
         if claim is None:
             self._memory.forget(uid)
             return DONE
-        held = self._held_off(claim)
-        if held is not None:
-            return held
-        if not gate.concerns(claim, self._facts):
-            return self._leave(claim, "it is bound, or not for this driver")
-        storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
-        if self._owner is not None and not self._owner(claim, storage_class):
-            return self._leave(claim, "it is another node's to provision")
-        match gate.decide(claim, storage_class, self._facts):
-            case gate.Skip(reason=reason):
-                return self._leave(claim, reason)
-            case gate.Fail(message=message):
-                self._memory.refuse_before_call(uid)
-                self._count(claim, None)
-                return Retry(message)
+        held = self._memory.of(uid).infeasible
+        if held is not None and self._holds(held, claim):
+            return RetryAt(held.until, "the driver called the claim infeasible")
+        try:
+            storage_class = self._gate(claim)
+        except Refusal as refusal:
+            return self._not_now(claim, refusal)
         try:
             if await self._was_made(claim):
                 return DONE
         except KubeError as error:
-            return again(error)
-        return await self._provision(claim, attempt)
+            return after(error)
+        return await self._provision(claim, storage_class, attempt)
 
     # ---- whether there is anything to do
 
-    def _held_off(self, claim: PersistentVolumeClaim) -> RetryAt | None:
+    def _holds(self, held: Infeasible, claim: PersistentVolumeClaim) -> bool:
         """provision.md 6: the driver refused the claim as it stands; another class is another claim to it."""
-        held = self._memory.of(claim.metadata.uid).infeasible
-        if held is None:
-            return None
         storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
         if storage_class is None:
-            return None
-        if storage_class.metadata.uid != held.class_uid or held.until <= trio.current_time():
-            self._memory.hold_off(claim.metadata.uid, None)
-            return None
-        return RetryAt(held.until, "the driver called the claim infeasible")
+            return False
+        if storage_class.metadata.uid == held.class_uid and held.until > trio.current_time():
+            return True
+        self._memory.hold_off(claim.metadata.uid, None)
+        return False
 
-    def _leave(self, claim: PersistentVolumeClaim, reason: str) -> Outcome:
-        log.v(5, "Claim is not to be provisioned", PVC=claim, reason=reason)
-        self._end(claim, f"the claim is no longer to be provisioned: {reason}")
-        return DONE
+    def _gate(self, claim: PersistentVolumeClaim) -> StorageClass:
+        """Ours, and now? The class to provision from. Raises Refusal."""
+        found = self._caches.storage_classes.get(gate.claim_class(claim))
+        if not gate.concerns(claim, self._facts):
+            raise not_ours("it is bound, or not for this driver")
+        if self._owner is not None and not self._owner(claim, found):
+            raise not_ours("it is another node's to provision")
+        return gate.decide(claim, found, self._facts)
+
+    def _not_now(self, claim: PersistentVolumeClaim, refusal: Refusal) -> Outcome:
+        """No event: nothing was tried."""
+        if refusal.ignored:
+            log.v(5, "Claim is not to be provisioned", PVC=claim, reason=refusal.message)
+            self._end(claim, f"the claim is no longer to be provisioned: {refusal.message}")
+        else:
+            self._memory.refuse_before_call(claim.metadata.uid)
+            self._count(claim, None)
+        return after(refusal)
 
     def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
         uncertain = self._memory.finish(claim.metadata.uid)
-        self._memory.forget_topology(claim.metadata.uid)
         if uncertain and claim.spec.volumeName != self.volume_name(claim):
             self.suspect(claim, reason)
 
@@ -192,70 +190,25 @@ class ClaimReconciler:
 
     # ---- the try
 
-    async def _provision(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
-        started = trio.current_time()
-        found = self._caches.storage_classes.get(gate.claim_class(claim))
+    async def _provision(self, claim: PersistentVolumeClaim, storage_class: StorageClass, attempt: Attempt) -> Outcome:
+        """The straight line of design.md 2. Whatever is raised on it ends the try."""
+        started, asked = trio.current_time(), False
         try:
-            storage_class = gate.check_class(claim, found, self._facts)
-        except Refusal as refusal:
-            self._count(claim, None)
-            self._memory.finish(claim.metadata.uid)
-            return Retry(refusal.message)  # no event: provision.md 5 step 4
-        except Ignored as ignored:
-            return self._ignored(claim, ignored)
-        asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
-        self._tools.events.record(claim, "Normal", "Provisioning", asking)
-        result = await self._try(claim, storage_class)
-        if isinstance(result, PersistentVolume):
-            self._count(claim, trio.current_time() - started)
-            self._refreshed(storage_class, result)
-            return DONE
-        if isinstance(result, Failure) and result.lost and attempt.excused:
-            return Retry(f"claim {kubernetes.key(claim)}: {result.message}", lost=True)  # still in progress
-        self._count(claim, None)
-        self._refreshed(storage_class, result.state)
-        if isinstance(result, Ignored):
-            return self._ignored(claim, result, counted=True)
-        return await self._failed(claim, storage_class, result, attempt)
-
-    async def _try(
-        self, claim: PersistentVolumeClaim, storage_class: StorageClass
-    ) -> "PersistentVolume | Failure | Ignored":
-        asked = False
-        try:
-            gate.check_addressed(claim, self._facts)
+            gate.check_class(storage_class, self._facts)
+            asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
+            self._tools.events.record(claim, "Normal", "Provisioning", asking)
             plan = await self._tools.gatherer.plan(claim, storage_class)
             await self._right.check()
             self._memory.ask(claim)
             asked = True
             made = await self._tools.creator.create(plan)
             pv = await self._compose(plan, made)
-        except Ignored as ignored:
-            return ignored
-        except (Refusal, KubeError) as error:
-            return refused(error, asked=asked)
-        except CallError as error:
-            return self._call_failed(claim, error)
-        if self._placement is not None:
-            self._placement.forget(claim.metadata.uid)
-        self._memory.finish(claim.metadata.uid)
-        self._tools.orphans.has_owner(pv.metadata.name)
-        # from here on the volume is not lost, whatever is cancelled
-        self._memory.keep_unsaved(pv, claim, made.volume_id)
-        once_written = await release.snapshot(self._kube, claim)
-        await self._tools.saver.save(pv)
-        if once_written and self._memory.unsaved(pv.metadata.name) is None:
-            await release.snapshot(self._kube, claim, self._readers().without(claim))
-        return pv
-
-    def _call_failed(self, claim: PersistentVolumeClaim, error: CallError) -> Failure:
-        code = None if error.not_grpc else error.code
-        state = verdict.state_of(code, topology_active=self._facts.topology, selected_node=gate.selected_node(claim))
-        if self._placement is not None and verdict.forgets_topology(state, topology_active=self._facts.topology):
-            self._placement.forget(claim.metadata.uid)
-        message = f"driver {self._facts.name} could not create the volume: {error}"
-        infeasible = verdict.is_infeasible(code)
-        return Failure(state, message, error.label, asked=True, infeasible=infeasible, lost=error.lost)
+        except TryError as error:
+            return await self._ended(claim, storage_class, error, attempt, asked)
+        await self._save(claim, pv, made.volume_id)
+        self._count(claim, trio.current_time() - started)
+        self._refreshed(storage_class, pv)
+        return DONE
 
     async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
         composed = volume.compose(plan, made, self._facts, self._rules.identity, self._rules.provisioning)
@@ -268,64 +221,78 @@ class ClaimReconciler:
                 raise
             raise Refusal(State.IN_BACKGROUND, f"{refusal.message}; deleting it again failed: {error}") from error
 
-    # ---- what its end means
+    async def _save(self, claim: PersistentVolumeClaim, pv: PersistentVolume, volume_id: str) -> None:
+        self._memory.finish(claim.metadata.uid)
+        self._tools.orphans.has_owner(pv.metadata.name)
+        # from here on the volume is not lost, whatever is cancelled
+        self._memory.keep_unsaved(pv, claim, volume_id)
+        once_written = await release.snapshot(self._kube, claim)
+        await self._tools.saver.save(pv)
+        if once_written and self._memory.unsaved(pv.metadata.name) is None:
+            await release.snapshot(self._kube, claim, self._readers().without(claim))
 
-    def _ignored(self, claim: PersistentVolumeClaim, ignored: Ignored, *, counted: bool = False) -> Outcome:
-        if not counted:
-            self._count(claim, None)
-        if ignored.event:
-            self._tools.events.record(claim, "Normal", "Provisioning", ignored.event, component=POPULATOR_SOURCE)
-        log.v(2, "Claim is left alone", PVC=claim, reason=ignored.reason)
-        self._end(claim, ignored.reason)
-        return DONE
+    # ---- what the end of a try without a volume means
 
-    async def _failed(
-        self, claim: PersistentVolumeClaim, storage_class: StorageClass, failure: Failure, attempt: Attempt
+    async def _ended(
+        self,
+        claim: PersistentVolumeClaim,
+        storage_class: StorageClass,
+        error: TryError,
+        attempt: Attempt,
+        asked: bool,
     ) -> Outcome:
-        uid = claim.metadata.uid
-        then = f"next try in {max(attempt.delay, failure.floor):g} s"
-        slowest = self._rules.retries.maximum
-        until = trio.current_time() + slowest
-        if failure.infeasible:
-            self._memory.hold_off(uid, Infeasible(until, storage_class.metadata.uid))
-            then = f"retries are slow after this: in {slowest:g} s, or once the StorageClass is made anew"
-        rescheduled = (
-            failure.state is State.RESCHEDULE
-            and gate.scheduler_node(claim) is not None
-            and await self._unselect_node(claim)
-        )
-        if rescheduled:
-            then = "the scheduler is asked for another node"
-        self._tools.events.record(
-            claim,
-            "Warning",
-            "ProvisioningFailed",
-            f"{failure.message} (attempt {attempt.number}; {then})",
-            failure_class=failure.kind,
-        )
-        self._follow_up(claim, failure)
-        if rescheduled:
-            return DONE
-        said = f"claim {kubernetes.key(claim)}: {failure.message}"  # the queue's key, a UID, tells people nothing
-        said += f" ({failure.detail})" if failure.detail else ""
-        slow = RetryAt(until, said, failed=True)
-        return slow if failure.infeasible else Retry(said, failure.floor, failure.lost)
+        """`asked`: the driver was called, so that the state is its own word."""
+        if isinstance(error, CallError):
+            code = None if error.not_grpc else error.code
+            error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim))
+        said = f"claim {kubernetes.key(claim)}: {error}"  # the queue's key, a UID, tells people nothing
+        if error.lost and attempt.excused:
+            return after(error, said)  # the call is still in progress
+        due = trio.current_time() + self._rules.retries.maximum if error.infeasible else None
+        rescheduled = error.state is State.RESCHEDULE and await self._unselect_node(claim)
+        outcome = after(error, said, due=due, give_up=rescheduled)
+        if due is not None:
+            self._memory.hold_off(claim.metadata.uid, Infeasible(due, storage_class.metadata.uid))
+        self._count(claim, None)
+        self._refreshed(storage_class, outcome.state)
+        self._tell(claim, error, outcome, attempt)
+        self._follow_up(claim, error, outcome, asked)
+        return outcome
 
-    def _follow_up(self, claim: PersistentVolumeClaim, failure: Failure) -> None:
+    def _tell(self, claim: PersistentVolumeClaim, error: TryError, outcome: Outcome, attempt: Attempt) -> None:
+        match outcome:
+            case Done():
+                log.v(2, "Claim is left alone", PVC=claim, reason=str(error))
+                if error.event:
+                    self._tools.events.record(claim, "Normal", "Provisioning", error.event, component=POPULATOR_SOURCE)
+                return
+            case GiveUp():
+                then = "the scheduler is asked for another node"
+            case RetryAt():
+                slowest = self._rules.retries.maximum
+                then = f"retries are slow after this: in {slowest:g} s, or once the StorageClass is made anew"
+            case Retry(floor=floor):
+                then = f"next try in {max(attempt.delay, floor):g} s"
+        message = f"{error} (attempt {attempt.number}; {then})"
+        self._tools.events.record(claim, "Warning", "ProvisioningFailed", message, failure_class=error.kind)
+
+    def _follow_up(self, claim: PersistentVolumeClaim, error: TryError, outcome: Outcome, asked: bool) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""
         uid = claim.metadata.uid
-        if failure.asked:
-            if failure.state is not State.IN_BACKGROUND:
+        if asked:
+            if outcome.state is not State.IN_BACKGROUND:
                 self._memory.finish(uid)
-        elif failure.state is State.NO_CHANGE:
-            if not failure.passing:
+        elif outcome.state is State.NO_CHANGE:
+            if not error.unavailable:
                 self._memory.refuse_before_call(uid)
-        elif self._caches.claims.by_uid(uid) is None:
+        elif error.ignored or self._caches.claims.by_uid(uid) is None:
             # the driver is not asked again, so an earlier try of which it was not certain stays open
-            self._end(claim, failure.message)
+            self._end(claim, str(error))
 
     async def _unselect_node(self, claim: PersistentVolumeClaim) -> bool:
         """provision.md 5.1: the scheduler chooses again. The server's answer goes to the cache (Q13)."""
+        if gate.scheduler_node(claim) is None:
+            return False
 
         def edit(raw: dict[str, dict[str, dict[str, str]]]) -> bool:
             return raw["metadata"].get("annotations", {}).pop(SELECTED_NODE, None) is not None

@@ -1,7 +1,7 @@
 """Everything that is read or written for a claim before the driver is asked, in the order of provision.md 8.
 
 Each stage is one rule of `planning` that says what to read next, and one await. No decision is made here; what the
-rules refuse comes out as their `Refusal` or `Ignored`.
+rules refuse comes out as their `Refusal`.
 """
 
 from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ class Gatherer:
     async def plan(self, claim: PersistentVolumeClaim, storage_class: StorageClass, *, protect: bool = True) -> Plan:
         """The complete request. `protect=False` leaves the sources without finalizers, for a look that changes nothing.
 
-        Raises `Refusal` and `Ignored`; cancellation between two writes is harmless, each is repeated by the next try.
+        Raises `Refusal`; cancellation between two writes is harmless, each is repeated by the next try.
         """
         draft = request.draft(claim, self.class_plan(storage_class), self._facts, self._settings, self._grants())
         _warn(draft.warnings, draft)

@@ -90,9 +90,9 @@ class ClaimMemory:
         self._tidy(uid)
 
     def finish(self, uid: str) -> bool:
-        """Nothing is in progress any longer; was it?"""
+        """Nothing is in progress any longer, so that the next try may ask for another place; was it?"""
         record = self._edit(uid)
-        asked, record.asked, record.refused_since = record.asked is not None, None, False
+        asked, record.asked, record.refused_since, record.topology = record.asked is not None, None, False, None
         self._tidy(uid)
         return asked
 
@@ -124,10 +124,6 @@ class ClaimMemory:
         record = self._edit(uid)
         record.topology = record.topology or TopologyMemory()
         return record.topology
-
-    def forget_topology(self, uid: str) -> None:
-        self._edit(uid).topology = None
-        self._tidy(uid)
 
     # ---- a volume is made
 

@@ -27,4 +27,4 @@ class ClusterPlacement:
         return topology.requirement(facts, self._cluster, self._memory.topology(uid), self._choose)
 
     def forget(self, uid: str) -> None:
-        self._memory.forget_topology(uid)
+        self._memory.finish(uid)

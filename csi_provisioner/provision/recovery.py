@@ -17,17 +17,15 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, Secret
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, RetryAt, TryError, after
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import deletion, recovery, secrets
 from csi_provisioner.planning.entries import Entry
-from csi_provisioner.planning.refusal import Refusal
 
 from .orphans import Orphans
 
@@ -120,12 +118,8 @@ class Recovery:
         self._ages.setdefault(name, self.rules.clock() - entry.when)
         try:
             return await self._recover(name, entry)
-        except KubeError as error:
-            return again(error)
-        except Refusal as error:  # of a secret that cannot be sent
-            return Retry(error.message, floor(error))
-        except CallError as error:
-            return Retry(f"volume {name}, begun before for claim {entry.claim}: {error}", lost=error.lost)
+        except TryError as error:
+            return after(error, f"volume {name}, begun before for claim {entry.claim}: {error}")
 
     async def _recover(self, name: str, entry: Entry) -> Outcome:
         ended = await self._looked(name, entry)

@@ -8,11 +8,10 @@ An object whose answer was lost may be there, and may even be gone again: what t
 from collections.abc import Callable
 
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import again, floor
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, after
 
 from .memory import ClaimMemory, Unsaved
 
@@ -64,7 +63,7 @@ class Saver:
                 PV=volume,
                 err=str(error),
             )
-            self._wake(volume.metadata.name, floor(error))
+            self._wake(volume.metadata.name, error.floor)
 
     def ensure(self, name: str) -> None:
         """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
@@ -73,7 +72,7 @@ class Saver:
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         """One further try at a volume that waits to be saved."""
         error = await self._try(name, tell_again=attempt.number % TOLD_AGAIN == 0)
-        return DONE if error is None else again(error)
+        return DONE if error is None else after(error)
 
     async def _try(self, name: str, *, tell_again: bool = False) -> KubeError | None:
         """`tell_again`: what only a person can change is said once more."""

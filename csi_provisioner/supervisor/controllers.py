@@ -277,7 +277,6 @@ class Controllers:
                 parts.metrics,
             ),
             readers=self.readers,
-            placement=placement,
             owner=self._owns,
             refresh=publisher.provisioned if publisher is not None else None,
         )

@@ -12,7 +12,7 @@ import trio
 
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
-from csi_provisioner.model.outcome import Attempt, Done, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
 
 from .backoff import Backoff
 from .exclusive import Exclusive
@@ -199,6 +199,9 @@ class Loop:
         match outcome:
             case Done():
                 self.backoff.forget(key)
+            case GiveUp(reason=reason):
+                self.backoff.forget(key)
+                log.v(4, "Given up until something changes", queue=self.name, key=key, reason=reason)
             case RetryAt(due=due, reason=reason):
                 delay = max(0.0, due - trio.current_time())
                 if outcome.failed:
@@ -207,13 +210,13 @@ class Loop:
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
-            case Retry(error=error, lost=True) if not self.backoff.losses(key):
+            case Retry(reason=reason, lost=True) if not self.backoff.losses(key):
                 self.backoff.excuse(key)
-                log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=error)
+                log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=reason)
                 self.wake(key)
-            case Retry(error=error, floor=floor, lost=lost):
+            case Retry(reason=reason, floor=floor, lost=lost):
                 delay = max(self.backoff.next(key, lost=lost), floor)
-                self._failed(key, delay, error)
+                self._failed(key, delay, reason)
                 self.wake(key, delay, floor=floor)
 
     def _failed(self, key: str, delay: float, error: str) -> None:

@@ -6,35 +6,33 @@ import pytest
 
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.nodes import claiming
-from csi_provisioner.nodes.claiming import Compete
-from csi_provisioner.planning.gate import Fail, Provision, Skip
+from csi_provisioner.nodes.claiming import Turn
 from csi_provisioner.settings import NodeSettings
 
 from .objects import ALPHA, NODE, SELECTED, claim, storage_class
 
-Kind = type[Provision | Skip | Fail | Compete]
 ON, OFF = (
     NodeSettings(enabled=True, node_name=NODE),
     NodeSettings(enabled=True, node_name=NODE, immediate_binding=False),
 )
 LATE, AT_ONCE, UNSET = storage_class("WaitForFirstConsumer"), storage_class(), storage_class(None)
 
-ROWS: list[tuple[str, k8s.PersistentVolumeClaim, k8s.StorageClass | None, NodeSettings, Kind]] = [
-    ("own-late-binding", claim("node-7"), LATE, ON, Provision),
-    ("own-immediate", claim("node-7"), AT_ONCE, ON, Provision),
-    ("own-flag-off", claim("node-7"), AT_ONCE, OFF, Provision),
-    ("own-class-missing", claim("node-7"), None, ON, Provision),
-    ("other", claim("node-8"), AT_ONCE, ON, Skip),
-    ("other-class-missing", claim("node-8"), None, ON, Skip),
-    ("none-late-binding", claim(), LATE, ON, Skip),
-    ("none-unset-mode", claim(), UNSET, ON, Skip),
-    ("none-flag-off", claim(), AT_ONCE, OFF, Skip),
-    ("none-immediate", claim(), AT_ONCE, ON, Compete),
-    ("empty-immediate", claim(""), AT_ONCE, ON, Compete),
-    ("empty-late-binding", claim(""), LATE, ON, Skip),
-    ("none-class-missing", claim(), None, ON, Fail),
-    ("alpha-key-does-not-count", claim(**{ALPHA: "node-7"}), LATE, ON, Skip),
-    ("alpha-key-does-not-hinder", claim(**{ALPHA: "node-8"}), AT_ONCE, ON, Compete),
+ROWS: list[tuple[str, k8s.PersistentVolumeClaim, k8s.StorageClass | None, NodeSettings, Turn]] = [
+    ("own-late-binding", claim("node-7"), LATE, ON, Turn.OURS),
+    ("own-immediate", claim("node-7"), AT_ONCE, ON, Turn.OURS),
+    ("own-flag-off", claim("node-7"), AT_ONCE, OFF, Turn.OURS),
+    ("own-class-missing", claim("node-7"), None, ON, Turn.OURS),
+    ("other", claim("node-8"), AT_ONCE, ON, Turn.OTHERS),
+    ("other-class-missing", claim("node-8"), None, ON, Turn.OTHERS),
+    ("none-late-binding", claim(), LATE, ON, Turn.OTHERS),
+    ("none-unset-mode", claim(), UNSET, ON, Turn.OTHERS),
+    ("none-flag-off", claim(), AT_ONCE, OFF, Turn.OTHERS),
+    ("none-immediate", claim(), AT_ONCE, ON, Turn.OPEN),
+    ("empty-immediate", claim(""), AT_ONCE, ON, Turn.OPEN),
+    ("empty-late-binding", claim(""), LATE, ON, Turn.OTHERS),
+    ("none-class-missing", claim(), None, ON, Turn.OURS),
+    ("alpha-key-does-not-count", claim(**{ALPHA: "node-7"}), LATE, ON, Turn.OTHERS),
+    ("alpha-key-does-not-hinder", claim(**{ALPHA: "node-8"}), AT_ONCE, ON, Turn.OPEN),
 ]
 
 
@@ -44,16 +42,9 @@ ROWS: list[tuple[str, k8s.PersistentVolumeClaim, k8s.StorageClass | None, NodeSe
     ids=[f"node-deployment-4-{row[0]}" for row in ROWS],
 )
 def test_decide(
-    given: k8s.PersistentVolumeClaim, given_class: k8s.StorageClass | None, settings: NodeSettings, expected: Kind
+    given: k8s.PersistentVolumeClaim, given_class: k8s.StorageClass | None, settings: NodeSettings, expected: Turn
 ) -> None:
-    assert isinstance(claiming.decide(given, given_class, NODE, settings), expected)
-
-
-def test_the_missing_class_is_named() -> None:
-    """node-deployment.md 4."""
-    found = claiming.decide(claim(), None, NODE, ON)
-    assert isinstance(found, Fail)
-    assert "StorageClass 'fast' of claim shop/data-db-0 does not exist" in found.message
+    assert claiming.decide(given, given_class, NODE, settings) is expected
 
 
 @pytest.mark.parametrize(

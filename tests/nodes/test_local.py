@@ -9,7 +9,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
 from csi_provisioner.nodes import local
 from csi_provisioner.planning import affinity, deletion, terms
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory, requirement
 
 from .objects import DRIVER, NODE
@@ -129,5 +129,6 @@ def test_a_volume_is_its_nodes(given: k8s.PersistentVolume, segments: dict[str, 
     if ours:
         deletion.check_accessible(given, here.segments)
     else:
-        with pytest.raises(Ignored):
+        with pytest.raises(Refusal) as refused:
             deletion.check_accessible(given, here.segments)
+        assert refused.value.ignored

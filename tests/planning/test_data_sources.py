@@ -8,7 +8,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import sources
 from csi_provisioner.planning.draft import DataSource
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Readers
 from tests.planning.objects import CLONE, SETTINGS, SNAPSHOT, UID, claim, draft, reference, settings
 
@@ -132,8 +132,9 @@ def test_wrong_kinds(source: DataSource, says: str) -> None:
 
 def test_a_populators_claim_is_ignored_with_an_event_p19_sources_1() -> None:
     """provision.md 8.2."""
-    with pytest.raises(Ignored) as ignored:
+    with pytest.raises(Refusal) as ignored:
         sources.check_kind(DataSource("MyPopulator", "x", "shop", "acme.test"), claim())
+    assert ignored.value.ignored
     assert ignored.value.state is State.FINISHED
     assert ignored.value.event == "Assuming an external populator will provision the volume"
 

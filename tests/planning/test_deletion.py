@@ -9,7 +9,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from tests.planning.objects import ALL, DRIVER, but, driver, volume
 
 OURS = "external-provisioner.volume.kubernetes.io/finalizer"
@@ -156,9 +156,10 @@ def test_node_ownership(nodes: k8s.VolumeNodeAffinity | None, segments: dict[str
     if ours:
         deletion.check_accessible(pv, segments)
     else:
-        with pytest.raises(Ignored) as ignored:
+        with pytest.raises(Refusal) as ignored:
             deletion.check_accessible(pv, segments)
-        assert ignored.value.event is None
+        assert ignored.value.ignored
+        assert not ignored.value.event
 
 
 @pytest.mark.parametrize(

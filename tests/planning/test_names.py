@@ -11,7 +11,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import attributes_class, secrets, sources
 from csi_provisioner.planning.draft import DataSource
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from tests.planning.objects import CLONE, SNAPSHOT, but, claim, draft, driver, settings, volume
 from tests.planning.test_clones import source
 from tests.planning.test_data_sources import GROUP
@@ -86,8 +86,9 @@ def test_so_is_a_namespace(place: str, wrong: str) -> None:
 
 
 def test_the_source_of_a_populator_may_be_called_whatever_it_likes() -> None:
-    with pytest.raises(Ignored):
+    with pytest.raises(Refusal) as refused:
         _data_source("Backup", "example.com", "../monday", "shop")
+    assert refused.value.ignored
 
 
 LIKELY = st.text(st.sampled_from("ab.-/%\\ ~é"), min_size=1, max_size=8) | st.text(min_size=1, max_size=8)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from csi_provisioner.model.kubernetes import LabelSelectorRequirement, TopologySelectorTerm
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import classes, parameters, templates
-from csi_provisioner.planning.refusal import Problem
+from csi_provisioner.planning.refusal import Refusal
 from tests.planning.objects import DRIVER, claim, driver, storage_class
 
 P = "csi.storage.k8s.io/"
@@ -39,7 +39,7 @@ def test_fstype(given_: dict[str, str], fstype: str) -> None:
 )
 def test_fstype_given_twice(given_: dict[str, str]) -> None:
     found = parameters.fstype(given_)
-    assert isinstance(found, Problem)
+    assert isinstance(found, Refusal)
     assert found.state is State.FINISHED
     assert all(key in found.message for key in given_)
 
@@ -75,7 +75,7 @@ def test_deprecated_keys_are_passed_on() -> None:
 def test_unknown_reserved_keys_are_refused(key: str) -> None:
     """provision.md 8.9."""
     found = parameters.for_driver({key: "x", "ok": "1"})
-    assert isinstance(found, Problem)
+    assert isinstance(found, Refusal)
     assert found.state is State.FINISHED
     assert key in found.message
 
@@ -91,7 +91,7 @@ def test_any_parameters(given_: dict[str, str]) -> None:
     before = dict(given_)
     plan = classes.read(storage_class(given_), driver())
     assert given_ == before
-    if isinstance(plan.parameters, Problem):
+    if isinstance(plan.parameters, Refusal):
         assert any(key.startswith(P) for key in given_)
     else:
         assert plan.parameters == {key: value for key, value in given_.items() if not key.startswith(P)}

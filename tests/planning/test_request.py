@@ -13,7 +13,7 @@ from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import classes, request, secrets
-from csi_provisioner.planning.refusal import Ignored, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Content
 from tests.planning.objects import (
     CLONE,
@@ -156,8 +156,9 @@ def test_the_selected_node_is_passed_on_for_any_class() -> None:
 
 def test_a_populator_claim_never_fails_on_capabilities() -> None:
     """provision.md 8.3."""
-    with pytest.raises(Ignored):
+    with pytest.raises(Refusal) as refused:
         draft(claim(dataSourceRef=reference("Hello", group="x")), facts=driver(controller=CREATES))
+    assert refused.value.ignored
 
 
 def test_without_the_gate_attributes_classes_are_left_out() -> None:

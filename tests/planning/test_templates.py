@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import templates
-from csi_provisioner.planning.refusal import Problem, Refusal
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.templates import Role, Subject, Template
 
 P = "csi.storage.k8s.io/"
@@ -62,7 +62,7 @@ def test_deprecated_pairs(role: Role, stem: str) -> None:
 def test_a_pair_with_one_half_missing_is_refused(parameters: dict[str, str], says: str) -> None:
     """provision.md 8.9."""
     chosen = templates.select(parameters)[PUBLISH]
-    assert isinstance(chosen, Problem)
+    assert isinstance(chosen, Refusal)
     assert chosen.state is State.NO_CHANGE
     assert says in chosen.message
 

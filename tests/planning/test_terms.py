@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import classes, terms
-from csi_provisioner.planning.refusal import Problem
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.terms import Term
 from tests.planning.objects import driver, storage_class
 
@@ -94,7 +94,7 @@ def test_a_class_with_too_many_terms_is_refused_by_its_name(length: int, refused
         assert isinstance(read, terms.Allowed)
         assert len(read.messages) == len(read.terms) == terms.MOST
         return
-    assert isinstance(read, Problem)
+    assert isinstance(read, Refusal)
     assert read.state is State.NO_CHANGE
     assert read.message.startswith("error generating accessibility requirements: ")
     assert "StorageClass fast" in read.message

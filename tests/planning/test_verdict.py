@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import verdict
 from csi_provisioner.planning.verdict import Made, Unusable
-from tests.planning.objects import DRIVER, SNAPSHOT, UID, claim, draft, plan, response
+from tests.planning.objects import DRIVER, SNAPSHOT, UID, claim, draft, driver, plan, response
 
 NAME = f"pvc-{UID}"
 BACKGROUND = (Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED)
@@ -57,15 +58,8 @@ def test_resource_exhausted_p19_topology_1(active: bool, node: str, state: State
 @pytest.mark.parametrize("code", [None, *Code])
 def test_only_invalid_argument_is_infeasible_p19_engine_4(code: int | None) -> None:
     """provision.md 6."""
-    assert verdict.is_infeasible(code) is (code == Code.INVALID_ARGUMENT)
-
-
-@pytest.mark.parametrize("state", State)
-def test_final_states_forget_the_topology(state: State) -> None:
-    """provision.md 9.2."""
-    forgets = state in (State.FINISHED, State.RESCHEDULE)
-    assert verdict.forgets_topology(state, topology_active=True) is forgets
-    assert not verdict.forgets_topology(state, topology_active=False)
+    refusal = verdict.call_failed(CallError(code or Code.UNKNOWN, "", "Create"), code, driver(), "")
+    assert refusal.infeasible is (code == Code.INVALID_ARGUMENT)
 
 
 # ---- answers (9.3)

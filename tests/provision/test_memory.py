@@ -42,5 +42,4 @@ def test_a_claim_that_is_asked_for_and_finished_leaves_no_record_behind() -> Non
     memory.topology("1")
     memory.refuse_before_call("1")
     assert memory.finish("1")
-    memory.forget_topology("1")
     assert "1" not in memory
