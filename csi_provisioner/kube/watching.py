@@ -15,7 +15,7 @@ on. Trouble of any kind never throws away what is known.
 
 import msgspec
 
-from csi_provisioner.kube.errors import KubeError, floor
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.store import version_number
 
 # Seconds a watch must have been open, and have ended in order, to have got on though it showed nothing new
@@ -91,23 +91,23 @@ def after_page(state: Listing, version: str, token: str | None) -> State:
 def after_no_page(state: Listing, error: KubeError) -> Step:
     # A page is asked for again only if the server did not look at it; what it says about it starts anew.
     passing = error.code in (0, 429) or error.code >= 500
-    return Listing(state.token if passing else None, state.failures + 1, state.stuck), floor(error)
+    return Listing(state.token if passing else None, state.failures + 1, state.stuck), error.floor
 
 
 def after_watch(state: Watching, ended: Ended) -> Step:
-    code = None if ended.error is None else ended.error.code
+    code, floor = (None, 0.0) if ended.error is None else (ended.error.code, ended.error.floor)
     if ended.progress:
         if ended.expired:  # the version was good a moment ago: nothing is wrong but our age
             return Listing(), None
         # One that goes back shows the same again: a server that always does is not asked in a circle.
         failed = code is not None or is_above(state.version, ended.version)
-        return Watching(ended.version, int(failed)), floor(ended.error) if failed else None
+        return Watching(ended.version, int(failed)), floor if failed else None
     # Neither tells anything of the watch: nobody has looked at the question.
     postponed = code in (429, 503) or (code == 0 and ended.lasted is None)
     failures, stuck = state.failures + 1, state.stuck or not postponed
     if ended.expired or (state.stuck and not postponed):
         return Listing(None, failures, stuck), 0.0
-    return Watching(ended.version, failures, stuck), floor(ended.error)
+    return Watching(ended.version, failures, stuck), floor
 
 
 def is_above(version: str, asked: str) -> bool:
