@@ -1,10 +1,10 @@
-"""Calls that are lost with the driver's connection, and the loop that waits for its return, on virtual time."""
+"""When the loop goes on with a call that was lost with the connection, and with a key that was given up."""
 
 import pytest
 import trio
 import trio.testing
 
-from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
+from csi_provisioner.model.outcome import DONE, Attempt, GiveUp, Outcome, Retry
 from tests.work.test_runner import loop
 
 
@@ -79,3 +79,24 @@ async def test_a_loop_that_goes_on_without_a_spread_lets_due_times_stand() -> No
         await trio.sleep(3)
         claims.stop()
     assert times == [0, 4]
+
+
+async def test_a_key_that_is_given_up_waits_for_an_event_and_begins_anew() -> None:
+    times: list[float] = []
+
+    async def work(key: str, attempt: Attempt) -> Outcome:
+        times.append(trio.current_time() - start)
+        if len(times) == 3:
+            assert attempt.number == 1
+            claims.stop()
+            return DONE
+        return Retry("no") if len(times) == 1 else GiveUp("the scheduler has to choose")
+
+    claims = loop(work)
+    start = trio.current_time()
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(600)
+        claims.wake("a")
+    assert times == [0, 1, 600]

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model.outcome import DONE, Attempt, GiveUp, Outcome, Retry, RetryAt
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry, RetryAt
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop, Reconcile
@@ -165,27 +165,6 @@ async def test_retry_at_waits_until_then_without_counting_a_failure() -> None:
     claims.wake("a")
     await claims.run()
     assert times == [0, 300]
-
-
-async def test_a_key_that_is_given_up_waits_for_an_event_and_begins_anew() -> None:
-    times: list[float] = []
-
-    async def work(key: str, attempt: Attempt) -> Outcome:
-        times.append(trio.current_time() - start)
-        if len(times) == 3:
-            assert attempt.number == 1
-            claims.stop()
-            return DONE
-        return Retry("no") if len(times) == 1 else GiveUp("the scheduler has to choose")
-
-    claims = loop(work)
-    start = trio.current_time()
-    claims.wake("a")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(claims.run)
-        await trio.sleep(600)
-        claims.wake("a")
-    assert times == [0, 1, 600]
 
 
 async def test_a_key_is_not_tried_before_its_floor_whatever_wakes_it() -> None:
