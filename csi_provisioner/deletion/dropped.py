@@ -17,7 +17,7 @@ from csi_provisioner.model.kubernetes import PersistentVolume
 from csi_provisioner.planning import deletion, leftover
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.leftover import Leftover
-from csi_provisioner.planning.refusal import Ignored
+from csi_provisioner.planning.refusal import Refusal
 
 GRACE = 10.0
 """Seconds that a tool needs to adopt a volume under another name; all that go meanwhile share one look."""
@@ -71,8 +71,8 @@ class DroppedVolumes:
     def _is_local(self, volume: PersistentVolume) -> bool:
         try:
             deletion.check_accessible(volume, self.segments)
-        except Ignored:
-            return False
+        except Refusal as refusal:
+            return not refusal.ignored
         return True
 
     def _tell_all(self, gone: list[PersistentVolume]) -> None:
