@@ -30,7 +30,7 @@ async def wait_served(kube: KubeClient, interval: float) -> None:
             if "VolumeSnapshot" in await kube.kinds(SNAPSHOT_API):
                 return
         except KubeError as error:
-            pause = max(interval, floor(error))
+            pause = max(interval, error.floor)
         await trio.sleep(pause)
 
 
