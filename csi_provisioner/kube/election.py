@@ -86,6 +86,8 @@ class LeaderElector:
     events: EventRecorder | None = None
     component: str = ""
     end: End = field(default_factory=End)
+    ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Waits until this process may lead; it does not compete before."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     random: Callable[[], float] = randomness.random
     keeps_journal: Callable[[], bool] = lambda: False
@@ -143,8 +145,10 @@ class LeaderElector:
     async def _become_leader(self) -> None:
         log.info("Waiting for the lease", lease=self._lease, identity=self.identity)
         self.metrics.leading(False)
-        while not await self._try(self._campaign, self.settings.renew_deadline):  # noqa: ASYNC110 - asks the server
+        await self.ready()
+        while not await self._try(self._campaign, self.settings.renew_deadline):
             await trio.sleep(self.settings.retry_period * (1 + SPREAD * self.random()))
+            await self.ready()
         self._note_renewed()
         self.metrics.leading(True)
         log.info("Became leader", lease=self._lease, identity=self.identity)

@@ -10,14 +10,13 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
 import trio
 
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.csi.driver import Driver
 from csi_provisioner.diagnostics import pages
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.server import Server
@@ -27,26 +26,20 @@ from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, resolve
 from csi_provisioner.kube.end import SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.kept import Kept
-from csi_provisioner.logs import escaped, log
+from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.migration.registry import IN_TREE_NAMES
-from csi_provisioner.model.kubernetes import NodeName
-from csi_provisioner.nodes.local import LocalNode, described
+from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.planning import leftover
-from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.settings import HEALTH_PATH, ProvisioningSettings, Settings
 
 from .clients import api_client, capacity_client
+from .connection import Connection
 from .controllers import QUEUES, Parts
 from .leading import Leadership
 from .term import LeaderTerm
 
-# Limit of the first connection (process.md 4.2). After a loss the driver is waited for without a limit.
-FIRST_CONNECT = 30.0
-# Pause before the next attempt at a driver that answers, but not as it should.
-RECONNECT_PAUSE = 1.0
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
 # Time for what `orphans` is to find later, before the lease is given back.
@@ -54,8 +47,6 @@ LAST_NOTES = 1.0
 # A second signal within this time counts as the first one: some tools signal a process group and its leader too.
 ONE_WISH = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-TERMINATION_LOG = trio.Path("/dev/termination-log")
-LOST = "Lost connection to CSI driver, exiting"
 
 
 async def run(
@@ -92,10 +83,8 @@ class _Process:
         self._synced = synced
         self._works = False
         self._term: LeaderTerm | None = None
-        self._lost = trio.Event()
-        """The connection on which the driver was last identified takes no more calls."""
-        self._gone = False
-        """It ended without a goodbye (GOAWAY)."""
+        self._outdated = trio.Event()
+        """The driver has other capabilities than when the term began."""
         election = settings.election
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self._end = End(shielded, clock)
@@ -149,12 +138,12 @@ class _Process:
         async with api_client(cluster, self._end, qps=wanted.qps, burst=wanted.burst) as kube:
             provisioning = await self._gated(kube)
             address, metrics, may_begin = self._settings.csi.address, self._metrics, self._end.may_begin
-            channel = Channel(address, on_lost=lambda: self._on_lost(channel), metrics=metrics, may_begin=may_begin)
+            channel = Channel(address, on_lost=lambda: connection.on_lost(), metrics=metrics, may_begin=may_begin)
             async with channel:
-                driver = Driver(channel, self._settings.csi)
+                connection = self._connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
-                await driver.connect(FIRST_CONNECT)
-                facts, local = await self._meet_first(driver)
+                await connection.meet_first()
+                facts, local = connection.facts, connection.local
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     self._listen(services)
                     kept = Kept(
@@ -165,7 +154,7 @@ class _Process:
                         provisioning=provisioning,
                         metrics=metrics,
                         kube=kube,
-                        driver=driver,
+                        driver=connection.driver,
                         events=EventRecorder(kube, _event_source(facts.name), busy=self._is_behind),
                         memory=ClaimMemory(),
                         orphans=Orphans(facts.name, metrics, kept.add),
@@ -176,7 +165,7 @@ class _Process:
                         capacity=capacity,
                         synced=self._synced,
                     )
-                    await self._work(cluster, parts, facts)
+                    await self._work(cluster, parts, connection)
 
     def _is_behind(self) -> bool:
         return self._term is not None and self._term.is_behind
@@ -194,47 +183,6 @@ class _Process:
                 return provisioning
         log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
         return replace(provisioning, volume_attributes_class=False)
-
-    async def _meet_first(self, driver: Driver) -> tuple[DriverFacts, LocalNode | None]:
-        """If the driver is lost here, the process ends: there is no work yet that would make waiting worthwhile."""
-        try:
-            await driver.probe_until_ready()
-            name = await driver.identify()
-            self._check_name(name)
-            return await self._facts(driver, name), await self._local(driver)
-        except Fatal as error:
-            if not self._lost.is_set():
-                raise
-            await _write_termination_message(LOST)
-            raise Fatal(f"{LOST}: {error}", 1) from error
-
-    def _check_name(self, name: str) -> None:
-        expected = self._settings.csi.expected_driver
-        if expected not in ("", name):
-            raise Fatal(
-                f"the CSI driver is {name!r}, but --provisioner says {expected!r}; correct or remove the flag, or "
-                "mount the socket of the other driver",
-                255,
-            )
-
-    async def _facts(self, driver: Driver, name: str) -> DriverFacts:
-        """What a driver of this name can do."""
-        in_tree = IN_TREE_NAMES.get(name)
-        self._metrics.set_driver_name(name, migratable=in_tree is not None)
-        if in_tree is not None:
-            # The reference probes such a driver twice (process.md 3 step 15). The second sample carries the driver's
-            # name, and dashboards expect it.
-            await driver.probe_until_ready()
-        plugin, controller = await driver.read_capabilities()
-        log.info("CSI driver is ready", driver=name, inTreeName=in_tree or "")
-        topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
-        return DriverFacts(name, in_tree, plugin, controller, topology)
-
-    async def _local(self, driver: Driver) -> LocalNode | None:
-        """This node, in a per-node deployment. Asked once; a changed topology needs a new process."""
-        if not self._settings.nodes.enabled:
-            return None
-        return described(NodeName(self._settings.nodes.node_name), await driver.node_get_info())
 
     def _listen(self, services: trio.Nursery) -> None:
         http = self._settings.http
@@ -258,11 +206,15 @@ class _Process:
 
     # ---- work
 
-    async def _work(self, cluster: Cluster, parts: Parts, facts: DriverFacts) -> None:
+    async def _work(self, cluster: Cluster, parts: Parts, connection: Connection) -> None:
         async with trio.open_nursery() as telling:
             await telling.start(parts.events.run)
             try:
-                await self._leadership.run(cluster, facts.name, parts.events, partial(self._lead, parts, facts))
+                async with trio.open_nursery() as watching:
+                    watching.start_soon(connection.watch, self._on_lost, self._on_met)
+                    lead = partial(self._lead, parts, connection)
+                    await self._leadership.run(cluster, parts.events, connection, lead, self._stop)
+                    watching.cancel_scope.cancel()
             finally:
                 # Events tell people what happened last. At a stop the end of the grace period is their limit.
                 limit = math.inf if self._stop.is_set() else trio.current_time() + LAST_EVENTS
@@ -270,34 +222,55 @@ class _Process:
                     await parts.events.wait_written()
             telling.cancel_scope.cancel()
 
-    async def _lead(self, parts: Parts, facts: DriverFacts) -> None:
-        """A new term begins each time the driver comes back with other capabilities. What is known of claims stays."""
+    # ---- the driver goes and comes, while a term runs or none
+
+    def _on_lost(self) -> None:
+        if self._term is not None:
+            self._term.pause()
+
+    def _on_met(self, was_away: bool) -> None:
+        connection, term = self._connection, self._term
+        # Who stops already ends what runs, in the time it has for that.
+        if term is not None and term.facts != connection.facts and not self._stop.is_set():
+            log.info("CSI driver is back with other capabilities, starting the work over", driver=connection.facts.name)
+            self._outdated.set()
+            return
+        log.info("CSI driver is back", driver=connection.facts.name)
+        if term is not None:
+            term.resume(after_loss=was_away)
+
+    # ---- leading
+
+    async def _lead(self, parts: Parts, connection: Connection) -> None:
+        """Until the process stops, or the lease is given back because the driver stays away.
+
+        A new term begins each time the driver comes back with other capabilities, and what is known of claims stays.
+        Of an earlier leadership nothing stays but the suspected orphans: somebody else may have led in between.
+        """
+        parts = replace(parts, memory=ClaimMemory())
         self._works = True
-        changed: DriverFacts | None = facts
         async with trio.open_nursery() as keeping:
             keeping.start_soon(parts.kept.run)
             try:
-                while changed is not None:
-                    self._term = LeaderTerm(parts, changed)
-                    changed = await self._run_term(self._term, parts.driver, changed)
+                self._outdated.set()
+                while self._outdated.is_set():
+                    self._outdated = trio.Event()
+                    self._term = LeaderTerm(parts, connection.facts)
+                    if connection.is_away:
+                        self._term.pause()
+                    await self._run_term(self._term, connection)
             finally:
                 if self._term is not None:
                     self._term.end()
                 self._term = None  # events that waited for its claims are written now
+                self._works = self._stop.is_set()
             with trio.move_on_after(LAST_NOTES):
                 await parts.kept.write()
             keeping.cancel_scope.cancel()
 
-    async def _run_term(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts | None:
-        """Returns the driver's new facts if they changed, None when the process stops."""
-        changed: DriverFacts | None = None
+    async def _run_term(self, term: LeaderTerm, connection: Connection) -> None:
+        """Until the process stops, the driver has other capabilities, or it has been away for too long."""
         async with trio.open_nursery() as nursery:
-
-            async def keep_connected() -> None:
-                nonlocal changed
-                changed = await self._keep_connected(term, driver, facts)
-                term.hand_over()
-                nursery.cancel_scope.cancel()
 
             async def drain() -> None:
                 await self._stop.wait()
@@ -306,73 +279,21 @@ class _Process:
                 drained = self._settings.shutdown_grace - self._end.shielded - LAST_EVENTS
                 nursery.cancel_scope.deadline = trio.current_time() + max(0.0, drained)
 
-            nursery.start_soon(keep_connected)
+            async def hand_over(wait: Callable[[], Awaitable[None]]) -> None:
+                await wait()
+                term.hand_over()
+                nursery.cancel_scope.cancel()
+
+            async def too_long() -> None:
+                await connection.away_for(self._settings.election.lease_duration)
+                log.error("The CSI driver stays away, giving the lease back; leading again once it answers")
+
             nursery.start_soon(drain)
+            nursery.start_soon(hand_over, self._outdated.wait)
+            if self._leadership.sought:
+                nursery.start_soon(hand_over, too_long)
             await term.run()
             nursery.cancel_scope.cancel()
-        return changed
-
-    def _on_lost(self, channel: Channel) -> None:
-        # At once, before any other task runs: whoever answers next may be another driver.
-        channel.hold()
-        self._gone = self._gone or not channel.left_politely
-        self._lost.set()
-
-    async def _keep_connected(self, term: LeaderTerm, driver: Driver, facts: DriverFacts) -> DriverFacts:
-        """Returns when the driver comes back with other capabilities than before."""
-        while True:
-            await self._lost.wait()
-            term.pause()
-            found, was_away = await self._meet_again(driver, facts.name)
-            driver.met()
-            # Who stops already ends what runs, in the time it has for that.
-            if found != facts and not self._stop.is_set():
-                log.info("CSI driver is back with other capabilities, starting the work over", driver=facts.name)
-                return found
-            log.info("CSI driver is back", driver=facts.name)
-            term.resume(after_loss=was_away)
-
-    async def _meet_again(self, driver: Driver, known: str) -> tuple[DriverFacts, bool]:
-        """The driver's facts on a new connection, and whether it was away in between. Tried without end, because claims
-        and volumes wait for it; only a driver of another name ends the process."""
-        was_away, told = False, ""
-        while True:
-            if self._gone and not was_away:
-                was_away = True
-                log.error("Lost connection to CSI driver, reconnecting; nothing is tried meanwhile", driver=known)
-            # Before the attempt, so that a loss during it is seen at its end.
-            self._lost, self._gone = trio.Event(), False
-            try:
-                if was_away:
-                    await driver.connect()
-                await driver.probe_until_ready()
-                name = await driver.identify()
-                found = await self._facts(driver, name) if name == known else None
-            except Fatal as error:
-                self._gone = True  # a goodbye without a new connection is a loss too
-                if was_away:
-                    if str(error) != told:  # the same reason every second would fill the log
-                        log.warning("CSI driver is not usable yet, trying on", err=error)
-                    told = str(error)
-                    await trio.sleep(RECONNECT_PAUSE)
-                continue
-            if found is None:
-                text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"
-                await _write_termination_message(text)
-                raise Fatal(text, 1)
-            if not self._lost.is_set():
-                return found, was_away
-            # One that ends each connection before it is met, be it politely, would be asked without a pause or a word.
-            self._gone = True
-            await trio.sleep(RECONNECT_PAUSE)
-
-
-async def _write_termination_message(text: str) -> None:
-    """Shown by `kubectl describe pod` as the termination message (process.md 4.4)."""
-    try:
-        await TERMINATION_LOG.write_text(escaped(text))
-    except OSError as error:
-        log.warning("The termination message cannot be written", path=str(TERMINATION_LOG), err=str(error))
 
 
 def _identity(driver: str, local: LocalNode | None) -> str:

@@ -32,7 +32,7 @@ SAVED_POLL = 0.05
 class LeaderTerm:
     def __init__(self, parts: Parts, facts: DriverFacts) -> None:
         self._parts = parts
-        self._facts = facts
+        self.facts = facts
         self._caches = caches_for(facts)
         self._controllers = Controllers(parts, facts, self._caches)
         self._syncing = trio.CancelScope()
@@ -74,14 +74,14 @@ class LeaderTerm:
             watching.cancel_scope.cancel()
 
     async def _follow(self, *, task_status: trio.TaskStatus[None]) -> None:
-        parts, facts = self._parts, self._facts
+        parts, facts = self._parts, self.facts
         nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         grants = parts.settings.gates.cross_namespace
         await follow(parts.kube, self._caches, facts, grants=grants, nodes=nodes, task_status=task_status)
 
     async def _sweep_snapshots(self) -> None:
         interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube
-        if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self._facts.controller:
+        if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self.facts.controller:
             return
         await snapshots.wait_served(kube, interval)
         if await snapshots.is_possible(kube):
