@@ -131,6 +131,12 @@ class Metrics:
             ("outcome",),
         )
         self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
+        self._journal_writes = Counter(
+            "csi_provisioner_journal_writes_total", "Writes of the volume journal", registry=registry
+        )
+        self._journal_entries = Gauge(
+            "csi_provisioner_journal_entries", "Volumes that stand in the volume journal", registry=registry
+        )
         self._leading = Gauge(
             "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
         )
@@ -176,6 +182,10 @@ class Metrics:
 
     def recovered(self, outcome: str) -> None:
         self._recovered[outcome].inc()
+
+    def journal_written(self, entries: int) -> None:
+        self._journal_writes.inc()
+        self._journal_entries.set(entries)
 
     def leading(self, leads: bool) -> None:
         """Exposed once said, with an empty `name` as the reference has it."""

@@ -14,16 +14,18 @@ PARAMETERS = 8
 CODE_LINES = 9600
 # The volume journal is counted apart, by its own bound.
 JOURNAL = (
-    "deletion/dropped.py",
-    "kube/kept.py",
     "planning/entries.py",
-    "planning/leftover.py",
     "planning/recovery.py",
     "provision/journal.py",
+    "provision/journal_leases.py",
     "provision/recovery.py",
+    "provision/writer.py",
     "work/workers.py",
 )
 JOURNAL_LINES = 900
+# And so are the volumes that lost their PersistentVolumes.
+LEFTOVER = ("deletion/dropped.py", "kube/kept.py", "planning/leftover.py")
+LEFTOVER_LINES = 250
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.
@@ -91,10 +93,11 @@ def test_constructors_take_few_parameters() -> None:
 
 def test_the_product_stays_small() -> None:
     product = ROOT / "csi_provisioner"
-    journal = [product / name for name in JOURNAL]
-    rest = [path for path in sources() if product in path.parents and path not in journal]
+    journal, leftover = ([product / name for name in names] for names in (JOURNAL, LEFTOVER))
+    rest = [path for path in sources() if product in path.parents and path not in [*journal, *leftover]]
     assert sum(map(lines_of_code, rest)) <= CODE_LINES
     assert sum(map(lines_of_code, journal)) <= JOURNAL_LINES
+    assert sum(map(lines_of_code, leftover)) <= LEFTOVER_LINES
 
 
 def lines_of_code(path: Path) -> int:

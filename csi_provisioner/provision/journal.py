@@ -5,12 +5,14 @@ driver is first asked for it, and out when its end is certain; everybody who com
 next one.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
 from csi_provisioner.planning import entries
+
+from .journal_leases import ENTRIES, Object, annotation
 
 NUMBERS = 8
 """Objects 00 to 07: about 10,000 volumes in progress at once."""
@@ -20,15 +22,12 @@ SETTLED = 60.0
 """Seconds: an entry that is older moves out of 00, which is written with every new one and has to stay small."""
 MOVED_AT_ONCE = 50
 
-ENTRIES = "csi-provisioner.io/journal-entries"
-TERM = "csi-provisioner.io/journal-term"
-
 
 class Held(msgspec.Struct):
     """One Lease as the last answered request left it. A sealed one is not understood as a whole: only its term is ours
     to write."""
 
-    lease: dict[str, Any]
+    lease: Object
     texts: dict[str, bytes]
     since: dict[str, float]
     sealed: bool = False
@@ -42,10 +41,6 @@ class Write(msgspec.Struct, frozen=True):
     number: int
     texts: Mapping[str, bytes]
     packed: str
-
-    @property
-    def size(self) -> int:
-        return len(self.packed)
 
 
 class Log:
@@ -103,15 +98,15 @@ class Log:
 
     # ---- what to write
 
-    def next_due(self, now: float) -> float | None:
-        """When there is something to write; None: not before something changes."""
+    def next_due(self, now: float) -> float:
+        """When there is something to write, as things are."""
         if self._entering:
             return now
         if self._leaving or self._stale:
             return self._company_until
         first = self.objects.get(0)
-        ages = first.since.values() if first is not None and self._is_open(0) else ()
-        return max(self._company_until, min(ages) + SETTLED) if ages and self._target() is not None else None
+        ages = first.since.values() if first is not None and self.is_open(0) else ()
+        return max(self._company_until, min(ages) + SETTLED) if ages and self._target() is not None else math.inf
 
     def choose(self, now: float, *, at_once: bool = False) -> "Write | str | None":
         """The write to begin, which is then pending; the name of an entry that fits nowhere (and is no longer kept);
@@ -121,13 +116,13 @@ class Log:
             found = self._with_entering()
         elif (self._leaving or self._stale) and (at_once or now >= self._company_until):
             found = self._write(self._number_to_clear())
-        elif not at_once and (due := self.next_due(now)) is not None and due <= now:
+        elif not at_once and self.next_due(now) <= now:
             found = self._move(now)
         if isinstance(found, Write):
             self.pending = found
         return found
 
-    def answered(self, write: Write, lease: dict[str, Any], now: float) -> None:
+    def answered(self, write: Write, lease: Object, now: float) -> None:
         """The write is in the API server, as `lease`."""
         number, before = write.number, self.objects.get(write.number)
         since = before.since if before is not None else {}
@@ -149,18 +144,11 @@ class Log:
                 del self._entering[name]
         self.pending = None
 
-    def rewrite(self, lease: dict[str, Any]) -> None:
-        """Object `pending.number` has another version than we knew; what it holds is as we left it."""
-        assert self.pending is not None
-        number = self.pending.number
-        if number in self.objects:
-            self.objects[number].lease = lease
-
     def _with_entering(self) -> "Write | str":
         first = next(iter(self._entering))
         numbers = [self._where[first]] if first in self._where else range(NUMBERS)
         for number in numbers:
-            if (first not in self._where and not self._is_open(number)) or (number, first) in self._stale:
+            if (first not in self._where and not self.is_open(number)) or (number, first) in self._stale:
                 continue
             write = self._write(number, self._joining(number))
             if write is not None:
@@ -168,7 +156,7 @@ class Log:
         del self._entering[first]
         return first
 
-    def _is_open(self, number: int) -> bool:
+    def is_open(self, number: int) -> bool:
         """May something be added to it? To one that is still to be made, too."""
         held = self.objects.get(number)
         return held is None or not (held.sealed or held.closed)
@@ -207,7 +195,7 @@ class Log:
         open_ones = [
             (sum(map(len, held.texts.values())), -number)
             for number, held in self.objects.items()
-            if number and self._is_open(number)
+            if number and self.is_open(number)
         ]
         roomy = [pair for pair in open_ones if pair[0] < entries.MOST_STORED]
         return -max(roomy)[1] if roomy else None
@@ -230,11 +218,10 @@ class Log:
 
     # ---- what was read at the take-over
 
-    def read(self, number: int, lease: dict[str, Any], now: float) -> "dict[str, entries.Entry]":
+    def read(self, number: int, lease: Object, now: float) -> "dict[str, entries.Entry]":
         """Takes one object as it stands; the entries that are understood, by volume name."""
-        annotations = lease["metadata"].get("annotations") or {}
         try:
-            texts = entries.unpack(annotations.get(ENTRIES, "{}"))
+            texts = entries.unpack(annotation(lease, ENTRIES) or "{}")
         except entries.UnreadableError:
             self.objects[number] = Held(lease, {}, {}, sealed=True)
             return {}

@@ -1,12 +1,14 @@
 """What the journal's log writes next, and what counts as durable: design.md 6. Pure: times are numbers."""
 
+import math
 import random
 from typing import Any
 
 import pytest
 
 from csi_provisioner.planning import entries
-from csi_provisioner.provision.journal import ENTRIES, MOVED_AT_ONCE, SETTLED, Log, Write
+from csi_provisioner.provision.journal import MOVED_AT_ONCE, SETTLED, Log, Write
+from csi_provisioner.provision.journal_leases import ENTRIES
 
 DRIVER = "d"
 
@@ -241,7 +243,7 @@ def test_entries_beside_one_that_is_not_understood_stay_where_they_are() -> None
     log = Log(DRIVER)
     log.read(0, lease(entries.pack({"theirs": b'{"v":99}'})), 0.0)
     log.read(1, lease(), 0.0)
-    assert log.next_due(SETTLED) is None
+    assert log.next_due(SETTLED) == math.inf
     assert log.choose(SETTLED) is None
 
 

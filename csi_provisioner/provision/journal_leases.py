@@ -1,0 +1,91 @@
+"""The Leases that the volume journal stands in: one request each, and whose a Lease is (design.md 6)."""
+
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import trio
+
+from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.model.kubernetes import Lease
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+ENTRIES = "csi-provisioner.io/journal-entries"
+TERM = "csi-provisioner.io/journal-term"
+# Seconds for a request: one that hangs keeps every claim waiting
+LIMIT = 5.0
+# Answers that the next try would get as well: no right, no namespace, too large
+FOR_GOOD = (400, 403, 404, 405, 413, 422)
+
+
+class ForeignTermError(Exception):
+    def __str__(self) -> str:
+        return "another process has taken over the volume journal"
+
+
+@dataclass(eq=False)
+class JournalLeases:
+    """`leader` is the name of the leader's own Lease. `term`, a random word of this leadership, is in all that it
+    writes."""
+
+    client: KubeClient
+    leader: str
+    namespace: str
+    term: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def name(self, number: int) -> str:
+        return f"{self.leader}-journal-{number:02}"
+
+    def is_ours(self, lease: Object | None) -> bool:
+        return lease is not None and annotation(lease, TERM) == self.term
+
+    def check(self, lease: Object | None) -> None:
+        """Raises ForeignTermError. Somebody who only scribbled in it has left our term, or none."""
+        if lease is not None and annotation(lease, TERM) not in (None, self.term):
+            raise ForeignTermError
+
+    async def get(self, number: int) -> Object | None:
+        """None: there is none."""
+        try:
+            return await _in_time(self.client.get_untyped(Lease, self.name(number), self.namespace))
+        except KubeError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def put(self, number: int, lease: Object | None, packed: str | None = None) -> Object:
+        """The Lease as it then is: with our term, and with these entries; without any with those that it has. Its
+        resourceVersion and UID are those of `lease`; without one it is made."""
+        meta: Object = {"name": self.name(number), "namespace": self.namespace}
+        meta |= lease["metadata"] if lease is not None else {}
+        meta.pop("managedFields", None)
+        meta["labels"] = {**(meta.get("labels") or {}), "app.kubernetes.io/managed-by": "csi-provisioner"}
+        meta["annotations"] = {**(meta.get("annotations") or {}), TERM: self.term}
+        if packed is not None:
+            meta["annotations"][ENTRIES] = packed
+        body = {**(lease or {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}), "metadata": meta}
+        if lease is None:
+            answer = await _in_time(self.client.create(Lease, body, self.namespace))
+        else:
+            answer = await _in_time(self.client.put_untyped(Lease, body))
+        meta["resourceVersion"], meta["uid"] = answer.metadata.resourceVersion, answer.metadata.uid
+        return body
+
+
+def is_for_good(error: KubeError) -> bool:
+    """A Lease that is gone can be made again."""
+    return error.code in FOR_GOOD and not error.unavailable and not error.not_found
+
+
+def annotation(lease: Object, key: str) -> str | None:
+    value: str | None = (lease["metadata"].get("annotations") or {}).get(key)
+    return value
+
+
+async def _in_time(request: Awaitable[T]) -> T:
+    with trio.move_on_after(LIMIT):
+        return await request
+    raise KubeError(0, "Timeout", f"the volume journal: no answer within {LIMIT:g} s")
