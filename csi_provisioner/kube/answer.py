@@ -6,6 +6,7 @@ list that cannot be decoded as a whole is decoded item by item: one object must 
 """
 
 import re
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from lightkube.core.resource import NamespacedResourceG, Resource, api_info
 
 from csi_provisioner.kube.errors import UNDECODABLE, KubeError, from_status
 from csi_provisioner.model.kubernetes import ObjectMeta
+from csi_provisioner.model.kubernetes import key as key_of
 
 T = TypeVar("T", bound=Resource)
 D = TypeVar("D")
@@ -107,9 +109,12 @@ class Name(msgspec.Struct):
     namespace: str | None = None
 
 
-class _Deleted(msgspec.Struct):
-    kind: str | None = None
+class _Named(msgspec.Struct):
     metadata: Name = msgspec.field(default_factory=Name)
+
+
+class _Deleted(_Named):
+    kind: str | None = None
     status: Any = None
     details: Name | None = None
 
@@ -145,10 +150,6 @@ class _List(msgspec.Struct, Generic[D]):
     kind: str | None = None
 
 
-class _Named(msgspec.Struct):
-    metadata: Name
-
-
 def page(body: bytes, kind: type[T], asked: Wanted, token: str | None) -> Page[T]:
     unreadable: dict[str, str] = {}
     found: _List[Any]
@@ -172,11 +173,10 @@ def _item(raw: msgspec.Raw, kind: type[T], unreadable: dict[str, str]) -> T | No
     try:
         return msgspec.json.decode(raw, type=kind)
     except UNDECODABLE as error:
-        try:
-            meta = msgspec.json.decode(raw, type=_Named).metadata
-        except UNDECODABLE:
-            meta = Name()
-        unreadable[f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name] = str(error)
+        named = _Named()
+        with suppress(*UNDECODABLE):
+            named = msgspec.json.decode(raw, type=_Named)
+        unreadable[key_of(named)] = str(error)
         return None
 
 

@@ -34,9 +34,8 @@ from csi_provisioner.model.kubernetes import ObjectMeta
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 D = TypeVar("D")
-Strategy = Literal["strategic", "merge", "json"]
-Patch = dict[str, Any] | list[Any]
-"""A list is what a JSON patch takes, a dict the other two."""
+Strategy = Literal["strategic", "merge"]
+Patch = dict[str, Any]
 Edit = Callable[[dict[str, Any]], bool]
 """Changes an object in place, and says whether there is something to write."""
 CHANGING = frozenset({"post", "put", "patch", "delete"})
@@ -45,7 +44,7 @@ ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 
 # An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
 LONGEST_LINE = 8 << 20
-# Objects that could not be read and were told of; more than that are told of again
+# Objects that could not be read and were told of are remembered up to this number, and then all told of again
 MOST_TOLD = 10_000
 
 
@@ -110,12 +109,7 @@ class KubeClient:
         return await self._ask(wanted("get", kind, name, namespace), kind, answer.untyped)
 
     async def list_page(
-        self,
-        kind: type[T],
-        scope: Scope = EVERYWHERE,
-        *,
-        limit: int = 500,
-        continue_token: str | None = None,
+        self, kind: type[T], scope: Scope = EVERYWHERE, *, limit: int = 500, continue_token: str | None = None
     ) -> Page[T]:
         """One page. Objects that cannot be decoded are said once, and left out of the items."""
         limit = min(limit, self._most.get(kind, limit))
@@ -201,9 +195,8 @@ class KubeClient:
     ) -> T | None:
         """Edits the object as it was `seen` (a resourceVersion; "" for any), and only that (design.md 3 rule 5).
 
-        None if there is nothing to write. An object that has changed
-        meanwhile is a conflict, as one that changes while we write. `shown` is the watch's event of that version, for
-        who has kept it: then the object is not asked for again.
+        None if there is nothing to write. An object that has changed meanwhile is a conflict, like one that changes
+        while we write. `shown` is the raw watch event of version `seen`, if the caller kept it; that saves the GET.
         """
         obj = answer.decode(shown, dict[str, Any])["object"] if shown else await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")

@@ -213,12 +213,10 @@ class Entries(msgspec.Struct, frozen=True):
         given = self.cluster
         authority = self.content("certificate-authority", given.certificate_authority_data, given.certificate_authority)
         wanted = "client.authentication.k8s.io/exec"
-        told: dict[str, object] = {
-            "server": given.server,
+        told = msgspec.to_builtins(given) | {
+            "certificate-authority": None,
             "certificate-authority-data": b64encode(authority).decode(),
-            "insecure-skip-tls-verify": given.insecure_skip_tls_verify,
-            "tls-server-name": given.tls_server_name,
-            "proxy-url": given.proxy_url,
+            "extensions": None,
             "config": next((e.get("extension") for e in given.extensions or () if e.get("name") == wanted), None),
         }
         return {name: value for name, value in told.items() if value}

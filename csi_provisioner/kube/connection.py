@@ -14,8 +14,13 @@ import trio
 
 from csi_provisioner.kube.errors import KubeError
 
-# A peer that vanished without a word is noticed on the socket after about this many seconds
-SILENCE = 30
+# A peer that vanished without a word is noticed on the socket after about 30 s
+ALIVE = {
+    socket.TCP_KEEPIDLE: 15,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 30_000,
+}
 # Bytes that are no body: a head, or what may stand between the chunks of a body and after them. A head has about 1 KiB.
 LONGEST_HEAD = 64 << 10
 
@@ -71,7 +76,10 @@ Open = Callable[[str, int], Awaitable[Wire]]
 
 async def open_socket(host: str, port: int) -> Wire:
     stream = await trio.open_tcp_stream(host, port)
-    notice_silence(stream)
+    # A server whose machine is gone sends nothing: without these a connection to it looks alive for many minutes.
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ALIVE.items():
+        stream.setsockopt(socket.IPPROTO_TCP, option, value)
     return Wire(stream)
 
 
@@ -171,18 +179,6 @@ class Connection:
         if self.status:
             self.complete = True
             self.kept = self.kept and self._parser.should_keep_alive()
-
-
-def notice_silence(stream: trio.SocketStream) -> None:
-    """A server whose machine is gone sends nothing: without this a connection to it looks alive for many minutes."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 15),
-        (socket.TCP_KEEPINTVL, 5),
-        (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
-    ):
-        stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def reason(error: BaseException) -> str:

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+# Seconds for all that is shielded, where no lease sets them
 SHIELDED = 5.0
-"""Seconds for all that is shielded, where no lease sets them."""
 
 Moment = tuple[float, float]
 """The same moment on both clocks."""
@@ -41,12 +41,15 @@ class End:
 
     def may_begin(self) -> bool:
         """Whether the lease, if there is one, is still ours for certain."""
-        return all(now < end for now, end in zip(self.now(), self._lease, strict=True))
+        return self._left() > 0
 
     def deadline(self) -> float:
         """On Trio's clock, as things are."""
-        left = min(end - now for now, end in zip(self.now(), self._lease, strict=True))
-        return min(self._stop, trio.current_time() + left)
+        return min(self._stop, trio.current_time() + self._left())
+
+    def _left(self) -> float:
+        """Seconds of the lease, by the clock that has gone further."""
+        return min(end - now for now, end in zip(self.now(), self._lease, strict=True))
 
     def stop_by(self, moment: float) -> None:
         """On Trio's clock. Holds for shields too."""

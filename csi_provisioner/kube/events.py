@@ -28,6 +28,7 @@ from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
+About = Resource | ObjectReference
 EventType = Literal["Normal", "Warning"]
 
 # Objects whose events are remembered or still to be written: about 1 KB each
@@ -104,14 +105,7 @@ class EventRecorder:
         self._troubles = Troubles(set())
 
     def record(
-        self,
-        about: ObjectReference | Resource,
-        type_: EventType,
-        reason: str,
-        message: str,
-        failure_class: str = "",
-        *,
-        component: str | None = None,
+        self, about: About, type_: EventType, reason: str, message: str, failure_class: str = "", component: str = ""
     ) -> None:
         """Tells what has happened. Cheap, never waits, never fails; needs a running event loop."""
         ref = about if isinstance(about, ObjectReference) else reference(about)
@@ -179,16 +173,14 @@ class EventRecorder:
             _, line = self._ready.popitem(last=False)
             line.in_hand = True
             self._in_hand += 1
-            try:
-                while line.due:
-                    await self._let_volumes_pass(line.waits_since)
-                    if line.due:  # not forgotten meanwhile; whatever happens from now on is due again
-                        await self._write(line, line.due.pop(0))
-            finally:
-                line.in_hand = False
-                self._in_hand -= 1
-                if not self._ready and not self._in_hand:
-                    self._watchers.unpark_all()
+            while line.due:
+                await self._let_volumes_pass(line.waits_since)
+                if line.due:  # not forgotten meanwhile; whatever happens from now on is due again
+                    await self._write(line, line.due.pop(0))
+            line.in_hand = False
+            self._in_hand -= 1
+            if not self._ready and not self._in_hand:
+                self._watchers.unpark_all()
 
     async def _let_volumes_pass(self, since: float) -> None:
         while self.busy() and trio.current_time() < since + PATIENCE:  # noqa: ASYNC110 - a question, not an event

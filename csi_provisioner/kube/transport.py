@@ -51,8 +51,8 @@ class Route(NamedTuple):
 
 
 class Answer:
-    """An answer whose head has come; iterating gives its body. Who does not read to the end closes it, which ends the
-    connection."""
+    """An answer whose head has come; iterating gives its body. Who does not read to the end, or meets an error, closes
+    it, which ends the connection."""
 
     def __init__(self, connection: Connection, release: Callable[[Connection], None]) -> None:
         self.status = connection.status
@@ -70,11 +70,7 @@ class Answer:
         while not self._chunks:
             if self._connection is None:
                 raise StopAsyncIteration
-            try:
-                await self._connection.receive()
-            except BaseException:
-                self.close()
-                raise
+            await self._connection.receive()
             if self._connection.complete:
                 self.close()
         chunk = b"".join(self._chunks)

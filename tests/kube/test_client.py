@@ -98,7 +98,7 @@ async def test_what_is_asked(call: Callable[[KubeClient], Any], line: str, body:
     assert asked.headers["accept"] == "application/json"
 
 
-@pytest.mark.parametrize("strategy", ["strategic", "merge", "json"])
+@pytest.mark.parametrize("strategy", ["strategic", "merge"])
 async def test_the_strategy_of_a_patch_is_its_content_type(strategy: Any) -> None:
     async with client_of(always(says(CLAIM))) as (client, server):
         await client.patch(PersistentVolumeClaim, "c", {}, "n", strategy=strategy)

@@ -141,7 +141,9 @@ async def test_an_event_of_a_volume_goes_to_the_default_namespace(api: EventApi)
     assert sorted(event["involvedObject"]) == ["apiVersion", "kind", "name", "resourceVersion", "uid"]
 
 
-async def test_a_reference_another_component_and_a_long_text(api: EventApi) -> None:
+async def test_what_is_long_is_cut_and_another_component_named(
+    api: EventApi,
+) -> None:
     about = ObjectReference(kind="Lease", apiVersion="coordination.k8s.io/v1", name="l" * 253, namespace="kube-system")
     async with recording(api) as recorder:
         recorder.record(about, "Normal", "LeaderElection", "m" * 5000, component="d/host")
@@ -303,7 +305,8 @@ async def test_missing_permission_is_told_once(api: EventApi, capsys: pytest.Cap
     assert "grant create and patch on events" in told[0]
 
 
-async def test_process_9_2_what_is_told_is_in_the_log_too(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_is_told_is_in_the_log_too(api: EventApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.2."""
     api.always = (403, "Forbidden")
     async with recording(api) as recorder:
         recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
