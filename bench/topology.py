@@ -15,6 +15,7 @@ from csi_provisioner.capacity import segments
 from csi_provisioner.model.kubernetes import CSINode, CSINodeDriver, CSINodeSpec, Node, NodeName, ObjectMeta
 from csi_provisioner.planning import topology
 from csi_provisioner.planning.cluster import ClusterTopology
+from csi_provisioner.settings import ProvisioningSettings
 
 DRIVER, ZONE, RACK, HOST = "disk.acme.test", "acme.test/zone", "acme.test/rack", "acme.test/node"
 SHAPES = {"zones": [ZONE], "racks": [RACK, ZONE], "hosts": [HOST]}
@@ -35,9 +36,7 @@ def csinode(i: int, keys: list[str]) -> CSINode:
 
 
 def facts(i: int, selected: str) -> topology.PlacementFacts:
-    return topology.PlacementFacts(
-        claim=f"data-web-{i}", selected_node=NodeName(selected), allowed=None, strict=False, immediate=True
-    )
+    return topology.PlacementFacts(f"data-web-{i}", NodeName(selected), None, ProvisioningSettings())
 
 
 def measure(count: int, keys: list[str]) -> dict[str, float]:

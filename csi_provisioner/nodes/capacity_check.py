@@ -49,13 +49,7 @@ class CapacityCheck:
         allowed = self._gatherer.class_plan(storage_class).allowed
         if isinstance(allowed, Refusal):
             return True  # take it: provisioning reports the bad class in an event
-        facts = PlacementFacts(
-            claim=claim.metadata.name,
-            selected_node=self._node,
-            allowed=allowed,
-            strict=self._settings.strict_topology,
-            immediate=self._settings.immediate_topology,
-        )
+        facts = PlacementFacts(claim.metadata.name, self._node, allowed, self._settings)
         try:
             topology.requirement(facts, self._cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
         except Refusal as refusal:

@@ -23,6 +23,9 @@ class DataSource(msgspec.Struct, frozen=True):
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
 
 class Draft(msgspec.Struct, frozen=True):
     """`required_bytes` is 0 when the claim names no size; `warnings` are for the log."""

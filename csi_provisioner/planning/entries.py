@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from csi_provisioner.model.kubernetes import SecretReference
+from csi_provisioner.planning import templates
 from csi_provisioner.planning.request import Plan
 
 VERSION = 1
@@ -74,7 +75,7 @@ def of_plan(plan: Plan, request: bytes, *, when: int, uncertain: bool) -> Entry:
         when=when,
         source=SourceName(source.kind, source.namespace, source.name) if source is not None else None,
         node=draft.selected_node,
-        secret=plan.references.provisioner,
+        secret=plan.references.get(templates.PROVISIONER),
         migrated=draft.class_plan.migrated,
         uncertain=uncertain,
     )

@@ -16,7 +16,7 @@ from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, accepted
-from csi_provisioner.planning.secrets import SecretReferences
+from csi_provisioner.planning.secrets import References
 from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     draft: Draft
     request: csi.CreateVolumeRequest
-    references: SecretReferences
+    references: References
     secrets: SecretData
     expects_content: bool
 
@@ -93,7 +93,7 @@ def finish(
     draft: Draft,
     content: Content | None,
     requirement: csi.TopologyRequirement | None,
-    references: SecretReferences,
+    references: References,
     secrets: SecretData | None,
     mutable_parameters: dict[str, str] | None,
     settings: ProvisioningSettings,

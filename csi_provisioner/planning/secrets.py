@@ -3,6 +3,8 @@
 Only the provisioner's secret is ever read, by the caller and live; the others are written down in the volume.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from csi_provisioner.model import kubernetes
@@ -15,34 +17,19 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, accepted
 from csi_provisioner.planning.templates import Role, Subject, Templates
 
-
-class SecretReferences(msgspec.Struct, frozen=True):
-    """What the volume will name, `provisioner` in its annotations for the deletion."""
-
-    provisioner: SecretReference | None = None
-    controller_publish: SecretReference | None = None
-    node_stage: SecretReference | None = None
-    node_publish: SecretReference | None = None
-    controller_expand: SecretReference | None = None
-    node_expand: SecretReference | None = None
-    controller_modify: SecretReference | None = None
-
-
-NO_SECRETS = SecretReferences()
+References = Mapping[Role, SecretReference | None]
+"""What the volume will name: the provisioner's in its annotations for the deletion. A role without one is not in it."""
 
 
 def provisioner_reference(draft: Draft) -> SecretReference | None:
     """Step 16: the secret to read now."""
-    return _resolve(_class_name(draft), draft.class_plan.secrets, templates.PROVISIONER, _subject(draft))
+    return _resolve(draft.class_plan.original, draft.class_plan.secrets, templates.PROVISIONER, _subject(draft))
 
 
-def references(draft: Draft) -> SecretReferences:
+def references(draft: Draft) -> References:
     """Step 17, in the order of the roles; includes the provisioner's."""
-    given = draft.class_plan.secrets
-    if not given:
-        return NO_SECRETS
-    subject = _subject(draft)
-    return SecretReferences(*(_resolve(_class_name(draft), given, role, subject) for role in templates.ROLES))
+    given, subject = draft.class_plan.secrets, _subject(draft)
+    return {role: _resolve(draft.class_plan.original, given, role, subject) for role in given}
 
 
 def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal:
@@ -77,11 +64,7 @@ def _subject(draft: Draft) -> Subject:
     return Subject(draft.name, meta.namespace or "", meta.name, meta.annotations or {})
 
 
-def _class_name(draft: Draft) -> str:
-    return draft.class_plan.original.metadata.name
-
-
-def _resolve(class_name: str, given: Templates, role: Role, subject: Subject) -> SecretReference | None:
+def _resolve(named_by: StorageClass, given: Templates, role: Role, subject: Subject) -> SecretReference | None:
     """What is wrong with a template says whose it is: whoever reads it on a claim has to find the class."""
     template = given.get(role)
     if template is None:
@@ -89,7 +72,9 @@ def _resolve(class_name: str, given: Templates, role: Role, subject: Subject) ->
     try:
         return templates.resolve(accepted(template), subject)
     except Refusal as refusal:
-        raise Refusal(refusal.state, f"StorageClass {class_name!r}: {refusal.message}", refusal.detail) from refusal
+        raise Refusal(
+            refusal.state, f"StorageClass {named_by.metadata.name!r}: {refusal.message}", refusal.detail
+        ) from refusal
 
 
 # ---- deletion
@@ -158,4 +143,4 @@ def _from_class(
     # the claim may be gone, so its annotations are no part of what tokens can stand for
     subject = Subject(volume.metadata.name, claim.namespace or "", claim.name)
     given = templates.select(storage_class.parameters or {})
-    return DeletionSecret(_resolve(storage_class.metadata.name, given, templates.PROVISIONER, subject))
+    return DeletionSecret(_resolve(storage_class, given, templates.PROVISIONER, subject))

@@ -62,7 +62,7 @@ def normalise(
     if source.namespace != own and not any(_grants(grant, claim, source) for grant in grants):
         raise Refusal(
             State.FINISHED,
-            f"claim {kubernetes.key(claim)} may not use {source.kind} {source.key} as its source: no ReferenceGrant in "
+            f"claim {kubernetes.key(claim)} may not use {source} as its source: no ReferenceGrant in "
             f"namespace {source.namespace} allows it; ask the owner of that namespace for one",
         )
     return source
@@ -93,7 +93,7 @@ def check_kind(source: DataSource, claim: PersistentVolumeClaim) -> None:
         if source.group != SNAPSHOT_GROUP:
             raise Refusal(
                 State.FINISHED,
-                f"the data source {SNAPSHOT_KIND} {source.key} of claim {kubernetes.key(claim)} is of API group "
+                f"the data source {source} of claim {kubernetes.key(claim)} is of API group "
                 f"{source.group or ''!r}; only {SNAPSHOT_GROUP!r} has snapshots",
             )
     elif source.kind != CLAIM_KIND:
@@ -172,7 +172,7 @@ def _check_restore_size(draft: Draft, restore_size: str | float | None) -> tuple
     if wanted > smallest:
         return (
             f"claim {kubernetes.key(draft.claim)} asks for {wanted} bytes, more than the {smallest} bytes of its "
-            f"source snapshot {_key(draft)}; not every driver grows a restored volume",
+            f"source {draft.source}; not every driver grows a restored volume",
         )
     return ()
 
@@ -341,14 +341,9 @@ def is_orphaned(
 # ---- texts
 
 
-def _key(draft: Draft) -> str:
-    return draft.source.key if draft.source else ""
-
-
 def _refused(draft: Draft, why: str, detail: str = "") -> Refusal:
-    kind = draft.source.kind if draft.source else ""
     claim = kubernetes.key(draft.claim)
-    return Refusal(State.NO_CHANGE, f"{kind} {_key(draft)} cannot be the source of claim {claim}: {why}", detail)
+    return Refusal(State.NO_CHANGE, f"{draft.source} cannot be the source of claim {claim}: {why}", detail)
 
 
 def _vague(draft: Draft, detail: str) -> Refusal:

@@ -20,19 +20,12 @@ class Role(msgspec.Struct, frozen=True):
 
     purpose: str
     key: str
-    deprecated: str | None = None
+    deprecated: str = ""
 
-    @property
-    def name_keys(self) -> tuple[str, ...]:
-        return self._keys("name", "Name")
-
-    @property
-    def namespace_keys(self) -> tuple[str, ...]:
-        return self._keys("namespace", "Namespace")
-
-    def _keys(self, part: str, deprecated_part: str) -> tuple[str, ...]:
+    def keys(self, part: str) -> tuple[str, ...]:
+        """What a class may call its `name` or `namespace`, the old key first."""
         prefixed = f"{PARAMETER_PREFIX}{self.key}-{part}"
-        return (f"{self.deprecated}{deprecated_part}", prefixed) if self.deprecated else (prefixed,)
+        return (f"{self.deprecated}{part.title()}", prefixed) if self.deprecated else (prefixed,)
 
 
 DEFAULT = Role("default", "secret")
@@ -44,26 +37,12 @@ CONTROLLER_EXPAND = Role("controller-expand", "controller-expand-secret")
 NODE_EXPAND = Role("node-expand", "node-expand-secret")
 CONTROLLER_MODIFY = Role("controller-modify", "controller-modify-secret")
 
-ROLES = (
-    PROVISIONER,
-    CONTROLLER_PUBLISH,
-    NODE_STAGE,
-    NODE_PUBLISH,
-    CONTROLLER_EXPAND,
-    NODE_EXPAND,
-    CONTROLLER_MODIFY,
-)
+ROLES = PROVISIONER, CONTROLLER_PUBLISH, NODE_STAGE, NODE_PUBLISH, CONTROLLER_EXPAND, NODE_EXPAND, CONTROLLER_MODIFY
 """In the order in which they are resolved (section 8 steps 16 and 17)."""
 
-RESERVED_KEYS = frozenset(
-    key
-    for role in (DEFAULT, *ROLES)
-    for key in (*role.name_keys, *role.namespace_keys)
-    if key.startswith(PARAMETER_PREFIX)
-)
-DEPRECATED_KEYS = frozenset(
-    key for role in ROLES for key in (*role.name_keys, *role.namespace_keys) if not key.startswith(PARAMETER_PREFIX)
-)
+_KEYS = frozenset(key for role in (DEFAULT, *ROLES) for part in ("name", "namespace") for key in role.keys(part))
+RESERVED_KEYS = frozenset(key for key in _KEYS if key.startswith(PARAMETER_PREFIX))
+DEPRECATED_KEYS = _KEYS - RESERVED_KEYS
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -86,16 +65,15 @@ def select(parameters: Mapping[str, str]) -> Templates:
 
 
 def _pair(role: Role, parameters: Mapping[str, str]) -> Template | Refusal | None:
-    names = [key for key in role.name_keys if key in parameters]
-    namespaces = [key for key in role.namespace_keys if key in parameters]
+    names, namespaces = ([key for key in role.keys(part) if key in parameters] for part in ("name", "namespace"))
     if not names and not namespaces:
         return None
     if len(names) > 1 or len(namespaces) > 1:
         twice = " and ".join(names if len(names) > 1 else namespaces)
         return _problem(role, f"gives the same thing twice, as {twice}; keep one of them")
     if not names or not namespaces:
-        given, missing = (names, role.namespace_keys) if names else (namespaces, role.name_keys)
-        return _problem(role, f"has {given[0]} without {missing[-1]}; give both or neither")
+        given, missing = (names, "namespace") if names else (namespaces, "name")
+        return _problem(role, f"has {given[0]} without {role.keys(missing)[-1]}; give both or neither")
     name, namespace = parameters[names[0]], parameters[namespaces[0]]
     if not name or not namespace:
         return _problem(role, f"leaves {namespaces[0] if name else names[0]} empty; fill it in or drop both keys")

@@ -29,20 +29,13 @@ class PlacementFacts(msgspec.Struct, frozen=True):
     claim: str
     selected_node: NodeName
     allowed: Allowed | None
-    strict: bool
-    immediate: bool
+    settings: ProvisioningSettings
     in_flight: bool = False
 
 
 def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> PlacementFacts:
-    return PlacementFacts(
-        claim=draft.claim.metadata.name,
-        selected_node=draft.selected_node,
-        allowed=accepted(draft.class_plan.allowed),
-        strict=settings.strict_topology,
-        immediate=settings.immediate_topology,
-        in_flight=in_flight,
-    )
+    allowed = accepted(draft.class_plan.allowed)
+    return PlacementFacts(draft.claim.metadata.name, draft.selected_node, allowed, settings, in_flight)
 
 
 @dataclass(slots=True)
@@ -95,7 +88,7 @@ def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMe
     own = _selected_term(facts.selected_node, cluster, memory)
     segments = frozenset(own)
     allowed = facts.allowed
-    if facts.strict:
+    if facts.settings.strict_topology:
         if allowed and not any(segments.issuperset(term) for term in allowed.terms):
             raise refusals.outside_allowed(facts.selected_node, own, allowed.terms)
         return (own,), 0
@@ -113,7 +106,7 @@ def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMe
 def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose) -> Decision:
     if facts.allowed:
         requisite = facts.allowed.terms
-    elif not facts.immediate:
+    elif not facts.settings.immediate_topology:
         return (), 0
     else:
         if not memory.keys:

@@ -11,12 +11,12 @@ from csi_provisioner.model.kubernetes import (
     VolumeSpec,
 )
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import affinity, gate, quantity, wellknown
+from csi_provisioner.planning import affinity, gate, quantity, templates, wellknown
 from csi_provisioner.planning.capabilities import BLOCK
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
-from csi_provisioner.planning.secrets import SecretReferences
+from csi_provisioner.planning.secrets import References
 from csi_provisioner.planning.verdict import Made
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -49,11 +49,11 @@ def compose(
                 fsType="" if claim.spec.volumeMode == BLOCK else draft.fstype,
                 readOnly=settings.controller_publish_readonly and _is_read_only(draft.capabilities),
                 volumeAttributes={wellknown.IDENTITY_ATTRIBUTE: identity} | made.context,
-                controllerPublishSecretRef=references.controller_publish,
-                nodeStageSecretRef=references.node_stage,
-                nodePublishSecretRef=references.node_publish,
-                controllerExpandSecretRef=references.controller_expand,
-                nodeExpandSecretRef=references.node_expand,
+                controllerPublishSecretRef=references.get(templates.CONTROLLER_PUBLISH),
+                nodeStageSecretRef=references.get(templates.NODE_STAGE),
+                nodePublishSecretRef=references.get(templates.NODE_PUBLISH),
+                controllerExpandSecretRef=references.get(templates.CONTROLLER_EXPAND),
+                nodeExpandSecretRef=references.get(templates.NODE_EXPAND),
             ),
         ),
     )
@@ -90,8 +90,8 @@ def claim_reference(claim: PersistentVolumeClaim) -> ObjectReference:
     )
 
 
-def _annotations(provisioner: str, references: SecretReferences) -> dict[str, str]:
-    deletion, modify = references.provisioner, references.controller_modify
+def _annotations(provisioner: str, references: References) -> dict[str, str]:
+    deletion, modify = references.get(templates.PROVISIONER), references.get(templates.CONTROLLER_MODIFY)
     annotations = {
         wellknown.PROVISIONED_BY: provisioner,
         # both keys always: their presence tells the deletion not to look at the class (delete.md 8)

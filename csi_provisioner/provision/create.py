@@ -11,7 +11,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import verdict
+from csi_provisioner.planning import templates, verdict
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.verdict import Made, Unusable
@@ -89,7 +89,7 @@ class Creator:
             name=plan.draft.name,
             claim=plan.draft.claim,
             reason=f"it could not be used, and deleting it failed: {error}",
-            secret=plan.references.provisioner,
+            secret=plan.references.get(templates.PROVISIONER),
         )
         if error.lost:
             raise error

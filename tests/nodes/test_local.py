@@ -11,6 +11,7 @@ from csi_provisioner.nodes import local
 from csi_provisioner.planning import affinity, deletion, terms
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory, requirement
+from csi_provisioner.settings import ProvisioningSettings
 
 from .objects import DRIVER, NODE
 
@@ -42,8 +43,7 @@ def ask(selected: str, allowed: list[str] | None, strict: bool, here: local.Loca
         claim="data-db-0",
         selected_node=k8s.NodeName(selected),
         allowed=terms.read([k8s.TopologySelectorTerm(matchLabelExpressions=[expression])] if allowed else []),
-        strict=strict,
-        immediate=False,
+        settings=ProvisioningSettings(strict_topology=strict, immediate_topology=False),
     )
     found = requirement(facts, local.cluster(here, DRIVER), TopologyMemory(), lambda names: names[0])
     assert found is not None

@@ -11,6 +11,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.planning import terms
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory, requirement
+from csi_provisioner.settings import ProvisioningSettings
 
 DRIVER = "disk.acme.test"
 SPEC: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "topology.yaml").read_text())
@@ -63,8 +64,9 @@ def facts(case: dict[str, Any], *, in_flight: bool = False) -> PlacementFacts:
         claim=case["pvc"],
         selected_node=k8s.NodeName(case.get("selected", "")),
         allowed=terms.read(allowed(case.get("allowed", []))),
-        strict=case.get("strict", False),
-        immediate=case.get("immediateTopology", True),
+        settings=ProvisioningSettings(
+            strict_topology=case.get("strict", False), immediate_topology=case.get("immediateTopology", True)
+        ),
         in_flight=in_flight,
     )
 

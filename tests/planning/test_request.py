@@ -12,7 +12,7 @@ from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
-from csi_provisioner.planning import classes, request, secrets
+from csi_provisioner.planning import classes, request, secrets, templates
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Content
 from tests.planning.objects import (
@@ -57,7 +57,7 @@ def test_a_request_has_everything_that_was_gathered() -> None:
         settled,
         Content("VolumeSnapshot", "snap-1"),
         requirement,
-        secrets.NO_SECRETS,
+        {},
         SecretData({"user": "joe"}),
         {"iops": "1"},
         settings(extra_create_metadata=True),
@@ -79,9 +79,7 @@ def test_a_request_has_everything_that_was_gathered() -> None:
 def test_the_source_of_a_clone_is_a_volume_id() -> None:
     """provision.md 9.1."""
     settled = draft(claim(dataSource=CLONE))
-    made = request.finish(
-        settled, Content("PersistentVolumeClaim", "v-1"), None, secrets.NO_SECRETS, None, None, SETTINGS
-    )
+    made = request.finish(settled, Content("PersistentVolumeClaim", "v-1"), None, {}, None, None, SETTINGS)
     assert made.request.volume_content_source == csi.VolumeContentSource(
         volume=csi.VolumeContentSourceVolumeSource(volume_id="v-1")
     )
@@ -234,7 +232,7 @@ def test_the_default_pair_of_secrets_is_for_every_role() -> None:
     resolved = SecretReference(name="a", namespace="ns")
     assert secrets.provisioner_reference(settled) == resolved
     found = secrets.references(settled)
-    assert [getattr(found, field) for field in found.__struct_fields__] == [resolved] * 7
+    assert found == dict.fromkeys(templates.ROLES, resolved)
 
 
 def test_tokens_stand_for_this_claim_p19_request_6() -> None:
@@ -246,14 +244,14 @@ def test_tokens_stand_for_this_claim_p19_request_6() -> None:
     it = claim(annotations={"who": "me"})
     settled = draft(it, storage_class(parameters), options=settings(volume_name_prefix="vol"))
     assert secrets.provisioner_reference(settled) == SecretReference(name=f"me-vol-{UID}", namespace="shop")
-    assert secrets.references(settled) == secrets.SecretReferences(
-        provisioner=SecretReference(name=f"me-vol-{UID}", namespace="shop")
-    )
+    assert secrets.references(settled) == {
+        templates.PROVISIONER: SecretReference(name=f"me-vol-{UID}", namespace="shop")
+    }
 
 
 def test_no_secrets() -> None:
     assert secrets.provisioner_reference(draft()) is None
-    assert secrets.references(draft()) == secrets.NO_SECRETS
+    assert secrets.references(draft()) == {}
 
 
 def test_a_provisioner_secret_without_namespace_is_refused() -> None:
@@ -282,7 +280,7 @@ def test_a_secret_that_cannot_be_read_is_refused() -> None:
 
 def test_no_secret_in_any_text() -> None:
     hidden = SecretData({"user": "s3cr3t"})
-    made = request.finish(draft(), None, None, secrets.NO_SECRETS, hidden, None, SETTINGS)
+    made = request.finish(draft(), None, None, {}, hidden, None, SETTINGS)
     assert made.request.secrets == {"user": "s3cr3t"}
     assert "s3cr3t" not in f"{made!r} {made} {made.draft!r} {made.secrets!r}"
     assert DRIVER in repr(made.draft)
@@ -318,7 +316,7 @@ def test_the_size_that_is_counted_is_that_on_the_wire(
     wanted = claim(modes=tuple(modes), volumeMode="Block" if block else "Filesystem")
     settled = draft(wanted, storage_class(parameters, mountOptions=flags), options=settings(default_fstype="ext4"))
     made = request.finish(
-        settled, None, requirement, secrets.NO_SECRETS, SecretData(secret), mutable, settings(default_fstype="ext4")
+        settled, None, requirement, {}, SecretData(secret), mutable, settings(default_fstype="ext4")
     ).request
     assert abs(request.size_of(made) - len(wire.encode(made))) < 300
 
