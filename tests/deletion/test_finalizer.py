@@ -11,7 +11,8 @@ from tests.journeys.objects import VOLUME_FINALIZER
 OTHERS = ["example.com/first", PROTECTION]
 
 
-async def test_4_put_on_bound_volumes_that_lack_it_d13_9(site: Installation) -> None:
+async def test_the_finalizer_is_put_on_bound_volumes_that_lack_it_d13_9(site: Installation) -> None:
+    """delete.md 4."""
     bound(site, finalizers=(OTHERS[0],))
     await site.start()
     await site.until(lambda: VOLUME_FINALIZER in site.finalizers(VOLUME, "pv"), limit=1)
@@ -22,7 +23,8 @@ async def test_4_put_on_bound_volumes_that_lack_it_d13_9(site: Installation) -> 
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Recycle"])
-async def test_4_taken_off_when_the_policy_changes_d13_10(site: Installation, policy: str) -> None:
+async def test_the_finalizer_is_taken_off_when_the_policy_changes_d13_10(site: Installation, policy: str) -> None:
+    """delete.md 4."""
     bound(site, finalizers=(OTHERS[0], VOLUME_FINALIZER))
     await site.start()
     await site.rest(10)
@@ -38,7 +40,10 @@ LEFT_ALONE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("phase", "fields"), [("Available", {"claimRef": None}), ("Failed", {})])
-async def test_4_not_put_on_volumes_that_are_not_bound(site: Installation, phase: str, fields: dict[str, Any]) -> None:
+async def test_the_finalizer_is_not_put_on_volumes_that_are_not_bound(
+    site: Installation, phase: str, fields: dict[str, Any]
+) -> None:
+    """delete.md 4."""
     released(site, phase=phase, finalizers=(), **fields)
     await site.start()
     await site.rest(1000)
@@ -46,7 +51,8 @@ async def test_4_not_put_on_volumes_that_are_not_bound(site: Installation, phase
 
 
 @pytest.mark.parametrize("case", LEFT_ALONE)
-async def test_4_not_put_on(site: Installation, case: str) -> None:
+async def test_the_finalizer_is_not_put_on_volumes_that_we_do_not_delete(site: Installation, case: str) -> None:
+    """delete.md 4."""
     bound(site, finalizers=(), **LEFT_ALONE[case])
     await site.start()
     await site.rest(1000)
@@ -54,8 +60,8 @@ async def test_4_not_put_on(site: Installation, case: str) -> None:
     assert site.requests.of("patch", VOLUME) == []
 
 
-async def test_4_what_another_writes_in_between_survives_d13_9(site: Installation) -> None:
-    """The cache does not know of it yet: a patch of our entry alone, without a version."""
+async def test_what_another_writes_between_read_and_patch_survives_d13_9(site: Installation) -> None:
+    """The cache does not know of it yet: a patch of our entry alone, without a version (delete.md 4)."""
     bound(site, finalizers=())
     site.refuse("patch", VOLUME, 0, delay=5.0, times=1)
     await site.start()
@@ -69,7 +75,8 @@ async def test_4_what_another_writes_in_between_survives_d13_9(site: Installatio
 
 
 @pytest.mark.parametrize("code", [403, 500])
-async def test_2_a_patch_that_fails_is_tried_again(site: Installation, code: int) -> None:
+async def test_a_patch_of_the_finalizer_that_fails_is_tried_again(site: Installation, code: int) -> None:
+    """delete.md 2."""
     bound(site, finalizers=())
     trouble = site.refuse("patch", VOLUME, code, times=3)
     await site.start()
@@ -80,7 +87,8 @@ async def test_2_a_patch_that_fails_is_tried_again(site: Installation, code: int
     assert len(site.events("pv")) == (code == 403)  # only a person can change that
 
 
-async def test_2_a_volume_that_went_meanwhile_is_an_end(site: Installation) -> None:
+async def test_a_volume_that_went_meanwhile_is_not_patched_again(site: Installation) -> None:
+    """delete.md 2."""
     bound(site, finalizers=())
     trouble = site.refuse("patch", VOLUME, 404)
     await site.start()
@@ -88,7 +96,8 @@ async def test_2_a_volume_that_went_meanwhile_is_an_end(site: Installation) -> N
     assert trouble.hits == 1
 
 
-async def test_2_a_404_that_does_not_name_the_volume_is_no_end(site: Installation) -> None:
+async def test_a_404_that_does_not_name_the_volume_is_patched_again(site: Installation) -> None:
+    """delete.md 2."""
     bound(site, finalizers=())
     trouble = site.refuse("patch", VOLUME, 404, page="<html>not found</html>", times=3)
     await site.start()
@@ -96,7 +105,8 @@ async def test_2_a_404_that_does_not_name_the_volume_is_no_end(site: Installatio
     assert trouble.hits == 3
 
 
-async def test_2_a_static_volume_of_the_driver_is_handled(site: Installation) -> None:
+async def test_a_static_volume_of_the_driver_gets_the_finalizer(site: Installation) -> None:
+    """delete.md 2."""
     handle = bound(site, finalizers=())
     site.edit(VOLUME, "pv", lambda volume: volume["metadata"].pop("annotations"))
     await site.start()

@@ -13,8 +13,8 @@ async def _gone(site: Installation, name: str = "pv") -> None:
     await site.until(lambda: site.find(VOLUME, name) is None)
 
 
-async def test_6_the_volume_then_the_object_then_the_finalizer_d13_8(site: Installation) -> None:
-    """Each step waits for the one before it; nothing stays Terminating."""
+async def test_the_volume_goes_then_the_object_then_the_finalizer_d13_8(site: Installation) -> None:
+    """Each step waits for the one before it; nothing stays Terminating (delete.md 6)."""
     handle = released(site)
     site.fault(rpc="DeleteVolume", gate="deleting")
     await site.start()
@@ -36,7 +36,8 @@ async def test_6_the_volume_then_the_object_then_the_finalizer_d13_8(site: Insta
     assert site.calls("DeleteVolume")[0].request.volume_id == handle
 
 
-async def test_6_without_any_finalizer_two_writes_are_enough(site: Installation) -> None:
+async def test_without_any_finalizer_two_writes_are_enough(site: Installation) -> None:
+    """delete.md 6."""
     released(site, finalizers=())
     site.edit(VOLUME, "pv", lambda volume: volume["metadata"].pop("finalizers"))
     await site.start()
@@ -44,7 +45,8 @@ async def test_6_without_any_finalizer_two_writes_are_enough(site: Installation)
     assert site.requests.of("patch", VOLUME) == []
 
 
-async def test_6_the_object_deleted_before_its_claim_d13_7(site: Installation) -> None:
+async def test_an_object_deleted_before_its_claim_goes_with_its_volume_d13_7(site: Installation) -> None:
+    """delete.md 6."""
     site.storage_class()
     site.claim()
     await site.start()
@@ -61,9 +63,10 @@ async def test_6_the_object_deleted_before_its_claim_d13_7(site: Installation) -
 
 @pytest.mark.parametrize("write", ["delete", "patch"])
 @pytest.mark.parametrize("code", [403, 409, 500, 503])
-async def test_6_the_driver_is_asked_once_whatever_fails_after_it_d13_8(
+async def test_the_driver_is_asked_once_whatever_fails_after_it_d13_8(
     site: Installation, write: str, code: int
 ) -> None:
+    """delete.md 6."""
     released(site)
     trouble = site.refuse(write, VOLUME, code, times=4)
     await site.start()
@@ -76,7 +79,8 @@ async def test_6_the_driver_is_asked_once_whatever_fails_after_it_d13_8(
     assert found[f'{SERIES}_total{{class="fast"}}'] == 1
 
 
-async def test_6_an_answer_that_was_lost_is_no_harm(site: Installation) -> None:
+async def test_a_lost_answer_to_a_deletion_is_no_harm(site: Installation) -> None:
+    """delete.md 6."""
     released(site)
     site.refuse("delete", VOLUME, 0, cut="after", times=1)
     site.refuse("patch", VOLUME, 0, cut="after", times=1)
@@ -85,7 +89,7 @@ async def test_6_an_answer_that_was_lost_is_no_harm(site: Installation) -> None:
     assert len(site.calls("DeleteVolume")) == 1
 
 
-async def test_6_an_object_that_is_gone_is_an_end(site: Installation) -> None:
+async def test_an_object_that_is_gone_ends_its_deletion(site: Installation) -> None:
     """delete.md 12: an error once, then quiet."""
     released(site)
     trouble = site.refuse("delete", VOLUME, 404)
@@ -98,8 +102,9 @@ async def test_6_an_object_that_is_gone_is_an_end(site: Installation) -> None:
 
 
 @pytest.mark.parametrize("write", ["delete", "patch"])
-async def test_6_a_404_that_does_not_name_the_volume_is_no_end(site: Installation, write: str) -> None:
-    """Of a load balancer, say: taken for the API server's word, the volume would stay Terminating until a restart."""
+async def test_a_404_that_does_not_name_the_volume_does_not_end_its_deletion(site: Installation, write: str) -> None:
+    """Of a load balancer, say: taken for the API server's word, the volume would stay Terminating until a restart
+    (delete.md 6)."""
     released(site)
     trouble = site.refuse(write, VOLUME, 404, page="404 page not found\n", times=4)
     await site.start()
@@ -108,8 +113,9 @@ async def test_6_a_404_that_does_not_name_the_volume_is_no_end(site: Installatio
     assert len(site.calls("DeleteVolume")) == 1
 
 
-async def test_6_a_finalizer_that_the_cache_shows_too_late_d13_8(site: Installation) -> None:
-    """Put on by another instance, say: what made the object Terminating has to take it off once it is seen."""
+async def test_a_finalizer_that_the_cache_shows_too_late_asks_nobody_again_d13_8(site: Installation) -> None:
+    """Put on by another instance, say: what made the object Terminating has to take it off once it is seen
+    (delete.md 6)."""
     released(site, finalizers=())
     site.fault(rpc="DeleteVolume", gate="deleting")
     await site.start()
@@ -123,7 +129,8 @@ async def test_6_a_finalizer_that_the_cache_shows_too_late_d13_8(site: Installat
     assert len(site.calls("DeleteVolume")) == 1
 
 
-async def test_6_finalizers_of_others_stay_in_their_order_d13_9(site: Installation) -> None:
+async def test_finalizers_of_others_stay_in_their_order_d13_9(site: Installation) -> None:
+    """delete.md 6."""
     released(site, finalizers=("example.com/first", VOLUME_FINALIZER, "example.com/last"))
     await site.start()
     await site.until(lambda: VOLUME_FINALIZER not in site.finalizers(VOLUME, "pv"))
@@ -136,7 +143,8 @@ async def test_6_finalizers_of_others_stay_in_their_order_d13_9(site: Installati
     assert len(site.requests.of("patch", VOLUME)) == 1
 
 
-async def test_9_one_deletion_is_counted_once(site: Installation) -> None:
+async def test_one_deletion_is_counted_once(site: Installation) -> None:
+    """delete.md 9."""
     site.fault(rpc="DeleteVolume", delay=3.0)
     released(site)
     await site.start()
@@ -149,8 +157,8 @@ async def test_9_one_deletion_is_counted_once(site: Installation) -> None:
     assert f'{SERIES}_failed_total{{class="fast"}}' not in found
 
 
-async def test_9_nor_when_the_watch_tells_of_it_late(site: Installation) -> None:
-    """The news of our own writes come when all is done."""
+async def test_a_deletion_that_the_watch_tells_of_late_is_counted_once(site: Installation) -> None:
+    """The news of our own writes come when all is done (delete.md 9)."""
     site.fault(rpc="DeleteVolume", delay=3.0)
     released(site)
     await site.start()
@@ -163,7 +171,8 @@ async def test_9_nor_when_the_watch_tells_of_it_late(site: Installation) -> None
     assert len(site.requests.of("patch", VOLUME)) == 1
 
 
-async def test_5_failed_and_retained_volumes_are_not_deleted(site: Installation) -> None:
+async def test_failed_and_retained_volumes_are_not_deleted(site: Installation) -> None:
+    """delete.md 5."""
     released(site, phase="Failed")
     released(site, "retained", persistentVolumeReclaimPolicy="Retain")
     await site.start()
@@ -173,8 +182,8 @@ async def test_5_failed_and_retained_volumes_are_not_deleted(site: Installation)
     assert VOLUME_FINALIZER not in site.finalizers(VOLUME, "retained")
 
 
-async def test_6_the_name_used_again_is_another_volume(site: Installation) -> None:
-    """What the driver has deleted is remembered by the object's UID."""
+async def test_a_volume_under_a_name_used_again_is_another_one(site: Installation) -> None:
+    """What the driver has deleted is remembered by the object's UID (delete.md 6)."""
     first = released(site)
     await site.start()
     await _gone(site)
@@ -183,8 +192,8 @@ async def test_6_the_name_used_again_is_another_volume(site: Installation) -> No
     assert [call.request.volume_id for call in site.calls("DeleteVolume")] == [first, second]
 
 
-async def test_1_a_claim_made_anew_gets_another_volume(site: Installation) -> None:
-    """While the old one is still being deleted, and after it."""
+async def test_a_claim_made_anew_gets_another_volume(site: Installation) -> None:
+    """While the old one is still being deleted, and after it (delete.md 1)."""
     site.storage_class()
     site.claim()
     await site.start()

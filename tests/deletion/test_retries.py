@@ -26,7 +26,8 @@ async def _as(site: Installation, config: Config) -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-async def test_7_every_error_is_tried_again_with_backoff_d13_12(site: Installation, code: str) -> None:
+async def test_every_error_of_a_deletion_is_tried_again_with_backoff_d13_12(site: Installation, code: str) -> None:
+    """delete.md 7."""
     released(site)
     site.fault(code, rpc="DeleteVolume", times=4)
     await site.start()
@@ -34,7 +35,8 @@ async def test_7_every_error_is_tried_again_with_backoff_d13_12(site: Installati
     assert site.pauses("DeleteVolume") == [1.0, 2.0, 4.0, 8.0]
 
 
-async def test_7_for_ever_d13_12(site: Installation) -> None:
+async def test_a_deletion_is_tried_for_ever_d13_12(site: Installation) -> None:
+    """delete.md 7."""
     released(site)
     site.fault("INTERNAL", rpc="DeleteVolume")
     await site.start()
@@ -45,7 +47,8 @@ async def test_7_for_ever_d13_12(site: Installation) -> None:
     await _gone(site)
 
 
-async def test_1_each_volume_has_its_own_backoff_d13_12(site: Installation) -> None:
+async def test_each_volume_has_its_own_backoff_d13_12(site: Installation) -> None:
+    """delete.md 1."""
     released(site, "old")
     site.fault("INTERNAL", rpc="DeleteVolume", match="old")
     await site.start()
@@ -57,7 +60,8 @@ async def test_1_each_volume_has_its_own_backoff_d13_12(site: Installation) -> N
     assert trio.current_time() - since < 4
 
 
-async def test_6_its_event(site: Installation) -> None:
+async def test_a_deletion_that_fails_is_told_on_the_volume(site: Installation) -> None:
+    """delete.md 6."""
     handle = released(site)
     site.fault("INTERNAL", rpc="DeleteVolume", message="pool is on fire", times=3)
     await site.start()
@@ -77,7 +81,8 @@ async def test_6_its_event(site: Installation) -> None:
     assert found['controller_persistentvolume_delete_failed_total{class="fast"}'] == 3
 
 
-async def test_7_no_source_that_could_be_deleted(site: Installation) -> None:
+async def test_a_volume_without_a_csi_source_is_told_and_waits(site: Installation) -> None:
+    """delete.md 7."""
     released(site, csi=None, hostPath={"path": "/somewhere"})
     await site.start()
     event = await site.event("pv", "VolumeFailedDelete")
@@ -85,7 +90,8 @@ async def test_7_no_source_that_could_be_deleted(site: Installation) -> None:
     assert site.calls("DeleteVolume") == []
 
 
-async def test_7_a_driver_that_cannot_delete(site: Installation) -> None:
+async def test_a_driver_that_cannot_delete_is_told_and_not_asked(site: Installation) -> None:
+    """delete.md 7."""
     await _as(site, msgspec.structs.replace(site.config, controller=("GET_CAPACITY",)))
     released(site)
     await site.start()
@@ -98,7 +104,8 @@ async def test_7_a_driver_that_cannot_delete(site: Installation) -> None:
 
 
 @pytest.mark.parametrize("status", [{}, {"attached": True}, {"attached": False}], ids=["unknown", "yes", "no"])
-async def test_7_2_attached_volumes_wait_d13_6(site: Installation, status: dict[str, bool]) -> None:
+async def test_attached_volumes_wait_d13_6(site: Installation, status: dict[str, bool]) -> None:
+    """delete.md 7.2."""
     await _as(site, ATTACHES)
     released(site)
     attached(site, "pv", **status)
@@ -112,7 +119,8 @@ async def test_7_2_attached_volumes_wait_d13_6(site: Installation, status: dict[
     assert len(site.calls("DeleteVolume")) == 1
 
 
-async def test_7_2_an_attachment_that_is_being_deleted_still_counts_d13_6(site: Installation) -> None:
+async def test_an_attachment_that_is_being_deleted_still_counts_d13_6(site: Installation) -> None:
+    """delete.md 7.2."""
     await _as(site, ATTACHES)
     released(site)
     attached(site, "pv")
@@ -123,7 +131,8 @@ async def test_7_2_an_attachment_that_is_being_deleted_still_counts_d13_6(site: 
     assert site.calls("DeleteVolume") == []
 
 
-async def test_7_2_the_last_of_two_d13_6(site: Installation) -> None:
+async def test_a_volume_waits_for_the_last_of_two_attachments_d13_6(site: Installation) -> None:
+    """delete.md 7.2."""
     await _as(site, ATTACHES)
     released(site)
     attached(site, "pv", "one")
@@ -137,7 +146,8 @@ async def test_7_2_the_last_of_two_d13_6(site: Installation) -> None:
     await _gone(site)
 
 
-async def test_7_2_attachments_of_others_do_not_count(site: Installation) -> None:
+async def test_attachments_of_other_volumes_do_not_count(site: Installation) -> None:
+    """delete.md 7.2."""
     await _as(site, ATTACHES)
     released(site)
     attached(site, "other")
@@ -146,7 +156,8 @@ async def test_7_2_attachments_of_others_do_not_count(site: Installation) -> Non
     assert site.events("pv") == []
 
 
-async def test_7_2_one_that_came_and_moved_while_the_watch_was_cut_d13_6(site: Installation) -> None:
+async def test_an_attachment_that_came_and_moved_while_the_watch_was_cut_counts_d13_6(site: Installation) -> None:
+    """delete.md 7.2."""
     await _as(site, ATTACHES)
     await site.start()
     attached(site, "pv")
@@ -160,7 +171,8 @@ async def test_7_2_one_that_came_and_moved_while_the_watch_was_cut_d13_6(site: I
     assert site.events("pv") == []
 
 
-async def test_7_2_a_driver_that_does_not_attach_needs_none_d13_6_p19_topology_6(site: Installation) -> None:
+async def test_a_driver_that_does_not_attach_needs_no_attachments_d13_6_p19_topology_6(site: Installation) -> None:
+    """delete.md 7.2."""
     released(site)
     attached(site, "pv")
     await site.start()
@@ -171,7 +183,8 @@ async def test_7_2_a_driver_that_does_not_attach_needs_none_d13_6_p19_topology_6
 # ---- migrated volumes, and nodes
 
 
-async def test_7_calls_for_migrated_volumes_are_labelled_d13_16(site: Installation) -> None:
+async def test_calls_for_migrated_volumes_are_labelled_d13_16(site: Installation) -> None:
+    """delete.md 7."""
     await _as(site, msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
     released(
         site,
@@ -197,7 +210,8 @@ def _affinity(segment: dict[str, str]) -> dict[str, object]:
     return {"required": {"nodeSelectorTerms": [{"matchExpressions": expressions}]}}
 
 
-async def test_7_1_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Installation) -> None:
+async def test_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Installation) -> None:
+    """delete.md 7.1."""
     local = msgspec.structs.replace(
         site.config, node_segment=HERE, plugin=("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
     )
@@ -215,7 +229,8 @@ async def test_7_1_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Insta
     assert site.logged("Failed, will be tried again") == []
 
 
-async def test_12_the_class_is_not_read_from_the_api_d13_14(site: Installation) -> None:
+async def test_the_class_of_a_volume_is_not_read_from_the_api_d13_14(site: Installation) -> None:
+    """delete.md 12."""
     site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, "default")
     prefix = "csi.storage.k8s.io/provisioner-secret"
     site.storage_class(parameters={f"{prefix}-name": "login", f"{prefix}-namespace": "default"})

@@ -38,7 +38,8 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str] | None, dict[str, Any], st
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_12_deleted_with_the_right_secret_or_none(site: Installation, case: str) -> None:
+async def test_a_volume_is_deleted_with_the_right_secret_or_none(site: Installation, case: str) -> None:
+    """delete.md 12."""
     annotations, parameters, fields, expected = CASES[case]
     for name in ("of-volume", "of-class", "gone-of-default"):
         site.objects.create("Secret", {"metadata": {"name": name}, "stringData": {"of": name}}, NAMESPACE)
@@ -59,7 +60,8 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-async def test_12_a_template_that_cannot_be_filled_in_is_an_error(site: Installation, case: str) -> None:
+async def test_a_template_that_cannot_be_filled_in_is_an_error(site: Installation, case: str) -> None:
+    """delete.md 12."""
     site.storage_class(parameters=ERRORS[case])
     released(site)
     await site.start()
@@ -68,7 +70,8 @@ async def test_12_a_template_that_cannot_be_filled_in_is_an_error(site: Installa
     assert site.calls("DeleteVolume") == []
 
 
-async def test_8_a_secret_that_is_not_found_is_done_without_d13_4(site: Installation) -> None:
+async def test_a_secret_that_is_not_found_is_done_without_d13_4(site: Installation) -> None:
+    """delete.md 8."""
     released(site, annotations=_annotated("of-volume"))
     await site.start()
     await site.until(lambda: site.find(VOLUME, "pv") is None)
@@ -78,8 +81,8 @@ async def test_8_a_secret_that_is_not_found_is_done_without_d13_4(site: Installa
 
 
 @pytest.mark.parametrize("trouble", [{"code": 403}, {"code": 500}, {"code": 0, "cut": "before"}], ids=str)
-async def test_8_one_that_cannot_be_read_just_now_is_waited_for(site: Installation, trouble: dict[str, Any]) -> None:
-    """The volume may need it: without, a driver may say that it is gone, or lock the account."""
+async def test_a_secret_that_cannot_be_read_just_now_is_waited_for(site: Installation, trouble: dict[str, Any]) -> None:
+    """The volume may need it: without, a driver may say that it is gone, or lock the account (delete.md 8)."""
     site.objects.create("Secret", {"metadata": {"name": "of-volume"}, "stringData": {"of": "volume"}}, NAMESPACE)
     released(site, annotations=_annotated("of-volume"))
     site.refuse("get", "Secret", **trouble)
@@ -93,7 +96,8 @@ async def test_8_one_that_cannot_be_read_just_now_is_waited_for(site: Installati
     assert [call.request.secrets for call in site.calls("DeleteVolume")] == [{"of": "volume"}]
 
 
-async def test_8_one_that_no_object_can_be_called_is_never_asked_for(site: Installation) -> None:
+async def test_a_secret_that_no_object_can_be_called_is_never_asked_for(site: Installation) -> None:
+    """delete.md 8."""
     released(site, annotations=_annotated("../../kube-system/secrets/token"))
     await site.start()
     event = await site.event("pv", "VolumeFailedDelete", 2)
@@ -102,7 +106,8 @@ async def test_8_one_that_no_object_can_be_called_is_never_asked_for(site: Insta
     assert site.calls("DeleteVolume") == []
 
 
-async def test_8_read_again_for_every_try(site: Installation) -> None:
+async def test_the_secret_is_read_again_for_every_try(site: Installation) -> None:
+    """delete.md 8."""
     site.objects.create("Secret", {"metadata": {"name": "of-volume"}, "stringData": {"password": "old"}}, NAMESPACE)
     released(site, annotations=_annotated("of-volume"))
     site.fault("UNAUTHENTICATED", rpc="DeleteVolume", times=2)
@@ -113,7 +118,8 @@ async def test_8_read_again_for_every_try(site: Installation) -> None:
     assert [call.request.secrets["password"] for call in site.calls("DeleteVolume")][-1] == "new"
 
 
-async def test_8_bytes_that_are_no_text_are_waited_for(site: Installation) -> None:
+async def test_a_secret_of_bytes_that_are_no_text_is_waited_for(site: Installation) -> None:
+    """delete.md 8."""
     site.objects.create("Secret", {"metadata": {"name": "of-volume"}, "data": {"of": "b2s=", "key": "//79"}}, NAMESPACE)
     released(site, annotations=_annotated("of-volume"))
     await site.start()

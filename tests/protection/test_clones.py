@@ -30,13 +30,15 @@ def _our_updates(site: Installation) -> int:
     return len(site.requests.of("update", CLAIM, name="source"))
 
 
-async def test_12_1_protected_before_the_call_p19_sources_9(site: Installation) -> None:
+async def test_the_source_of_a_clone_is_protected_before_the_call_p19_sources_9(site: Installation) -> None:
+    """provision.md 12.1."""
     await _cloning(site)
     assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
     assert site.calls()[1].request.volume_content_source.volume.volume_id in site.driver.state.volumes
 
 
-async def test_12_1_once_for_many_clones(site: Installation) -> None:
+async def test_a_source_is_protected_once_for_many_clones(site: Installation) -> None:
+    """provision.md 12.1."""
     await _cloning(site, "clone-1", "clone-2", "clone-3")
     assert len(site.requests.of("update", CLAIM, name="source", code=200)) == 1
     site.driver.faults.gate("copying").set()
@@ -44,7 +46,8 @@ async def test_12_1_once_for_many_clones(site: Installation) -> None:
 
 
 @pytest.mark.parametrize("code", [403, 409, 500])
-async def test_12_1_without_protection_there_is_no_call(site: Installation, code: int) -> None:
+async def test_without_protection_of_the_source_there_is_no_call(site: Installation, code: int) -> None:
+    """provision.md 12.1."""
     await _source(site)
     site.refuse("update", CLAIM, code, times=2, name="source")
     site.claim("clone", **from_claim("source"))
@@ -55,7 +58,8 @@ async def test_12_1_without_protection_there_is_no_call(site: Installation, code
     assert len(site.calls()) == 2
 
 
-async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_9(site: Installation) -> None:
+async def test_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_9(site: Installation) -> None:
+    """provision.md 12.2."""
     await _cloning(site)
     site.delete(CLAIM, "source")
     await site.rest(5)
@@ -65,8 +69,8 @@ async def test_12_2_a_deleted_source_stays_until_the_clone_is_bound_p19_sources_
     await site.until(lambda: site.find(CLAIM, "source") is None, limit=10)
 
 
-async def test_12_2_a_deleted_clone_that_can_never_be_asked_for_again_does_not_hold_it(site: Installation) -> None:
-    """As when all of it goes: the driver's last word would never come."""
+async def test_a_deleted_clone_that_can_never_be_asked_for_again_does_not_hold_its_source(site: Installation) -> None:
+    """As when all of it goes: the driver's last word would never come (provision.md 12.2)."""
     await _source(site)
     site.fault("DEADLINE_EXCEEDED", match="/clone$")
     site.claim("clone", **from_claim("source"))
@@ -77,8 +81,9 @@ async def test_12_2_a_deleted_clone_that_can_never_be_asked_for_again_does_not_h
     await site.until(lambda: site.find(CLAIM, "source") is None, limit=60)
 
 
-async def test_12_2_nothing_of_the_cached_claim_is_changed_p19_sources_8(site: Installation) -> None:
-    """What others put beside our finalizer stays, in its order, though the cache may not know it yet."""
+async def test_nothing_of_the_cached_source_is_changed_p19_sources_8(site: Installation) -> None:
+    """What others put beside our finalizer stays, in its order, though the cache may not know it yet
+    (provision.md 12.2)."""
     site.storage_class()
     site.claim("source")
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].insert(0, FIRST))
@@ -95,8 +100,9 @@ async def test_12_2_nothing_of_the_cached_claim_is_changed_p19_sources_8(site: I
     assert site.finalizers(CLAIM, "source") == [FIRST, LAST]
 
 
-async def test_12_2_it_is_let_go_in_one_request_with_all_that_we_do_not_model(site: Installation) -> None:
-    """As in the reference, and soon enough for the volume controller's own finalizer to go after it."""
+async def test_a_source_is_let_go_in_one_request_with_all_that_we_do_not_model(site: Installation) -> None:
+    """As in the reference, and soon enough for the volume controller's own finalizer to go after it
+    (provision.md 12.2)."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].insert(0, FIRST))
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
@@ -112,8 +118,8 @@ async def test_12_2_it_is_let_go_in_one_request_with_all_that_we_do_not_model(si
     assert site.requests.of("get", CLAIM, name="source") == []
 
 
-async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
-    """A clone that is bound is no event of its source."""
+async def test_a_source_that_is_cloned_from_is_looked_at_again_with_backoff(site: Installation) -> None:
+    """A clone that is bound is no event of its source (provision.md 12.2)."""
     await _cloning(site)
     site.delete(CLAIM, "source")
     await site.rest(20)
@@ -124,7 +130,8 @@ async def test_12_2_it_is_asked_again_with_backoff(site: Installation) -> None:
     assert site.events("source", "ProvisioningFailed") == []
 
 
-async def test_12_2_a_living_source_keeps_it(site: Installation) -> None:
+async def test_a_living_source_keeps_its_finalizer(site: Installation) -> None:
+    """provision.md 12.2."""
     await _cloning(site)
     site.driver.faults.gate("copying").set()
     await site.bound("clone")
@@ -132,7 +139,8 @@ async def test_12_2_a_living_source_keeps_it(site: Installation) -> None:
     assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
 
 
-async def test_12_2_clones_of_other_provisioners_count(site: Installation) -> None:
+async def test_clones_of_other_provisioners_hold_a_source(site: Installation) -> None:
+    """provision.md 12.2."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     foreign = {"metadata": {"name": "foreign"}, "provisioner": "other.example.com", "volumeBindingMode": "Immediate"}
@@ -146,7 +154,8 @@ async def test_12_2_clones_of_other_provisioners_count(site: Installation) -> No
     await site.until(lambda: site.find(CLAIM, "source") is None)
 
 
-async def test_12_2_claims_of_another_namespace_do_not_count(site: Installation) -> None:
+async def test_claims_of_another_namespace_do_not_hold_a_source(site: Installation) -> None:
+    """provision.md 12.2."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     site.objects.create("Namespace", {"metadata": {"name": "elsewhere"}})
@@ -158,7 +167,8 @@ async def test_12_2_claims_of_another_namespace_do_not_count(site: Installation)
 
 
 @pytest.mark.parametrize("code", [403, 409, 500, 503])
-async def test_12_2_a_failed_write_is_tried_again(site: Installation, code: int) -> None:
+async def test_a_release_of_a_source_that_fails_is_tried_again(site: Installation, code: int) -> None:
+    """provision.md 12.2."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     await site.rest(1)
@@ -168,7 +178,8 @@ async def test_12_2_a_failed_write_is_tried_again(site: Installation, code: int)
     assert trouble.hits == 3
 
 
-async def test_12_2_gone_meanwhile_is_an_end(site: Installation) -> None:
+async def test_a_source_that_is_gone_meanwhile_is_let_go(site: Installation) -> None:
+    """provision.md 12.2."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     await site.rest(1)
@@ -179,7 +190,8 @@ async def test_12_2_gone_meanwhile_is_an_end(site: Installation) -> None:
     assert site.logged("Failed, will be tried again") == []
 
 
-async def test_12_2_a_404_that_does_not_name_the_source_is_no_end(site: Installation) -> None:
+async def test_a_404_that_does_not_name_the_source_is_tried_again(site: Installation) -> None:
+    """provision.md 12.2."""
     await _source(site)
     site.edit(CLAIM, "source", lambda claim: claim["metadata"]["finalizers"].append(CLONE_FINALIZER))
     await site.rest(1)
@@ -189,7 +201,8 @@ async def test_12_2_a_404_that_does_not_name_the_source_is_no_end(site: Installa
     assert trouble.hits == 3
 
 
-async def test_12_2_not_without_the_capability(site: Installation) -> None:
+async def test_a_driver_that_cannot_clone_has_no_sources_to_let_go(site: Installation) -> None:
+    """provision.md 12.2."""
     without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CLONE_VOLUME")
     site.driver.config = site.config = msgspec.structs.replace(site.config, controller=without)
     site.kill_driver()

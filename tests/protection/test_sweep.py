@@ -36,7 +36,8 @@ def _lists(site: Installation) -> list[float]:
     return [round(when - at[0]) for when in at]
 
 
-async def test_12_3_at_once_and_then_every_interval_p19_sources_7(site: Installation) -> None:
+async def test_snapshots_are_swept_at_once_and_then_every_interval_p19_sources_7(site: Installation) -> None:
+    """provision.md 12.3."""
     _left(site, "early")
     await site.start()
     await site.until(lambda: not _held(site, "early"), limit=1)
@@ -49,14 +50,16 @@ async def test_12_3_at_once_and_then_every_interval_p19_sources_7(site: Installa
     assert _lists(site) == [0, 0, 300, 600, 900]
 
 
-async def test_12_3_the_interval_of_the_flag(site: Installation) -> None:
+async def test_the_interval_of_the_sweep_is_that_of_the_flag(site: Installation) -> None:
+    """provision.md 12.3."""
     await site.start(retries=RetrySettings(snapshot_sweep_interval=60.0))
     await site.rest(130)
     assert _lists(site) == [0, 0, 60, 120]
 
 
 @pytest.mark.parametrize("interval", [0.0, -1.0])
-async def test_12_3_switched_off(site: Installation, interval: float) -> None:
+async def test_the_sweep_can_be_switched_off(site: Installation, interval: float) -> None:
+    """provision.md 12.3."""
     _left(site, "snap")
     await site.start(retries=RetrySettings(snapshot_sweep_interval=interval))
     await site.rest(1000)
@@ -64,7 +67,8 @@ async def test_12_3_switched_off(site: Installation, interval: float) -> None:
     assert _held(site, "snap")
 
 
-async def test_12_3_not_without_the_capability(site: Installation) -> None:
+async def test_a_driver_that_cannot_restore_needs_no_sweep(site: Installation) -> None:
+    """provision.md 12.3."""
     without = tuple(name for name in CONTROLLER_CAPABILITIES if name != "CREATE_DELETE_SNAPSHOT")
     site.kill_driver()
     await site.rest(0.1)
@@ -74,7 +78,8 @@ async def test_12_3_not_without_the_capability(site: Installation) -> None:
     assert _lists(site) == []
 
 
-async def test_12_3_without_the_right_to_list_it_is_off_quietly(site: Installation) -> None:
+async def test_without_the_right_to_list_the_sweep_is_off_quietly(site: Installation) -> None:
+    """provision.md 12.3."""
     site.refuse("list", SNAPSHOT, 403)
     await site.start()
     await site.rest(1000)
@@ -82,7 +87,8 @@ async def test_12_3_without_the_right_to_list_it_is_off_quietly(site: Installati
     assert [line for line in site.lines if line.level in ("WARNING", "ERROR")] == []
 
 
-async def test_12_3_a_failing_list_ends_one_sweep_only_quirk_5(site: Installation) -> None:
+async def test_a_failing_list_ends_one_sweep_only_quirk_5(site: Installation) -> None:
+    """provision.md 12.3."""
     _left(site, "snap")
     site.refuse("list", SNAPSHOT, 500, skip=1, times=1)
     await site.start()
@@ -93,7 +99,8 @@ async def test_12_3_a_failing_list_ends_one_sweep_only_quirk_5(site: Installatio
     await site.until(lambda: not _held(site, "snap"), limit=210)
 
 
-async def test_12_3_trouble_with_the_first_question_is_no_reason_to_stop(site: Installation) -> None:
+async def test_trouble_with_the_first_question_does_not_end_the_sweep(site: Installation) -> None:
+    """provision.md 12.3."""
     _left(site, "snap")
     site.refuse("list", SNAPSHOT, 500, times=1)
     await site.start()
@@ -118,8 +125,8 @@ USES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_12_3_an_unfinished_claim_holds_it(site: Installation, use: str) -> None:
-    """Of any provisioner: this one's class does not exist."""
+async def test_an_unfinished_claim_holds_its_snapshot(site: Installation, use: str) -> None:
+    """Of any provisioner: this one's class does not exist (provision.md 12.3)."""
     _left(site, "snap")
     site.claim("waits", "nobodys", **USES[use])
     await site.start()
@@ -129,7 +136,8 @@ async def test_12_3_an_unfinished_claim_holds_it(site: Installation, use: str) -
     await site.until(lambda: not _held(site, "snap"), limit=301)
 
 
-async def test_12_3_a_bound_claim_does_not(site: Installation) -> None:
+async def test_a_bound_claim_does_not_hold_its_snapshot(site: Installation) -> None:
+    """provision.md 12.3."""
     site.storage_class()
     site.snapshot("snap")
     site.claim(**from_snapshot("snap"))
@@ -139,7 +147,8 @@ async def test_12_3_a_bound_claim_does_not(site: Installation) -> None:
     await site.until(lambda: not _held(site, "snap"), limit=301)
 
 
-async def test_12_3_one_of_the_same_name_elsewhere_does_not(site: Installation) -> None:
+async def test_a_snapshot_of_the_same_name_elsewhere_is_swept(site: Installation) -> None:
+    """provision.md 12.3."""
     site.objects.create("Namespace", {"metadata": {"name": "elsewhere"}})
     _left(site, "snap")
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
@@ -149,8 +158,9 @@ async def test_12_3_one_of_the_same_name_elsewhere_does_not(site: Installation) 
     await site.until(lambda: not _held(site, "snap"), limit=1)
 
 
-async def test_12_3_references_across_namespaces(site: Installation) -> None:
-    """Held while the claim is unfinished; not released with its volume (9.6) but by the next sweep."""
+async def test_a_reference_across_namespaces_holds_a_snapshot(site: Installation) -> None:
+    """Held while the claim is unfinished; not released with its volume (9.6) but by the next sweep
+    (provision.md 12.3)."""
     site.objects.create("Namespace", {"metadata": {"name": "shared"}})
     grant = {
         "apiVersion": "gateway.networking.k8s.io/v1beta1",
@@ -183,7 +193,8 @@ async def test_12_3_references_across_namespaces(site: Installation) -> None:
     await site.until(lambda: not held(), limit=301)
 
 
-async def test_12_3_a_deleted_claim_whose_volume_may_be_made_holds_it(site: Installation) -> None:
+async def test_a_deleted_claim_whose_volume_may_be_made_holds_its_snapshot(site: Installation) -> None:
+    """provision.md 12.3."""
     site.storage_class()
     site.snapshot("snap")
     site.fault("DEADLINE_EXCEEDED")
@@ -197,8 +208,11 @@ async def test_12_3_a_deleted_claim_whose_volume_may_be_made_holds_it(site: Inst
 
 
 @pytest.mark.parametrize("kind", [SECRET, CLASS])
-async def test_12_3_but_not_once_the_driver_is_asked_no_more(site: Installation, kind: str) -> None:
-    """As when a namespace is deleted with all that is in it: it must not wait for this snapshot for ever."""
+async def test_a_deleted_claim_that_is_asked_for_no_more_does_not_hold_its_snapshot(
+    site: Installation, kind: str
+) -> None:
+    """As when a namespace is deleted with all that is in it: it must not wait for this snapshot for ever
+    (provision.md 12.3)."""
     site.storage_class(parameters=SECRET_PARAMETERS)
     site.objects.create(SECRET, {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
     site.snapshot("snap")
@@ -212,9 +226,8 @@ async def test_12_3_but_not_once_the_driver_is_asked_no_more(site: Installation,
 
 
 @pytest.mark.parametrize(("code", "level"), [(404, None), (409, None), (403, "INFO"), (500, "WARNING")])
-async def test_12_3_a_write_that_fails_is_left_to_the_next_sweep(
-    site: Installation, code: int, level: str | None
-) -> None:
+async def test_a_write_that_fails_is_left_to_the_next_sweep(site: Installation, code: int, level: str | None) -> None:
+    """provision.md 12.3."""
     _left(site, "one")
     _left(site, "two")
     site.refuse("update", SNAPSHOT, code, times=1, name="one")
@@ -225,7 +238,8 @@ async def test_12_3_a_write_that_fails_is_left_to_the_next_sweep(
     await site.until(lambda: not _held(site, "one"), limit=301)
 
 
-async def test_12_3_a_change_between_list_and_write_is_not_overwritten(site: Installation) -> None:
+async def test_a_change_between_list_and_write_is_not_overwritten(site: Installation) -> None:
+    """provision.md 12.3."""
     _left(site, "snap")
     site.refuse("update", SNAPSHOT, 0, delay=1.0, times=1)
     await site.start()
@@ -237,7 +251,8 @@ async def test_12_3_a_change_between_list_and_write_is_not_overwritten(site: Ins
     assert site.get(SNAPSHOT, "snap")["metadata"]["labels"] == {"touched": "a"}
 
 
-async def test_12_3_more_than_one_page(site: Installation) -> None:
+async def test_a_sweep_reads_more_than_one_page(site: Installation) -> None:
+    """provision.md 12.3."""
     for number in range(520):
         site.objects.create(
             SNAPSHOT,

@@ -159,7 +159,8 @@ async def test_a_snapshot_being_deleted_stays_for_the_other_copy_too(site: Insta
     await _gone(site, way)
 
 
-async def test_9_6_a_snapshot_being_deleted_goes_with_its_last_copy_also_without_a_sweep(site: Installation) -> None:
+async def test_a_snapshot_being_deleted_goes_with_its_last_copy_also_without_a_sweep(site: Installation) -> None:
+    """provision.md 9.6."""
     site.storage_class()
     site.snapshot("source")
     await site.start(retries=RetrySettings(snapshot_sweep_interval=0.0))

@@ -195,7 +195,8 @@ def _attributes(site: Installation, **parameters: str) -> None:
     site.objects.create("VolumeAttributesClass", gold)
 
 
-async def test_8_10_its_parameters_are_the_mutable_ones_p19_request_9(site: Installation) -> None:
+async def test_the_parameters_of_an_attributes_class_are_the_mutable_ones_p19_request_9(site: Installation) -> None:
+    """provision.md 8.10."""
     _attributes(site, iops="100")
     site.storage_class(parameters={"pool": "a"})
     site.claim(volumeAttributesClassName="gold")
@@ -212,7 +213,10 @@ async def test_8_10_its_parameters_are_the_mutable_ones_p19_request_9(site: Inst
     [(Gates(), False), (Gates(volume_attributes_class_explicit=True), True)],
     ids=["p19-request-9-discovered", "p19-request-9-named-by-the-user"],
 )
-async def test_8_10_where_the_api_lacks_it(site: Installation, gates: Gates, asked: bool) -> None:
+async def test_an_attributes_class_is_asked_for_only_where_the_api_or_the_gate_says_so(
+    site: Installation, gates: Gates, asked: bool
+) -> None:
+    """provision.md 8.10."""
     _attributes(site, iops="100")
     site.storage_class()
     site.claim(volumeAttributesClassName="gold")
@@ -227,7 +231,8 @@ async def test_8_10_where_the_api_lacks_it(site: Installation, gates: Gates, ask
         assert site.logged("no VolumeAttributesClass")
 
 
-async def test_8_10_with_the_gate_off_it_is_not_looked_at_p19_request_9(site: Installation) -> None:
+async def test_with_the_gate_off_an_attributes_class_is_not_looked_at_p19_request_9(site: Installation) -> None:
+    """provision.md 8.10."""
     site.storage_class()
     site.claim(volumeAttributesClassName="gold")
     off = ProvisioningSettings(volume_attributes_class=False)

@@ -20,7 +20,8 @@ def _told(site: Installation, about: str = "data") -> list[tuple[str, str, int]]
     return [(event["type"], event["reason"], event["count"]) for event in events]
 
 
-async def test_11_1_a_claim_that_gets_its_volume_p19_engine_7(site: Installation) -> None:
+async def test_a_claim_that_gets_its_volume_is_told_so_p19_engine_7(site: Installation) -> None:
+    """provision.md 11.1."""
     site.storage_class()
     site.claim()
     await site.start()
@@ -38,7 +39,8 @@ async def test_11_1_a_claim_that_gets_its_volume_p19_engine_7(site: Installation
         assert re.fullmatch(source, event["source"]["component"])
 
 
-async def test_11_1_repeats_are_one_event_that_says_try_and_next_try(site: Installation) -> None:
+async def test_repeats_are_one_event_that_says_try_and_next_try(site: Installation) -> None:
+    """provision.md 11.1."""
     site.fault("INTERNAL", message="pool is on fire", times=5)
     site.storage_class()
     site.claim()
@@ -57,7 +59,8 @@ async def test_11_1_repeats_are_one_event_that_says_try_and_next_try(site: Insta
     ]
 
 
-async def test_11_1_different_failures_are_different_events(site: Installation) -> None:
+async def test_different_failures_are_different_events(site: Installation) -> None:
+    """provision.md 11.1."""
     site.fault("INTERNAL", times=2)
     site.fault("UNAVAILABLE", times=1)
     site.storage_class()
@@ -67,7 +70,8 @@ async def test_11_1_different_failures_are_different_events(site: Installation) 
     assert sorted(event["count"] for event in site.events("data", "ProvisioningFailed")) == [1, 2]
 
 
-async def test_11_1_a_text_of_the_driver_that_changes_does_not_make_more_events(site: Installation) -> None:
+async def test_a_text_of_the_driver_that_changes_does_not_make_more_events(site: Installation) -> None:
+    """provision.md 11.1."""
     for request in ("8f14e45f", "c9f0f895", "45c48cce"):
         site.fault("INTERNAL", message=f"request {request} failed", times=1)
     site.storage_class()
@@ -79,7 +83,8 @@ async def test_11_1_a_text_of_the_driver_that_changes_does_not_make_more_events(
     assert "45c48cce" in failed["message"]
 
 
-async def test_11_1_a_populator_is_told_by_the_second_source_p19_sources_1(site: Installation) -> None:
+async def test_a_populator_is_told_by_the_second_source_p19_sources_1(site: Installation) -> None:
+    """provision.md 11.1."""
     site.storage_class()
     site.claim(dataSourceRef={"apiGroup": "example.com", "kind": "Backup", "name": "monday"})
     await site.start()
@@ -91,8 +96,9 @@ async def test_11_1_a_populator_is_told_by_the_second_source_p19_sources_1(site:
     assert site.calls() == []
 
 
-async def test_11_1_a_stream_of_failures_is_limited(site: Installation) -> None:
-    """process.md 5.3: the events of an object are 25 in a burst and one each five minutes; the count goes on."""
+async def test_a_stream_of_failures_is_limited(site: Installation) -> None:
+    """process.md 5.3: the events of an object are 25 in a burst and one each five minutes; the count goes on
+    (provision.md 11.1)."""
     site.fault("INTERNAL")
     site.storage_class()
     site.claim()
@@ -113,7 +119,8 @@ SILENT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", SILENT)
-async def test_11_1_nothing_is_told_of(site: Installation, case: str) -> None:
+async def test_what_is_no_attempt_has_no_event(site: Installation, case: str) -> None:
+    """provision.md 11.1."""
     if SILENT[case]:
         fields = {"provisioner": site.config.name, "volumeBindingMode": "Immediate"} | SILENT[case]
         site.objects.create(CLASS, {"metadata": {"name": "fast"}} | fields)
@@ -125,7 +132,8 @@ async def test_11_1_nothing_is_told_of(site: Installation, case: str) -> None:
     assert site.calls() == []
 
 
-async def test_11_1_nothing_is_told_of_a_volume_that_is_there(site: Installation) -> None:
+async def test_a_volume_that_is_there_already_has_no_event(site: Installation) -> None:
+    """provision.md 11.1."""
     site.storage_class()
     site.claim()
     volume = {

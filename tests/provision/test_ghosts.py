@@ -28,7 +28,8 @@ def _posts(site: Installation) -> int:
 
 
 @pytest.mark.parametrize("cut", LOST)
-async def test_13_what_the_watch_shows_is_written(site: Installation, cut: str) -> None:
+async def test_a_volume_whose_answer_was_lost_is_written_once_the_watch_shows_it(site: Installation, cut: str) -> None:
+    """provision.md 13."""
     name = await _written_without_an_answer(site, cut)
     event = await site.event("data", "ProvisioningSucceeded")
     assert name in event["message"]
@@ -45,7 +46,10 @@ async def test_13_what_the_watch_shows_is_written(site: Installation, cut: str) 
 
 
 @pytest.mark.parametrize("cut", LOST)
-async def test_13_with_retain_none_stays_of_one_that_an_administrator_deleted(site: Installation, cut: str) -> None:
+async def test_a_retained_volume_that_an_administrator_deleted_is_not_written_again(
+    site: Installation, cut: str
+) -> None:
+    """provision.md 13."""
     name = await _written_without_an_answer(site, cut, reclaimPolicy="Retain")
     await site.bound("data")
     site.delete(CLAIM, "data")
@@ -57,7 +61,8 @@ async def test_13_with_retain_none_stays_of_one_that_an_administrator_deleted(si
     assert site.objects.all(VOLUME) == []
 
 
-async def test_13_where_the_watch_is_late_the_claim_says_that_it_is_written(site: Installation) -> None:
+async def test_where_the_watch_is_late_the_claim_says_that_its_volume_is_written(site: Installation) -> None:
+    """provision.md 13."""
     site.api.stall_watches(VOLUME)
     name = await _written_without_an_answer(site, "after")
     await site.bound("data")
@@ -71,7 +76,8 @@ async def test_13_where_the_watch_is_late_the_claim_says_that_it_is_written(site
     assert site.objects.all(VOLUME) == []
 
 
-async def test_13_neither_shown_nor_bound_it_is_written_again(site: Installation) -> None:
+async def test_a_volume_that_is_neither_shown_nor_bound_is_written_again(site: Installation) -> None:
+    """provision.md 13."""
     site.api.stall_watches(VOLUME)
     site.refuse("create", VOLUME, code=0, cut="before", times=3)
     site.storage_class()
@@ -82,8 +88,8 @@ async def test_13_neither_shown_nor_bound_it_is_written_again(site: Installation
     assert len(site.calls()) == 1
 
 
-async def test_13_nor_if_its_claim_is_gone(site: Installation) -> None:
-    """A DeleteVolume too many does no harm; a volume that nobody knows stays for ever."""
+async def test_a_volume_whose_claim_is_gone_and_that_nobody_shows_is_written_again(site: Installation) -> None:
+    """A DeleteVolume too many does no harm; a volume that nobody knows stays for ever (provision.md 13)."""
     site.refuse("create", VOLUME, code=0, cut="before")
     site.storage_class()
     site.claim()
@@ -97,7 +103,8 @@ async def test_13_nor_if_its_claim_is_gone(site: Installation) -> None:
     assert site.driver.state.volumes == {}
 
 
-async def test_13_while_nobody_can_say_what_became_of_the_claim_nothing_is_written(site: Installation) -> None:
+async def test_while_nobody_can_say_what_became_of_the_claim_its_volume_is_not_written(site: Installation) -> None:
+    """provision.md 13."""
     site.refuse("create", VOLUME, code=0, cut="before", times=2)
     asked = site.refuse("get", CLAIM, 503)
     site.storage_class()
@@ -111,8 +118,9 @@ async def test_13_while_nobody_can_say_what_became_of_the_claim_nothing_is_writt
     await site.bound("data")
 
 
-async def test_13_not_of_a_volume_for_which_deletevolume_was_called(site: Installation) -> None:
-    """Refused as it is, its volume is asked for anew, and that answer is undone: both name the same volume."""
+async def test_no_volume_is_written_for_which_deletevolume_was_called(site: Installation) -> None:
+    """Refused as it is, its volume is asked for anew, and that answer is undone: both name the same volume
+    (provision.md 13)."""
     refused = site.refuse("create", VOLUME, 422)
     site.storage_class()
     site.claim()
@@ -133,7 +141,8 @@ async def test_13_not_of_a_volume_for_which_deletevolume_was_called(site: Instal
     assert volume["spec"]["csi"]["volumeHandle"] in site.driver.state.volumes
 
 
-async def test_13_what_the_watch_shows_while_the_claim_is_asked_for_counts(site: Installation) -> None:
+async def test_what_the_watch_shows_while_the_claim_is_asked_for_counts(site: Installation) -> None:
+    """provision.md 13."""
     site.refuse("create", VOLUME, code=0, cut="after", times=1)
     asked = site.refuse("get", CLAIM, code=0, delay=5, times=1)
     site.api.stall_watches(VOLUME)
@@ -169,10 +178,10 @@ async def _undone(site: Installation, **answer: Any) -> int:
     return _posts(site)
 
 
-async def test_13_a_volume_made_anew_under_the_id_of_one_that_was_deleted_is_written_at_once(
+async def test_a_volume_made_anew_under_the_id_of_one_that_was_deleted_is_written_at_once(
     site: Installation,
 ) -> None:
-    """Many drivers make the id of the name."""
+    """Many drivers make the id of the name (provision.md 13)."""
     site.fault(**SAME)
     site.storage_class()
     site.claim()
@@ -187,8 +196,8 @@ async def test_13_a_volume_made_anew_under_the_id_of_one_that_was_deleted_is_wri
 EBS, IN_TREE = "ebs.csi.aws.com", "kubernetes.io/aws-ebs"
 
 
-async def test_13_nor_of_a_migrated_one_for_which_deletevolume_was_called(site: Installation) -> None:
-    """Its in-tree form does not tell the driver's id."""
+async def test_no_migrated_volume_is_written_for_which_deletevolume_was_called(site: Installation) -> None:
+    """Its in-tree form does not tell the driver's id (provision.md 13)."""
     site.kill_driver()
     await site.rest(0.1)
     await site.serve(msgspec.structs.replace(site.config, name=EBS))

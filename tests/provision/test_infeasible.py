@@ -12,19 +12,22 @@ async def _refused(site: Installation, **retries: float) -> None:
     await site.until(site.calls)
 
 
-async def test_6_only_at_the_longest_interval_p19_engine_4(site: Installation) -> None:
+async def test_an_infeasible_claim_is_tried_at_the_longest_interval_only_p19_engine_4(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     await site.until(lambda: len(site.calls()) == 4)
     assert site.pauses() == [300.0, 300.0, 300.0]
 
 
-async def test_6_the_interval_is_that_of_the_flag_quirk_1(site: Installation) -> None:
+async def test_the_interval_of_an_infeasible_claim_is_that_of_the_flag_quirk_1(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site, maximum=40.0)
     await site.until(lambda: len(site.calls()) == 3)
     assert site.pauses() == [40.0, 40.0]
 
 
-async def test_6_an_event_on_the_claim_does_not_shorten_it(site: Installation) -> None:
+async def test_a_change_of_an_infeasible_claim_does_not_shorten_its_interval(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     for value in "abc":
         await site.rest(50)
@@ -33,7 +36,8 @@ async def test_6_an_event_on_the_claim_does_not_shorten_it(site: Installation) -
     assert site.times() == [0.0, 300.0]
 
 
-async def test_6_an_event_on_the_class_does_not_shorten_it(site: Installation) -> None:
+async def test_a_change_of_the_class_does_not_shorten_the_interval_of_an_infeasible_claim(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     await site.rest(100)
     site.touch(CLASS, "fast", "a")
@@ -41,7 +45,8 @@ async def test_6_an_event_on_the_class_does_not_shorten_it(site: Installation) -
     assert site.times() == [0.0, 300.0]
 
 
-async def test_6_a_class_made_anew_shortens_it(site: Installation) -> None:
+async def test_a_class_made_anew_has_an_infeasible_claim_tried_at_once(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     await site.rest(100)
     site.delete(CLASS, "fast")
@@ -52,8 +57,8 @@ async def test_6_a_class_made_anew_shortens_it(site: Installation) -> None:
     assert site.calls()[1].request.parameters["pool"] == "other"
 
 
-async def test_6_success_ends_it_for_good(site: Installation) -> None:
-    """A claim of the same name is another claim."""
+async def test_a_success_ends_infeasibility_for_good(site: Installation) -> None:
+    """A claim of the same name is another claim (provision.md 6)."""
     await _refused(site)
     site.driver.faults.clear()
     await site.bound("data")
@@ -65,7 +70,8 @@ async def test_6_success_ends_it_for_good(site: Installation) -> None:
     assert len(site.calls()) == 3
 
 
-async def test_6_a_claim_made_anew_is_not_held_off(site: Installation) -> None:
+async def test_a_claim_made_anew_is_not_held_off(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     site.delete(CLAIM, "data")
     site.driver.faults.clear()
@@ -76,14 +82,16 @@ async def test_6_a_claim_made_anew_is_not_held_off(site: Installation) -> None:
     assert site.times()[-1] < 5
 
 
-async def test_6_a_deleted_claim_is_not_asked_for_again(site: Installation) -> None:
+async def test_an_infeasible_claim_that_is_deleted_is_not_asked_for_again(site: Installation) -> None:
+    """provision.md 6."""
     await _refused(site)
     site.delete(CLAIM, "data")
     await site.rest(2000)
     assert len(site.calls()) == 1
 
 
-async def test_6_other_claims_are_not_held_off(site: Installation) -> None:
+async def test_claims_beside_an_infeasible_one_are_not_held_off(site: Installation) -> None:
+    """provision.md 6."""
     site.fault("INVALID_ARGUMENT", match="/data$")
     site.storage_class()
     site.claim()
@@ -94,7 +102,10 @@ async def test_6_other_claims_are_not_held_off(site: Installation) -> None:
     assert [call.code for call in site.calls()] == ["INVALID_ARGUMENT", "OK"]
 
 
-async def test_6_its_event_says_that_it_is_slow_and_which_try_it_was(site: Installation) -> None:
+async def test_the_event_of_an_infeasible_claim_says_that_retries_are_slow_and_which_try_it_was(
+    site: Installation,
+) -> None:
+    """provision.md 6."""
     await _refused(site)
     first = await site.event("data", "ProvisioningFailed")
     assert "no such pool" in first["message"]
@@ -106,8 +117,9 @@ async def test_6_its_event_says_that_it_is_slow_and_which_try_it_was(site: Insta
     assert again["metadata"]["uid"] == first["metadata"]["uid"]
 
 
-async def test_6_after_it_the_usual_backoff_goes_on(site: Installation) -> None:
-    """The failures before are counted, so that the next kind of failure does not begin at one second."""
+async def test_after_infeasibility_the_usual_backoff_goes_on(site: Installation) -> None:
+    """The failures before are counted, so that the next kind of failure does not begin at one second
+    (provision.md 6)."""
     site.fault("INVALID_ARGUMENT", times=2)
     site.fault("INTERNAL", times=2)
     site.storage_class()

@@ -25,7 +25,8 @@ def _labels(class_: str = "fast", source: str = "") -> str:
     return f'{{class="{class_}",source="{source}"}}'
 
 
-async def test_11_2_a_success(site: Installation) -> None:
+async def test_a_volume_that_is_made_is_counted_as_a_success(site: Installation) -> None:
+    """provision.md 11.2."""
     site.fault(delay=3.0)
     site.storage_class()
     site.claim()
@@ -37,7 +38,8 @@ async def test_11_2_a_success(site: Installation) -> None:
     assert f'{PREFIX}_duration_seconds_bucket{{class="fast",source="",le="0.005"}}' in found
 
 
-async def test_11_2_failures_and_then_a_success_of_one_try(site: Installation) -> None:
+async def test_failures_are_counted_and_then_a_success_with_the_time_of_its_own_try(site: Installation) -> None:
+    """provision.md 11.2."""
     site.fault("INTERNAL", times=3)
     site.storage_class()
     site.claim()
@@ -49,8 +51,9 @@ async def test_11_2_failures_and_then_a_success_of_one_try(site: Installation) -
     assert (await site.metrics())[f"{PREFIX}_duration_seconds_sum{_labels()}"] < 0.5
 
 
-async def test_11_2_labels_are_the_field_of_the_class_and_the_kind_of_the_source(site: Installation) -> None:
-    """The beta annotation says which class it is, but is not the label; dataSourceRef is not looked at."""
+async def test_labels_are_the_field_of_the_class_and_the_kind_of_the_source(site: Installation) -> None:
+    """The beta annotation says which class it is, but is not the label; dataSourceRef is not looked at
+    (provision.md 11.2)."""
     site.storage_class()
     site.claim("source")
     await site.start()
@@ -66,7 +69,8 @@ async def test_11_2_labels_are_the_field_of_the_class_and_the_kind_of_the_source
     assert counts[f"_total{_labels(class_='')}"] == 1  # nothing is called `unused`
 
 
-async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
+async def test_a_missing_class_is_counted_as_a_failure(site: Installation) -> None:
+    """provision.md 11.2."""
     site.claim()
     chosen = {"volume.kubernetes.io/storage-provisioner": site.config.name}
     site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(chosen))
@@ -75,8 +79,9 @@ async def test_11_2_a_missing_class_is_a_failure(site: Installation) -> None:
     assert await _counts(site) == {f"_failed_total{_labels(class_='')}": 3}
 
 
-async def test_8_2_the_author_of_claims_makes_no_series(site: Installation) -> None:
-    """A name that he thinks up may not stay in the memory of this process, and of whoever scrapes it."""
+async def test_the_author_of_claims_makes_no_series(site: Installation) -> None:
+    """A name that he thinks up may not stay in the memory of this process, and of whoever scrapes it
+    (process.md 8.2)."""
     site.storage_class()
     for number in range(10):
         site.claim(f"missing-{number}", f"nobodys-{number}")
@@ -90,7 +95,8 @@ async def test_8_2_the_author_of_claims_makes_no_series(site: Installation) -> N
     assert set(await _counts(site)) == {f"_failed_total{_labels()}", f"_failed_total{_labels(class_='')}"}
 
 
-async def test_11_2_populators_and_classes_of_others_are_failures(site: Installation) -> None:
+async def test_populators_and_classes_of_others_are_counted_as_failures(site: Installation) -> None:
+    """provision.md 11.2."""
     site.storage_class()
     fields = {"provisioner": NOBODY, "volumeBindingMode": "Immediate"}
     site.objects.create(CLASS, {"metadata": {"name": "theirs"}} | fields)
@@ -106,7 +112,8 @@ async def test_11_2_populators_and_classes_of_others_are_failures(site: Installa
     assert not [series for series in counts if series.startswith("_total")]
 
 
-async def test_11_2_a_volume_that_is_there_is_a_failure(site: Installation) -> None:
+async def test_a_volume_that_is_there_already_is_counted_as_a_failure(site: Installation) -> None:
+    """provision.md 11.2."""
     site.storage_class()
     site.claim()
     volume = {
@@ -124,7 +131,8 @@ async def test_11_2_a_volume_that_is_there_is_a_failure(site: Installation) -> N
     assert set(await _counts(site)) == {f"_failed_total{_labels()}"}
 
 
-async def test_11_2_while_an_infeasible_claim_is_held_off_nothing_is_counted(site: Installation) -> None:
+async def test_while_an_infeasible_claim_is_held_off_nothing_is_counted(site: Installation) -> None:
+    """provision.md 11.2."""
     site.fault("INVALID_ARGUMENT")
     site.storage_class()
     site.claim()
@@ -136,7 +144,8 @@ async def test_11_2_while_an_infeasible_claim_is_held_off_nothing_is_counted(sit
     assert await _counts(site) == {f"_failed_total{_labels()}": 1}
 
 
-async def test_11_2_a_volume_that_cannot_be_saved_is_a_success(site: Installation) -> None:
+async def test_a_volume_that_cannot_be_saved_is_counted_as_a_success(site: Installation) -> None:
+    """provision.md 11.2."""
     site.refuse("create", VOLUME)
     site.storage_class()
     site.claim()
@@ -146,7 +155,10 @@ async def test_11_2_a_volume_that_cannot_be_saved_is_a_success(site: Installatio
     assert f"_failed_total{_labels()}" not in await _counts(site)
 
 
-async def test_3_1_calls_of_a_migratable_driver_say_whether_it_was_migrated_p19_migration_6(site: Installation) -> None:
+async def test_calls_of_a_migratable_driver_say_whether_the_volume_is_migrated_p19_migration_6(
+    site: Installation,
+) -> None:
+    """process.md 3.1."""
     site.kill_driver()
     await site.rest(0.1)
     await site.serve(msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
@@ -175,7 +187,8 @@ async def test_3_1_calls_of_a_migratable_driver_say_whether_it_was_migrated_p19_
         assert found[f"csi_sidecar_operations_seconds_count{{{labels}}}"] == 1
 
 
-async def test_3_1_calls_of_another_driver_say_nothing_of_it_p19_migration_6(site: Installation) -> None:
+async def test_calls_of_another_driver_say_nothing_of_migration_p19_migration_6(site: Installation) -> None:
+    """process.md 3.1."""
     assert site.config == Config()
     site.storage_class()
     site.claim()

@@ -18,7 +18,10 @@ async def _refused(site: Installation, says: str) -> None:
 
 
 @pytest.mark.parametrize("source", [from_snapshot(VICTIM), from_claim(VICTIM)], ids=["snapshot", "clone"])
-async def test_8_2_a_source_that_leads_to_another_namespace(site: Installation, source: dict[str, Any]) -> None:
+async def test_a_source_whose_name_leads_to_another_namespace_is_refused(
+    site: Installation, source: dict[str, Any]
+) -> None:
+    """provision.md 8.2."""
     site.storage_class()
     site.claim(**source)
     await site.start()
@@ -26,7 +29,8 @@ async def test_8_2_a_source_that_leads_to_another_namespace(site: Installation, 
     assert site.requests.of("get", SNAPSHOT) == []
 
 
-async def test_8_7_3_a_content_that_is_none(site: Installation) -> None:
+async def test_a_snapshot_bound_to_what_no_content_can_be_called_is_refused(site: Installation) -> None:
+    """provision.md 8.7."""
     site.storage_class()
     site.snapshot("snap")
     wrong = {"boundVolumeSnapshotContentName": "../volumesnapshots"}
@@ -37,7 +41,8 @@ async def test_8_7_3_a_content_that_is_none(site: Installation) -> None:
     assert site.requests.of("get", "VolumeSnapshotContent") == []
 
 
-async def test_8_9_a_secret_value_that_is_no_text(site: Installation) -> None:
+async def test_a_secret_value_that_is_no_text_is_refused(site: Installation) -> None:
+    """provision.md 8.9."""
     site.objects.create(
         "Secret", {"metadata": {"name": "login"}, "data": {"user": "bWU=", "key": "c/9wZW5zZXNhbWU="}}, NAMESPACE
     )
@@ -51,7 +56,8 @@ async def test_8_9_a_secret_value_that_is_no_text(site: Installation) -> None:
     assert site.calls()[0].request.secrets == {"user": "me", "key": "ok"}
 
 
-async def test_8_10_a_size_that_the_driver_cannot_be_told(site: Installation) -> None:
+async def test_a_size_that_the_driver_cannot_be_told_is_refused(site: Installation) -> None:
+    """provision.md 8.10."""
     site.storage_class()
     site.claim(resources={"requests": {"storage": "10E"}})
     await site.start()

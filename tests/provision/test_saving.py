@@ -20,7 +20,8 @@ async def _unsaved(site: Installation, **refusal: object) -> None:
     await site.until(lambda: len(_creations(site)) >= 2)
 
 
-async def test_13_the_first_try_is_the_claims_own(site: Installation) -> None:
+async def test_the_first_save_is_a_part_of_the_claims_try(site: Installation) -> None:
+    """provision.md 13."""
     site.storage_class()
     site.claim()
     await site.start()
@@ -31,7 +32,8 @@ async def test_13_the_first_try_is_the_claims_own(site: Installation) -> None:
     assert site.volume_of("data") in event["message"]
 
 
-async def test_13_the_backoff_of_further_tries(site: Installation) -> None:
+async def test_further_saves_have_a_backoff_of_their_own(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site, times=6)
     await site.bound("data")
     assert _creations(site) == pytest.approx([0, 0, 0.005, 0.015, 0.035, 0.075, 0.155], abs=0.06)
@@ -39,7 +41,8 @@ async def test_13_the_backoff_of_further_tries(site: Installation) -> None:
 
 
 @pytest.mark.parametrize("code", [403, 500, 503])
-async def test_13_never_given_up_and_the_volume_is_kept_p19_engine_5(site: Installation, code: int) -> None:
+async def test_a_save_is_never_given_up_and_its_volume_is_kept_p19_engine_5(site: Installation, code: int) -> None:
+    """provision.md 13."""
     await _unsaved(site, code=code)
     await site.rest(1800)
     assert len(_creations(site)) > 50
@@ -53,10 +56,11 @@ async def test_13_never_given_up_and_the_volume_is_kept_p19_engine_5(site: Insta
 
 
 @pytest.mark.parametrize("code", [400, 422])
-async def test_13_a_volume_that_is_refused_as_it_is_heals_by_another_answer_p19_engine_5(
+async def test_a_volume_that_is_refused_as_it_is_heals_by_another_answer_p19_engine_5(
     site: Installation, code: int
 ) -> None:
-    """Saving goes on, the volume is kept; an event of the claim, or the resync, asks the driver for the volume anew."""
+    """Saving goes on, the volume is kept; an event of the claim, or the resync, asks the driver for the volume anew
+    (provision.md 13)."""
     await _unsaved(site, code=code)
     await site.rest(60)
     assert len(_creations(site)) > 3
@@ -68,7 +72,8 @@ async def test_13_a_volume_that_is_refused_as_it_is_heals_by_another_answer_p19_
     await site.bound("data")
 
 
-async def test_13_an_outage_of_minutes_is_over_half_a_minute_later(site: Installation) -> None:
+async def test_a_save_follows_an_outage_of_minutes_within_half_a_minute(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site, cut="before")
     await site.rest(600)
     site.api.clear()
@@ -78,7 +83,8 @@ async def test_13_an_outage_of_minutes_is_over_half_a_minute_later(site: Install
     assert len(site.calls()) == 1
 
 
-async def test_13_it_is_said_once_in_the_log_what_is_tried_and_why(site: Installation) -> None:
+async def test_a_save_that_is_tried_again_is_said_once_with_its_reason(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site, message="the disk is full")
     [line] = site.logged("Could not save the PersistentVolume")
     assert line.level == "ERROR"
@@ -88,8 +94,8 @@ async def test_13_it_is_said_once_in_the_log_what_is_tried_and_why(site: Install
 
 
 @pytest.mark.parametrize("cut", ["after", "answer"])
-async def test_13_one_that_is_there_already_is_a_success(site: Installation, cut: str) -> None:
-    """The answer to the first try was lost: the second is told AlreadyExists."""
+async def test_a_volume_that_is_there_already_is_saved(site: Installation, cut: str) -> None:
+    """The answer to the first try was lost: the second is told AlreadyExists (provision.md 13)."""
     site.refuse("create", VOLUME, code=0, cut=cut, times=1)
     site.storage_class()
     site.claim()
@@ -100,7 +106,8 @@ async def test_13_one_that_is_there_already_is_a_success(site: Installation, cut
     assert len(site.objects.all(VOLUME)) == 1
 
 
-async def test_13_events_of_the_claim_do_not_ask_the_driver_again(site: Installation) -> None:
+async def test_a_claim_that_changes_during_its_save_does_not_ask_the_driver_again(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     for value in "abcd":
         site.touch(CLAIM, "data", value)
@@ -109,7 +116,8 @@ async def test_13_events_of_the_claim_do_not_ask_the_driver_again(site: Installa
     assert len(site.events("data", "Provisioning")) == 1
 
 
-async def test_13_nor_does_the_class_that_goes_meanwhile(site: Installation) -> None:
+async def test_a_class_that_goes_during_a_save_does_not_ask_the_driver_again(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     site.delete(CLASS, "fast")
     site.touch(CLAIM, "data", "a")
@@ -122,7 +130,8 @@ async def test_13_nor_does_the_class_that_goes_meanwhile(site: Installation) -> 
     assert len(site.calls()) == 1
 
 
-async def test_13_also_when_the_claim_is_gone_p19_engine_5(site: Installation) -> None:
+async def test_a_volume_is_saved_when_its_claim_is_gone_p19_engine_5(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     name = site.volume_of("data")
     site.delete(CLAIM, "data")
@@ -139,7 +148,8 @@ async def test_13_also_when_the_claim_is_gone_p19_engine_5(site: Installation) -
     assert site.driver.state.volumes == {}
 
 
-async def test_13_others_are_saved_meanwhile(site: Installation) -> None:
+async def test_volumes_are_saved_while_another_one_is_refused(site: Installation) -> None:
+    """provision.md 13."""
     site.storage_class()
     await site.start()
     site.claim("first")
@@ -154,7 +164,8 @@ async def test_13_others_are_saved_meanwhile(site: Installation) -> None:
     await site.bound("first")
 
 
-async def test_13_a_stop_tries_once_more(site: Installation) -> None:
+async def test_a_stop_tries_a_save_once_more(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     await site.rest(100)
     tries = len(_creations(site))
@@ -165,7 +176,8 @@ async def test_13_a_stop_tries_once_more(site: Installation) -> None:
     await site.event("data", "ProvisioningSucceeded")
 
 
-async def test_13_after_a_restart_the_driver_gives_the_same_volume(site: Installation) -> None:
+async def test_after_a_restart_the_driver_gives_the_volume_that_was_not_saved(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     assert await site.stop() == 0
     site.api.clear()
@@ -177,7 +189,8 @@ async def test_13_after_a_restart_the_driver_gives_the_same_volume(site: Install
     assert site.logged("A volume may be left over") == []
 
 
-async def test_13_what_no_later_process_can_know_is_said_at_the_end(site: Installation) -> None:
+async def test_a_volume_that_no_later_process_can_know_is_said_at_the_end(site: Installation) -> None:
+    """provision.md 13."""
     await _unsaved(site)
     site.delete(CLAIM, "data")
     await site.rest(1)

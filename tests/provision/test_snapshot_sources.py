@@ -16,7 +16,8 @@ async def _ready(site: Installation) -> None:
     await site.until(lambda: len(site.requests.of("list", SNAPSHOT)) >= 2)
 
 
-async def test_12_1_protected_while_the_driver_reads_p19_sources_7(site: Installation) -> None:
+async def test_a_snapshot_is_protected_while_the_driver_reads_it_p19_sources_7(site: Installation) -> None:
+    """provision.md 12.1."""
     await _ready(site)
     site.fault(gate="reading", times=1)
     site.claim(**from_snapshot("snap"))
@@ -27,7 +28,8 @@ async def test_12_1_protected_while_the_driver_reads_p19_sources_7(site: Install
     assert site.finalizers(SNAPSHOT, "snap") == OTHERS
 
 
-async def test_12_1_not_taken_off_when_the_try_fails(site: Installation) -> None:
+async def test_a_snapshot_stays_protected_when_the_try_fails(site: Installation) -> None:
+    """provision.md 12.1."""
     await _ready(site)
     site.fault("INTERNAL", times=3)
     site.claim(**from_snapshot("snap"))
@@ -37,7 +39,8 @@ async def test_12_1_not_taken_off_when_the_try_fails(site: Installation) -> None
     assert len(site.requests.of("update", SNAPSHOT)) == 2
 
 
-async def test_12_1_without_the_right_it_goes_on_unprotected_p19_sources_7(site: Installation) -> None:
+async def test_without_the_right_to_protect_a_snapshot_it_is_used_unprotected_p19_sources_7(site: Installation) -> None:
+    """provision.md 12.1."""
     await _ready(site)
     site.refuse("update", SNAPSHOT, 403)
     site.claim(**from_snapshot("snap"))
@@ -49,8 +52,9 @@ async def test_12_1_without_the_right_it_goes_on_unprotected_p19_sources_7(site:
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1 << 30, True), (2 << 30, False)])
-async def test_8_7_9_a_size_may_be_a_number(site: Installation, size: int, fits: bool) -> None:
-    """A quantity is read from either, and not every cluster's schema of snapshots insists on text."""
+async def test_the_size_of_a_snapshot_may_be_a_number(site: Installation, size: int, fits: bool) -> None:
+    """A quantity is read from either, and not every cluster's schema of snapshots insists on text
+    (provision.md 8.7)."""
     await _ready(site)
     site.edit(SNAPSHOT, "snap", lambda snapshot: snapshot["status"].update(restoreSize=size), status=True)
     site.claim(**from_snapshot("snap"))
@@ -61,7 +65,10 @@ async def test_8_7_9_a_size_may_be_a_number(site: Installation, size: int, fits:
 
 
 @pytest.mark.parametrize("code", [409, 500, 503])
-async def test_12_1_any_other_failure_is_tried_again_before_the_call(site: Installation, code: int) -> None:
+async def test_a_snapshot_that_cannot_be_protected_is_tried_again_before_the_call(
+    site: Installation, code: int
+) -> None:
+    """provision.md 12.1."""
     await _ready(site)
     site.refuse("update", SNAPSHOT, code, times=2)
     site.claim(**from_snapshot("snap"))
@@ -72,7 +79,8 @@ async def test_12_1_any_other_failure_is_tried_again_before_the_call(site: Insta
     assert len(site.calls()) == 1
 
 
-async def test_12_1_changed_by_somebody_between_read_and_write_is_a_conflict(site: Installation) -> None:
+async def test_a_snapshot_that_changes_between_read_and_write_is_a_conflict(site: Installation) -> None:
+    """provision.md 12.1."""
     await _ready(site)
     site.refuse("update", SNAPSHOT, 0, delay=1.0, times=1)
     site.claim(**from_snapshot("snap"))
@@ -86,8 +94,8 @@ async def test_12_1_changed_by_somebody_between_read_and_write_is_a_conflict(sit
 
 @pytest.mark.parametrize("verb", ["get", "update"])
 @pytest.mark.parametrize("code", [403, 404, 409, 500])
-async def test_9_6_a_failed_release_fails_nothing(site: Installation, verb: str, code: int) -> None:
-    """The sweep comes for it: not in the same second, but in five minutes."""
+async def test_a_failed_release_of_a_snapshot_fails_nothing(site: Installation, verb: str, code: int) -> None:
+    """The sweep comes for it: not in the same second, but in five minutes (provision.md 9.6)."""
     await _ready(site)
     site.fault(gate="reading", times=1)
     site.claim(**from_snapshot("snap"))
@@ -103,7 +111,8 @@ async def test_9_6_a_failed_release_fails_nothing(site: Installation, verb: str,
     await site.until(lambda: site.finalizers(SNAPSHOT, "snap") == OTHERS, limit=301)
 
 
-async def test_9_6_a_snapshot_that_went_meanwhile(site: Installation) -> None:
+async def test_a_snapshot_that_went_meanwhile_fails_nothing(site: Installation) -> None:
+    """provision.md 9.6."""
     await _ready(site)
     site.refuse("update", SNAPSHOT, 403)  # unprotected
     site.edit(SNAPSHOT, "snap", lambda snapshot: snapshot["metadata"].pop("finalizers"))
@@ -115,7 +124,8 @@ async def test_9_6_a_snapshot_that_went_meanwhile(site: Installation) -> None:
     await site.bound("data")
 
 
-async def test_9_6_released_before_the_volume_is_written(site: Installation) -> None:
+async def test_a_snapshot_is_released_before_the_volume_is_written(site: Installation) -> None:
+    """provision.md 9.6."""
     await _ready(site)
     site.claim(**from_snapshot("snap"))
     await site.bound("data")
@@ -127,7 +137,8 @@ async def test_9_6_released_before_the_volume_is_written(site: Installation) -> 
     ]
 
 
-async def test_9_6_also_while_another_claim_reads_it_quirk_12(site: Installation) -> None:
+async def test_a_snapshot_is_released_also_while_another_claim_reads_it_quirk_12(site: Installation) -> None:
+    """provision.md 9.6."""
     await _ready(site)
     site.fault(gate="reading", match="/slow$", times=1)
     site.claim("slow", **from_snapshot("snap"))
@@ -139,7 +150,8 @@ async def test_9_6_also_while_another_claim_reads_it_quirk_12(site: Installation
     await site.bound("slow")
 
 
-async def test_12_3_of_a_claim_that_went_without_a_volume_it_is_swept_p19_sources_7(site: Installation) -> None:
+async def test_the_snapshot_of_a_claim_that_went_without_a_volume_is_swept_p19_sources_7(site: Installation) -> None:
+    """provision.md 12.3."""
     await _ready(site)
     site.fault("INTERNAL")
     site.claim(**from_snapshot("snap"))

@@ -17,7 +17,8 @@ SECRET_PARAMETERS = {
 
 
 @pytest.mark.parametrize("code", OPEN + FINAL)
-async def test_9_2_every_code_is_tried_again_with_backoff_while_the_claim_exists(site: Installation, code: str) -> None:
+async def test_every_code_is_tried_again_with_backoff_while_the_claim_exists(site: Installation, code: str) -> None:
+    """provision.md 9.2."""
     site.fault(code, times=5)
     site.storage_class()
     site.claim()
@@ -40,7 +41,8 @@ async def _deleted_after_two_calls(site: Installation, code: str) -> int:
 
 
 @pytest.mark.parametrize("code", OPEN)
-async def test_3_2_in_background_outlives_the_claim_p19_engine_1(site: Installation, code: str) -> None:
+async def test_a_call_that_may_still_run_outlives_its_claim_p19_engine_1(site: Installation, code: str) -> None:
+    """provision.md 3.2."""
     calls = await _deleted_after_two_calls(site, code)
     await site.until(lambda: len(site.calls()) == calls + 3)
     assert site.pauses()[calls:] == BACKOFF[calls : calls + 2]
@@ -53,15 +55,16 @@ async def test_3_2_in_background_outlives_the_claim_p19_engine_1(site: Installat
 @pytest.mark.parametrize(
     "code", [pytest.param(code, id=f"{code}-p19-engine-2" if code == "RESOURCE_EXHAUSTED" else code) for code in FINAL]
 )
-async def test_3_2_finished_ends_with_the_claim(site: Installation, code: str) -> None:
+async def test_a_call_that_has_failed_for_certain_ends_with_its_claim(site: Installation, code: str) -> None:
+    """provision.md 3.2."""
     calls = await _deleted_after_two_calls(site, code)
     await site.rest(1000)
     assert len(site.calls()) == calls
     assert site.logged("A volume may be left over") == []
 
 
-async def test_3_2_an_error_without_a_status_is_in_background(site: Installation) -> None:
-    """The connection ends while the call runs: nobody knows what became of it."""
+async def test_an_error_without_a_status_may_still_run(site: Installation) -> None:
+    """The connection ends while the call runs: nobody knows what became of it (provision.md 3.2)."""
     site.fault(gate="held", times=1)
     site.storage_class()
     site.claim()
@@ -74,8 +77,9 @@ async def test_3_2_an_error_without_a_status_is_in_background(site: Installation
     assert len(site.calls()) == 2
 
 
-async def test_3_2_no_change_keeps_an_open_claim(site: Installation) -> None:
-    """Between two calls the secret cannot be read: that says nothing about the volume of the first."""
+async def test_a_refusal_before_the_call_keeps_a_deleted_claim_whose_call_may_still_run(site: Installation) -> None:
+    """Between two calls the secret cannot be read: that says nothing about the volume of the first
+    (provision.md 3.2)."""
     site.fault("DEADLINE_EXCEEDED", created=True)
     site.storage_class(parameters=SECRET_PARAMETERS)
     site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
@@ -94,7 +98,8 @@ async def test_3_2_no_change_keeps_an_open_claim(site: Installation) -> None:
     assert site.driver.state.volumes == {}
 
 
-async def test_3_2_no_change_of_a_claim_that_never_came_to_a_call_ends_with_it(site: Installation) -> None:
+async def test_a_refusal_of_a_claim_that_never_came_to_a_call_ends_with_it(site: Installation) -> None:
+    """provision.md 3.2."""
     broken = site.refuse("get", "Secret", 404)
     site.storage_class(parameters=SECRET_PARAMETERS)
     site.claim()
@@ -110,8 +115,8 @@ async def test_3_2_no_change_of_a_claim_that_never_came_to_a_call_ends_with_it(s
     assert site.logged("A volume may be left over") == []
 
 
-async def test_3_2_the_last_of_an_open_claim_is_said_when_tries_end(site: Installation) -> None:
-    """It is bound to another volume meanwhile: nobody asks for the first one again."""
+async def test_a_volume_that_may_be_left_is_said_when_the_tries_of_its_claim_end(site: Installation) -> None:
+    """It is bound to another volume meanwhile: nobody asks for the first one again (provision.md 3.2)."""
     site.fault("DEADLINE_EXCEEDED", created=True)
     site.storage_class()
     site.claim()
@@ -127,8 +132,9 @@ async def test_3_2_the_last_of_an_open_claim_is_said_when_tries_end(site: Instal
     assert len(site.calls()) == calls
 
 
-async def test_3_2_an_open_claim_that_is_refused_for_good_before_the_call(site: Installation) -> None:
-    """The class has changed so that the driver is not even asked: whether it made the volume stays open."""
+async def test_a_deleted_claim_that_is_refused_for_good_before_the_call_ends_and_is_said(site: Installation) -> None:
+    """The class has changed so that the driver is not even asked: whether it made the volume stays open
+    (provision.md 3.2)."""
     site.fault("DEADLINE_EXCEEDED", created=True)
     site.storage_class()
     site.claim()

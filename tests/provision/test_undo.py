@@ -19,7 +19,8 @@ async def _made_unusable(site: Installation, *, spec: dict[str, Any] | None = No
     await site.start()
 
 
-async def test_9_3_too_small_is_deleted_and_made_again(site: Installation) -> None:
+async def test_a_volume_that_is_too_small_is_deleted_and_made_again(site: Installation) -> None:
+    """provision.md 9.3."""
     await _made_unusable(site)
     failed = await site.event("data", "ProvisioningFailed")
     assert f"{(1 << 30) - 1} bytes" in failed["message"]
@@ -35,7 +36,10 @@ async def test_9_3_too_small_is_deleted_and_made_again(site: Installation) -> No
 
 
 @pytest.mark.parametrize("answer", [{"no_volume": True}, {"volume_id": ""}], ids=["no volume", "without an id"])
-async def test_9_3_without_a_volume_nothing_can_be_deleted_quirk_3(site: Installation, answer: dict[str, Any]) -> None:
+async def test_an_answer_that_names_no_volume_leaves_nothing_to_delete_quirk_3(
+    site: Installation, answer: dict[str, Any]
+) -> None:
+    """provision.md 9.3."""
     await _made_unusable(site, **answer)
     failed = await site.event("data", "ProvisioningFailed")
     assert "does not say which volume" in failed["message"]
@@ -46,7 +50,8 @@ async def test_9_3_without_a_volume_nothing_can_be_deleted_quirk_3(site: Install
 
 
 @pytest.mark.parametrize("field", ["dataSource", "dataSourceRef"])
-async def test_9_3_without_its_content_source_it_is_deleted_p19_sources_3(site: Installation, field: str) -> None:
+async def test_a_volume_without_its_content_source_is_deleted_p19_sources_3(site: Installation, field: str) -> None:
+    """provision.md 9.3."""
     site.storage_class()
     site.claim("source")
     await site.start()
@@ -60,7 +65,8 @@ async def test_9_3_without_its_content_source_it_is_deleted_p19_sources_3(site: 
     assert len(site.driver.state.volumes) == 2
 
 
-async def test_9_3_the_claim_is_kept_when_it_is_deleted(site: Installation) -> None:
+async def test_a_deleted_claim_whose_volume_was_unusable_is_asked_for_again(site: Installation) -> None:
+    """provision.md 9.3."""
     site.fault(**TOO_SMALL)
     site.storage_class()
     site.claim()
@@ -74,7 +80,8 @@ async def test_9_3_the_claim_is_kept_when_it_is_deleted(site: Installation) -> N
 
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 4])
-async def test_9_4_tries_until_it_is_gone(site: Installation, failures: int) -> None:
+async def test_an_undo_is_repeated_until_the_volume_is_gone(site: Installation, failures: int) -> None:
+    """provision.md 9.4."""
     site.fault("INTERNAL", rpc="DeleteVolume", times=failures)
     await _made_unusable(site)
     await site.bound("data")
@@ -83,7 +90,8 @@ async def test_9_4_tries_until_it_is_gone(site: Installation, failures: int) -> 
     assert await _suspected(site) == 0
 
 
-async def test_9_4_after_five_tries_it_is_said_counted_and_told_p19_sources_3(site: Installation) -> None:
+async def test_an_undo_that_fails_five_times_is_logged_counted_and_told_p19_sources_3(site: Installation) -> None:
+    """provision.md 9.4."""
     site.fault("INTERNAL", rpc="DeleteVolume")
     site.fault(times=2, **TOO_SMALL)
     site.storage_class()
@@ -105,8 +113,8 @@ async def test_9_4_after_five_tries_it_is_said_counted_and_told_p19_sources_3(si
     assert await _suspected(site) == 1
 
 
-async def test_9_4_what_was_said_with_its_id_is_not_said_again_without(site: Installation) -> None:
-    """The claim goes, and the process ends before another try."""
+async def test_a_volume_left_over_that_was_said_with_its_id_is_not_said_again_without(site: Installation) -> None:
+    """The claim goes, and the process ends before another try (provision.md 9.4)."""
     site.fault("INTERNAL", rpc="DeleteVolume")
     site.fault(**TOO_SMALL)
     site.storage_class()
@@ -120,7 +128,8 @@ async def test_9_4_what_was_said_with_its_id_is_not_said_again_without(site: Ins
     assert line.keys["volumeID"] == volume.id
 
 
-async def test_9_4_one_deadline_for_all_tries(site: Installation) -> None:
+async def test_all_tries_of_an_undo_share_one_deadline(site: Installation) -> None:
+    """provision.md 9.4."""
     site.fault("INTERNAL", rpc="DeleteVolume", delay=4.0)
     await _made_unusable(site)
     failed = await site.event("data", "ProvisioningFailed")
@@ -130,7 +139,8 @@ async def test_9_4_one_deadline_for_all_tries(site: Installation) -> None:
     assert site.times()[1] == pytest.approx(11.0, abs=0.1)
 
 
-async def test_9_4_the_secrets_of_the_creation_are_given(site: Installation) -> None:
+async def test_an_undo_gives_the_secrets_of_the_creation(site: Installation) -> None:
+    """provision.md 9.4."""
     site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
     prefix = "csi.storage.k8s.io/provisioner-secret"
     site.fault(times=1, **TOO_SMALL)
@@ -141,8 +151,8 @@ async def test_9_4_the_secrets_of_the_creation_are_given(site: Installation) -> 
     assert site.calls("DeleteVolume")[0].request.secrets == {"user": "u1"}
 
 
-async def test_9_4_an_undo_is_not_cut_by_a_stop(site: Installation) -> None:
-    """Not even where nothing else is waited for."""
+async def test_an_undo_is_not_cut_by_a_stop(site: Installation) -> None:
+    """Not even where nothing else is waited for (provision.md 9.4)."""
     site.fault(gate="undo", rpc="DeleteVolume", times=1)
     site.fault(times=1, **TOO_SMALL)
     site.storage_class()
@@ -166,14 +176,15 @@ async def _undone_as_leader(site: Installation) -> None:
     await site.until(lambda: site.calls("DeleteVolume"))
 
 
-async def test_9_4_with_an_election_it_has_its_full_time_in_peace(site: Installation) -> None:
+async def test_an_undo_of_a_leader_has_its_full_time(site: Installation) -> None:
+    """provision.md 9.4."""
     await _undone_as_leader(site)
     failed = await site.event("data", "ProvisioningFailed")
     assert "not done within 20 s" in failed["message"]
 
 
-async def test_9_4_with_a_lost_lease_it_ends_before_another_may_lead(site: Installation) -> None:
-    """design.md 3, rule 9: the lease duration minus the renew deadline."""
+async def test_an_undo_under_a_lost_lease_ends_before_another_may_lead(site: Installation) -> None:
+    """design.md 3, rule 9: the lease duration minus the renew deadline (provision.md 9.4)."""
     await _undone_as_leader(site)
     renewed = [call.at for call in site.requests if call.kind == "Lease" and call.verb in ("create", "update")][-1]
     site.refuse("*", "Lease")
@@ -183,7 +194,8 @@ async def test_9_4_with_a_lost_lease_it_ends_before_another_may_lead(site: Insta
     assert "not done within 1" in str(line.keys["reason"])
 
 
-async def test_9_4_when_the_driver_comes_back_changed_it_does_not_hold_up_the_work(site: Installation) -> None:
+async def test_an_undo_does_not_hold_up_the_work_of_a_driver_that_came_back_changed(site: Installation) -> None:
+    """provision.md 9.4."""
     site.fault(rpc="DeleteVolume", hang=True)
     site.fault(times=1, **TOO_SMALL)
     site.storage_class()
