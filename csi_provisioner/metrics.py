@@ -137,6 +137,9 @@ class Metrics:
         self._journal_entries = Gauge(
             "csi_provisioner_journal_entries", "Volumes that stand in the volume journal", registry=registry
         )
+        self.driver_ready: Callable[[bool], None] = Gauge(
+            "csi_provisioner_driver_ready", "1: the CSI driver answers, 0: it is away or not met yet", registry=registry
+        ).set
         self._leading = Gauge(
             "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
         )

@@ -73,6 +73,7 @@ class Connection:
 
     def _set_away(self, since: float) -> None:
         self.away_since = since
+        self._metrics.driver_ready(not self.is_away)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -86,6 +87,7 @@ class Connection:
             name = await self.driver.identify()
             self._check_name(name)
             self.facts, self.local = await self._read_facts(name), await self._read_local()
+            self._metrics.driver_ready(True)
         except Fatal as error:
             if not self._lost.is_set():
                 raise

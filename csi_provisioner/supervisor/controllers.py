@@ -5,7 +5,8 @@ A controller is a loop of `work` with a reconciler. Only one of them works on a 
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from csi_provisioner.nodes.race import Race
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection import clones
 from csi_provisioner.provision import claims, save
@@ -103,6 +105,16 @@ class Controllers:
     def readers(self) -> Readers:
         """All claims that may still be filled from a source."""
         return Readers(self._caches.claims.values(), self._parts.memory.reading())
+
+    def waiting(self) -> Iterator[PersistentVolumeClaim]:
+        """Claims that this process would provision now."""
+        local = self._parts.local
+        for claim in self._caches.claims.values():
+            if gate.concerns(claim, self._facts) and claim.metadata.deletionTimestamp is None:
+                with suppress(Refusal):
+                    gate.decide(claim, self._caches.storage_classes.get(gate.claim_class(claim)), self._facts)
+                    if local is None or gate.selected_node(claim) == local.name:
+                        yield claim
 
     # ---- each controller, and what wakes it
 

@@ -44,6 +44,8 @@ from .term import LeaderTerm
 LAST_EVENTS = 2.0
 # Time for what `orphans` is to find later, before the lease is given back.
 LAST_NOTES = 1.0
+# An outage of the driver that lasts so long is told on claims; a mere restart is not.
+TOLD_AFTER = 10.0
 # A second signal within this time counts as the first one: some tools signal a process group and its leader too.
 ONE_WISH = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -288,7 +290,14 @@ class _Process:
                 await connection.away_for(self._settings.election.lease_duration)
                 log.error("The CSI driver stays away, giving the lease back; leading again once it answers")
 
+            async def tell_outages() -> None:
+                while True:
+                    await connection.away_for(TOLD_AFTER)
+                    term.tell_driver_is_away()
+                    await connection.answers()
+
             nursery.start_soon(drain)
+            nursery.start_soon(tell_outages)
             nursery.start_soon(hand_over, self._outdated.wait)
             if self._leadership.sought:
                 nursery.start_soon(hand_over, too_long)

@@ -7,6 +7,7 @@ outlive it, such as the memory of claims and the events still to be written, is 
 import math
 import random
 from functools import partial
+from heapq import nsmallest
 
 import trio
 
@@ -24,6 +25,13 @@ from .controllers import Controllers, Parts
 RELEASE_SPREAD = 2.0
 
 NEXT = "who works on the claim next is given the same volume, unless the claim is deleted before"
+
+AWAY = (
+    "CSI driver {driver} does not answer, so no volume can be made; the claim is next once it is back: "
+    "look at the driver's container in the provisioner's pod"
+)
+# Claims on which an outage of the driver is told, the oldest first.
+TOLD_AWAY = 100
 
 # How often the end of a term checks whether everything is saved.
 SAVED_POLL = 0.05
@@ -127,6 +135,12 @@ class LeaderTerm:
         """After a loss everything that waits is tried soon. After a goodbye back-offs simply go on."""
         for loop in self._controllers.of_driver:
             loop.resume(partial(random.uniform, 0, RELEASE_SPREAD) if after_loss else None)
+
+    def tell_driver_is_away(self) -> None:
+        """On claims that would have a volume by now. A crowd is told by the metric alone: each event is a write."""
+        waiting = self._controllers.waiting()
+        for claim in nsmallest(TOLD_AWAY, waiting, key=lambda claim: claim.metadata.creationTimestamp or ""):
+            self._parts.events.record(claim, "Warning", "DriverUnavailable", AWAY.format(driver=self.facts.name))
 
     def stop(self) -> None:
         self._syncing.cancel()  # the API server may never answer, and nothing runs yet

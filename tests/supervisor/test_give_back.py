@@ -183,3 +183,67 @@ async def test_an_unsaved_volume_whose_claim_is_gone_is_told_at_the_give_back(si
     site.delete("PersistentVolumeClaim", "data")
     await site.until(lambda: not _is_held(site))
     assert any(volume_id in str(line.keys) for line in site.logged("may be left over"))
+
+
+# ---- an outage is told
+
+
+READY = "csi_provisioner_driver_ready"
+
+
+async def _outage(site: Installation, seconds: float) -> None:
+    site.kill_driver()
+    await site.rest(seconds)
+    await site.serve()
+    await site.rest(3)
+
+
+async def test_a_claim_that_waits_for_the_driver_is_told_so_once_an_outage(site: Installation) -> None:
+    site.fault("UNAVAILABLE")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(site.calls)
+    assert (await site.metrics())[READY] == 1
+    site.kill_driver()
+    await site.rest(8)
+    assert site.events("data", "DriverUnavailable") == []
+    assert (await site.metrics())[READY] == 0
+    await site.rest(100)
+    [event] = site.events("data", "DriverUnavailable")
+    assert (event["type"], event["count"]) == ("Warning", 1)
+    assert "sandbox.csi.example.com does not answer" in event["message"]
+    await site.serve()
+    await site.rest(3)
+    await _outage(site, 20)
+    [event] = site.events("data", "DriverUnavailable")
+    assert event["count"] == 2
+    assert (await site.metrics())[READY] == 1
+
+
+async def test_a_restart_of_the_driver_is_not_told(site: Installation) -> None:
+    site.fault("UNAVAILABLE")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    for _ in range(3):
+        await _outage(site, 8)
+    assert site.events("data", "DriverUnavailable") == []
+
+
+async def test_only_the_oldest_of_a_crowd_and_those_that_wait_for_us_are_told(site: Installation) -> None:
+    site.fault("UNAVAILABLE")
+    site.storage_class()
+    site.cluster.storage_class("late", site.config.name, late=True)
+    for number in range(105):
+        site.claim(f"data-{number}")
+    site.claim("late", "late")
+    site.claim("without-class", "missing")
+    await site.start()
+    await site.until(lambda: len(site.calls()) > 105)
+    await _outage(site, 30)
+    told = {
+        event["involvedObject"]["name"] for event in site.objects.all("Event") if event["reason"] == "DriverUnavailable"
+    }
+    assert len(told) == 100
+    assert told <= {f"data-{number}" for number in range(105)}
