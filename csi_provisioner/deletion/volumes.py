@@ -137,9 +137,8 @@ class VolumeReconciler:
         self._tell_deleted(volume, request.volume_id)
 
     async def _secrets(self, target: Target) -> SecretData | None:
-        name = secrets.deletion_class(target.volume)
-        storage_class = self._caches.storage_classes.get(name) if name else None
-        found = secrets.deletion_reference(target.volume, storage_class, self._facts, migrated=target.migrated)
+        classes = self._caches.storage_classes
+        found = secrets.deletion_reference(target.volume, classes.get, self._facts, migrated=target.migrated)
         if found.warning:
             log.warning(found.warning, PV=target.volume)
         if found.reference is None:

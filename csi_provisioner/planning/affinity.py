@@ -15,10 +15,6 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.terms import Term
 
 
-class _Malformed(Exception):  # noqa: N818 - never leaves this module
-    """An expression that no label set can be held against."""
-
-
 def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
     """One term for each topology with segments, in the driver's order; an answer of only empty ones gives no term."""
     answered = list(topologies)
@@ -46,15 +42,18 @@ def segments(affinity: VolumeNodeAffinity) -> list[Term]:
 
 def matches(selector: NodeSelector, labels: Mapping[str, str]) -> bool:
     """Does any term match? A malformed one is skipped, but then "none matches" is no answer and is refused."""
-    malformed = ""
+    malformed = None
     for term in selector.nodeSelectorTerms:
-        try:
-            if _term_matches(term, labels):
-                return True
-        except _Malformed as error:
-            malformed = str(error)
-    if malformed:
-        raise Refusal(State.FINISHED, f"cannot tell whether the node affinity matches this node: {malformed}")
+        expressions = term.matchExpressions or []
+        held = [_holds(expression, labels) for expression in expressions]
+        if None in held:
+            malformed = expressions[held.index(None)]
+        # There is no node object to hold matchFields against: a term of fields alone matches. An empty term does not.
+        elif all(held) and (expressions or term.matchFields):
+            return True
+    if malformed is not None:
+        text = f"{malformed.key} {malformed.operator} {malformed.values or []} is no valid expression"
+        raise Refusal(State.FINISHED, f"cannot tell whether the node affinity matches this node: {text}")
     return False
 
 
@@ -68,16 +67,8 @@ def _segment(term: NodeSelectorTerm) -> Term | None:
     return tuple(sorted(pairs)) if whole else None
 
 
-def _term_matches(term: NodeSelectorTerm, labels: Mapping[str, str]) -> bool:
-    # there is no node object to hold matchFields against: a term of fields alone matches, an empty term does not
-    if not term.matchExpressions:
-        return bool(term.matchFields)
-    # every expression is read, so that a malformed one counts wherever it stands
-    held = [_holds(expression, labels) for expression in term.matchExpressions]
-    return all(held)
-
-
-def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool | None:
+    """None: the expression is malformed."""
     key, operator, values = expression.key, expression.operator, expression.values or []
     match operator:
         case "In" if values:
@@ -91,7 +82,7 @@ def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bo
         case "Gt" | "Lt" if len(values) == 1 and (bound := _number(values[0])) is not None:
             label = _number(labels.get(key, ""))
             return label is not None and (label > bound if operator == "Gt" else label < bound)
-    raise _Malformed(f"{key} {operator} {values} is no valid expression")
+    return None
 
 
 def _number(text: str) -> int | None:

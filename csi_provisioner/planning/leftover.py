@@ -92,7 +92,7 @@ def of_volume(volume: PersistentVolume, driver: DriverFacts, *, when: int) -> Le
     try:
         target = deletion.target(volume)
         migrated = target.migrated
-        secret = secrets.deletion_reference(target.volume, None, driver, migrated=migrated).reference
+        secret = secrets.deletion_reference(target.volume, lambda _name: None, driver, migrated=migrated).reference
     except Refusal:
         migrated, secret = False, None
     policy, claim = volume.spec.persistentVolumeReclaimPolicy, volume.spec.claimRef

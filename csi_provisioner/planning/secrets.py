@@ -3,7 +3,7 @@
 Only the provisioner's secret is ever read, by the caller and live; the others are written down in the volume.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -96,51 +96,38 @@ class DeletionSecret(msgspec.Struct, frozen=True):
     warning: str = ""
 
 
-def deletion_class(volume: PersistentVolume) -> str | None:
-    """Name of the class to look up for `deletion_reference`; None if the volume's annotations decide alone."""
-    annotations = volume.metadata.annotations or {}
-    if wellknown.DELETION_SECRET_NAME in annotations and wellknown.DELETION_SECRET_NAMESPACE in annotations:
-        return None
-    name = annotations.get(wellknown.BETA_STORAGE_CLASS)
-    return (volume.spec.storageClassName if name is None else name) or None
-
-
 def deletion_reference(
-    volume: PersistentVolume, storage_class: StorageClass | None, driver: DriverFacts, *, migrated: bool
+    volume: PersistentVolume, class_of: Callable[[str], StorageClass | None], driver: DriverFacts, *, migrated: bool
 ) -> DeletionSecret:
-    """The three branches of delete.md 8; `storage_class` is what the cache has under `deletion_class(volume)`."""
+    """The three branches of delete.md 8; `class_of` gives what the cache has under a name."""
     annotations = volume.metadata.annotations or {}
+    pv = volume.metadata.name
     name = annotations.get(wellknown.DELETION_SECRET_NAME)
     namespace = annotations.get(wellknown.DELETION_SECRET_NAMESPACE)
+    # That both are there decides, whatever they hold: empty ones say that the volume has no secret.
     if name is not None and namespace is not None:
         if not name or not namespace:
             return DeletionSecret()
         if not (dns.is_subdomain(name) and dns.is_label(namespace)):
             raise Refusal(
                 State.FINISHED,
-                f"cannot delete volume {volume.metadata.name}: its annotations name the secret {name!r} in namespace "
+                f"cannot delete volume {pv}: its annotations name the secret {name!r} in namespace "
                 f"{namespace!r}, which no object can be called; correct {wellknown.DELETION_SECRET_NAME} and "
                 f"{wellknown.DELETION_SECRET_NAMESPACE}, or leave them empty",
             )
         return DeletionSecret(SecretReference(name=name, namespace=namespace))
-    class_name = deletion_class(volume)
-    if class_name is None:
+    class_name = annotations.get(wellknown.BETA_STORAGE_CLASS, volume.spec.storageClassName)
+    if not class_name:
         return DeletionSecret()
-    pv = volume.metadata.name
+    storage_class = class_of(class_name)
     if storage_class is None:
         return DeletionSecret(warning=f"StorageClass {class_name} is gone: deleting volume {pv} without secrets")
-    return _from_class(volume, storage_class, driver, migrated)
-
-
-def _from_class(
-    volume: PersistentVolume, storage_class: StorageClass, driver: DriverFacts, migrated: bool
-) -> DeletionSecret:
     if migrated:
         storage_class = accepted(classes.translated(storage_class, driver))
     claim = volume.spec.claimRef
     if claim is None:
-        return DeletionSecret(warning=f"volume {volume.metadata.name} names no claim: deleting it without secrets")
-    # the claim may be gone, so its annotations are no part of what tokens can stand for
-    subject = Subject(volume.metadata.name, claim.namespace or "", claim.name)
+        return DeletionSecret(warning=f"volume {pv} names no claim: deleting it without secrets")
+    # The claim may be gone, so its annotations are no part of what tokens can stand for.
+    subject = Subject(pv, claim.namespace or "", claim.name)
     given = templates.select(storage_class.parameters or {})
     return DeletionSecret(_resolve(storage_class, given, templates.PROVISIONER, subject))

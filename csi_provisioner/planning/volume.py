@@ -80,14 +80,7 @@ def to_in_tree(plan: Plan, volume: PersistentVolume) -> PersistentVolume:
 def claim_reference(claim: PersistentVolumeClaim) -> ObjectReference:
     """The claim as this try saw it: its resourceVersion too."""
     meta = claim.metadata
-    return ObjectReference(
-        kind=wellknown.CLAIM_KIND,
-        apiVersion="v1",
-        name=meta.name,
-        namespace=meta.namespace,
-        uid=meta.uid,
-        resourceVersion=meta.resourceVersion,
-    )
+    return ObjectReference(wellknown.CLAIM_KIND, "v1", meta.name, meta.namespace, meta.uid, meta.resourceVersion)
 
 
 def _annotations(provisioner: str, references: References) -> dict[str, str]:

@@ -21,7 +21,7 @@ def naming(name: str = "static", namespace: str = "ns", role: str = "provisioner
 
 
 def found(annotations: dict[str, str], class_: k8s.StorageClass | None, **spec: Any) -> DeletionSecret:
-    return secrets.deletion_reference(volume(annotations, **spec), class_, driver(), migrated=False)
+    return secrets.deletion_reference(volume(annotations, **spec), lambda _name: class_, driver(), migrated=False)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,6 @@ def found(annotations: dict[str, str], class_: k8s.StorageClass | None, **spec: 
 def test_annotations_decide_alone(
     annotations: dict[str, str], reference: SecretReference | None, class_: k8s.StorageClass | None
 ) -> None:
-    assert secrets.deletion_class(volume(annotations)) is None
     assert found(annotations, class_) == DeletionSecret(reference)
 
 
@@ -55,9 +54,10 @@ def test_annotations_decide_alone(
     ],
 )
 def test_which_class(annotations: dict[str, str], named: str | None, looked_up: str | None) -> None:
-    assert secrets.deletion_class(volume(annotations, storageClassName=named)) == looked_up
     expected = SecretReference(name="static", namespace="ns") if looked_up else None
-    assert found(annotations, naming(), storageClassName=named) == DeletionSecret(expected)
+    classes = {looked_up: naming()}
+    pv = volume(annotations, storageClassName=named)
+    assert secrets.deletion_reference(pv, classes.get, driver(), migrated=False) == DeletionSecret(expected)
 
 
 @pytest.mark.parametrize("role", ["provisioner-secret", "secret"], ids=["8 provisioner", "8 default"])
@@ -116,7 +116,9 @@ AUTH = {"openstorage.io/auth-secret-name": "px", "openstorage.io/auth-secret-nam
 def test_class_translation(migrated: bool, provisioner: str, reference: SecretReference | None) -> None:
     class_ = storage_class(AUTH, provisioner=provisioner)
     facts = driver(PX, in_tree_name=PX_IN_TREE)
-    assert secrets.deletion_reference(volume({}), class_, facts, migrated=migrated) == DeletionSecret(reference)
+    assert secrets.deletion_reference(volume({}), lambda _name: class_, facts, migrated=migrated) == DeletionSecret(
+        reference
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,10 @@ def test_a_class_that_cannot_be_translated_is_refused(claim_ref: k8s.ObjectRefer
     class_ = storage_class({"zone": "a"}, provisioner="kubernetes.io/aws-ebs", allowedTopologies=zones)
     facts = driver("ebs.csi.aws.com", in_tree_name="kubernetes.io/aws-ebs")
     with pytest.raises(Refusal, match="cannot translate StorageClass 'fast'"):
-        secrets.deletion_reference(volume({}, claimRef=claim_ref), class_, facts, migrated=True)
+        secrets.deletion_reference(volume({}, claimRef=claim_ref), lambda _name: class_, facts, migrated=True)
 
 
 def test_no_volume_of_the_driver_needs_its_name_here() -> None:
     """A static volume of any driver name gets its secret by the same rules (delete.md 7, last remark)."""
     pv = volume({NAME: "s", NAMESPACE: "far"}, csi=k8s.CSIVolumeSource(driver="other", volumeHandle="h"))
-    assert secrets.deletion_reference(pv, None, driver(DRIVER), migrated=False).reference is not None
+    assert secrets.deletion_reference(pv, lambda _name: None, driver(DRIVER), migrated=False).reference is not None

@@ -32,7 +32,7 @@ def _data_source(kind: str, group: str | None, name: str, namespace: str) -> tup
 
 def _deletion_secret(name: str, namespace: str) -> tuple[str, str]:
     annotated = volume({f"{DELETION}-name": name, f"{DELETION}-namespace": namespace})
-    found = secrets.deletion_reference(annotated, None, driver(), migrated=False).reference
+    found = secrets.deletion_reference(annotated, lambda _name: None, driver(), migrated=False).reference
     assert found is not None
     return found.name, found.namespace
 
