@@ -22,6 +22,7 @@ D = TypeVar("D")
 
 # What names, groups and versions are made of, so that none of them can lead to another place in a URL
 SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._:-]+")
+# Errors name what was done in the API's words, not in those of HTTP
 VERBS = {"post": "create", "put": "update"}
 
 
@@ -47,6 +48,7 @@ class Wanted(NamedTuple):
         check_segments(*names, *([] if self.namespace in (None, ALL_NS) else [self.namespace or ""]))
 
     def fits(self, kind: str | None, meta: "Name | ObjectMeta") -> bool:
+        # A list of all namespaces has objects of any of them. What the server names begins with the prefix.
         where = meta.namespace or None
         return (
             kind in (None, self.kind)
@@ -93,7 +95,7 @@ def typed(body: bytes, kind: type[T], asked: Wanted) -> T:
 
 def untyped(body: bytes, kind: type[Resource], asked: Wanted) -> dict[str, Any]:
     """The whole object, of which the fields that we know have the types that we know."""
-    typed(body, kind, asked)
+    typed(body, kind, asked)  # only to refuse what does not fit
     return decode(body, dict[str, Any])
 
 
@@ -156,14 +158,16 @@ def page(body: bytes, kind: type[T], asked: Wanted, token: str | None) -> Page[T
     try:
         found = msgspec.json.decode(body, type=_List[kind])  # type: ignore[valid-type]
     except UNDECODABLE:
+        # Item by item costs more, so only now. Where even this fails the whole answer is broken.
         found = decode(body, _List[msgspec.Raw])
         found.items = [item for raw in found.items if (item := _item(raw, kind, unreadable)) is not None]
     meta = found.metadata
     if found.kind not in (None, f"{asked.kind}List") or not meta.resourceVersion:
         raise invalid(f"it is no list of {asked.kind} at a version")
-    if meta.continue_ and meta.continue_ == token:
+    if meta.continue_ and meta.continue_ == token:  # followed, it would lead in a circle
         raise invalid("its next page is this one again")
     items = [item for item in found.items if item.metadata.name and asked.fits(item.kind, item.metadata)]
+    # What does not fit is left out and told of, without a name: it may be anything.
     if len(items) < len(found.items):
         unreadable[""] = f"it is no {asked.kind}, or none that was asked for"
     return Page(items, meta.resourceVersion, meta.continue_ or None, unreadable)
@@ -173,6 +177,7 @@ def _item(raw: msgspec.Raw, kind: type[T], unreadable: dict[str, str]) -> T | No
     try:
         return msgspec.json.decode(raw, type=kind)
     except UNDECODABLE as error:
+        # With its key, what is known of the object can stay as it was.
         named = _Named()
         with suppress(*UNDECODABLE):
             named = msgspec.json.decode(raw, type=_Named)
@@ -190,6 +195,7 @@ class _Event(msgspec.Struct):
 
 def unexpected(line: bytes, trouble: Exception | None) -> KubeError:
     """An ERROR event, whose object is a Status and seldom fits the kind, or something that makes no sense."""
+    # Decoded once more, without its object, which is what did not fit.
     try:
         event = msgspec.json.decode(line, type=_Event)
     except UNDECODABLE as error:

@@ -38,9 +38,10 @@ Strategy = Literal["strategic", "merge"]
 Patch = dict[str, Any]
 Edit = Callable[[dict[str, Any]], bool]
 """Changes an object in place, and says whether there is something to write."""
+# What changes something is begun only under the lease (design.md 3 rule 9)
 CHANGING = frozenset({"post", "put", "patch", "delete"})
+# Kinds whose POST is a question
 ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
-"""Kinds whose POST is a question."""
 
 # An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
 LONGEST_LINE = 8 << 20
@@ -77,6 +78,7 @@ class Untyped(dict[str, Any]):
 class Lightkube(GenericAsyncClient):
     """lightkube's engine (what its `AsyncClient` is a front of), which sends nothing."""
 
+    # Its HTTP client is never made, and no kubeconfig or environment is read.
     AdapterClient = staticmethod(lambda _config, _parameters: None)  # type: ignore[assignment]
 
     def __init__(self) -> None:
@@ -90,10 +92,10 @@ class KubeClient:
         self._sender = sender
         self._lightkube = Lightkube()
         self._may_begin = may_begin
+        # Causes that people were told of, for all clients of one API server
         self.troubles = sender.cluster.troubles
-        """Causes that people were told of, for all clients of one API server."""
+        # Objects on a page of a kind whose pages were too large
         self._most: dict[type[Resource], int] = {}
-        """Objects on a page of a kind whose pages were too large."""
         self._told: set[tuple[type[Resource], str]] = set()
 
     def server_time(self) -> float:
@@ -166,7 +168,7 @@ class KubeClient:
             async with aclosing(_events(chunks, kind, asked)) as events:
                 yield events
         finally:
-            chunks.close()
+            chunks.close()  # whatever has not been read ends with its connection
 
     # ---- writing
 
@@ -200,6 +202,7 @@ class KubeClient:
         """
         obj = answer.decode(shown, dict[str, Any])["object"] if shown else await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")
+        # What was decided on one version must not be written onto another.
         if seen and version != seen:
             text = "it has changed since it was looked at"
             raise KubeError(409, "Conflict", text, doing=str(wanted("change", kind, name, namespace)))
@@ -240,7 +243,7 @@ class KubeClient:
         self, asked: Wanted, kind: type[T], read: Callable[[bytes, type[T], Wanted], R], begin: Begin = None, **how: Any
     ) -> R:
         with naming(asked):
-            asked.check_names()
+            asked.check_names()  # before lightkube makes a URL of them
             ask = self._lightkube.prepare_request(asked.verb, kind, name=asked.name, namespace=asked.namespace, **how)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
                 begin = begin or self._check
@@ -276,6 +279,7 @@ async def _events(chunks: Answer, kind: type[T], asked: Wanted) -> AsyncGenerato
     with naming(asked):
         async for chunk in chunks:
             *lines, last = chunk.split(b"\n")
+            # An event may come in many chunks: their bytes are joined once, when its end has come.
             if lines:
                 lines[0] = bytes(rest) + lines[0]
                 rest.clear()
@@ -287,6 +291,7 @@ async def _events(chunks: Answer, kind: type[T], asked: Wanted) -> AsyncGenerato
                     event: WatchEvent[Any] = decode(line)
                 except UNDECODABLE as error:
                     raise answer.unexpected(line, error) from error
+                # Where the kind takes any object, an error's Status fits it too.
                 if event.type == "ERROR":
                     raise answer.unexpected(line, None)
                 if event.type != "BOOKMARK":

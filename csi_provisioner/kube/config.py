@@ -90,6 +90,7 @@ def from_file(path: Path, master: str | None, environment: Mapping[str, str]) ->
 
 def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]) -> Cluster:
     token, authority = account / "token", account / "ca.crt"
+    # Only to fail at the start, with a reason. Each request reads it anew, as the kubelet replaces it.
     try:
         token.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -181,6 +182,7 @@ class Entries(msgspec.Struct, frozen=True):
 
     def credentials(self, server: Url, tls: Tls | None) -> Credentials:
         user = self.user
+        # The first that is there, in client-go's order: also a token file before a token.
         if user.token_file:
             return TokenFile(self.folder / user.token_file)
         if user.token:
@@ -195,6 +197,7 @@ class Entries(msgspec.Struct, frozen=True):
             raise Fatal("the user's auth-provider is not supported: it was replaced by exec plugins", 255)
         if server.login:
             return Fixed(basic(server.login))
+        # Only files can be replaced: what the kubeconfig itself holds stays as it is.
         if tls is not None and user.client_certificate and not (user.client_certificate_data or user.client_key_data):
             return CertificateFiles(self.folder / user.client_certificate, self.folder / user.client_key, tls)
         return Fixed()
@@ -213,6 +216,7 @@ class Entries(msgspec.Struct, frozen=True):
         given = self.cluster
         authority = self.content("certificate-authority", given.certificate_authority_data, given.certificate_authority)
         wanted = "client.authentication.k8s.io/exec"
+        # In place of files their content: the plugin may not see them.
         told = msgspec.to_builtins(given) | {
             "certificate-authority": None,
             "certificate-authority-data": b64encode(authority).decode(),
@@ -233,7 +237,7 @@ class Entries(msgspec.Struct, frozen=True):
 
 def url_of(text: str, entry: str) -> Url:
     """Errors show nothing of what stands before the host: a password may be in it."""
-    with suppress(ValueError):
+    with suppress(ValueError):  # without it as a cause: its text may hold the password
         return parsed(text)
     shown = re.sub(r"(?s)^(\w+://)?.*@", r"\1***@", text)
     raise Fatal(f"cannot use the {entry}: {shown!r} is not an http:// or https:// URL", 255)

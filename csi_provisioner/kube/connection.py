@@ -146,8 +146,7 @@ class Connection:
             # Without TLS it may be a server that wants it, which says nothing else than this.
             kind = "Closed" if isinstance(self.stream, Wire) else "Unavailable"
             raise UnansweredError("the server closed the connection without an answer", kind)
-        lengths = (b"content-length", b"transfer-encoding")
-        if not self.status or any(name.lower() in lengths for name, _ in self.headers):
+        if not self.status or b"content-length" in self.headers or b"transfer-encoding" in self.headers:
             raise BrokenError("the server closed the connection within its answer")
         self.complete = True
 
@@ -158,10 +157,10 @@ class Connection:
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("bytes after the end of the answer")
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}  # by names in lower case
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

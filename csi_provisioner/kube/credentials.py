@@ -146,7 +146,8 @@ class Plugin:
         return self._value
 
     async def refused(self, value: str | None) -> bool:
-        if self._value == value:  # else there is another one already
+        # Of many requests that are refused at once the first makes the plugin run, and the others find its answer.
+        if self._value == value:
             await self._next_run()
         return True
 
@@ -211,6 +212,7 @@ class Plugin:
         if (answer.kind, answer.apiVersion) != ("ExecCredential", self.version):
             kind, version = answer.kind[:100], answer.apiVersion[:100]
             raise ValueError(f"it printed {kind} of {version}, not of {self.version}")
+        # First all that can be wrong, so that the last credential stays whole if this one is of no use.
         status = answer.status
         value = bearer(status.token) if status.token else None
         if status.clientCertificateData and status.clientKeyData and self.tls is not None:

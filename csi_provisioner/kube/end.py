@@ -53,6 +53,7 @@ class End:
 
     def stop_by(self, moment: float) -> None:
         """On Trio's clock. Holds for shields too."""
+        # Never later: a second wish to stop may only hurry.
         self._stop = min(self._stop, moment)
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, self._stop)
@@ -72,6 +73,7 @@ class End:
                     hurry()
 
         async with trio.open_nursery() as nursery:
+            # In peace the lease sets no limit: it is renewed meanwhile.
             deadline = min(trio.current_time() + seconds, self._stop)
             with trio.CancelScope(shield=True, deadline=deadline) as scope:
                 self._scopes.add(scope)

@@ -94,6 +94,7 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
         raise Fatal(f"the kubeconfig {path} has no current-context", 255)
     context = _chosen(file.contexts, file.current_context, "context", path).context or ContextEntry()
     cluster = _chosen(file.clusters, context.cluster, "cluster", path).cluster
+    # A context may name no user: then no credentials are sent.
     user = _chosen(file.users, context.user, "user", path).user if context.user else None
     return cluster or ClusterEntry(), user or UserEntry()
 
@@ -126,6 +127,7 @@ def _typed(entry: str, node: yaml.Node) -> object:
 
 def _parsed(text: bytes) -> object:
     """The first document."""
+    # Counted before anything is built: the loader goes as deep on the stack as the document does.
     start, end = yaml.CollectionStartEvent, yaml.CollectionEndEvent
     depths = accumulate(isinstance(event, start) - isinstance(event, end) for event in yaml.parse(text, TextLoader))
     if any(depth > DEEPEST for depth in depths):

@@ -64,6 +64,7 @@ def proxy_for(server: Url, environment: Mapping[str, str]) -> str | None:
     proxy = _variable(environment, f"{server.scheme.upper()}_PROXY")
     if not proxy or _direct(server.host, server.port, _variable(environment, "NO_PROXY")):
         return None
+    # A bare host is what many environments have.
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
@@ -73,6 +74,7 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
 
 def _direct(host: str, port: int, exceptions: str) -> bool:
     address = address_of(host)
+    # A proxy is another machine, so it never leads to our own.
     if host == "localhost" or (address is not None and address.is_loopback):
         return True
     return any(_fits(entry.strip().lower(), host, port, address) for entry in exceptions.split(","))

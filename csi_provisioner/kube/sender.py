@@ -84,17 +84,20 @@ class Sender:
         credentials, waits, renewed = self.cluster.credentials, 0, False
         while True:
             value = await credentials.authorization()
+            # Most requests have the credential of the one before: its header is made once.
             if value != self._value:
                 self._value, self._head = value, self._common
                 if value is not None:
                     self._head += _lines([("Authorization", value)])
             head = self._head + about_body
             answer = await self.transport.exchange(method, target, head, body, stream=stream, begin=begin)
-            date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
-            self._dated = self._dated if date is None else (date, trio.current_time())
+            if date := answer.headers.get(b"date"):
+                self._dated = date, trio.current_time()
             if 200 <= answer.status < 300:
                 return answer
-            error = from_status(await answer.whole(), answer.status, retry_after(answer.headers))
+            after = answer.headers.get(b"retry-after", b"")
+            error = from_status(await answer.whole(), answer.status, float(after) if after.isdigit() else None)
+            # A port of TLS that is asked without it says so in these words.
             if error.code == 400 and self.cluster.server.scheme == "http" and "HTTPS" in error.message:
                 raise KubeError(0, "WantsTLS", error.message)
             if error.code == 401 and not renewed and await credentials.refused(value):
@@ -116,10 +119,6 @@ def _lines(fields: Sequence[tuple[str, str]]) -> bytes:
     return "".join(f"{name}: {header(value)}\r\n" for name, value in fields).encode()
 
 
-def retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
-    return next((float(v) for name, v in headers if name.lower() == b"retry-after" and v.isdigit()), None)
-
-
 def pause_before_next(error: KubeError, method: str) -> float | None:
     """Seconds the server wants us to wait, if asking again is right: it has refused to look at the request.
 
@@ -128,6 +127,5 @@ def pause_before_next(error: KubeError, method: str) -> float | None:
     if error.code != 429 and not (error.code == 503 and method in IDEMPOTENT):
         return None
     pause = error.retry_after
-    if pause is None or trio.current_time() + pause > trio.current_effective_deadline():
-        return None
-    return pause
+    late = pause is None or trio.current_time() + pause > trio.current_effective_deadline()
+    return None if late else pause

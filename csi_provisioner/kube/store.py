@@ -59,6 +59,7 @@ class Store(Generic[T]):
     # ---- readers
 
     def get(self, key: str) -> T | None:
+        # What is above is always newer: the watch takes it away when it comes by.
         return self._own_writes.get(key) or self._shown.get(key)
 
     def by_uid(self, uid: str) -> T | None:
@@ -166,6 +167,7 @@ class Store(Generic[T]):
             old, new = self._show(name, obj)
             if old is not new:
                 changes.append((name, old, new))
+        # Only now: who hears of one object may read any other.
         for name, old, new in changes:
             self._tell(name, old, new)
 
@@ -186,6 +188,7 @@ class Store(Generic[T]):
             return function(*arguments)
         except Exception as error:
             kind = (function, type(error))
+            # A defect must not fill the log: it may come with each event of a large cluster.
             if kind in self._defects:
                 log.v(3, "Unexpected error again", object=key, err=repr(error))
             else:
@@ -217,7 +220,7 @@ class Store(Generic[T]):
         old = self._shown.get(name)
         if old is not None:
             was, now = _meta(old), _meta(new)
-            if was.resourceVersion == now.resourceVersion and was.uid == now.uid:
+            if (was.uid, was.resourceVersion) == (now.uid, now.resourceVersion):
                 return old, old
             if was.uid != now.uid:
                 self._hide(name)
@@ -241,6 +244,7 @@ class Store(Generic[T]):
     def _tell(self, name: str, old: T | None, new: T | None) -> None:
         if old is None and new is None:
             return
+        # In two steps, so that nobody takes the one object for the other.
         recreated = old is not None and new is not None and _meta(old).uid != _meta(new).uid
         for handler in self._handlers:
             for was, now in ((old, None), (None, new)) if recreated else ((old, new),):
