@@ -50,10 +50,11 @@ MOST_TOLD = 10_000
 
 
 class Scope(NamedTuple):
-    """Which objects of a kind: those of one namespace or of all, and with which labels."""
+    """Which objects of a kind: those of one namespace or of all, with which labels, and with which fields."""
 
     namespace: str = ALL_NS
     labels: str | None = None
+    fields: str | None = None
 
 
 EVERYWHERE = Scope()
@@ -155,6 +156,7 @@ class KubeClient:
         parameters = {
             "resourceVersion": resource_version,
             "labelSelector": scope.labels,
+            "fieldSelector": scope.fields,
             "timeoutSeconds": timeout_seconds,
             "allowWatchBookmarks": "true",
         }

@@ -22,6 +22,7 @@ import trio
 
 from csi_provisioner.advice import advice, row
 from csi_provisioner.fatal import Fatal
+from csi_provisioner.kube import release
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
 from csi_provisioner.kube.errors import KubeError, Troubles
@@ -33,6 +34,8 @@ from csi_provisioner.settings import ElectionSettings
 
 # A candidate waits between 1 and 2.2 retry periods, so that candidates drift apart (process.md 6.5)
 SPREAD = 1.2
+# Seconds within which candidates look again after a release.
+RELEASE_SPREAD = 0.5
 # Tries within one retry period, once a renewal has failed
 TRIES_IN_DOUBT = 5
 JOURNAL = "csi-provisioner.io/journal"
@@ -104,6 +107,7 @@ class LeaderElector:
         self._lost = False
         self._acquired: set[str] = set()  # the acquireTimes that we have sent
         self._soon = trio.Event()
+        self._released = trio.Event()
         self._troubles = Troubles(self.client.troubles)
 
     def health(self) -> str | None:
@@ -145,14 +149,38 @@ class LeaderElector:
     async def _become_leader(self) -> None:
         log.info("Waiting for the lease", lease=self._lease, identity=self.identity)
         self.metrics.leading(False)
-        await self.ready()
-        while not await self._try(self._campaign, self.settings.renew_deadline):
-            await trio.sleep(self.settings.retry_period * (1 + SPREAD * self.random()))
-            await self.ready()
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(self._watch)
+            await self._compete()
+            waiting.cancel_scope.cancel()
         self._note_renewed()
         self.metrics.leading(True)
         log.info("Became leader", lease=self._lease, identity=self.identity)
         self._tell("became leader")
+
+    async def _watch(self) -> None:
+        def version() -> str:
+            return "" if self._known is None else str(self._known["metadata"]["resourceVersion"])
+
+        await release.watch(
+            self.client,
+            self.name,
+            self.settings.namespace,
+            version=version,
+            released=lambda: self._released.set(),
+            random=self.random,
+        )
+
+    async def _compete(self) -> None:
+        while True:
+            await self.ready()
+            self._released = trio.Event()
+            if await self._try(self._campaign, self.settings.renew_deadline):
+                return
+            with trio.move_on_after(self.settings.retry_period * (1 + SPREAD * self.random())):
+                await self._released.wait()
+                # All who watch see it at once; chance lets one of them be the first.
+                await trio.sleep(RELEASE_SPREAD * self.random())
 
     async def _keep(self, term: trio.CancelScope) -> None:
         while await self._renewed_in_time():

@@ -1,15 +1,19 @@
 """Who leads next, on the real control plane."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import trio
 
 from tests.journeys.real import Real
 
 pytestmark = pytest.mark.cluster
+
+LEADS = "Became leader"
 
 
 def in_a_container(folder: Path) -> tuple[str, ...]:
@@ -22,18 +26,41 @@ def in_a_container(folder: Path) -> tuple[str, ...]:
     return "unshare", "-m", "sh", "-ec", mount, "sh", str(roots), str(mounted)
 
 
+def as_leader(world: Real) -> tuple[str, str]:
+    return "--leader-election", f"--leader-election-namespace={world.plane.provisioner[0]}"
+
+
+async def reads(world: Real, log: Path, text: str) -> str:
+    """The time of the first line with the text."""
+
+    found: list[str] = []
+
+    async def there() -> bool:
+        lines = (await trio.Path(log).read_text()).splitlines()
+        found.extend(line for line in lines if text in line)
+        return bool(found)
+
+    await world.wait(f"{text!r} in {log.name}", there)
+    return found[0].split()[1]
+
+
+def seconds(earlier: str, later: str) -> float:
+    def of(clock: str) -> float:
+        hours, minutes, rest = clock.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(rest)
+
+    return (of(later) - of(earlier)) % 86400
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount as the kubelet makes it needs root")
 async def test_a_container_that_was_killed_leads_again_at_once(real_world: Real, tmp_path: Path) -> None:
     world = real_world
     world.wrapper = in_a_container(tmp_path)
-    election = ("--leader-election", f"--leader-election-namespace={world.plane.provisioner[0]}")
-
-    def terms() -> int:
-        return world.log().count("Became leader")
+    election = as_leader(world)
 
     async def leads(again: int) -> None:
         async def yes() -> bool:
-            return terms() == again
+            return world.log().count(LEADS) == again
 
         await world.wait("the process leads", yes)
 
@@ -49,3 +76,28 @@ async def test_a_container_that_was_killed_leads_again_at_once(real_world: Real,
     await world.claim("data")
     await world.bound("data")
     assert "taking a random one" not in world.log()
+
+
+async def test_a_standby_leads_within_a_second_of_the_release(real_world: Real, tmp_path: Path) -> None:
+    world = real_world
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    await world.storage_class()
+    first = await world.another(logs[0], *as_leader(world))
+    try:
+        await reads(world, logs[0], LEADS)
+        second = await world.another(logs[1], *as_leader(world))
+        try:
+            await reads(world, logs[1], "The lease has a holder")
+            await trio.sleep(3)
+            first.send_signal(signal.SIGTERM)
+            assert await first.wait() == 0
+            released = await reads(world, logs[0], "Gave the lease back")
+            assert seconds(released, await reads(world, logs[1], LEADS)) < 1
+            await world.claim("data")
+            await world.bound("data")
+        finally:
+            second.kill()
+            await second.wait()
+    finally:
+        first.kill()
+        await first.wait()

@@ -53,10 +53,14 @@ class Real(World):
     # ---- the provisioner
 
     async def start(self, *flags: str) -> None:
+        self._process = await self.another(self._log, *flags)
+
+    async def another(self, log_file: Path, *flags: str) -> trio.Process:
+        """One more provisioner, which the caller ends."""
         arguments = [f"--csi-address={self._plugin.socket}", f"--kubeconfig={self.kubeconfig}"]
         arguments += ["--extra-create-metadata", f"--retry-interval-start={self.first_retry}s", *flags]
-        with self._log.open("ab") as log:
-            self._process = await trio.lowlevel.open_process(
+        with log_file.open("ab") as log:
+            return await trio.lowlevel.open_process(
                 [*self.wrapper, sys.executable, "-m", "csi_provisioner", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -20,7 +20,7 @@ from tests.kube.wire import Asked, HangupError, Server, reply, serving
 class LeaseApi:
     """Keeps one Lease under its resourceVersion. While `fault` is a status or "hang", that is the answer; "lost": the
     next write is done but not answered. `write_fault`: a status for writes only. `touched_after_get`: somebody writes
-    after the next GET. `slow`: seconds before every answer."""
+    after the next GET. `slow`: seconds before every answer. `watchable`: the Lease may be watched."""
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -31,11 +31,18 @@ class LeaseApi:
         self.touched_after_get = False
         self.slow = 0.0
         self.events: list[dict[str, Any]] = []
+        self.watchable = False
+        self.watched: list[tuple[float, str]] = []
+        self._watchers: list[trio.MemorySendChannel[bytes]] = []
 
     async def answer(self, asked: Asked, stream: trio.abc.Stream) -> None:
         if asked.target.endswith("/events"):
             self.events.append(json.loads(asked.body))
             await stream.send_all(reply(201, asked.body))
+            return
+        if "watch=true" in asked.target:
+            self.watched.append((trio.current_time(), asked.target))
+            await (self._show(stream) if self.watchable else stream.send_all(reply(403)))
             return
         self.asked.append((trio.current_time(), asked.method))
         await trio.sleep(self.slow)
@@ -65,6 +72,20 @@ class LeaseApi:
     def put(self, lease: dict[str, Any]) -> None:
         self.version += 1
         self.lease = {**lease, "metadata": {**lease["metadata"], "resourceVersion": str(self.version)}}
+        self.tell("MODIFIED")
+
+    def tell(self, what: str, **fields: Any) -> None:
+        """An event to all that watch."""
+        line = json.dumps({"type": what, "object": {"kind": "Lease", **(self.lease or {})} | fields}).encode() + b"\n"
+        for watcher in self._watchers:
+            watcher.send_nowait(b"%x\r\n%b\r\n" % (len(line), line))
+
+    async def _show(self, stream: trio.abc.Stream) -> None:
+        send, receive = trio.open_memory_channel[bytes](100)
+        self._watchers.append(send)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        async for chunk in receive:
+            await stream.send_all(chunk)
 
     @property
     def holder(self) -> str | None:
