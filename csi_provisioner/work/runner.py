@@ -1,4 +1,4 @@
-"""The loop: keys that are due go through a bounded channel to one task each, and its Outcome goes back.
+"""The loop: keys that are due get one task each while workers are free, and its Outcome goes back.
 
 Nothing here knows what a key names. A key that is woken while its task runs is worked on once more afterwards; a key
 whose id another loop is working on waits for that (`Exclusive`). Retries are due times in the schedule, never sleeping
@@ -106,45 +106,29 @@ class Loop:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
-        # No buffer: a key leaves the schedule only when a worker is free, so merging goes on until then.
-        send, receive = trio.open_memory_channel[tuple[str, str]](0)
         free = trio.Semaphore(self._workers) if isinstance(self._workers, int) else self._workers
         with self._metrics.watch(self._depth, self._ages):
-            await self._run(send, receive, free, task_status)
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                with self._accepting:
+                    while True:
+                        await self._until_due()
+                        # A key leaves the schedule only when a worker is free, so merging goes on until then.
+                        await free.acquire()
+                        taken = None if self._paused else self._take()
+                        if taken is None:
+                            free.release()
+                        else:
+                            nursery.start_soon(self._work, *taken, free, name=f"{self.name} {taken[0]}")
 
-    async def _run(
-        self,
-        send: "trio.MemorySendChannel[tuple[str, str]]",
-        receive: "trio.MemoryReceiveChannel[tuple[str, str]]",
-        free: Pool,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._dispatch, send, free)
-            task_status.started()
-            async with receive:
-                async for key, what in receive:
-                    nursery.start_soon(self._work, key, what, free, name=f"{self.name} {key}")
-
-    async def _dispatch(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: Pool) -> None:
-        async with send:
-            with self._accepting:
-                await self._hand_out(send, free)
-
-    async def _hand_out(self, send: "trio.MemorySendChannel[tuple[str, str]]", free: Pool) -> None:
+    async def _until_due(self) -> None:
         while True:
             due = None if self._paused else self._schedule.next_due()
-            if due is None or due > trio.current_time():
-                with trio.move_on_at(math.inf if due is None else due):
-                    await self._changed.wait()
-                self._changed = trio.Event()
-                continue
-            await free.acquire()
-            taken = None if self._paused else self._take()
-            if taken is None:
-                free.release()
-            else:
-                await send.send(taken)
+            if due is not None and due <= trio.current_time():
+                return
+            with trio.move_on_at(math.inf if due is None else due):
+                await self._changed.wait()
+            self._changed = trio.Event()
 
     def _take(self) -> tuple[str, str] | None:
         """The key that is due, and the id it claims, fixed now: the cache may have forgotten it when the task ends."""
@@ -178,7 +162,7 @@ class Loop:
             self._metrics.finished(trio.current_time() - started)
             self._exclusive.leave(what)
             free.release()
-        self._settle(key, outcome)
+        self._act_on(key, outcome)
 
     def _depth(self) -> int:
         """What waits for a worker. What waits for its time is not in the queue: alerts on its length mean a backlog."""
@@ -195,7 +179,7 @@ class Loop:
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
             return Retry(f"unexpected error: {error!r}")
 
-    def _settle(self, key: str, outcome: Outcome) -> None:
+    def _act_on(self, key: str, outcome: Outcome) -> None:
         match outcome:
             case Done():
                 self.backoff.forget(key)
