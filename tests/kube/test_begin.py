@@ -98,7 +98,7 @@ ASKS: dict[str, tuple[Callable[[KubeClient], Awaitable[object]], bool]] = {
 
 
 @pytest.mark.parametrize("row", ASKS.values(), ids=ASKS.keys())
-async def test_after_the_end_only_questions(frozen: Frozen, row: tuple[Any, bool]) -> None:
+async def test_after_the_end_only_questions_are_sent(frozen: Frozen, row: tuple[Any, bool]) -> None:
     ask, may = row
 
     async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
@@ -148,7 +148,7 @@ async def _refused(call: Callable[[], Awaitable[object]], refused: list[str]) ->
         refused.append(error.reason)
 
 
-async def test_after_the_wait_for_a_connection(frozen: Frozen) -> None:
+async def test_nothing_is_begun_after_a_wait_for_a_connection(frozen: Frozen) -> None:
     release = trio.Event()
 
     async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
@@ -172,7 +172,7 @@ async def test_after_the_wait_for_a_connection(frozen: Frozen) -> None:
     assert _changes(server) == []
 
 
-async def test_after_the_wait_for_the_limit(frozen: Frozen) -> None:
+async def test_nothing_is_begun_after_a_wait_for_the_limit(frozen: Frozen) -> None:
     refused: list[str] = []
     async with serving(always(PV)) as server, trio.open_nursery() as nursery:
         kube = _wired(server, frozen, limit=TokenBucket(1, 1))
@@ -185,7 +185,7 @@ async def test_after_the_wait_for_the_limit(frozen: Frozen) -> None:
     assert (refused, _changes(server)) == (["LeaseOver"], ["POST"])
 
 
-async def test_after_the_wait_for_credentials(frozen: Frozen) -> None:
+async def test_nothing_is_begun_after_a_wait_for_credentials(frozen: Frozen) -> None:
     class Slow(Fixed):
         async def authorization(self) -> str | None:
             await trio.sleep(5)
@@ -201,7 +201,7 @@ async def test_after_the_wait_for_credentials(frozen: Frozen) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_after_the_wait_that_the_server_asked_for(frozen: Frozen, method: str) -> None:
+async def test_nothing_is_begun_after_the_wait_that_the_server_asked_for(frozen: Frozen, method: str) -> None:
     async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
         await stream.send_all(reply(429, b"{}", Retry_After="5"))
 
@@ -217,7 +217,7 @@ async def test_after_the_wait_that_the_server_asked_for(frozen: Frozen, method: 
     assert (refused, _changes(server)) == (["LeaseOver"], [method])
 
 
-async def test_at_a_second_sending_on_another_connection(frozen: Frozen) -> None:
+async def test_nothing_is_begun_at_a_second_sending_on_another_connection(frozen: Frozen) -> None:
     """The kept connection is reset in the moment of the first one."""
     kept: list[trio.SocketStream] = []
     reset = trio.Event()
@@ -248,7 +248,7 @@ async def test_at_a_second_sending_on_another_connection(frozen: Frozen) -> None
     assert _changes(server) == []
 
 
-async def test_through_a_proxy(frozen: Frozen) -> None:
+async def test_nothing_is_begun_through_a_proxy_after_the_end(frozen: Frozen) -> None:
     begun: list[int] = []
 
     def begin() -> None:

@@ -159,7 +159,7 @@ async def test_a_proxy_of_plain_http_is_told_the_whole_url(tmp_path: Path) -> No
     assert asked.headers["proxy-authorization"] == "Basic " + base64.b64encode(b"me:pass").decode()
 
 
-async def test_a_proxy_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_proxy_that_is_not_there_is_named(tmp_path: Path) -> None:
     async def never(_asked: Asked, _stream: trio.abc.Stream) -> None: ...
 
     async with serving(never) as server, client_behind(tmp_path, server, trustme.CA(), 1) as client:

@@ -84,7 +84,9 @@ ASKED: dict[str, tuple[Callable[[KubeClient], Any], str, object]] = {
 
 
 @pytest.mark.parametrize(("call", "line", "body"), ASKED.values(), ids=ASKED)
-async def test_what_is_asked(call: Callable[[KubeClient], Any], line: str, body: object) -> None:
+async def test_each_call_asks_with_its_method_path_and_body(
+    call: Callable[[KubeClient], Any], line: str, body: object
+) -> None:
     method, _, target = line.partition(" ")
     name = target.rpartition("/")[2] if method != "POST" else body["metadata"]["name"]  # type: ignore[index]
     where = {"namespace": "n"} if "/namespaces/n/" in target else {}
@@ -110,7 +112,7 @@ async def test_the_strategy_of_a_patch_is_its_content_type(strategy: Any) -> Non
     assert server.asked[0].headers["content-type"] == wanted[strategy]
 
 
-async def test_a_page() -> None:
+async def test_a_page_has_objects_a_version_and_a_way_to_the_next() -> None:
     answer = {"metadata": {"resourceVersion": "12", "continue": "more"}, "items": [CLAIM, CLAIM]}
     async with client_of(always(says(answer))) as (client, _server):
         page = await client.list_page(PersistentVolumeClaim)
@@ -184,7 +186,7 @@ async def test_errors_say_what_was_done_and_answered(raw: bytes, text: str, prop
     assert {name for name in every if getattr(caught.value, name)} == properties
 
 
-async def test_causes_are_kept() -> None:
+async def test_an_error_keeps_causes_and_the_wait_that_its_status_tells() -> None:
     details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "x"}], "retryAfterSeconds": 1}
     async with client_of(always(says(status(504, "Timeout", details=details), 504))) as (client, _server):
         with pytest.raises(KubeError) as caught:
@@ -193,7 +195,7 @@ async def test_causes_are_kept() -> None:
     assert caught.value.retry_after == 1
 
 
-async def test_nobody_there() -> None:
+async def test_an_api_server_that_is_not_there_is_an_error_of_each_request() -> None:
     client = connect(resolve(ClusterSettings(master="http://127.0.0.1:1")), user_agent="x")
     with pytest.raises(KubeError, match=r"delete PersistentVolume v: cannot connect to 127\.0\.0\.1 port 1") as caught:
         await client.delete(PersistentVolume, "v")
@@ -242,7 +244,7 @@ async def test_retry_after_is_obeyed() -> None:
 
 
 @pytest.mark.parametrize(("pause", "asked_for"), [("31", 1), ("20", 2), ("0", 11), ("soon", 1)])
-async def test_but_not_beyond_the_deadline_nor_for_ever(pause: str, asked_for: int) -> None:
+async def test_retry_after_is_not_obeyed_beyond_the_deadline_nor_for_ever(pause: str, asked_for: int) -> None:
     async with client_of(always(reply(429, Retry_After=pause))) as (client, server):
         with pytest.raises(KubeError) as caught:
             await client.get(PersistentVolumeClaim, "c", "n")
@@ -353,7 +355,7 @@ async def test_the_events_of_a_watch_in_chunks_of_any_size(size: int) -> None:
         pytest.param(b'{"type": "AD', 0, "ended within an event", id="cut-in-an-event"),
     ],
 )
-async def test_a_watch_that_goes_wrong(raw: bytes, code: int, text: str) -> None:
+async def test_a_watch_that_goes_wrong_ends_with_what_went_wrong(raw: bytes, code: int, text: str) -> None:
     async with client_of(always(HEAD + chunk(raw) + b"0\r\n\r\n")) as (client, _server):
         with pytest.raises(KubeError) as caught:
             await seen(client)

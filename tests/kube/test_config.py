@@ -64,7 +64,9 @@ IN_POD = {"service_host": "10.0.0.1", "service_port": "443"}
         pytest.param({"fallback"}, "http://fallback.test:8080", "kubeconfig fallback", id="KUBECONFIG"),
     ],
 )
-def test_order(given: set[str], server: str, source: str, tmp_path: Path, account: Path) -> None:
+def test_the_first_source_that_is_given_is_taken(
+    given: set[str], server: str, source: str, tmp_path: Path, account: Path
+) -> None:
     settings = ClusterSettings(
         kubeconfig=written(tmp_path, "flag") if "kubeconfig" in given else "",
         master="http://master.test" if "master" in given else "",
@@ -92,7 +94,7 @@ async def test_a_master_alone_comes_without_credentials() -> None:
 # ---- in a pod
 
 
-async def test_the_pods_service_account(account: Path) -> None:
+async def test_a_pod_uses_its_service_account(account: Path) -> None:
     found = resolve(ClusterSettings(service_host="fd00::1", service_port="6443"), account=account, environment=NOWHERE)
     assert str(found.server) == "https://[fd00::1]:6443"
     assert await found.credentials.authorization() == "Bearer pod-token"
@@ -164,19 +166,19 @@ def test_an_unreadable_token_is_an_error(account: Path) -> None:
         ),
     ],
 )
-def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_mistake_in_a_kubeconfig_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     (tmp_path / "empty.crt").touch()
     path = written(tmp_path, **changes)
     with pytest.raises(Fatal, match=message):
         resolve(ClusterSettings(kubeconfig=path), environment=NOWHERE)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match=r"cannot read the kubeconfig .*gone: No such file"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "gone")), environment=NOWHERE)
 
 
-def test_broken_yaml(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("clusters: [")
     with pytest.raises(Fatal, match="broken cannot be understood"):
         resolve(ClusterSettings(kubeconfig=str(tmp_path / "broken")), environment=NOWHERE)
@@ -189,7 +191,7 @@ def found(tmp_path: Path, environment: dict[str, str] = NOWHERE, **changes: Any)
     return resolve(ClusterSettings(kubeconfig=written(tmp_path, **changes)), environment=environment)
 
 
-async def test_a_context_without_user(tmp_path: Path) -> None:
+async def test_a_context_without_a_user_has_no_credentials(tmp_path: Path) -> None:
     cluster = found(tmp_path, contexts=[{"name": "here", "context": {"cluster": "c"}}])
     assert await cluster.credentials.authorization() is None
 
@@ -203,7 +205,9 @@ async def test_a_context_without_user(tmp_path: Path) -> None:
         pytest.param({}, None, id="anonymous"),
     ],
 )
-async def test_users(tmp_path: Path, user: dict[str, object], header: str | None) -> None:
+async def test_each_kind_of_user_has_its_credentials(
+    tmp_path: Path, user: dict[str, object], header: str | None
+) -> None:
     (tmp_path / "token").write_text("from-file")
     assert await found(tmp_path, **of_user(**user)).credentials.authorization() == header
 
@@ -246,14 +250,14 @@ def test_a_name_with_nothing_behind_it_is_as_good_as_left_out(tmp_path: Path) ->
     assert str(cluster.server) == "http://api.test"
 
 
-def test_tls_details(tmp_path: Path) -> None:
+def test_the_name_of_a_certificate_and_whether_it_is_verified_can_be_set(tmp_path: Path) -> None:
     cluster = found(tmp_path, **of_cluster(**{"tls-server-name": "other.test", "insecure-skip-tls-verify": True}))
     assert cluster.route.server_name == "other.test"
     assert cluster.route.tls is not None
     assert not cluster.route.tls.context.check_hostname
 
 
-def test_impersonation(tmp_path: Path) -> None:
+def test_who_is_acted_for_stands_in_the_headers(tmp_path: Path) -> None:
     extra = {"example.org/scopes": ["view", "edit"]}
     cluster = found(tmp_path, **of_user(**{"as": "her", "as-groups": ["a", "b"], "as-user-extra": extra}))
     assert cluster.headers == [
@@ -292,6 +296,8 @@ def test_a_url_becomes_what_the_network_and_requests_have(tmp_path: Path, given:
         pytest.param({}, {"HTTP_PROXY": "http://p:1"}, None, id="another-scheme"),
     ],
 )
-def test_proxies(tmp_path: Path, entry: dict[str, object], environment: dict[str, str], proxy: str | None) -> None:
+def test_the_proxy_of_the_kubeconfig_comes_before_that_of_the_environment(
+    tmp_path: Path, entry: dict[str, object], environment: dict[str, str], proxy: str | None
+) -> None:
     cluster = found(tmp_path, environment, **of_cluster(**entry))
     assert (cluster.route.proxy and str(cluster.route.proxy)) == proxy

@@ -168,7 +168,7 @@ async def test_a_plugin_that_fails_when_it_is_refused(program: Program) -> None:
             await client.discover("/x")
 
 
-async def test_the_plugin_of_a_kubeconfig(program: Program, tmp_path: Path) -> None:
+async def test_the_plugin_of_a_kubeconfig_is_told_of_the_cluster(program: Program, tmp_path: Path) -> None:
     authority = base64.b64encode(trustme.CA().cert_pem.bytes()).decode()
     extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}
     entry = {"server": "https://api.test", "certificate-authority-data": authority, "extensions": [extension]}
@@ -221,7 +221,7 @@ async def test_a_plugin_that_prints_nonsense(program: Program, output: str, mess
         await given(plugin(program))
 
 
-async def test_a_plugin_that_fails(program: Program) -> None:
+async def test_a_plugin_that_fails_is_named_with_what_it_said(program: Program) -> None:
     program.path.write_text("#!/bin/sh\necho not logged in >&2\nexit 3\n")
     async with guarded("x", plugin(program)) as (client, _server):
         with pytest.raises(
@@ -231,14 +231,14 @@ async def test_a_plugin_that_fails(program: Program) -> None:
     assert caught.value.unavailable
 
 
-async def test_a_plugin_that_is_not_there(program: Program) -> None:
+async def test_a_plugin_that_is_not_there_is_an_error_with_the_hint_how_to_get_it(program: Program) -> None:
     program.path.unlink()
     with pytest.raises(CredentialError, match=r"failed: .* No such file.*; get it from the shop"):
         await given(plugin(program, hint="get it from the shop"))
 
 
 @pytest.mark.parametrize("output", ["", ">&2"], ids=["stdout", "stderr"])
-async def test_a_plugin_that_prints_without_end(program: Program, output: str) -> None:
+async def test_a_plugin_that_prints_without_end_is_an_error(program: Program, output: str) -> None:
     program.path.write_text(f"#!/bin/sh\nyes {output}\n")
     with pytest.raises(CredentialError, match="printed more than 1 MiB"):
         await given(plugin(program))

@@ -103,7 +103,7 @@ async def test_controls_in_a_message_are_escaped(api: EventApi) -> None:
     assert api.only()["message"] == "größer\\n\\u001b[2J\\u009b\\u202e\\u2028"
 
 
-async def test_an_event_of_a_claim(api: EventApi) -> None:
+async def test_an_event_of_a_claim_has_the_form_of_the_reference(api: EventApi) -> None:
     async with recording(api) as recorder:
         recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
         await recorder.wait_written()

@@ -33,11 +33,11 @@ def names(index: Index[PersistentVolumeClaim], group: str) -> list[str]:
     return [obj.metadata.name for obj in index.of(group)]
 
 
-def test_finds_what_belongs_together(index: Index[PersistentVolumeClaim], store: Store[Resource]) -> None:
+def test_an_index_finds_what_belongs_together(index: Index[PersistentVolumeClaim], store: Store[Resource]) -> None:
     assert [names(index, group) for group in ("fast", "", "slow")] == [["a", "b"], ["c"], []]
 
 
-def test_follows_changes_and_forgets(index: Index[PersistentVolumeClaim], store: Store[Resource]) -> None:
+def test_an_index_follows_changes_and_forgets(index: Index[PersistentVolumeClaim], store: Store[Resource]) -> None:
     store.put(of_class("a", "slow", 11))
     store.put(of_class("b", "slow", 12, uid="second"))
     store.drop(of_class("c", "", 13))

@@ -178,7 +178,7 @@ def test_what_a_plugin_is_handed_keeps_its_types(tmp_path: Path) -> None:
         pytest.param(b"text", id="text"),
     ],
 )
-def test_what_is_no_kubeconfig(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_kubeconfig_is_refused_and_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "kubeconfig"
     path.write_bytes(content)
     with pytest.raises(Fatal, match=f"the kubeconfig {path} cannot be understood: "):

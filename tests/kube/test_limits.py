@@ -22,7 +22,7 @@ async def admitted(bucket: TokenBucket, times: list[float]) -> None:
     times.append(round(trio.current_time() - start, 6))
 
 
-async def test_burst_then_rate() -> None:
+async def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
     bucket, times = TokenBucket(5, 10), []  # type: tuple[TokenBucket, list[float]]
     async with trio.open_nursery() as nursery:
         for _ in range(15):

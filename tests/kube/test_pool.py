@@ -137,7 +137,7 @@ def reset(stream: trio.abc.Stream) -> None:
     ("sent", "when"),
     [(b"", "before an answer"), (reply()[:20], "within the answer"), (reply()[:-1], "within the answer")],
 )
-async def test_a_connection_reset_by_the_server(sent: bytes, when: str) -> None:
+async def test_a_connection_that_the_server_resets_is_an_error_that_says_when(sent: bytes, when: str) -> None:
     async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
         await stream.send_all(sent)
         await trio.sleep(1)
@@ -293,12 +293,12 @@ async def test_streams_have_their_own_bound() -> None:
     assert server.connections == 3
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_where_nobody_listens_is_named() -> None:
     with pytest.raises(KubeError, match=r"cannot connect to 127.0.0.1 port 1: .*[Cc]onnection refused"):
         await ask(Transport(Route(("127.0.0.1", 1))))
 
 
-async def test_what_can_be_no_host() -> None:
+async def test_a_name_that_no_host_can_have_is_an_error_of_the_request() -> None:
     with pytest.raises(KubeError, match=r"cannot connect to api\.\.example\.test port 1: .*label"):
         await ask(Transport(Route(("api..example.test", 1))))
 
@@ -323,7 +323,7 @@ async def test_a_closed_transport_keeps_nothing() -> None:
             await ask(transport)
 
 
-async def test_against_hypercorn() -> None:
+async def test_requests_and_a_kept_connection_work_with_another_server() -> None:
     """A server that is not ours: hypercorn, with its own mind about chunks."""
 
     async def endpoint(asked: Request) -> StreamingResponse:

@@ -37,7 +37,7 @@ PROXY = "http://proxy.test:3128"
         ("::1", 443, "", True),
     ],
 )
-def test_exceptions(host: str, port: int, exceptions: str, direct: bool) -> None:
+def test_what_no_proxy_names_is_reached_directly(host: str, port: int, exceptions: str, direct: bool) -> None:
     found = proxy_for(Url("https", host, port, "", b""), {"HTTPS_PROXY": PROXY, "NO_PROXY": exceptions})
     assert found == (None if direct else PROXY)
 
@@ -53,5 +53,7 @@ def test_exceptions(host: str, port: int, exceptions: str, direct: bool) -> None
         ("https", {"ALL_PROXY": PROXY}, None),
     ],
 )
-def test_variables(scheme: str, environment: dict[str, str], proxy: str | None) -> None:
+def test_the_proxy_is_that_of_the_scheme_and_upper_case_comes_first(
+    scheme: str, environment: dict[str, str], proxy: str | None
+) -> None:
     assert proxy_for(Url(scheme, "api.test", 443, "", b""), environment) == proxy

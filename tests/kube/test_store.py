@@ -37,7 +37,7 @@ def shown(store: Claims) -> dict[str, str | None]:
 # ---- what the watch shows
 
 
-def test_added_changed_deleted(store: Claims, told: Told) -> None:
+def test_what_is_added_changed_or_deleted_is_shown_and_told(store: Claims, told: Told) -> None:
     store.put(claim("c", 11))
     store.put(claim("a", 12))
     store.drop(claim("b", 13))

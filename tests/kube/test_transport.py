@@ -20,7 +20,7 @@ def anyio_backend() -> Any:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
-async def test_what_is_sent() -> None:
+async def test_a_request_is_sent_with_its_target_headers_and_body() -> None:
     async with serving(always(reply(201, b"made", X_Extra="1"))) as server, pool(server) as transport:
         head = b"Host: api.test\r\nX-Name: value\r\nContent-Length: 4\r\n"
         answer = await transport.exchange("POST", "/a%20b?c=d", head, b"body")
@@ -51,7 +51,9 @@ async def test_what_is_sent() -> None:
         pytest.param("GET", reply(200, b"x") + reply(200, b"y"), b"x", False, id="surplus-answer"),
     ],
 )
-async def test_framing(method: str, raw: bytes, body: bytes, reused: bool) -> None:
+async def test_an_answer_ends_where_its_framing_says_and_its_connection_is_kept_if_it_may_be(
+    method: str, raw: bytes, body: bytes, reused: bool
+) -> None:
     async with serving(always(raw)) as server, pool(server) as transport:
         for _ in range(2):
             response = await send(transport, method)

@@ -147,13 +147,15 @@ async def test_a_key_of_1024_bits_that_vouches_for_itself(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["api.test.", "API.test", "127.0.0.1", "::ffff:127.0.0.1", "[::ffff:7f00:1]"])
-async def test_the_name_that_the_certificate_is_for(root: trustme.CA, tmp_path: Path, name: str) -> None:
+async def test_tls_server_name_is_what_the_certificate_is_checked_for(
+    root: trustme.CA, tmp_path: Path, name: str
+) -> None:
     async with serving(always(reply()), server_side(root)) as server:
         fields = {**data(root.cert_pem.bytes()), "tls-server-name": name}
         await asked(cluster_at(tmp_path, server.port, **fields))
 
 
-async def test_an_ipv4_address_within_ipv6(root: trustme.CA, tmp_path: Path) -> None:
+async def test_an_ipv4_address_within_ipv6_is_that_address(root: trustme.CA, tmp_path: Path) -> None:
     async with serving(always(reply()), server_side(root)) as server:
         await asked(cluster_at(tmp_path, server.port, "[::ffff:127.0.0.1]", **data(root.cert_pem.bytes())))
 
@@ -309,7 +311,9 @@ async def test_a_name_that_is_not_the_servers(root: trustme.CA, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("days", [(-2, -1), (1, 2)], ids=["over", "not-yet"])
-async def test_a_certificate_at_another_time(root: trustme.CA, tmp_path: Path, days: tuple[int, int]) -> None:
+async def test_a_certificate_at_another_time_is_refused_with_advice_about_clocks(
+    root: trustme.CA, tmp_path: Path, days: tuple[int, int]
+) -> None:
     begin, end = (datetime.now(UTC) + timedelta(days=day) for day in days)
     side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     root.issue_cert("127.0.0.1", not_before=begin, not_after=end).configure_cert(side)
