@@ -15,6 +15,8 @@ from csi_provisioner.flags import FLAGS, HELP
 from csi_provisioner.logs import configure, escaped, log
 from csi_provisioner.settings import Settings
 
+COMMANDS = frozenset({"orphans"})
+"""First words, or names under which the program is started: what a person asks (design.md 8)."""
 USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a CSI driver for PersistentVolumeClaims."
 
 
@@ -39,8 +41,13 @@ def _end_at_once() -> NoReturn:
 
 def _start() -> int:
     program, *arguments = sys.argv
+    named = os.path.basename(program)
+    if named in COMMANDS or (arguments and arguments[0] in COMMANDS):
+        from csi_provisioner.commands import orphans
+
+        return orphans.main(arguments if named in COMMANDS else arguments[1:], os.environ)
     try:
-        values = FLAGS.parse(arguments)
+        values = FLAGS.parse(arguments, COMMANDS)
     except Fatal as error:
         _say(2, f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n")
         return error.code

@@ -7,7 +7,7 @@ only after `=`, positionals ignored anywhere, repeated flags. Which flags there 
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar, cast
 
@@ -47,7 +47,7 @@ class Flag(Generic[T]):
 
     @property
     def spelled(self) -> str:
-        return "-v, --v" if self.name == "v" else f"--{self.name}"
+        return {"v": "-v, --v", "output": "-o, --output"}.get(self.name, f"--{self.name}")
 
 
 @dataclass(slots=True)
@@ -96,13 +96,25 @@ class FlagSet:
         self.known |= {flag.name: flag for flag in flags}
         self._groups.setdefault(title, []).extend(flags)
 
-    def parse(self, arguments: Sequence[str]) -> Values:
-        """Read all arguments after the program's name, up to a `--help`. Raises Fatal, which names flag and value."""
+    def extended(self, title: str, *parts: Flag[Any] | type) -> "FlagSet":
+        """These flags and some more, whose group comes first in the help text."""
+        made = FlagSet()
+        made.add(title, *parts)
+        made.known |= self.known
+        made._groups |= self._groups
+        return made
+
+    def parse(self, arguments: Sequence[str], words: Collection[str] = ()) -> Values:
+        """Read all arguments after the program's name, up to a `--help`. Raises Fatal, which names flag and value. Of
+        the positionals only `words` matter, which would have had to come first."""
         values = Values()
         rest = iter(arguments)
         for argument in rest:
             if argument == "--":
                 break
+            if argument in words:
+                right = " ".join([argument, *(other for other in arguments if other is not argument)])
+                raise Fatal(f"{argument} has to be the first word: csi-provisioner {right}", 2)
             if not argument.startswith("-") or argument == "-":
                 continue  # positionals are ignored
             name, text = self._split(argument)
@@ -136,6 +148,8 @@ class FlagSet:
         letter, text = argument[1], argument[2:]
         if letter == "h":
             return "help", None
+        if letter == "o" and "output" in self.known:
+            return "output", text.removeprefix("=") if text else None
         if letter == "v":
             return "v", text.removeprefix("=") if text else None
         long = argument[1:].partition("=")[0]

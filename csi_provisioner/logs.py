@@ -59,6 +59,8 @@ class Log:
         self._level_of_file: Callable[[str], int] | None = None
         self._configured = False
         self._outlet: Outlet | None = None
+        self.quiet = False
+        """Only what is wrong is said: for a command, whose answer people read on a terminal."""
 
     def configure(self, settings: LogSettings) -> None:
         """Take over loguru's only sink. Called again it changes what is written, which tests do."""
@@ -132,6 +134,8 @@ class Log:
     ) -> None:
         if not self._configured:
             self.configure(LogSettings())
+        if self.quiet and severity == "INFO":
+            return
         # Keys of this line win over those of the task.
         identified = dict(_with_uids(_ABOUT.get() | keys))
         bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=identified)

@@ -139,3 +139,25 @@ def test_a_refused_start_says_why_and_ends_with_its_code(arguments: list[str], c
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert last_line in done.stderr.splitlines()[-1]
+
+
+def test_the_word_of_a_command_comes_first() -> None:
+    """design.md 8: else the right order is said. As a flag's value it is no word."""
+    done = run("--v=3", "orphans", "--delete=x")
+    assert done.returncode == 2
+    assert "csi-provisioner orphans --v=3 --delete=x" in done.stderr
+    assert run("--volume-name-prefix", "orphans", "--version").returncode == 0
+
+
+def test_a_command_is_known_by_its_word_and_by_the_programs_name() -> None:
+    assert run("orphans", "--help").stdout.startswith("Usage: csi-provisioner orphans")
+    start = "import sys; from csi_provisioner.cli import main; sys.argv = ['/bin/orphans', '--help']; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("Usage: csi-provisioner orphans")
+
+
+def test_a_command_that_cannot_ask_ends_with_1() -> None:
+    done = run("orphans", "--kubeconfig=/nowhere", "-o", "json")
+    assert done.returncode == 1
+    assert "/nowhere" in done.stderr
+    assert done.stdout == ""

@@ -129,6 +129,11 @@ class Driver:
     async def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
         return await self._call("Controller/GetCapacity", request, csi.GetCapacityResponse)
 
+    async def list_volumes(self, starting_token: str = "") -> csi.ListVolumesResponse:
+        """One page, as large as the driver likes."""
+        request = csi.ListVolumesRequest(starting_token=starting_token)
+        return await self._call("Controller/ListVolumes", request, csi.ListVolumesResponse)
+
     async def _call(
         self,
         method: str,

@@ -46,6 +46,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pools: tuple[Pool, ...] = (Pool(),)
     default_size: int = GIB
     volume_context: dict[str, str] = {}
+    context_of_parameters: bool = False  # as many drivers have it, the parameters of CreateVolume are in it too
+    ids_of_names: bool = False  # a volume's id holds its name
+    page: int = 0  # entries on a page of a list, at most; 0: as many as there are
     mutable_parameters: tuple[str, ...] = ("iops", "throughput")  # the keys a volume attributes class may have
     node_id: str = "sandbox-node"
     node_segment: dict[str, str] = {}

@@ -68,8 +68,9 @@ class Controller(services.ControllerBase):
         )
 
     async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
-        volumes, token = page(self._state.volumes.values(), message.max_entries, message.starting_token)
-        entries = [csi.ListVolumesResponseEntry(volume=self._volume(volume)) for volume in volumes]
+        limit = min(filter(None, (message.max_entries, self._config.page)), default=0)
+        volumes, token = page(self._state.volumes.values(), limit, message.starting_token)
+        entries = [self._entry(volume) for volume in volumes]
         return csi.ListVolumesResponse(entries=entries, next_token=token)
 
     async def controller_get_volume(self, message: csi.ControllerGetVolumeRequest) -> csi.ControllerGetVolumeResponse:
@@ -122,11 +123,17 @@ class Controller(services.ControllerBase):
         entries = [csi.ListSnapshotsResponseEntry(snapshot=_snapshot(snapshot)) for snapshot in snapshots]
         return csi.ListSnapshotsResponse(entries=entries, next_token=token)
 
+    def _entry(self, volume: Volume) -> csi.ListVolumesResponseEntry:
+        nodes = self._state.published.get(volume.id, ())
+        status = csi.ListVolumesResponseVolumeStatus(published_node_ids=list(nodes)) if nodes else None
+        return csi.ListVolumesResponseEntry(volume=self._volume(volume), status=status)
+
     def _volume(self, volume: Volume) -> csi.Volume:
         return csi.Volume(
             volume_id=volume.id,
             capacity_bytes=volume.size,
-            volume_context=dict(self._config.volume_context),
+            volume_context=self._config.volume_context
+            | (volume.parameters if self._config.context_of_parameters else {}),
             content_source=_content_source(volume),
             accessible_topology=[csi.Topology(segments=dict(volume.segment))]
             if self._topology and volume.segment

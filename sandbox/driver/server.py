@@ -142,13 +142,15 @@ class Driver:
         return _altered(await method(call.request), fault)
 
     def _subjects(self, request: Any) -> list[str]:
-        """What a fault's pattern is searched in: the volume's name and id, and the claim's name where it is known."""
+        """What a fault's pattern is searched in: the volume's name and id, the claim's name where it is known, and the
+        token of a list."""
         name, id_ = getattr(request, "name", ""), getattr(request, "volume_id", "")
+        token = getattr(request, "starting_token", "")
         volume = self.state.volumes.get(id_)
         parameters = getattr(request, "parameters", {}) or (volume.parameters if volume else {})
         keys = ("csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pvc/name")
         claim = "/".join(parameters[key] for key in keys if key in parameters)
-        return [subject for subject in (name, id_, volume.name if volume else "", claim) if subject]
+        return [subject for subject in (name, id_, token, volume.name if volume else "", claim) if subject]
 
 
 def _altered(response: Any, fault: Fault) -> Any:

@@ -78,6 +78,7 @@ class State:
         self._now = now
         self.volumes = {v.id: v for v in disk.load(VOLUMES, Volume)} if disk else {}
         self.snapshots = {s.id: s for s in disk.load(SNAPSHOTS, Snapshot)} if disk else {}
+        self.published: dict[str, tuple[str, ...]] = {}  # nodes by volume, for tests to fill: nothing is mounted here
         self._volume_names = {v.name: v.id for v in self.volumes.values()}
         self._snapshot_names = {s.name: s.id for s in self.snapshots.values()}
         self._serial = max(
@@ -116,7 +117,7 @@ class State:
         pool = self._room(size, wanted.segments)
         volume = Volume(
             serial=self._next(),
-            id=f"vol-{uuid.uuid4().hex}",
+            id=f"vol-{wanted.name}" if self._config.ids_of_names else f"vol-{uuid.uuid4().hex}",
             name=wanted.name,
             size=size,
             segment=self._config.pools[pool].segment,

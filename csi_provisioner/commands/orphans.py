@@ -1,0 +1,207 @@
+"""`csi-provisioner orphans`: volumes that nobody owns, with the evidence; deletes or adopts one of them (design.md 8).
+
+Exit codes: 0 none (or done), 3 some, 1 could not ask or was refused, 2 the flags.
+"""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import trio
+
+from csi_provisioner import configuration, flags
+from csi_provisioner.fatal import Fatal
+from csi_provisioner.flagset import BOOLEAN, TEXT, Flag
+from csi_provisioner.kube.client import KubeError
+from csi_provisioner.logs import escaped, log
+from csi_provisioner.planning import evidence, quantity
+from csi_provisioner.planning.evidence import Finding, Known, Report
+from csi_provisioner.settings import Settings
+
+from .asking import Asking, CannotAskError, asking
+from .manifest import manifest
+from .removing import Removal
+
+OUTPUT = Flag("output", TEXT, "text", "text, or json for programs.")
+DELETE = Flag("delete", TEXT, "", "Look again at the volume of this id, and delete it in the storage backend.")
+ADOPT = Flag("adopt", TEXT, "", "Print a PersistentVolume for the volume of this id.")
+YES = Flag("yes", BOOLEAN, False, "Delete without asking.")
+FORCE = Flag("force", BOOLEAN, False, "Go on where the lists look wrong, or where only the driver's list has the id.")
+SECRET = Flag("secret", TEXT, "", "NAMESPACE/NAME of the secret for --delete, where none was noted.")
+FLAGS = flags.FLAGS.extended("Orphans", OUTPUT, DELETE, ADOPT, YES, FORCE, SECRET)
+USAGE = (
+    "Usage: csi-provisioner orphans [flags]\n\nLists the volumes of a CSI driver that no PersistentVolume names. The "
+    "other flags are those of the\nprovisioner: how to reach driver and cluster, the prefix of volume names, the "
+    "namespace of the lease."
+)
+VERSION = 1
+FOUND = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    json: bool
+    delete: str
+    adopt: str
+    yes: bool
+    force: bool
+    secret: str
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    for number in (signal.SIGTERM, signal.SIGINT):  # it ends like any tool
+        signal.signal(number, signal.SIG_DFL)
+    asked = read(arguments, environ)
+    if isinstance(asked, int):
+        return asked
+    log.quiet = not asked[0].logging.verbosity
+    return trio.run(answer, *asked)
+
+
+def read(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, Wanted] | int:
+    """What is asked, or the exit code where that is all."""
+    try:
+        values = FLAGS.parse(arguments)
+        if values[flags.HELP]:
+            sys.stdout.write(FLAGS.help(USAGE))
+            return 0
+        wanted = _wanted(values)
+        settings = configuration.read(values, environ, configuration.log_settings(values))
+    except Fatal as error:
+        return _failed(str(error), 2)
+    return (settings, wanted) if settings is not None else _failed("--version is no flag of orphans", 2)
+
+
+async def answer(settings: Settings, wanted: Wanted) -> int:
+    code = 1
+    try:
+        code = await _answer(settings, wanted)
+    except* (CannotAskError, KubeError, Fatal) as group:
+        cause = _leaf(group)
+        code = _failed(str(cause), 2 if isinstance(cause, Fatal) and cause.code == 2 else 1)
+    return code
+
+
+def _wanted(values: Any) -> Wanted:
+    output, secret = values[OUTPUT], values[SECRET]
+    if output not in ("text", "json"):
+        raise Fatal(f"--output={output}: it must be text or json", 2)
+    if values[DELETE] and values[ADOPT]:
+        raise Fatal("only one of --delete and --adopt can be given", 2)
+    if secret and secret.count("/") != 1:
+        raise Fatal(f"--secret={secret}: it must be NAMESPACE/NAME", 2)
+    return Wanted(
+        json=output == "json",
+        delete=values[DELETE],
+        adopt=values[ADOPT],
+        yes=values[YES],
+        force=values[FORCE],
+        secret=secret,
+    )
+
+
+async def _answer(settings: Settings, wanted: Wanted) -> int:
+    async with asking(settings) as asked:
+        known = await asked.known()
+        found = evidence.report(known)
+        doubt = evidence.doubt(known, found)
+        if doubt and not wanted.force:
+            raise CannotAskError(
+                f"{doubt}: is this the right cluster, and the right driver? --force goes on all the same"
+            )
+        if wanted.delete:
+            removal = Removal(
+                asked=asked, volume_id=wanted.delete, yes=wanted.yes, force=wanted.force, secret=wanted.secret
+            )
+            return await removal.run(found)
+        if wanted.adopt:
+            return _adopted(asked, known, found, wanted.adopt)
+        (_print_json if wanted.json else _print_text)(asked, known, found)
+        return FOUND if found.orphans else 0
+
+
+def _adopted(asked: Asking, known: Known, found: Report, volume_id: str) -> int:
+    if other := evidence.owner(known.volumes, volume_id):
+        raise CannotAskError(f"PersistentVolume {other} names volume {volume_id} already")
+    finding = found.find(volume_id)
+    if finding is None:
+        listed = (known.listed or {}).get(volume_id)
+        if listed is None:
+            raise CannotAskError(f"nothing is known of a volume {volume_id}")
+        finding = Finding(volume_id, "", volume=listed.volume)
+    text, assumed = manifest(finding, asked.name)
+    sys.stdout.write(text)
+    for line in assumed:
+        _say(line)
+    return 0
+
+
+# ---- what is shown
+
+
+def _print_json(asked: Asking, known: Known, found: Report) -> None:
+    shown = {
+        "version": VERSION,
+        "driver": asked.name,
+        "orphans": [
+            {
+                "volumeID": finding.volume_id,
+                "persistentVolume": finding.name,
+                "claim": finding.claim,
+                "found": finding.found,
+                "evidence": finding.evidence,
+                "capacityBytes": finding.capacity,
+                "publishedNodes": finding.published,
+            }
+            for finding in found.orphans
+        ],
+        "inProgress": found.in_progress,
+        "listed": None if known.listed is None else len(known.listed),
+        "unknown": len(found.unknown),
+        "notes": asked.notes,
+    }
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n")
+
+
+def _print_text(asked: Asking, known: Known, found: Report) -> None:
+    rows = [["VOLUME ID", "PERSISTENTVOLUME", "CLAIM", "SIZE", "FOUND IN", "EVIDENCE"]]
+    for finding in found.orphans:
+        size = quantity.format(finding.capacity) if finding.capacity else ""
+        row = [finding.volume_id or "unknown", finding.name, finding.claim, size, ",".join(finding.found)]
+        rows.append([escaped(text) for text in (*row, "; ".join(finding.evidence))])
+    if found.orphans:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            sys.stdout.write(
+                "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n"
+            )
+    else:
+        sys.stdout.write(f"No volume of driver {asked.name} is without an owner.\n")
+    if found.in_progress:
+        _say(f"{found.in_progress} volumes are being made for claims that wait for them")
+    if found.unknown:
+        _say(
+            f"{len(found.unknown)} of {len(known.listed or ())} volumes that the driver lists are named by nothing "
+            "here; another cluster may own them"
+        )
+    for note in asked.notes:
+        _say(note)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{escaped(text)}\n")
+
+
+def _failed(text: str, code: int) -> int:
+    _say(text if code == 1 else f"{text}\nSee csi-provisioner orphans --help for all flags.")
+    return code
+
+
+def _leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
