@@ -30,6 +30,7 @@ def _status(code: int) -> str:
     return rf"\b{code}( \w+)?\)?$"
 
 
+# The order counts: what names an object comes before the status alone.
 TABLE = (
     Row("missing right", "grant {right} to the service account of this process", _status(403)),
     Row(
@@ -64,6 +65,7 @@ TABLE = (
     ),
     Row("no TLS", "is this another port, or is the server's URL to begin with http://?", r"\(NoTLS\)$"),
     Row(
+        # An API server that restarts looks the same.
         "perhaps TLS wanted",
         "is the API server up, and is http:// right? One that wants TLS may close the connection without a word",
         r"\(Closed\)$",
@@ -89,6 +91,7 @@ TABLE = (
     Row("no name", "correct what is named so: no object can have this name", r"\(InvalidName\)$"),
     Row("own limit", "--kube-api-qps and --kube-api-burst allow fewer requests than are needed", r"\(Throttled\)$"),
     Row(
+        # Bytes that are no HTTP, another object than the one that was asked for, or an answer without an end.
         "strange answer",
         "is it the API server that answers there, or something before it, such as a proxy or a page to log in?",
         r"\((InvalidAnswer|TooLarge)\)$",

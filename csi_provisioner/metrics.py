@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNKNOWN_DRIVER = "unknown-driver"
 
+# Those of the reference, from which dashboards compute their quantiles.
 _CALL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 _OPERATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Powers of ten. Two are inexact, as in the reference, because the values appear in the `le` label.
@@ -130,6 +131,7 @@ class Metrics:
             "Volumes that an earlier leader began, by what became of them: deleted, owned by then, told to people",
             ("outcome",),
         )
+        # All series are there from the start, so that the first one is seen as an increase.
         self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
         self._journal_writes = Counter(
             "csi_provisioner_journal_writes_total", "Writes of the volume journal", registry=registry
@@ -207,11 +209,13 @@ class Metrics:
 
     def render(self) -> bytes:
         """The exposition of all series, in the Prometheus text format."""
+        # Go exposes them in this order, so that two dumps can be compared.
         families = sorted(self._registry.collect(), key=lambda family: family.name)
         return "".join(line for family in families for line in _lines(family)).encode()
 
 
 def _lines(family: Metric) -> Iterator[str]:
+    # Times of creation are an addition of this library, which no dashboard knows.
     samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
     if not samples:
         return

@@ -16,6 +16,7 @@ PROFILES_PATH = "/debug/pprof/"
 
 @dataclass(frozen=True, kw_only=True)
 class CsiSettings:
+    # The default of the reference. Manifests of drivers mostly give another path.
     address: str = flag(
         "csi-address",
         "/run/csi/socket",
@@ -124,6 +125,7 @@ class CapacitySettings:
     ownerref_level: int = flag(
         "capacity-ownerref-level", 1, "Owner of the objects: 0 the pod, 1 its owner, and so on; negative: none."
     )
+    # Two variables for two things: this one is where the objects go, the other one is for the lease.
     namespace: str = ""
     """NAMESPACE, not POD_NAMESPACE (process.md 2)."""
     pod_name: str = ""
@@ -140,6 +142,7 @@ class NodeSettings:
     base_delay: float = flag(
         "node-deployment-base-delay", 20.0, "Wait before trying to own such a claim; it doubles on conflicts."
     )
+    # Long on purpose: nodes must not all ask for one claim at the same time.
     max_delay: float = flag("node-deployment-max-delay", 60.0, "Longest such wait.")
     node_name: str = ""
     """Always set when enabled."""
@@ -154,6 +157,7 @@ class ElectionSettings:
     """Always set when enabled (process.md 6.2)."""
     own_namespace: str = ""
     """The same where something names it; the fallback does not count."""
+    # These three are the defaults of the reference, so that both programs can compete for one lease.
     lease_duration: float = flag(
         "leader-election-lease-duration", 15.0, "How long others wait for a leader that is gone."
     )
@@ -202,6 +206,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     logging: LogSettings = field(default_factory=LogSettings)
     gates: Gates = field(default_factory=Gates)
+    # Kubernetes gives a pod 30 s by default before it kills it.
     shutdown_grace: float = flag(
         "shutdown-grace-period",
         25.0,

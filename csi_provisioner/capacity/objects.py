@@ -68,6 +68,7 @@ def manager_on(node: str) -> str:
 def question(pair: Pair, storage_class: StorageClass) -> csi.GetCapacityRequest:
     """Parameters go unstripped and no capability is named: capacity counts as the same for all of them."""
     return csi.GetCapacityRequest(
+        # As they are in the class, also for an in-tree one, as in the reference.
         parameters=dict(storage_class.parameters or {}),
         accessible_topology=csi.Topology(segments=dict(pair.segment)),
     )
@@ -116,6 +117,7 @@ def correction(
     return {
         "metadata": metadata,
         "capacity": quantity.format(found.available_capacity),
+        # null takes a maximum away that the driver names no more.
         "maximumVolumeSize": _size(found.maximum_volume_size),
     }
 

@@ -45,6 +45,7 @@ async def _read(kube: KubeClient, namespace: str, wanted: OwnerReference) -> Obj
 
 def _controller(found: ObjectMeta, of: OwnerReference) -> OwnerReference:
     """The owner that is marked as controller; there is at most one."""
+    # Owners that do not control the object play no part: it would go with any of them.
     for reference in found.ownerReferences or ():
         if reference.controller:
             return reference

@@ -23,6 +23,7 @@ def of_nodes(driver: str, csinodes: Iterable[CSINode], nodes: Mapping[str, Node]
         if entry is None or node is None:
             continue  # the driver is not registered on it, or the node is gone
         segment = terms.of_labels(node.metadata.labels or {}, terms.normalised(entry.topologyKeys or ()))
+        # kubelet sets the labels a moment after the entry; the update of the Node calls for another look.
         if segment is not None:
             found.add(segment)
     return frozenset(found)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
+# The drivers never see the in-tree spelling: under this key it is for the provisioner.
 FSTYPE = "csi.storage.k8s.io/fstype"
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -39,6 +40,7 @@ class Plugin:
 
 def renamed(parameters: dict[str, str] | None, names: dict[str, str]) -> dict[str, str]:
     """The parameters with the given names (lower case; matched ignoring case) replaced, the others as they are."""
+    # The in-tree plugins did not care about the case of their parameters.
     return {names.get(key.lower(), key): value for key, value in (parameters or {}).items()}
 
 

@@ -30,6 +30,7 @@ RegionOf = Callable[[Iterable[str]], str]
 
 def joined(zones: Iterable[str]) -> str:
     """The value of a zone label for volumes in several zones."""
+    # The separator of Kubernetes itself, for disks that are kept in two zones.
     return "__".join(sorted(set(zones)))
 
 
@@ -63,12 +64,14 @@ def append_to_all(pv: PersistentVolume, key: str, values: list[str]) -> None:
     affinity = pv.spec.nodeAffinity = pv.spec.nodeAffinity or VolumeNodeAffinity()
     required = affinity.required = affinity.required or NodeSelector()
     required.nodeSelectorTerms = required.nodeSelectorTerms or [NodeSelectorTerm()]
+    # A node needs to meet only one term, so that each of them has to name the zones.
     for term in required.nodeSelectorTerms:
         _append(term, key, values)
 
 
 def label_if_absent(pv: PersistentVolume, key: str, value: str) -> None:
     labels = pv.metadata.labels = pv.metadata.labels or {}
+    # Somebody may have set it by hand.
     labels.setdefault(key, value)
 
 
@@ -76,6 +79,7 @@ def family(pv: PersistentVolume) -> tuple[str, str]:
     """The zone and region label keys this volume speaks in (T.1): affinity before labels, GA before beta."""
     labels = pv.metadata.labels or {}
     mentioned = {expression.key for term in terms_of(pv) for expression in term.matchExpressions or []}
+    # In one volume all keys have to be of one family, or the scheduler would ask for a node that has both.
     for keys in (mentioned, labels):
         if GA_ZONE in keys:
             return GA_ZONE, GA_REGION
@@ -102,6 +106,7 @@ def to_in_tree(pv: PersistentVolume, csi_key: str, region_of: RegionOf | None = 
             if all(expression.key != region_key for expression in term.matchExpressions or []):
                 _append(term, region_key, [region_of(values_of([term], zone_key))])
         regions = values_of(terms, region_key)
+        # There is one label but may be several regions: then it would be wrong for some of the terms.
         if len(regions) == 1:
             label_if_absent(pv, region_key, regions[0])
     if zones := values_of(terms, zone_key):
@@ -116,6 +121,7 @@ def to_csi(pv: PersistentVolume, csi_key: str) -> None:
         rename(terms, zone_key, csi_key)
     elif zones := split((pv.metadata.labels or {}).get(zone_key, "")):
         append_to_all(pv, csi_key, zones)
+    # The region has no key of the driver, and its beta label is out of use.
     if region_key == BETA_REGION and values_of(terms_of(pv), BETA_REGION):
         rename(terms_of(pv), BETA_REGION, GA_REGION)
 
@@ -126,6 +132,7 @@ def to_csi(pv: PersistentVolume, csi_key: str) -> None:
 def class_topology(sc: StorageClass, csi_key: str) -> None:
     """Z: the parameters zone and zones become one allowed term, or the zone keys of allowedTopologies are renamed."""
     parameters = sc.parameters or {}
+    # The in-tree plugins had these before there were allowedTopologies.
     given = {key: value for key, value in parameters.items() if key.lower() in ("zone", "zones")}
     if not given:
         rename_class_keys(sc, csi_key)
@@ -145,6 +152,7 @@ def class_topology(sc: StorageClass, csi_key: str) -> None:
 def rename_class_keys(sc: StorageClass, csi_key: str) -> None:
     for term in sc.allowedTopologies or []:
         for expression in term.matchLabelExpressions or []:
+            # Any other key may be one of the driver's own.
             if expression.key in (GA_ZONE, BETA_ZONE):
                 expression.key = csi_key
 

@@ -25,6 +25,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+# The names of the Go library, which dashboards know: all in camel case but OK.
 _LABELS = {code: "OK" if code is Code.OK else code.name.title().replace("_", "") for code in Code}
 
 

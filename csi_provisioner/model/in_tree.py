@@ -40,6 +40,7 @@ class AzureDisk(msgspec.Struct, gc=False, omit_defaults=True):
     kind: str | None = None
 
 
+# A share, not a disk: it is reached by the secret of its storage account.
 class AzureFile(msgspec.Struct, gc=False, omit_defaults=True):
     secretName: str = ""
     shareName: str = ""

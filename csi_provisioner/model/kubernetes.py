@@ -26,6 +26,7 @@ R = TypeVar("R", bound=Resource)
 Uid = NewType("Uid", str)
 NodeName = NewType("NodeName", str)
 
+# lightkube asks here, before any request, whether a kind knows an operation.
 _VERBS = ["delete", "deletecollection", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
 
 
@@ -52,7 +53,9 @@ class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
     namespace: str | None = None
     uid: str = ""
     resourceVersion: str = ""
+    # The API server makes a name of it, for objects that nobody looks for by their names.
     generateName: str | None = None
+    # Times stay text: they are compared with each other, and all of one form.
     creationTimestamp: str | None = None
     deletionTimestamp: str | None = None
     annotations: dict[str, str] | None = None
@@ -71,6 +74,7 @@ class TypeMeta(msgspec.Struct, omit_defaults=True, kw_only=True):
 class Object(TypeMeta):
     """What every kind has."""
 
+    # Required: an object without metadata is none, and is refused when it is decoded.
     metadata: ObjectMeta
 
 
@@ -83,10 +87,12 @@ class TypedReference(msgspec.Struct, gc=False, omit_defaults=True):
     kind: str = ""
     name: str = ""
     apiGroup: str | None = None
+    # Only dataSourceRef has it.
     namespace: str | None = None
 
 
 class ResourceRequirements(msgspec.Struct, gc=False, omit_defaults=True):
+    # Quantities: the API server sends them as text, however they were given.
     requests: dict[str, str] | None = None
 
 
@@ -98,6 +104,7 @@ class ClaimSpec(msgspec.Struct, gc=False, omit_defaults=True):
     volumeName: str | None = None
     dataSource: TypedReference | None = None
     dataSourceRef: TypedReference | None = None
+    # Only that there is one counts: it cannot be met by a new volume.
     selector: dict[str, Any] | None = None
     volumeAttributesClassName: str | None = None
 
@@ -127,6 +134,7 @@ class ObjectReference(msgspec.Struct, gc=False, omit_defaults=True):
     resourceVersion: str | None = None
 
 
+# Frozen, because one object may stand in several roles of a volume.
 class SecretReference(msgspec.Struct, gc=False, omit_defaults=True, frozen=True):
     name: str = ""
     namespace: str = ""
@@ -156,6 +164,7 @@ class NodeSelectorTerm(msgspec.Struct, gc=False, omit_defaults=True):
     matchFields: list[NodeSelectorRequirement] | None = None
 
 
+# Empty lists are written too: a selector without terms fits no node, and one that is left out fits all.
 class NodeSelector(msgspec.Struct, gc=False):
     nodeSelectorTerms: list[NodeSelectorTerm] = msgspec.field(default_factory=list)
 
@@ -175,6 +184,7 @@ class VolumeSpec(msgspec.Struct, gc=False, omit_defaults=True):
     claimRef: ObjectReference | None = None
     nodeAffinity: VolumeNodeAffinity | None = None
     csi: CSIVolumeSource | None = None
+    # Volumes of plugins that a driver has taken over keep this form in the cluster.
     awsElasticBlockStore: AWSElasticBlockStore | None = None
     gcePersistentDisk: GCEPersistentDisk | None = None
     azureDisk: AzureDisk | None = None
@@ -208,6 +218,7 @@ class StorageClass(GlobalResource, Object):
     parameters: dict[str, str] | None = None
     reclaimPolicy: str | None = None
     mountOptions: list[str] | None = None
+    # The API server fills this in. None counts as neither of the two modes.
     volumeBindingMode: str | None = None
     allowedTopologies: list[TopologySelectorTerm] | None = None
 
@@ -229,6 +240,7 @@ class Node(GlobalResource, Object):
 class CSINodeDriver(msgspec.Struct, gc=False, omit_defaults=True):
     name: str = ""
     nodeID: str = ""
+    # None and no keys are the same: the driver says nothing about places.
     topologyKeys: list[str] | None = None
 
 
@@ -242,10 +254,12 @@ class CSINode(GlobalResource, Object):
 
 
 class VolumeAttachmentSource(msgspec.Struct, gc=False, omit_defaults=True):
+    # A volume that is written into a pod has none.
     persistentVolumeName: str | None = None
 
 
 class VolumeAttachmentSpec(msgspec.Struct, gc=False, omit_defaults=True):
+    # Of every attacher: which driver has attached a volume does not matter for its deletion.
     attacher: str = ""
     nodeName: str = ""
     source: VolumeAttachmentSource = msgspec.field(default_factory=VolumeAttachmentSource)
@@ -262,6 +276,7 @@ class VolumeAttachment(GlobalResource, Object):
 class SnapshotStatus(msgspec.Struct, gc=False, omit_defaults=True):
     boundVolumeSnapshotContentName: str | None = None
     readyToUse: bool | None = None
+    # In a custom resource a number stays a number.
     restoreSize: str | int | float | None = None
 
 
@@ -289,6 +304,7 @@ class VolumeSnapshotContent(GlobalResource, Object):
 # ---- grants, capacity, events
 
 
+# Still v1beta1: only clusters with the alpha gate for sources of other namespaces need it.
 class ReferenceGrantFrom(msgspec.Struct, gc=False, omit_defaults=True):
     group: str = ""
     kind: str = ""
@@ -298,6 +314,7 @@ class ReferenceGrantFrom(msgspec.Struct, gc=False, omit_defaults=True):
 class ReferenceGrantTo(msgspec.Struct, gc=False, omit_defaults=True):
     group: str = ""
     kind: str = ""
+    # None and empty: every object of the kind.
     name: str | None = None
 
 
@@ -319,6 +336,7 @@ class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):
 @resource("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities")
 class CSIStorageCapacity(NamespacedResourceG, Object):
     storageClassName: str = ""
+    # An empty selector stands for every node, none at all for no node.
     nodeTopology: LabelSelector | None = None
     capacity: str | None = None
     maximumVolumeSize: str | None = None
@@ -328,6 +346,7 @@ class EventSource(msgspec.Struct, gc=False, omit_defaults=True):
     component: str = ""
 
 
+# Not those of events.k8s.io: the reference writes these, and people sort and filter by their fields.
 @resource("", "v1", "Event", "events")
 class Event(NamespacedResourceG, Object):
     involvedObject: ObjectReference = msgspec.field(default_factory=ObjectReference)
@@ -360,6 +379,7 @@ class Lease(NamespacedResourceG, Object):
 # ---- secrets: read live, never cached; decoded values live in `model.secret.SecretData` only
 @resource("", "v1", "Secret", "secrets")
 class Secret(NamespacedResourceG, Object):
+    # Base64 in JSON; msgspec decodes it.
     data: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ class SecretData:
     __slots__ = ("_values",)
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        # A copy: a mapping that somebody else holds could be printed.
         self._values = dict(values or {})
 
     def reveal(self) -> dict[str, str]:

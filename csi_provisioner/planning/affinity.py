@@ -18,6 +18,7 @@ from csi_provisioner.planning.terms import Term
 def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
     """One term for each topology with segments, in the driver's order; an answer of only empty ones gives no term."""
     answered = list(topologies)
+    # The driver says nothing about places: the volume can be used everywhere.
     if not answered:
         return None
     terms = [
@@ -30,6 +31,8 @@ def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
         for topology in answered
         if topology.segments
     ]
+    # Without any term this is a selector that fits nowhere, and the API server refuses the volume. To leave it out
+    # would say that the volume is everywhere.
     return VolumeNodeAffinity(required=NodeSelector(nodeSelectorTerms=terms))
 
 
@@ -70,6 +73,7 @@ def _segment(term: NodeSelectorTerm) -> Term | None:
 def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool | None:
     """None: the expression is malformed."""
     key, operator, values = expression.key, expression.operator, expression.values or []
+    # As Kubernetes holds node selectors against labels: a label that is missing is in no list, so NotIn is met by it.
     match operator:
         case "In" if values:
             return labels.get(key) in values
@@ -80,6 +84,7 @@ def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bo
         case "DoesNotExist" if not values:
             return key not in labels
         case "Gt" | "Lt" if len(values) == 1 and (bound := _number(values[0])) is not None:
+            # A label that is no number is not met; a bound that is none makes the expression malformed.
             label = _number(labels.get(key, ""))
             return label is not None and (label > bound if operator == "Gt" else label < bound)
     return None

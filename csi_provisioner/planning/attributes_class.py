@@ -12,6 +12,7 @@ from csi_provisioner.settings import ProvisioningSettings
 def wanted(claim: PersistentVolumeClaim, settings: ProvisioningSettings) -> str | None:
     """The name to read; None also when the gate is off, whatever the claim says."""
     name = claim.spec.volumeAttributesClassName
+    # With the gate off nothing is asked for and the volume does not name the class either (section 8.10).
     if not name or not settings.volume_attributes_class:
         return None
     if not dns.is_subdomain(name):
@@ -32,6 +33,7 @@ def unreadable(draft: Draft, why: object) -> Refusal:
 
 def mutable_parameters(draft: Draft, found: VolumeAttributesClass) -> dict[str, str]:
     """Its parameters as they are: neither stripped nor mixed with those of the StorageClass."""
+    # These classes belong to no driver by their place: a claim can name that of another one.
     if found.driverName != draft.driver.name:
         raise Refusal(
             State.FINISHED,

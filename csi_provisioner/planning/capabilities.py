@@ -16,6 +16,8 @@ _MODES = {
     "ReadOnlyMany": Mode.MULTI_NODE_READER_ONLY,
     "ReadWriteMany": Mode.MULTI_NODE_MULTI_WRITER,
 }
+# SINGLE_NODE_WRITER does not say whether several pods of the node may write. A driver that knows the finer modes gets
+# no other.
 _FINER_MODES = _MODES | {
     "ReadWriteOnce": Mode.SINGLE_NODE_MULTI_WRITER,
     "ReadWriteOncePod": Mode.SINGLE_NODE_SINGLE_WRITER,
@@ -44,6 +46,7 @@ def of_claim(
 ) -> tuple[csi.VolumeCapability, ...]:
     """One capability for each access mode of the claim, in its order, repeats kept."""
     modes = _FINER_MODES if _SINGLE_NODE_MULTI_WRITER in driver.controller else _MODES
+    # Each mode is turned into a capability by itself: a claim may ask for ReadOnlyMany and ReadWriteOnce at once.
     wanted = claim.spec.accessModes or []
     for name in wanted:
         if name not in modes:
@@ -60,6 +63,7 @@ def of_claim(
 
 def _capability(mode: Mode, block: bool, fstype: str, mount_options: list[str] | None) -> csi.VolumeCapability:
     access = csi.VolumeCapabilityAccessMode(mode=mode)
+    # A raw device has no file system, so that neither its type nor mount options mean anything to the driver.
     if block:
         return csi.VolumeCapability(block=csi.VolumeCapabilityBlockVolume(), access_mode=access)
     mount = csi.VolumeCapabilityMountVolume(fs_type=fstype, mount_flags=list(mount_options or ()))

@@ -41,6 +41,7 @@ class ClassPlan(msgspec.Struct, frozen=True):
 def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
     translation = translated(storage_class, driver)
     problem = translation if isinstance(translation, Refusal) else None
+    # One that cannot be translated is read as it is: nothing of that is used, because each claim is refused before.
     effective = storage_class if isinstance(translation, Refusal) else translation
     given = effective.parameters or {}
     return ClassPlan(
@@ -72,6 +73,7 @@ def _named(storage_class: StorageClass, value: T | Refusal) -> T | Refusal:
 
 def is_in_tree(storage_class: StorageClass, driver: DriverFacts) -> bool:
     """Of the plugin the driver supersedes: the class decides that, never the claim's annotations (section 14.1)."""
+    # Kubernetes rewrites the annotations of claims when migration is switched on or off. The class keeps its name.
     return driver.in_tree_name is not None and storage_class.provisioner == driver.in_tree_name
 
 

@@ -41,6 +41,7 @@ class ClusterTopology:
         after = None if new is None else new.metadata.labels or {}
         if after is not None:
             self._labels[name] = after
+        # Most updates of a Node leave its labels as they are.
         if before == after:
             return
         for keys, known in self._terms.items():
@@ -54,6 +55,7 @@ class ClusterTopology:
             return
         self._csinodes[name] = new
         entry = entry_of(new, self.driver)
+        # Without keys it is as good as not registered. Only the refusals tell the two apart, for people.
         if entry is not None and entry.topologyKeys:
             self._registered[NodeName(name)] = terms.normalised(entry.topologyKeys)
 
@@ -90,6 +92,7 @@ class ClusterTopology:
     def _of(self, keys: Keys) -> "_Terms":
         known = self._terms.get(keys)
         if known is None:
+            # As in the reference only labels count: nodes that are cordoned or have no CSINode make terms too.
             found = (terms.of_labels(labels, keys) for labels in self._labels.values())
             known = self._terms[keys] = _Terms(term for term in found if term is not None)
         return known
@@ -116,6 +119,7 @@ class _Terms:
     def change(self, gone: Term | None, come: Term | None) -> None:
         if gone == come:
             return
+        # What comes is counted before what goes, so that a term that is in both is never taken out.
         if come is not None:
             self._counts[come] += 1
             if self._counts[come] == 1:

@@ -33,8 +33,10 @@ def is_responsible(volume: PersistentVolume, driver: DriverFacts) -> bool:
     """Section 3."""
     annotations = volume.metadata.annotations or {}
     taken_over = driver.answers_to(annotations.get(wellknown.MIGRATED_TO))
+    # Where it is, it decides alone: a volume of an in-tree plugin may have been made by the driver that took it over.
     if wellknown.PROVISIONED_BY in annotations:
         return taken_over or driver.answers_to(annotations[wellknown.PROVISIONED_BY])
+    # Volumes that people wrote by hand have no such annotation. They are deleted by the driver that they name.
     if volume.spec.csi is not None:
         return driver.answers_to(volume.spec.csi.driver)
     return taken_over
@@ -43,8 +45,11 @@ def is_responsible(volume: PersistentVolume, driver: DriverFacts) -> bool:
 def finalizer_change(volume: PersistentVolume) -> FinalizerChange | None:
     """What section 4 asks for on a volume we are responsible for."""
     guarded = finalizers.present(volume, VOLUME_FINALIZER)
+    # Retained volumes are never deleted here, so that our finalizer would keep their objects for ever.
     if guarded:
         return "remove" if volume.spec.persistentVolumeReclaimPolicy in ("Retain", "Recycle") else None
+    # For volumes made by hand or by an old version. With the finalizer it does not matter whether the volume or its
+    # claim is deleted first: the driver is asked in any case.
     wanted = (
         volume.spec.persistentVolumeReclaimPolicy == "Delete"
         and not volume.metadata.deletionTimestamp
@@ -64,6 +69,8 @@ def should_delete(volume: PersistentVolume) -> bool:
     """Section 5. A volume being deleted without our finalizer has been handled before."""
     if volume.metadata.deletionTimestamp and not finalizers.present(volume, VOLUME_FINALIZER):
         return False
+    # Whether the claim is gone is decided by Kubernetes, which says Released then; the claimRef is not looked at.
+    # Failed is for people: they have to look at it.
     return _phase(volume) == "Released" and volume.spec.persistentVolumeReclaimPolicy == "Delete"
 
 
@@ -71,6 +78,7 @@ def target(volume: PersistentVolume) -> Target:
     """Rows 2 and 3 of section 7."""
     name = volume.metadata.name
     try:
+        # Of any plugin that is known, not only of ours: section 3 has decided that the volume is ours.
         translated = translate.volume_to_csi(volume)
     except TranslationError as error:
         raise Refusal(State.FINISHED, f"cannot delete volume {name}: {error}") from error
@@ -106,6 +114,7 @@ def watches_attachments(driver: DriverFacts) -> bool:
 def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachment]) -> None:
     """Row 7: that an attachment exists is enough, whatever it says of itself."""
     name = volume.metadata.name
+    # One that is being deleted counts too: until it is gone, a node may still write to the volume.
     for attachment in attachments:
         if attachment.spec.source.persistentVolumeName == name:
             raise Refusal(

@@ -7,6 +7,7 @@ Every kind that is asked for by a name out of another object is named so. What i
 import re
 from functools import lru_cache
 
+# Lower case only, and `fullmatch` below: `$` would let a line break through at the end.
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 

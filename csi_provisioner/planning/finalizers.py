@@ -22,6 +22,7 @@ def add(raw: dict[str, Any], finalizer: str) -> bool:
     finalizers = metadata.get("finalizers") or []
     if finalizer in finalizers:
         return False
+    # A new list: the old one may belong to an object of a cache, which nobody may change.
     metadata["finalizers"] = [*finalizers, finalizer]
     return True
 

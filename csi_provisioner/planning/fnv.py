@@ -1,5 +1,6 @@
 """The FNV hashes, 32 bit, that names are made from: two variants, which differ in the order of two steps."""
 
+# The mask does what a number of 32 bits does by itself in other languages.
 _START, _PRIME, _MASK = 2166136261, 16777619, 2**32 - 1
 
 

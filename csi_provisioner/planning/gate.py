@@ -32,11 +32,13 @@ def claim_class(claim: PersistentVolumeClaim) -> str:
 def addressed_to(claim: PersistentVolumeClaim, driver: DriverFacts) -> bool:
     """Row 2 of section 4: annotated with the driver's name, or handed over to it from an in-tree plugin."""
     annotations = claim.metadata.annotations or {}
+    # The in-tree name alone is not enough: until Kubernetes writes migrated-to, the in-tree plugin makes the volume.
     return provisioner_of(claim) == driver.name or annotations.get(wellknown.MIGRATED_TO) == driver.name
 
 
 def concerns(claim: PersistentVolumeClaim, driver: DriverFacts) -> bool:
     """Rows 1 and 2 of section 4, the cheap look that every claim of the cluster gets."""
+    # Neither the phase nor a deletionTimestamp counts: a claim being deleted is provisioned (quirk Q14, kept).
     return not claim.spec.volumeName and addressed_to(claim, driver)
 
 
@@ -68,6 +70,7 @@ def scheduler_node(claim: PersistentVolumeClaim) -> NodeName | None:
 
 def selected_node(claim: PersistentVolumeClaim) -> NodeName:
     """The node to provision for (section 5 step 6, where the alpha key still counts); "" if none."""
+    # Only here does the alpha key count. Whether a claim still waits for a node is asked without it.
     node = scheduler_node(claim)
     if node is not None:
         return node

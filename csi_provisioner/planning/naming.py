@@ -13,6 +13,7 @@ def volume_name(uid: str, settings: ProvisioningSettings) -> str:
         raise Refusal(State.FINISHED, "cannot name the volume: --volume-name-prefix is empty")
     if not uid:
         raise Refusal(State.FINISHED, "cannot name the volume: the claim has no UID")
+    # Dashes go before the cut, so that every character that is left tells claims apart.
     length = settings.volume_name_uuid_length
     return f"{settings.volume_name_prefix}-{uid if length == -1 else uid.replace('-', '')[:length]}"
 

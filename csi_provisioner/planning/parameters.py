@@ -14,6 +14,7 @@ _RESERVED = RESERVED_KEYS | {wellknown.FSTYPE_PARAMETER}
 def fstype(parameters: Mapping[str, str]) -> str | Refusal:
     """The file system the class asks for, "" if none: the flag's default is the caller's, there is no built-in one."""
     found = [key for key in parameters if _is_fstype(key)]
+    # Which of them wins would depend on the order of a map.
     if len(found) > 1:
         keys = " and ".join(sorted(found))
         return Refusal(
@@ -25,6 +26,7 @@ def fstype(parameters: Mapping[str, str]) -> str | Refusal:
 def for_driver(parameters: Mapping[str, str]) -> dict[str, str] | Refusal:
     """A copy without the reserved keys; deprecated keys stay in, as drivers may read them."""
     unknown = sorted(key for key in parameters if key.startswith(wellknown.PARAMETER_PREFIX) and key not in _RESERVED)
+    # Nobody reads such a key, so that a typing error would be without effect and without a word.
     if unknown:
         return Refusal(
             State.FINISHED,

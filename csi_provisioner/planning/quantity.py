@@ -18,6 +18,7 @@ _LONGEST_TEXT = 128
 
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+# The whole grammar of the API: signs, exponents and a point at either end are legal, though nobody writes them.
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]+)|(?P<suffix>[A-Za-z]{0,2}))",
 )
@@ -48,6 +49,7 @@ def _exact(text: str) -> int:
 def format(amount: int) -> str:
     """The largest binary suffix that divides `amount` exactly, else the plain integer."""
     for suffix, shift in reversed(_BINARY.items()):
+        # 0 can be divided by all of them, and is written without any.
         if amount and not amount % (1 << shift):
             return f"{amount >> shift}{suffix}"
     return str(amount)

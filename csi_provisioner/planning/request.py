@@ -50,6 +50,7 @@ def draft(
     grants: Iterable[ReferenceGrant] = (),
 ) -> Draft:
     """Rows 2 to 11 of section 8, in their order."""
+    # The order is a contract: of several mistakes people are told the same one as by the reference.
     source = sources.normalise(claim, settings, grants)
     accepted(class_plan.translation)
     if source is not None:
@@ -61,6 +62,7 @@ def draft(
         clone=source is not None and source.kind == CLAIM_KIND,
         attributes_class=attributes_name is not None,
     )
+    # An empty selector is one too.
     if claim.spec.selector is not None:
         raise Refusal(
             State.FINISHED,
@@ -100,11 +102,13 @@ def finish(
 ) -> Plan:
     """Rows 18 and 19, and the request."""
     given = dict(accepted(draft.class_plan.parameters))
+    # After the reserved keys are gone, because these three have the same prefix.
     if settings.extra_create_metadata:
         given.update(parameters.metadata(draft.claim, draft.name))
     secrets = secrets or NO_SECRET
     request = csi.CreateVolumeRequest(
         name=draft.name,
+        # limit_bytes is never set: a volume may be larger than what was asked for.
         capacity_range=csi.CapacityRange(required_bytes=draft.required_bytes),
         volume_capabilities=list(draft.capabilities),
         parameters=given,
@@ -160,4 +164,6 @@ def _expects_content(claim: PersistentVolumeClaim, settings: ProvisioningSetting
     """Must the answer name its source (9.3 check 4)?"""
     reference = claim.spec.dataSourceRef
     crossing = settings.cross_namespace and reference is not None and bool(reference.namespace)
+    # Without a namespace the API server has copied dataSourceRef to dataSource, unless it names a populator, whose
+    # claims never come this far.
     return claim.spec.dataSource is not None or crossing

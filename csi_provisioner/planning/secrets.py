@@ -43,6 +43,7 @@ def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal
 
 def decoded(secret: Secret) -> SecretData:
     """The values as text, which is all that a driver can be sent; the first that is none is refused by its key."""
+    # The API has bytes, and the messages of CSI have text.
     values: dict[str, str] = {}
     wrong: list[str] = []
     for key, value in (secret.data or {}).items():
@@ -106,6 +107,7 @@ def deletion_reference(
     namespace = annotations.get(wellknown.DELETION_SECRET_NAMESPACE)
     # That both are there decides, whatever they hold: empty ones say that the volume has no secret.
     if name is not None and namespace is not None:
+        # Half a reference is none, as in the reference.
         if not name or not namespace:
             return DeletionSecret()
         if not (dns.is_subdomain(name) and dns.is_label(namespace)):
@@ -122,6 +124,7 @@ def deletion_reference(
     storage_class = class_of(class_name)
     if storage_class is None:
         return DeletionSecret(warning=f"StorageClass {class_name} is gone: deleting volume {pv} without secrets")
+    # Only the translation has the parameters of some in-tree classes under the names that are looked for (Portworx).
     if migrated:
         storage_class = accepted(classes.translated(storage_class, driver))
     claim = volume.spec.claimRef

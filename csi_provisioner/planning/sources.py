@@ -46,6 +46,7 @@ def normalise(
     claim: PersistentVolumeClaim, settings: ProvisioningSettings, grants: Iterable[ReferenceGrant]
 ) -> DataSource | None:
     own = claim.metadata.namespace or ""
+    # The API server copies one field to the other. Only populators and other namespaces stand in dataSourceRef alone.
     if claim.spec.dataSource is not None:
         return _source(claim.spec.dataSource, own)
     reference = claim.spec.dataSourceRef
@@ -96,6 +97,8 @@ def check_kind(source: DataSource, claim: PersistentVolumeClaim) -> None:
                 f"the data source {source} of claim {kubernetes.key(claim)} is of API group "
                 f"{source.group or ''!r}; only {SNAPSHOT_GROUP!r} has snapshots",
             )
+    # Said before the capabilities are looked at: a populator makes no use of what the driver can do. The group of a
+    # claim is not checked, as in the reference.
     elif source.kind != CLAIM_KIND:
         raise not_ours(f"claim {kubernetes.key(claim)} has a data source of kind {source.kind!r}", POPULATOR_EVENT)
     if not (dns.is_subdomain(source.name) and dns.is_label(source.namespace)):
@@ -118,6 +121,7 @@ def check_snapshot(draft: Draft, snapshot: VolumeSnapshot, *, under_way: bool = 
     """Checks 2 and 3; answers the name of the content to read next."""
     if not (serves(snapshot, draft.claim, under_way=under_way) and _is_held(snapshot, wellknown.SNAPSHOT_FINALIZER)):
         raise _refused(draft, "the snapshot is being deleted")
+    # The finalizer above is ours alone; those of the snapshot controller say nothing about our work.
     content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
     if not content:
         raise _refused(draft, "the snapshot is not bound to a VolumeSnapshotContent yet")
@@ -138,6 +142,7 @@ def check_content(
     name = content.metadata.name
     bound_to = content.spec.volumeSnapshotRef
     meta = snapshot.metadata
+    # All three, so that nobody gets at data by a snapshot of his own that names the content of somebody else.
     if (bound_to.uid, bound_to.namespace, bound_to.name) != (meta.uid, meta.namespace, meta.name):
         raise _refused(draft, f"VolumeSnapshotContent {name} is bound to a different snapshot")
     # quirk Q10, not kept: the driver's name, also for a class with the name of the in-tree plugin
@@ -167,6 +172,7 @@ def _check_restore_size(draft: Draft, restore_size: str | float | None) -> tuple
         raise _refused(draft, refusal.message) from refusal
     if wanted is None:
         raise _refused(draft, f"the claim asks for no size, while the snapshot needs {smallest} bytes")
+    # A smaller volume could not take the data; a larger one is legal.
     if wanted < smallest:
         raise _refused(draft, f"the claim asks for {wanted} bytes, less than the {smallest} bytes of the snapshot")
     if wanted > smallest:
@@ -178,6 +184,8 @@ def _check_restore_size(draft: Draft, restore_size: str | float | None) -> tuple
 
 
 def _check_mode_conversion(draft: Draft, content: VolumeSnapshotContent) -> None:
+    # Whoever writes a volume as a block device and gets it back as a file system can attack the kernel that mounts it.
+    # So somebody with rights on contents has to allow it.
     before, after = content.spec.sourceVolumeMode, draft.claim.spec.volumeMode
     if before is None or after is None or before == after:
         return
@@ -203,10 +211,12 @@ def check_clone_claim(draft: Draft, source: PersistentVolumeClaim | None, *, und
         raise _refused(draft, f"the source claim is {source.status.phase or 'without a phase'}, not Bound")
     if not (serves(source, draft.claim, under_way=under_way) and _is_held(source, wellknown.CLONE_FINALIZER)):
         raise _refused(draft, "the source claim is being deleted")
+    # Both have to name a class, but it need not be the same one.
     if source.spec.storageClassName is None:
         raise _refused(draft, "the source claim has no storageClassName")
     if draft.claim.spec.storageClassName is None:
         raise _refused(draft, f"claim {kubernetes.key(draft.claim)} has no storageClassName")
+    # What the source asked for, not its status.capacity: the driver may have given more than that.
     held = quantity.requested(source) or 0
     if draft.required_bytes < held:
         raise _refused(draft, f"the claim asks for {draft.required_bytes} bytes, less than the {held} of its source")
@@ -296,11 +306,14 @@ def unprotected(draft: Draft, code: int, why: object) -> str:
 def snapshot_to_release(claim: PersistentVolumeClaim) -> str | None:
     """Name of the snapshot, in the claim's namespace, whose finalizer goes once the volume is made (9.6)."""
     source = claim.spec.dataSource
+    # Snapshots of other namespaces are left to the sweep. That another claim may still read this one is quirk Q12,
+    # kept.
     return source.name if source is not None and source.kind == SNAPSHOT_KIND else None
 
 
 def clone_pending(source: PersistentVolumeClaim, readers: Readers) -> bool:
     """Does a claim of the same namespace still wait to be cloned from `source` (12.2)?"""
+    # Only dataSource counts: clones of other namespaces do not hold their source (quirk Q6, kept).
     return any(
         claim.spec.dataSource is not None
         and claim.spec.dataSource.kind == CLAIM_KIND
@@ -314,6 +327,7 @@ def clone_pending(source: PersistentVolumeClaim, readers: Readers) -> bool:
 def snapshot_users(readers: Readers) -> Mapping[str, list[PersistentVolumeClaim]]:
     """The unfinished claims that refer to a snapshot, by its `namespace/name` (12.3)."""
     users: dict[str, list[PersistentVolumeClaim]] = {}
+    # Of all provisioners, because one of theirs may read the snapshot too. A new claim has no phase for a moment.
     for claim in readers.unfinished((None, "", "Pending")):
         for reference in (claim.spec.dataSource, claim.spec.dataSourceRef):
             if (

@@ -9,6 +9,7 @@ import re
 from csi_provisioner.planning.fnv import fnv1
 
 _MASK = 2**32 - 1
+# Not `\d`: digits of other scripts are part of the name. More than ten digits are more than 32 bits.
 _ORDINAL = re.compile(r"(?P<rest>.*)-0*(?P<ordinal>[0-9]{1,10})", re.DOTALL)
 
 

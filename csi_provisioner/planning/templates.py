@@ -41,6 +41,7 @@ ROLES = PROVISIONER, CONTROLLER_PUBLISH, NODE_STAGE, NODE_PUBLISH, CONTROLLER_EX
 """In the order in which they are resolved (section 8 steps 16 and 17)."""
 
 _KEYS = frozenset(key for role in (DEFAULT, *ROLES) for part in ("name", "namespace") for key in role.keys(part))
+# The old keys are not reserved: drivers read them before there was a prefix, and still get them.
 RESERVED_KEYS = frozenset(key for key in _KEYS if key.startswith(PARAMETER_PREFIX))
 DEPRECATED_KEYS = _KEYS - RESERVED_KEYS
 
@@ -68,6 +69,7 @@ def _pair(role: Role, parameters: Mapping[str, str]) -> Template | Refusal | Non
     names, namespaces = ([key for key in role.keys(part) if key in parameters] for part in ("name", "namespace"))
     if not names and not namespaces:
         return None
+    # An old key with a new one is legal as long as each half is there once.
     if len(names) > 1 or len(namespaces) > 1:
         twice = " and ".join(names if len(names) > 1 else namespaces)
         return _problem(role, f"gives the same thing twice, as {twice}; keep one of them")
@@ -96,6 +98,7 @@ class Subject(msgspec.Struct, frozen=True):
     annotations: Mapping[str, str] = {}
 
 
+# The reference fills templates in with os.Expand of Go, so that the odd cases of that are ours too.
 _TOKEN = re.compile(
     r"\$(?:"
     r"\{(?P<braced>[^}]*)\}"  # an empty one is dropped
@@ -109,6 +112,8 @@ _ANNOTATION = re.compile(r"pvc\.annotations\['(?P<key>.*)'\]", re.DOTALL)
 
 def resolve(template: Template, subject: Subject) -> SecretReference:
     """The secret's reference for this claim. Fails with `NO_CHANGE` on unknown tokens and on what is no valid name."""
+    # The namespace takes nothing that the author of a claim can choose freely, its name or annotations: that would be a
+    # way to the secrets of others.
     known = {"pv.name": subject.volume, "pvc.namespace": subject.claim_namespace}
     namespace = _fill(template, "namespace", template.namespace, known, {})
     if not dns.is_label(namespace):

@@ -37,6 +37,7 @@ def of_labels(labels: Mapping[str, str], keys: Keys) -> Term | None:
 
 def canonical(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Sorted, without identical terms; a term that is part of another stays."""
+    # As the reference sorts, byte by byte: z-10 comes before z-2.
     return tuple(sorted(set(terms), key=lambda term: (len(term), term)))
 
 
@@ -87,6 +88,7 @@ def is_label_key(key: str) -> bool:
 
 
 def topology(term: Term) -> csi.Topology:
+    # Of two values for one key the larger one stays, as in the reference: the later pair wins.
     return csi.Topology(segments=dict(term))
 
 

@@ -66,6 +66,7 @@ def requirement(
 ) -> csi.TopologyRequirement | None:
     """What to ask for, or None for a volume that may be anywhere. `choose` picks one node of several at random."""
     memory.begin(facts.selected_node, in_flight=facts.in_flight)
+    # A copy: what a refused try has seen must not stay.
     seen = replace(memory)
     if facts.selected_node:
         requisite, first = _delayed(facts, cluster, seen)
@@ -88,12 +89,15 @@ def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMe
     own = _selected_term(facts.selected_node, cluster, memory)
     segments = frozenset(own)
     allowed = facts.allowed
+    # The class only has to allow the node. What is sent has all keys of the node, also those that the class does not
+    # name.
     if facts.settings.strict_topology:
         if allowed and not any(segments.issuperset(term) for term in allowed.terms):
             raise refusals.outside_allowed(facts.selected_node, own, allowed.terms)
         return (own,), 0
     if allowed:
         requisite = allowed.terms
+        # A class may name only some of the driver's keys: its term fits if the node has all pairs of it.
         first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
     else:
         requisite = _aggregated(memory.keys, cluster, memory)
@@ -109,6 +113,8 @@ def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: Topology
     elif not facts.settings.immediate_topology:
         return (), 0
     else:
+        # Nodes can have registered different keys, for instance while a new version of the driver is rolled out. They
+        # are not merged: those of one node are taken.
         if not memory.keys:
             registered = cluster.registered()
             if not registered:
@@ -123,10 +129,12 @@ def _selected_term(node: NodeName, cluster: ClusterTopology, memory: TopologyMem
     if not memory.keys:
         if cluster.csinode(node) is None:
             raise refusals.no_csinode(node)
+        # The node is there, so that this can heal: the driver may just be restarting on it.
         if not cluster.keys(node):
             raise refusals.no_keys(node, cluster)
         memory.keys = cluster.keys(node)
     own = terms.of_labels(memory.labels, memory.keys)
+    # What was remembered is asked for as long as it is complete, also when the node has other labels by now.
     if own is None:
         memory.labels = dict(cluster.labels(node) or {})
         own = terms.of_labels(memory.labels, memory.keys)

@@ -23,6 +23,7 @@ _SHOWN = 5  # so many of a long list: an event holds 1,024 characters
 def no_csinode(node: str) -> Refusal:
     """E1: the only one that asks for another node, because nothing will come of this one."""
     return Refusal(
+        # Without the prefix: the reference passes the error of the lookup on as it is.
         State.RESCHEDULE,
         f'failed to get selected CSINode {node}: csinode.storage.k8s.io "{node}" not found: the node was removed '
         "from the cluster, or its kubelet has not registered any CSI driver yet; a node has to be selected again",
@@ -102,6 +103,7 @@ def no_node_carries(keys: Keys, driver: str) -> Refusal:
 
 def nothing_fits(node: str, own: Term, requisite: Sequence[Term], allowed: bool) -> Refusal:
     """E8."""
+    # Only a scheduler that does not look at the class, or a pod that names its node, leads here.
     what = "allowedTopologies of the StorageClass" if allowed else "topologies found in the cluster"
     return _refusal(
         f"selected node {node} ({terms.text(own)}) is in none of the {what} ({_terms(requisite)}); "

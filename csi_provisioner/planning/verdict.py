@@ -11,6 +11,7 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 
+# After any other code the driver is done, and a claim that is deleted then needs no further call.
 _MAY_STILL_RUN = frozenset((Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED))
 
 
@@ -34,6 +35,7 @@ def state_of(code: int | None, *, topology_active: bool, selected_node: str) -> 
     """The state a failed call leaves; `code` is None for an error without a gRPC status: it may have been sent."""
     if code is None or code in _MAY_STILL_RUN:
         return State.IN_BACKGROUND
+    # Also without --strict-topology: the driver knows best that no place that we named has room.
     if code == Code.RESOURCE_EXHAUSTED and topology_active and selected_node:
         return State.RESCHEDULE
     return State.FINISHED
@@ -52,12 +54,14 @@ def judge(plan: Plan, response: csi.CreateVolumeResponse) -> Made | Unusable:
     if volume is None or not volume.volume_id:
         return Unusable(f"driver {driver} says it created volume {name} but does not say which volume that is")
     wanted = plan.draft.required_bytes
+    # 0 is how a driver says that it does not know. Any other size is taken to the byte.
     capacity = volume.capacity_bytes or wanted
     if capacity < wanted:
         return Unusable(
             f"driver {driver} created volume {name} with {capacity} bytes, less than the {wanted} bytes requested",
             volume.volume_id,
         )
+    # Drivers from before cloning ignore a source that they do not know, and answer with an empty volume.
     if plan.expects_content and volume.content_source is None:
         return Unusable(
             f"driver {driver} created volume {name} without saying that it filled it from the claim's data source; "

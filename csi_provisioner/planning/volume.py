@@ -30,7 +30,9 @@ def compose(
     return PersistentVolume(
         metadata=ObjectMeta(
             name=draft.name,
+            # Of the class as it is in the cluster: an in-tree class keeps its own name there.
             annotations=_annotations(storage_class.provisioner, references),
+            # Whatever the reclaim policy: it is taken off again where volumes are retained (delete.md 4).
             finalizers=[wellknown.VOLUME_FINALIZER],
         ),
         spec=VolumeSpec(
@@ -48,6 +50,7 @@ def compose(
                 volumeHandle=made.volume_id,
                 fsType="" if claim.spec.volumeMode == BLOCK else draft.fstype,
                 readOnly=settings.controller_publish_readonly and _is_read_only(draft.capabilities),
+                # The driver wins, should it use the same key.
                 volumeAttributes={wellknown.IDENTITY_ATTRIBUTE: identity} | made.context,
                 controllerPublishSecretRef=references.get(templates.CONTROLLER_PUBLISH),
                 nodeStageSecretRef=references.get(templates.NODE_STAGE),
@@ -98,6 +101,7 @@ def _annotations(provisioner: str, references: References) -> dict[str, str]:
 
 
 def _is_read_only(capabilities: tuple[csi.VolumeCapability, ...]) -> bool:
+    # With a second mode somebody may write to the volume.
     if len(capabilities) != 1 or capabilities[0].access_mode is None:
         return False
     return capabilities[0].access_mode.mode == csi.VolumeCapabilityAccessModeMode.MULTI_NODE_READER_ONLY

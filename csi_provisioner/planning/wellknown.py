@@ -2,6 +2,7 @@
 
 # ---- annotations of claims
 STORAGE_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+# The volume controller of Kubernetes writes both keys.
 BETA_STORAGE_PROVISIONER = "volume.beta.kubernetes.io/storage-provisioner"
 BETA_STORAGE_CLASS = "volume.beta.kubernetes.io/storage-class"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -18,6 +19,7 @@ ALLOW_MODE_CHANGE = "snapshot.storage.kubernetes.io/allow-volume-mode-change"
 
 # ---- finalizers
 CLONE_FINALIZER = "provisioner.storage.kubernetes.io/cloning-protection"
+# The snapshot controller has one of its own for the same purpose. That is never touched here.
 SNAPSHOT_FINALIZER = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection"
 VOLUME_FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 

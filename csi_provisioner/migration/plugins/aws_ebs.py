@@ -41,6 +41,7 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
         volumeHandle=_handle(source.volumeID),
         fsType=source.fsType,
         readOnly=source.readOnly,
+        # The driver is always told: "0" is the whole disk.
         volumeAttributes={"partition": str(source.partition)},
     )
 

@@ -38,6 +38,7 @@ def to_in_tree(pv: PersistentVolume, csi: CSIVolumeSource) -> None:
 
 def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     source = pv.spec.azureDisk or AzureDisk()
+    # None is taken for managed, as in the reference.
     if source.kind is not None and source.kind.lower() != _MANAGED.lower():
         raise TranslationError(
             f"PersistentVolume {pv.metadata.name} is an Azure disk of kind {source.kind!r}; "
@@ -58,6 +59,7 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
 
 
 def _disk_name(uri: str) -> str:
+    # Disks that Azure does not manage are blobs of a storage account, with a URL.
     pattern = _BLOB_URI if uri.lower().startswith("http") else _MANAGED_URI
     match = pattern.fullmatch(uri)
     if not match:

@@ -20,6 +20,7 @@ def to_in_tree(pv: PersistentVolume, csi: CSIVolumeSource) -> None:
     share = ignoring_case(csi.volumeAttributes, "sharename")
     secret = ignoring_case(csi.volumeAttributes, "secretname")
     namespace = ignoring_case(csi.volumeAttributes, "secretnamespace")
+    # The secret that nodes mount the share with wins over the one that the attributes name.
     if csi.nodeStageSecretRef and csi.nodeStageSecretRef.name:
         secret, namespace = csi.nodeStageSecretRef.name, csi.nodeStageSecretRef.namespace
     if not share or not secret:
@@ -42,6 +43,7 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
             f"PersistentVolume {pv.metadata.name} names no namespace for its secret {source.secretName!r}: "
             "neither spec.azureFile.secretNamespace nor spec.claimRef.namespace is set"
         )
+    # The secret is named after its account unless people made it.
     match = _ACCOUNT.search(source.secretName)
     account = match[1] if match else source.secretName
     group = (pv.metadata.annotations or {}).get(RESOURCE_GROUP, "")

@@ -11,6 +11,7 @@ ZONE = "topology.cinder.csi.openstack.org/zone"
 
 def storage_class(sc: StorageClass) -> None:
     sc.parameters = renamed(sc.parameters, {"fstype": FSTYPE})
+    # `availability` stays a parameter, unlike the zones of other plugins: the driver reads it itself.
     zones.rename_class_keys(sc, ZONE)
 
 

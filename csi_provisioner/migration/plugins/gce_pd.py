@@ -46,6 +46,7 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
 def _handle(pv: PersistentVolume, disk: str) -> str:
     """The driver finds project and, where we do not know it, the zone by itself: `UNSPECIFIED` asks it to."""
     labels = pv.metadata.labels or {}
+    # The beta label first, other than everywhere else; the reference reads them so.
     in_zones = zones.split(labels.get(zones.BETA_ZONE) or labels.get(zones.GA_ZONE) or "")
     if len(in_zones) > 1:
         return f"projects/UNSPECIFIED/regions/{zones.gce_region(in_zones)}/disks/{disk}"

@@ -8,6 +8,7 @@ DRIVER = "pxd.portworx.com"
 SECRET_NAME = "openstorage.io/auth-secret-name"
 SECRET_NAMESPACE = "openstorage.io/auth-secret-namespace"
 
+# All but controller-modify, as in the reference.
 _ROLES = ("provisioner", "controller-publish", "node-publish", "node-stage", "controller-expand", "node-expand")
 
 
@@ -21,6 +22,7 @@ def storage_class(sc: StorageClass) -> None:
         else:
             translated[key] = value
     sc.parameters = translated
+    # The only plugin for which the translated class has the name of the driver.
     sc.provisioner = DRIVER
 
 

@@ -10,6 +10,7 @@ ZONE = "topology.csi.vmware.com/zone"
 REGION = "topology.csi.vmware.com/region"
 
 _POLICY = "storagepolicyname"
+# The driver takes these from migrated classes alone, and under a name of its own.
 _IN_TREE_ONLY = (
     "datastore",
     "diskformat",
@@ -27,6 +28,7 @@ def storage_class(sc: StorageClass) -> None:
     """Only what the driver knows survives: it refuses a class with a parameter it does not expect."""
     given = {key.lower(): value for key, value in (sc.parameters or {}).items()}
     sc.parameters = {_PARAMETERS[key]: value for key, value in given.items() if key in _PARAMETERS}
+    # Tells the driver that the parameters are those of an in-tree class.
     sc.parameters["csimigration"] = "true"
     zones.rename_class_keys(sc, ZONE)
 
@@ -38,6 +40,7 @@ def to_in_tree(pv: PersistentVolume, csi: CSIVolumeSource) -> None:
     for csi_key, label_key in zip((ZONE, REGION), zones.family(pv), strict=True):
         zones.rename(terms, csi_key, label_key)
         if values := zones.values_of(terms, label_key):
+            # The first one alone, while other plugins join all of them.
             zones.label_if_absent(pv, label_key, values[0])
 
 
