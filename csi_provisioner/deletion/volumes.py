@@ -6,6 +6,7 @@ writes, which wake the key up again, do not ask it a second time.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import trio
 
@@ -13,6 +14,7 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
 from csi_provisioner.logs import log
@@ -29,35 +31,24 @@ from csi_provisioner.planning.deletion import FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
-Deleted = Callable[[PersistentVolume, str], None]
-"""The driver has deleted the volume of that id (capacity.md 10)."""
 
-
+@dataclass(eq=False)
 class VolumeReconciler:
-    """`segments` are the local topology of a per-node deployment."""
+    """`segments` are the local topology of a per-node deployment. `tell_deleted`: the driver has deleted the volume of
+    that id (capacity.md 10)."""
 
-    def __init__(
-        self,
-        caches: Caches,
-        kube: KubeClient,
-        driver: Driver,
-        facts: DriverFacts,
-        *,
-        events: EventRecorder,
-        metrics: Metrics,
-        segments: Mapping[str, str] | None,
-        deleted: Deleted,
-    ) -> None:
-        self._caches = caches
+    caches: Caches
+    kube: KubeClient
+    driver: Driver
+    facts: DriverFacts
+    events: EventRecorder
+    metrics: Metrics
+    segments: Mapping[str, str] | None
+    tell_deleted: Callable[[PersistentVolume, str], None]
+
+    def __post_init__(self) -> None:
         self._attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
-        caches.attachments.subscribe(self._attachments.saw)
-        self._kube = kube
-        self._driver = driver
-        self._facts = facts
-        self._events = events
-        self._metrics = metrics
-        self._segments = segments
-        self._tell_deleted = deleted
+        self.caches.attachments.subscribe(self._attachments.saw)
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
         self._asking: dict[str, str] = {}  # of those it is being asked for
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
@@ -74,8 +65,8 @@ class VolumeReconciler:
             self._finished.pop(name, None)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
-        volume = self._caches.volumes.get(name)
-        if volume is None or not deletion.is_responsible(volume, self._facts):
+        volume = self.caches.volumes.get(name)
+        if volume is None or not deletion.is_responsible(volume, self.facts):
             return DONE
         if self._finished.get(name) == volume.metadata.uid:
             return DONE  # woken by the news of our own writes
@@ -85,7 +76,7 @@ class VolumeReconciler:
                 volume = await self._patch(volume, change)
             except KubeError as error:
                 return self._refused(volume, error)
-            self._caches.volumes.remember(volume)
+            self.caches.volumes.remember(volume)
         if not deletion.should_delete(volume):
             return DONE
         return await self._delete(volume, attempt)
@@ -93,7 +84,7 @@ class VolumeReconciler:
     async def _patch(self, volume: PersistentVolume, change: FinalizerChange) -> PersistentVolume:
         patch = deletion.finalizer_patch(change)
         log.v(4, "Changing our finalizer", PV=volume, change=change)
-        return await self._kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
+        return await self.kube.patch(PersistentVolume, volume.metadata.name, patch, strategy="strategic")
 
     async def _delete(self, volume: PersistentVolume, attempt: Attempt) -> Outcome:
         started, name = trio.current_time(), volume.metadata.name
@@ -111,40 +102,40 @@ class VolumeReconciler:
             outcome = self._failed(volume, error, attempt)
         # Quirk Q7, kept: an ignored one counts as a success. As in the reference, one that is gone already does not.
         seconds = trio.current_time() - started if isinstance(outcome, Done) else None
-        self._metrics.deletion(volume.spec.storageClassName or "", seconds)
+        self.metrics.deletion(volume.spec.storageClassName or "", seconds)
         return outcome
 
     def _note(self, notes: dict[str, str], volume: PersistentVolume) -> None:
         """For as long as the cache has the volume: its going is what ends the note."""
-        if volume.metadata.name in self._caches.volumes:
+        if volume.metadata.name in self.caches.volumes:
             notes[volume.metadata.name] = volume.metadata.uid
 
     async def _delete_in_backend(self, volume: PersistentVolume) -> None:
         """delete.md 7, row by row."""
         target = deletion.target(volume)
-        deletion.check_accessible(target.volume, self._segments)
-        capabilities.check_driver(self._facts)
+        deletion.check_accessible(target.volume, self.segments)
+        capabilities.check_driver(self.facts)
         data = await self._secrets(target)
         deletion.check_detached(volume, self._attachments.of(volume.metadata.name))
-        migrated = target.migrated if self._facts.in_tree_name else None
+        migrated = target.migrated if self.facts.in_tree_name else None
         request = deletion.request(target, data)
         self._asking[volume.metadata.name] = volume.metadata.uid
         try:
-            await self._driver.delete_volume(request, migrated=migrated)
+            await self.driver.delete_volume(request, migrated=migrated)
         finally:
             del self._asking[volume.metadata.name]
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
-        self._tell_deleted(volume, request.volume_id)
+        self.tell_deleted(volume, request.volume_id)
 
     async def _secrets(self, target: Target) -> SecretData | None:
-        classes = self._caches.storage_classes
-        found = secrets.deletion_reference(target.volume, classes.get, self._facts, migrated=target.migrated)
+        classes = self.caches.storage_classes
+        found = secrets.deletion_reference(target.volume, classes.get, self.facts, migrated=target.migrated)
         if found.warning:
             log.warning(found.warning, PV=target.volume)
         if found.reference is None:
             return None
         try:
-            secret = await self._kube.get(Secret, found.reference.name, found.reference.namespace)
+            secret = await self.kube.get(Secret, found.reference.name, found.reference.namespace)
         except KubeError as error:
             if not error.not_found:
                 raise secrets.deletion_unreadable(target.volume, found.reference, error) from error
@@ -161,36 +152,33 @@ class VolumeReconciler:
         """delete.md 6, steps 2 to 4: the object, then our finalizer."""
         name = volume.metadata.name
         if not volume.metadata.deletionTimestamp:
-            await self._kube.delete(PersistentVolume, name)
+            await self.kube.delete(PersistentVolume, name)
         if not volume.metadata.finalizers:
             return
-        seen = self._caches.volumes.get(name)
+        seen = self.caches.volumes.get(name)
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
-        try:
+        with unless_gone():
             await self._patch(seen, "remove")
-        except KubeError as error:
-            if not error.not_found:
-                raise
         self._note(self._finished, volume)  # and only so: a cache that is late may show our finalizer yet
 
     def _refused(self, volume: PersistentVolume, error: KubeError) -> Outcome:
         """What only a person can change is told to people, where they look: on the claim, if it is still there."""
         if error.forbidden:
             reference = volume.spec.claimRef
-            claim = self._caches.claims.by_uid(reference.uid) if reference is not None else None
+            claim = self.caches.claims.by_uid(reference.uid) if reference is not None else None
             message = f"{error}; grant patch and delete on persistentvolumes to the service account of this process"
-            self._events.record(claim or volume, "Warning", "VolumeFailedDelete", message, failure_class="api 403")
+            self.events.record(claim or volume, "Warning", "VolumeFailedDelete", message, failure_class="api 403")
         return after(error, give_up=error.not_found)
 
     def _failed(self, volume: PersistentVolume, error: TryError, attempt: Attempt) -> Outcome:
         said = str(error)
         if isinstance(error, CallError):
-            said = f"driver {self._facts.name} could not delete volume {volume.metadata.name}: {error}"
+            said = f"driver {self.facts.name} could not delete volume {volume.metadata.name}: {error}"
         if error.ignored:
             log.v(4, "Volume is not ours to delete", PV=volume, reason=said)
         else:
-            self._events.record(
+            self.events.record(
                 volume,
                 "Warning",
                 "VolumeFailedDelete",

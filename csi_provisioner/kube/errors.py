@@ -3,6 +3,8 @@
 An answer's status is mapped here, what goes wrong on a connection in `connection`, what the decoder says in `answer`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -94,6 +96,16 @@ class Troubles:
         causes = {cause for what in whats for cause in self._told.pop(what, ())} & self._told_by_all
         self._told_by_all -= causes
         return bool(causes)
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """That the very object does not exist any more is no error."""
+    try:
+        yield
+    except KubeError as error:
+        if not error.not_found:
+            raise
 
 
 class _Cause(msgspec.Struct, gc=False):

@@ -17,7 +17,8 @@ from csi_provisioner.planning import topology, wellknown
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
-from csi_provisioner.provision.gather import Gatherer, Placement
+from csi_provisioner.provision.gather import Gatherer
+from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.settings import ProvisioningSettings
 
 
@@ -33,7 +34,7 @@ class CapacityCheck:
         settings: ProvisioningSettings,
         *,
         cluster: ClusterTopology | None,
-        placement: Placement | None,
+        placement: ClusterPlacement | None,
     ) -> None:
         self._node = node
         self._driver = driver

@@ -4,6 +4,7 @@ Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a liv
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
@@ -26,28 +27,23 @@ def keep_shown(claim: PersistentVolumeClaim, event: bytes) -> None:
         claim.shown = event
 
 
+@dataclass(eq=False)
 class CloneReconciler:
     """`readers` tells who may still be cloned, also deleted claims whose volume is being made."""
 
-    def __init__(
-        self,
-        kube: KubeClient,
-        claims: Store[PersistentVolumeClaim],
-        readers: Callable[[], Readers],
-    ) -> None:
-        self._kube = kube
-        self._claims = claims
-        self._readers = readers
+    kube: KubeClient
+    claims: Store[PersistentVolumeClaim]
+    readers: Callable[[], Readers]
 
     async def reconcile(self, key: str, _attempt: Attempt) -> Outcome:
-        claim = self._claims.get(key)
+        claim = self.claims.get(key)
         if claim is None or not is_to_check(claim):
             return DONE
-        if sources.clone_pending(claim, self._readers()):
+        if sources.clone_pending(claim, self.readers()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
         meta = claim.metadata
         try:
-            changed = await self._kube.change(
+            changed = await self.kube.change(
                 PersistentVolumeClaim,
                 meta.name,
                 meta.namespace,

@@ -12,6 +12,7 @@ import trio
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
@@ -173,13 +174,10 @@ class ClaimReconciler:
     async def _is_still_unbound(self, claim: PersistentVolumeClaim) -> bool:
         """The volume we wrote is gone: was it bound and deleted, and the cache is late, or has the claim none?"""
         meta = claim.metadata
-        try:
+        with unless_gone():
             live = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
-        except KubeError as error:
-            if error.not_found:
-                return False
-            raise
-        return live.metadata.uid == meta.uid and not live.spec.volumeName
+            return live.metadata.uid == meta.uid and not live.spec.volumeName
+        return False
 
     def volume_name(self, claim: PersistentVolumeClaim) -> str:
         """ "" where these flags make no name."""

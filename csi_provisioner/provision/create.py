@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
 import trio
 
@@ -27,23 +28,15 @@ Shield = Callable[[], AbstractAsyncContextManager[trio.CancelScope]]
 """Has its deadline, a nearer one once what surrounds it is cancelled, and goes on until then (design.md 3, rule 9)."""
 
 
+@dataclass(eq=False)
 class Creator:
     """`shield` bounds all tries of an undo together; `deleted` is told of each volume that one is begun for."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        orphans: Orphans,
-        *,
-        migratable: bool,
-        shield: Shield,
-        deleted: Callable[[str], None],
-    ) -> None:
-        self._driver = driver
-        self._orphans = orphans
-        self._migratable = migratable
-        self._shield = shield
-        self._deleted = deleted
+    driver: Driver
+    orphans: Orphans
+    migratable: bool
+    shield: Shield
+    deleted: Callable[[str], None]
 
     async def create(self, plan: Plan) -> Made:
         """One call, nothing is repeated.
@@ -51,7 +44,7 @@ class Creator:
         Raises `CallError` as the driver gave it, and `Refusal` for an answer that cannot be used, after its undo. A
         cancellation may leave the volume being made: the next try asks for it by the same name.
         """
-        response = await self._driver.create_volume(plan.request, migrated=self._migrated(plan))
+        response = await self.driver.create_volume(plan.request, migrated=self._migrated(plan))
         answer = verdict.judge(plan, response)
         if isinstance(answer, Unusable):
             raise Refusal(State.IN_BACKGROUND, await self._undone(plan, answer))
@@ -63,16 +56,16 @@ class Creator:
 
         Raises `CallError` where the calls were lost with the driver's connection: it may not survive this very volume.
         """
-        self._deleted(volume_id)  # before: the call may work though its answer is lost
+        self.deleted(volume_id)  # before: the call may work though its answer is lost
         request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=plan.secrets.reveal())
         error: CallError | None = None
         started = trio.current_time()
         # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
-        async with self._shield() as scope:
+        async with self.shield() as scope:
             for _ in range(UNDO_TRIES):
                 once_lost = error is not None and error.lost
                 try:
-                    await self._driver.delete_volume(request, migrated=self._migrated(plan))
+                    await self.driver.delete_volume(request, migrated=self._migrated(plan))
                 except CallError as failed:
                     error = failed
                 else:
@@ -84,7 +77,7 @@ class Creator:
             error = CallError(
                 Code.DEADLINE_EXCEEDED, f"not done within {limit:.3g} s", "/csi.v1.Controller/DeleteVolume"
             )
-        self._orphans.suspect(
+        self.orphans.suspect(
             volume_id=volume_id,
             name=plan.draft.name,
             claim=plan.draft.claim,
@@ -102,4 +95,4 @@ class Creator:
         return unusable.message if error is None else verdict.orphaned(plan, unusable, error)
 
     def _migrated(self, plan: Plan) -> bool | None:
-        return plan.draft.class_plan.migrated if self._migratable else None
+        return plan.draft.class_plan.migrated if self.migratable else None

@@ -5,12 +5,17 @@ rules refuse comes out as their `Refusal`.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from lightkube.core.resource import Resource
 
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
-from csi_provisioner.model import csi, kubernetes
+from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import (
     PersistentVolume,
     PersistentVolumeClaim,
@@ -27,64 +32,50 @@ from csi_provisioner.planning import attributes_class, classes, finalizers, requ
 from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import DataSource, Draft
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER, SNAPSHOT_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
+from .placement import ClusterPlacement
+
 # More than any cluster has classes of one driver at a time
 CLASS_PLANS = 500
 
+T = TypeVar("T", bound=Resource)
 Source = TypeVar("Source", PersistentVolumeClaim, VolumeSnapshot)
 
 
-class Placement(Protocol):
-    """Where a volume may be made (topology.md); asked only while topology is active."""
-
-    def requirement(self, draft: Draft) -> csi.TopologyRequirement | None: ...
-    def forget(self, uid: str) -> None:
-        """The next try for this claim may ask for another place."""
-
-
+@dataclass(eq=False)
 class Gatherer:
     """`grants` are all cached ReferenceGrants; `placement` is None while topology is not active. `under_way(uid)`: the
     driver may be at work on the volume of that claim."""
 
-    def __init__(
-        self,
-        kube: KubeClient,
-        claims: Store[PersistentVolumeClaim],
-        facts: DriverFacts,
-        settings: ProvisioningSettings,
-        *,
-        grants: Callable[[], Iterable[ReferenceGrant]],
-        placement: Placement | None,
-        under_way: Callable[[str], bool],
-    ) -> None:
-        self._kube = kube
-        self._claims = claims
-        self._facts = facts
-        self._settings = settings
-        self._grants = grants
-        self._placement = placement
-        self._under_way = under_way
-        self._class_plans: dict[str, tuple[str, str, ClassPlan]] = {}
+    kube: KubeClient
+    claims: Store[PersistentVolumeClaim]
+    facts: DriverFacts
+    settings: ProvisioningSettings
+    grants: Callable[[], Iterable[ReferenceGrant]]
+    placement: ClusterPlacement | None
+    under_way: Callable[[str], bool]
+    _class_plans: dict[str, tuple[str, str, ClassPlan]] = field(default_factory=dict)
 
     async def plan(self, claim: PersistentVolumeClaim, storage_class: StorageClass, *, protect: bool = True) -> Plan:
         """The complete request. `protect=False` leaves the sources without finalizers, for a look that changes nothing.
 
         Raises `Refusal`; cancellation between two writes is harmless, each is repeated by the next try.
         """
-        draft = request.draft(claim, self.class_plan(storage_class), self._facts, self._settings, self._grants())
+        draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
         _warn(draft.warnings, draft)
         content = await self._content(draft, protect) if draft.source else None
-        requirement = self._placement.requirement(draft) if self._placement else None
+        requirement = self.placement.requirement(draft) if self.placement else None
         reference = secrets.provisioner_reference(draft)
         data = await self._secret(draft, reference) if reference else None
         references = secrets.references(draft)
         request.check_parameters(draft)
         mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
-        return request.finish(draft, content, requirement, references, data, mutable, self._settings)
+        return request.finish(draft, content, requirement, references, data, mutable, self.settings)
 
     def class_plan(self, storage_class: StorageClass) -> ClassPlan:
         """Made once for each version of the class."""
@@ -94,7 +85,7 @@ class Gatherer:
             return known[2]
         if len(self._class_plans) >= CLASS_PLANS:
             self._class_plans.clear()  # classes come and go under new names; reading one again costs little
-        plan = classes.read(storage_class, self._facts)
+        plan = classes.read(storage_class, self.facts)
         self._class_plans[meta.name] = (meta.uid, meta.resourceVersion, plan)
         return plan
 
@@ -105,16 +96,11 @@ class Gatherer:
         return await self._clone(draft, draft.source, protect)
 
     async def _snapshot(self, draft: Draft, source: DataSource, protect: bool) -> Content:
-        try:
-            snapshot = await self._kube.get(VolumeSnapshot, source.name, source.namespace)
-        except KubeError as error:
-            raise sources.snapshot_unreadable(draft, error) from error
-        name = sources.check_snapshot(draft, snapshot, under_way=self._under_way(draft.claim.metadata.uid))
-        try:
-            found = await self._kube.get(VolumeSnapshotContent, name)
-        except KubeError as error:
-            raise sources.content_unreadable(draft, name, error) from error
-        content = sources.check_content(draft, snapshot, found, self._settings)
+        unreadable = partial(sources.snapshot_unreadable, draft)
+        snapshot = await self._read(VolumeSnapshot, source.name, source.namespace, unreadable)
+        name = sources.check_snapshot(draft, snapshot, under_way=self.under_way(draft.claim.metadata.uid))
+        found = await self._read(VolumeSnapshotContent, name, None, partial(sources.content_unreadable, draft, name))
+        content = sources.check_content(draft, snapshot, found, self.settings)
         _warn(content.warnings, draft)
         if protect and not finalizers.present(snapshot, SNAPSHOT_FINALIZER):
             await self._protect(draft, VolumeSnapshot, snapshot, SNAPSHOT_FINALIZER)
@@ -122,34 +108,28 @@ class Gatherer:
 
     async def _clone(self, draft: Draft, source: DataSource, protect: bool) -> Content:
         claim = await self._source_claim(source)
-        name = sources.check_clone_claim(draft, claim, under_way=self._under_way(draft.claim.metadata.uid))
+        name = sources.check_clone_claim(draft, claim, under_way=self.under_way(draft.claim.metadata.uid))
         assert claim is not None
-        try:
-            volume = await self._kube.get(PersistentVolume, name)
-        except KubeError as error:
-            raise sources.clone_volume_unreadable(draft, name, error) from error
+        volume = await self._read(PersistentVolume, name, None, partial(sources.clone_volume_unreadable, draft, name))
         content = sources.check_clone_volume(draft, claim, volume)
         if protect and not finalizers.present(claim, CLONE_FINALIZER):
             changed = await self._protect(draft, PersistentVolumeClaim, claim, CLONE_FINALIZER)
             if changed is not None:
-                self._claims.remember(changed)
+                self.claims.remember(changed)
         return content
 
     async def _source_claim(self, source: DataSource) -> PersistentVolumeClaim | None:
-        claim = self._claims.get(source.key)
-        if claim is not None or source.key not in self._claims:
+        claim = self.claims.get(source.key)
+        if claim is not None or source.key not in self.claims:
             return claim
-        try:  # the cache keeps no more than the names of claims that other provisioners made
-            return await self._kube.get(PersistentVolumeClaim, source.name, source.namespace)
-        except KubeError as error:
-            if error.not_found:
-                return None
-            raise
+        with unless_gone():  # the cache keeps no more than the names of claims that other provisioners made
+            return await self.kube.get(PersistentVolumeClaim, source.name, source.namespace)
+        return None
 
     async def _protect(self, draft: Draft, kind: type[Source], obj: Source, finalizer: str) -> Source | None:
         meta = obj.metadata
         try:
-            changed = await self._kube.change(
+            changed = await self.kube.change(
                 kind,
                 meta.name,
                 meta.namespace,
@@ -169,19 +149,21 @@ class Gatherer:
         return changed
 
     async def _secret(self, draft: Draft, reference: SecretReference) -> SecretData:
-        try:
-            secret = await self._kube.get(Secret, reference.name, reference.namespace)
-        except KubeError as error:
-            raise secrets.unreadable(draft, reference, error) from error
-        return secrets.decoded(secret)
+        unreadable = partial(secrets.unreadable, draft, reference)
+        return secrets.decoded(await self._read(Secret, reference.name, reference.namespace, unreadable))
 
     async def _mutable_parameters(self, draft: Draft) -> dict[str, str]:
-        name = draft.attributes_class or ""
-        try:
-            found = await self._kube.get(VolumeAttributesClass, name)
-        except KubeError as error:
-            raise attributes_class.unreadable(draft, error) from error
+        unreadable = partial(attributes_class.unreadable, draft)
+        found = await self._read(VolumeAttributesClass, draft.attributes_class or "", None, unreadable)
         return attributes_class.mutable_parameters(draft, found)
+
+    async def _read(
+        self, kind: type[T], name: str, namespace: str | None, unreadable: Callable[[KubeError], Refusal]
+    ) -> T:
+        try:
+            return await self.kube.get(kind, name, namespace)
+        except KubeError as error:
+            raise unreadable(error) from error
 
 
 def _warn(warnings: Iterable[str], draft: Draft) -> None:

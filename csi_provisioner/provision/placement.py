@@ -1,5 +1,7 @@
 """Where a claim's volume may be made: the cluster's topology, and what earlier tries of the claim saw (topology.md)."""
 
+from dataclasses import dataclass
+
 from csi_provisioner.model import csi
 from csi_provisioner.planning import topology
 from csi_provisioner.planning.cluster import ClusterTopology
@@ -10,21 +12,19 @@ from csi_provisioner.settings import ProvisioningSettings
 from .memory import ClaimMemory
 
 
+@dataclass(eq=False)
 class ClusterPlacement:
     """While the driver may be making a claim's volume, the answer for that claim stays the same."""
 
-    def __init__(
-        self, cluster: ClusterTopology, settings: ProvisioningSettings, memory: ClaimMemory, *, choose: Choose
-    ) -> None:
-        self._cluster = cluster
-        self._settings = settings
-        self._memory = memory
-        self._choose = choose
+    cluster: ClusterTopology
+    settings: ProvisioningSettings
+    memory: ClaimMemory
+    choose: Choose
 
     def requirement(self, draft: Draft) -> csi.TopologyRequirement | None:
         uid = draft.claim.metadata.uid
-        facts = topology.facts(draft, self._settings, in_flight=self._memory.of(uid).asked is not None)
-        return topology.requirement(facts, self._cluster, self._memory.topology(uid), self._choose)
+        facts = topology.facts(draft, self.settings, in_flight=self.memory.of(uid).asked is not None)
+        return topology.requirement(facts, self.cluster, self.memory.topology(uid), self.choose)
 
     def forget(self, uid: str) -> None:
-        self._memory.finish(uid)
+        self.memory.finish(uid)

@@ -17,6 +17,7 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
@@ -179,12 +180,9 @@ class Recovery:
         return None if secret is None else secrets.decoded(secret)
 
     async def _get(self, kind: type[T], name: str, namespace: str | None = None) -> T | None:
-        try:
+        with unless_gone():
             return await self.kube.get(kind, name, namespace)
-        except KubeError as error:
-            if not error.not_found:
-                raise
-            return None
+        return None
 
     async def _named_by(self, volume_id: str) -> str | None:
         """Why it may be somebody's: a PersistentVolume of any name, to which an administrator may have given it."""

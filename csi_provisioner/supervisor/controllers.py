@@ -170,7 +170,7 @@ class Controllers:
             events=parts.events,
             metrics=parts.metrics,
             segments=segments,
-            deleted=deleted,
+            tell_deleted=deleted,
         )
         dropped = DroppedVolumes(
             volumes=caches.volumes,
