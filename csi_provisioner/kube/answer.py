@@ -94,7 +94,7 @@ def typed(body: bytes, kind: type[T], asked: Wanted) -> T:
 
 
 def untyped(body: bytes, kind: type[Resource], asked: Wanted) -> dict[str, Any]:
-    """The whole object, of which the fields that we know have the types that we know."""
+    """The whole object as the server has it; refused if a field that we know has another type."""
     typed(body, kind, asked)  # only to refuse what does not fit
     return decode(body, dict[str, Any])
 
@@ -194,7 +194,7 @@ class _Event(msgspec.Struct):
 
 
 def unexpected(line: bytes, trouble: Exception | None) -> KubeError:
-    """An ERROR event, whose object is a Status and seldom fits the kind, or something that makes no sense."""
+    """The error for a line that is no event of the kind: an ERROR event with its Status, or something without sense."""
     # Decoded once more, without its object, which is what did not fit.
     try:
         event = msgspec.json.decode(line, type=_Event)

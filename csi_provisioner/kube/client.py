@@ -68,7 +68,7 @@ class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
 
 
 class Untyped(dict[str, Any]):
-    """A whole object, as lightkube wants to see what it sends: it compares namespaces."""
+    """A whole object. lightkube reads its metadata, to compare the namespace with that of the request."""
 
     @property
     def metadata(self) -> ObjectMeta:
@@ -266,7 +266,7 @@ def connect(
 
 @contextmanager
 def naming(asked: Wanted) -> Iterator[None]:
-    """Errors from within say what was being done, and whether it is that very object that the server does not have."""
+    """Adds to errors what was being done, and whether the very object that was asked for is missing."""
     try:
         yield
     except KubeError as error:

@@ -40,17 +40,17 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 class Cluster(msgspec.Struct, frozen=True):
     """One API server and all that is needed to speak to it, the same for all clients of the process.
 
-    `credentials.run` is to run as long as there are clients.
+    Run `credentials.run` as long as there are clients.
     """
 
     server: Url
     source: str
-    """Where we know it from, for people."""
+    """Where all this comes from, for people."""
     credentials: Credentials
     route: Route
     headers: Sequence[tuple[str, str]] = ()
     origin: str = ""
-    """What a proxy that sees the requests (those of plain HTTP) wants before each path."""
+    """Goes before each path where a proxy reads the requests (plain HTTP only)."""
     troubles: set[str] = msgspec.field(default_factory=set)
     """Causes that people were told of, by whichever client met them first: one outage is one line."""
 
@@ -150,7 +150,7 @@ class Entries(msgspec.Struct, frozen=True):
         return Cluster(server, self.source, self.credentials(server, tls), route, headers, origin)
 
     def server(self) -> str:
-        """With a scheme: without one it is a matter of whether anything else speaks of TLS."""
+        """Its URL. Without a scheme it is https if any other entry speaks of TLS."""
         given = self.cluster
         if "://" in given.server:
             return given.server
@@ -236,7 +236,7 @@ class Entries(msgspec.Struct, frozen=True):
 
 
 def url_of(text: str, entry: str) -> Url:
-    """Errors show nothing of what stands before the host: a password may be in it."""
+    """Errors leave out what stands before the host: it may hold a password."""
     with suppress(ValueError):  # without it as a cause: its text may hold the password
         return parsed(text)
     shown = re.sub(r"(?s)^(\w+://)?.*@", r"\1***@", text)

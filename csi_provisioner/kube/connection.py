@@ -44,7 +44,7 @@ class UnansweredError(BrokenError):
 
 
 class Wire:
-    """A stream to the server, below TLS. From `begin` to the bytes that it is about there is no checkpoint here."""
+    """A stream to the server, below TLS. There is no checkpoint between the call of `begin` and its bytes."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
@@ -60,7 +60,7 @@ class Wire:
         await self._stream.send_all(data)
 
     def quiet(self) -> bool:
-        """Nothing has come while nothing was asked. What comes then is the server closing the connection."""
+        """Whether nothing has come while nothing was asked. What comes then is the server closing the connection."""
         poll = select.poll()
         poll.register(self.socket.fileno(), select.POLLIN)
         return not poll.poll(0)
@@ -93,7 +93,7 @@ class Connection:
         self.kept = True  # whether another exchange may follow
 
     async def exchange(self, method: str, message: bytes, begin: Begin = None) -> None:
-        """Until the head of the answer has come; whatever goes wrong ends the connection."""
+        """Sends a request and waits for the head of its answer; whatever goes wrong ends the connection."""
         self._method = method
         self._silent = True
         self.status = 0  # until the head of the answer is there
@@ -140,7 +140,7 @@ class Connection:
             raise BrokenError(f"the head of the answer is longer than {LONGEST_HEAD >> 10} KiB")
 
     def _end(self) -> None:
-        """The server has closed: the end of an answer without a length, otherwise a broken one."""
+        """The server has closed the connection: that ends an answer without a length, and breaks any other."""
         self.kept = False
         if self._silent:
             # Without TLS it may be a server that wants it, which says nothing else than this.
@@ -181,7 +181,7 @@ class Connection:
 
 
 def reason(error: BaseException) -> str:
-    """The text of what lies below: Trio's wrappers say nothing by themselves, and a host may have several addresses."""
+    """The text of the cause: Trio's wrappers say nothing by themselves, and a host may have several addresses."""
     cause = error.__cause__ or error
     causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
     return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in causes))

@@ -116,7 +116,7 @@ class _PluginAnswer(msgspec.Struct):
 
 @dataclass(eq=False, repr=False)
 class Plugin:
-    """A program that prints a credential, which `run` asks: at once, before the end of the credential, when it was
+    """A program that prints a credential. `run` asks it at once, before the credential ends, and when it was
     refused. Requests wait for the run under way, and a request that is cancelled leaves it running for the others.
 
     `cluster` is what it is told of the cluster, `hint` how to get it.
@@ -174,7 +174,7 @@ class Plugin:
                 await self._wanted.wait()
 
     async def _printed(self) -> bytes:
-        """What is wrong is a ValueError, here and in all that follows."""
+        """What the program printed. Whatever goes wrong is a ValueError, here and in `_take`."""
         printed, said = bytearray(), bytearray()
         options = {"check": False, "env": self._environment, "start_new_session": True, "deliver_cancel": _kill}
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -230,7 +230,7 @@ Credentials = Fixed | Plugin
 
 
 async def _kill(process: trio.Process) -> None:
-    """With all that it has started: a script that hangs does so in a child."""
+    """Kills also what it has started: a script that hangs does so in a child."""
     os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -241,7 +241,7 @@ def bearer(token: str) -> str:
 
 
 def header(value: str) -> str:
-    """The value, if HTTP can carry it; else a ValueError without it, as it may be a secret."""
+    """The value, if HTTP can carry it; else a ValueError that does not quote it, as it may be a secret."""
     if CONTROLS.search(value):
         raise ValueError("it holds line breaks or other control characters")
     return value

@@ -44,7 +44,7 @@ class End:
         return self._left() > 0
 
     def deadline(self) -> float:
-        """On Trio's clock, as things are."""
+        """On Trio's clock, as far as is known now."""
         return min(self._stop, trio.current_time() + self._left())
 
     def _left(self) -> float:
@@ -52,7 +52,7 @@ class End:
         return min(end - now for now, end in zip(self.now(), self._lease, strict=True))
 
     def stop_by(self, moment: float) -> None:
-        """On Trio's clock. Holds for shields too."""
+        """`moment` is on Trio's clock; it holds for open shields too."""
         # Never later: a second wish to stop may only hurry.
         self._stop = min(self._stop, moment)
         for scope in self._scopes:
@@ -60,8 +60,8 @@ class End:
 
     @asynccontextmanager
     async def shield(self, seconds: float, hurry: Callable[[], None] | None = None) -> AsyncIterator[trio.CancelScope]:
-        """Goes on for `seconds`, also when what surrounds it is cancelled; from then on no longer than is left, and
-        `hurry` is called. What comes after it is reached in any case."""
+        """Its body goes on for `seconds`, even if what surrounds it is cancelled: then for no longer than is left, and
+        `hurry` is called. The code after it is always reached."""
 
         async def shrink() -> None:
             try:

@@ -240,7 +240,7 @@ class EventRecorder:
         series.created = True
 
     def _defect(self, line: _Line, error: Exception) -> None:
-        """It costs this event, and of its kind one line: the next event may well meet it too."""
+        """Costs this event, and one line for each kind of error: the next event may meet it too."""
         if self._troubles.is_news("defect", type(error).__name__):
             log.exception("Unexpected error, event dropped", object=line.about)
         else:

@@ -67,7 +67,7 @@ class ContextEntry(msgspec.Struct):
 
 
 class Named(msgspec.Struct):
-    """An entry of a list; which one has which of the three."""
+    """An entry of one of the three lists; each list fills one field."""
 
     name: str
     cluster: ClusterEntry | None = None
@@ -100,8 +100,8 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
 
 
 class TextLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Every scalar is its text, whatever YAML 1.1 sees in it (dates, numbers, `no`), but for the few entries that are
-    not text; what has no value is as good as left out."""
+    """Reads every scalar as its text, whatever YAML 1.1 takes it for (dates, numbers, `no`), but for the few entries
+    that are not text. An entry without a value counts as left out."""
 
     yaml_constructors: ClassVar = {NULL: lambda _loader, _node: None}
     yaml_implicit_resolvers: ClassVar = {

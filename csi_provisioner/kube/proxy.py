@@ -17,9 +17,9 @@ HOST = re.compile(r"[A-Za-z0-9._:%-]+")  # addresses too, with the zone that one
 
 @dataclass(frozen=True, repr=False)
 class Url:
-    """Where a URL leads. The host is as the network has it, the path as a request has it, without its last slash.
+    """Where a URL leads: the host as the network knows it, the path as a request sends it, without its last slash.
 
-    As text it has no password.
+    Printed, it has no password.
     """
 
     scheme: str
@@ -31,7 +31,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """What the header Host says."""
+        """The value of the header Host."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -39,7 +39,7 @@ class Url:
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def proxy_fields(self) -> list[tuple[str, str]]:
-        """The header that names us to a proxy."""
+        """The header that tells a proxy who we are."""
         return [("Proxy-Authorization", basic(self.login))] if self.login else []
 
 

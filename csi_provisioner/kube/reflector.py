@@ -155,7 +155,7 @@ class Reflector(Generic[T]):
             log.v(2, "Watch ended, resuming it", kind=self.kind.__name__, err=error)
 
     def _show(self, event: WatchEvent[T], line: bytes) -> str:
-        """Passes one event on; answers the version it shows."""
+        """Passes one event on; returns the version that it shows."""
         if self.on_event is not None:
             self.store.guarded(self.on_event, None, key_of(event.object), event.object, line)
         version: str = event.object.metadata.resourceVersion  # type: ignore[attr-defined]  # all our Structs have it

@@ -47,7 +47,7 @@ class Sender:
         self._common = _lines([*common, ("User-Agent", self.user_agent), *self.cluster.headers])
         self._value: str | None = None
         self._head = self._common
-        """With the field that `_value` makes."""
+        """`_common` and the credential `_value`."""
         self._dated: tuple[bytes, float] | None = None
 
     def server_time(self) -> float:
@@ -115,7 +115,7 @@ def _late() -> KubeError:
 
 
 def _lines(fields: Sequence[tuple[str, str]]) -> bytes:
-    """Of a header; in UTF-8, as those who are acted for have any name."""
+    """Header lines, in UTF-8: users who are acted for may have any name."""
     return "".join(f"{name}: {header(value)}\r\n" for name, value in fields).encode()
 
 

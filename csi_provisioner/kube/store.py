@@ -41,8 +41,8 @@ def version_number(version: str) -> int:
 
 
 class Store(Generic[T]):
-    """`project` may shrink an object, in place too, or refuse it with None: then only its key is kept (objects of other
-    drivers)."""
+    """`project` returns an object's small form, perhaps the object itself, changed in place. With None only its key is
+    kept (objects of other drivers)."""
 
     def __init__(self, *, project: Callable[[T], T | None] | None = None, index: Literal["uid"] | None = None) -> None:
         self._project = project
@@ -63,7 +63,7 @@ class Store(Generic[T]):
         return self._own_writes.get(key) or self._shown.get(key)
 
     def by_uid(self, uid: str) -> T | None:
-        """Of a store with index="uid" only, which has what the watch has shown."""
+        """Only with index="uid". Finds objects that the watch has shown, in their newest form."""
         if self._uids is None:
             raise LookupError("this store keeps no index by uid")
         found = self.get(self._uids.get(uid, ""))
@@ -133,8 +133,10 @@ class Store(Generic[T]):
         self._tell(name, self._hide(name), None)
 
     def reached(self, version: str) -> None:
-        """A bookmark: everything up to this version has been shown. Of an object that is there at an older one it has
-        not, whatever a server that lags says: what we know of that stays.
+        """A bookmark: the server says that everything up to this version has been shown.
+
+        Of an object that the watch has at an older version this need not be true: a server that lags says it too
+        early. So own writes to such objects stay.
         """
         self._horizon = max(self._horizon, version_number(version))
         self._forget_passed(but=self._shown)
@@ -180,10 +182,8 @@ class Store(Generic[T]):
         return list(self._shown)
 
     def guarded(self, function: Callable[..., R], failed: R, key: str, *arguments: object) -> R:
-        """Calls what somebody handed in; `failed` is the answer of a defect in it, which ends nothing but itself.
-
-        One line for each kind of defect: what fails at one object may well fail at all of them.
-        """
+        """Calls a function that somebody handed in. A defect in it is logged and ends nothing else; then the result is
+        `failed`."""
         try:
             return function(*arguments)
         except Exception as error:
@@ -199,7 +199,7 @@ class Store(Generic[T]):
     # ---- the two layers
 
     def _kept(self, obj: T) -> T | None:
-        """The small form of the object; itself, where that cannot be made."""
+        """The small form of the object, or the object itself if `project` fails."""
         whole: T | None = obj
         return whole if self._project is None else self.guarded(self._project, whole, key_of(obj), obj)
 
@@ -212,7 +212,7 @@ class Store(Generic[T]):
         return known is not None and 0 <= version < known
 
     def _show(self, name: str, new: T | None, version: int | None = None) -> tuple[T | None, T | None]:
-        """Changes the lower layer; answers what was there and what is there now."""
+        """Changes the lower layer; returns what was there and what is there now."""
         if new is None:
             self._foreign[name] = version
             return self._hide(name), None

@@ -49,7 +49,7 @@ class Replaced:
         self.trouble: Exception | None = None
 
     def look(self, age: float = FILE_AGE) -> None:
-        """Unless the last look is younger than `age`."""
+        """Reads the files, unless the last look is younger than `age` seconds."""
         if trio.current_time() - self._read_at >= age:
             self._read_at = trio.current_time()
             self.read()
@@ -95,7 +95,7 @@ class Tls:
         return self._file.trouble
 
     def current(self) -> ssl.SSLContext:
-        """Another context than before if authorities have changed: connections of the one before should end."""
+        """Another context than before if authorities have changed: connections made with that one should end."""
         self._file.look()
         return self.context
 

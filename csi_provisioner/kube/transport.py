@@ -209,7 +209,7 @@ class Transport:
 
 
 async def _tunnel(route: Route, proxy: Url, connection: Connection) -> None:
-    """What is sent afterwards goes to the server."""
+    """Asks the proxy for a connection to the server: what is sent afterwards goes there."""
     host, port = route.server
     server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *map(": ".join, proxy.proxy_fields()), "", ""]
