@@ -23,6 +23,7 @@ went away. `call` is the same number in both.
     capacity      bytes for GetCapacity, or a list of {"topology": {...}, "available": N, "maximum": N}: the first
                   entry whose topology is part of the asked one answers
     grace         seconds that calls have to end in after SIGTERM; connections are ended politely at once
+    page          entries on a page of ListVolumes; default: all
     max_age       milliseconds after which each connection is ended politely; read when the process starts
     snapshots     {id: size}: snapshots that exist beside those made by CreateSnapshot
     rules         list of faults. The first whose `method` is that of the call, whose `match` (a regular expression,
@@ -171,6 +172,24 @@ class Controller:
             if request.volume_id in self._state.volumes:
                 self._state.write(op="delete", kind="volumes", id=request.volume_id)
         return {}
+
+    def list_volumes(self, request: Any) -> dict[str, Any]:
+        """The token is the number of entries that went before; pages are as long as the configuration says."""
+        with self._state.lock:
+            volumes = list(self._state.volumes.values())
+        first, page = int(request.starting_token or 0), self._config.read().get("page", len(volumes))
+        entries = [
+            {
+                "volume": {
+                    "volumeId": volume["id"],
+                    "capacityBytes": volume["capacity"],
+                    "volumeContext": {"foreign": "yes"} | volume["parameters"],
+                }
+            }
+            for volume in volumes[first : first + page]
+        ]
+        more = first + page < len(volumes)
+        return {"entries": entries} | ({"nextToken": str(first + page)} if more else {})
 
     def get_capacity(self, request: Any) -> dict[str, Any]:
         capacity = self._config.read().get("capacity", 1 << 40)
@@ -326,7 +345,7 @@ class Calls:
 
 
 def _subjects(request: Any) -> Iterator[str]:
-    yield from (getattr(request, field, "") for field in ("name", "volume_id", "snapshot_id"))
+    yield from (getattr(request, field, "") for field in ("name", "volume_id", "snapshot_id", "starting_token"))
     parameters = dict(getattr(request, "parameters", {}))
     claim = parameters.get("csi.storage.k8s.io/pvc/name")
     if claim:

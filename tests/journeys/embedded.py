@@ -1,5 +1,7 @@
 """A world in one process, on virtual time: the sandbox's API and driver, and the provisioner as a task."""
 
+import contextlib
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ import msgspec
 import trio
 
 from csi_provisioner import supervisor
+from csi_provisioner.commands import orphans
 from csi_provisioner.settings import Settings
 from sandbox.api.server import ApiServer
 from sandbox.demo import settings
@@ -66,6 +69,13 @@ class Embedded(World):
         with trio.fail_after(self.patience):
             await self._ended.wait()
         return self._code
+
+    async def command(self, word: str, *flags: str) -> tuple[int, str]:
+        asked = orphans.read([f"--csi-address={self._socket}", f"--kubeconfig={self._kubeconfig}", *flags], {})
+        assert word == "orphans"
+        assert not isinstance(asked, int)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            return await orphans.answer(*asked), out.getvalue()
 
     def hear(self, record: Any) -> None:
         self._lines.append(f"{record['message']} {record['extra']['keys']}\n")

@@ -71,6 +71,16 @@ class Real(World):
     async def stop(self) -> int:
         return await self._end(signal.SIGTERM)
 
+    async def command(self, word: str, *flags: str) -> tuple[int, str]:
+        arguments = [f"--csi-address={self._plugin.socket}", f"--kubeconfig={self.kubeconfig}", *flags]
+        done = await trio.run_process(
+            [sys.executable, "-m", "csi_provisioner", word, *arguments],
+            capture_stdout=True,
+            check=False,
+            cwd=REPOSITORY,
+        )
+        return done.returncode, done.stdout.decode()
+
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -81,6 +81,10 @@ class World(ABC):
     @abstractmethod
     def log(self) -> str: ...
 
+    @abstractmethod
+    async def command(self, word: str, *flags: str) -> tuple[int, str]:
+        """What a person asks of the program beside the provisioner: its exit code, and what it prints."""
+
     # ---- the driver
 
     @abstractmethod
