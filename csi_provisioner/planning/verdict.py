@@ -1,8 +1,6 @@
 """What the driver's answer to CreateVolume means (provision.md 9.2 and 9.3)."""
 
-from collections.abc import Sequence
-
-import msgspec
+from dataclasses import replace
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
@@ -13,22 +11,6 @@ from csi_provisioner.planning.request import Plan
 
 # After any other code the driver is done, and a claim that is deleted then needs no further call.
 _MAY_STILL_RUN = frozenset((Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED))
-
-
-class Made(msgspec.Struct, frozen=True):
-    """A volume to be kept."""
-
-    volume_id: str
-    capacity_bytes: int
-    context: dict[str, str]
-    accessible_topology: Sequence[csi.Topology]
-
-
-class Unusable(msgspec.Struct, frozen=True):
-    """An answer to be refused, state `InBackground`. `volume_id` is what to delete again; None if nothing is named."""
-
-    message: str
-    volume_id: str | None = None
 
 
 def state_of(code: int | None, *, topology_active: bool, selected_node: str) -> State:
@@ -48,32 +30,20 @@ def call_failed(error: TryError, code: int | None, driver: DriverFacts, selected
     return refusal
 
 
-def judge(plan: Plan, response: csi.CreateVolumeResponse) -> Made | Unusable:
-    volume, name = response.volume, plan.draft.name
-    driver = plan.draft.driver.name
+def judge(plan: Plan, response: csi.CreateVolumeResponse) -> csi.Volume:
+    """The volume, with the size it is taken to have. Raises Refusal for an answer that cannot be used."""
+    volume, wanted = response.volume, plan.draft.required_bytes
+    driver, name = plan.draft.driver.name, plan.draft.name
     if volume is None or not volume.volume_id:
-        return Unusable(f"driver {driver} says it created volume {name} but does not say which volume that is")
-    wanted = plan.draft.required_bytes
+        text = f"driver {driver} says it created volume {name} but does not say which volume that is"
+        raise Refusal(State.IN_BACKGROUND, text)
     # 0 is how a driver says that it does not know. Any other size is taken to the byte.
     capacity = volume.capacity_bytes or wanted
     if capacity < wanted:
-        return Unusable(
-            f"driver {driver} created volume {name} with {capacity} bytes, less than the {wanted} bytes requested",
-            volume.volume_id,
-        )
+        text = f"driver {driver} created volume {name} with {capacity} bytes, less than the {wanted} bytes requested"
+        raise Refusal(State.IN_BACKGROUND, text)
     # Drivers from before cloning ignore a source that they do not know, and answer with an empty volume.
     if plan.expects_content and volume.content_source is None:
-        return Unusable(
-            f"driver {driver} created volume {name} without saying that it filled it from the claim's data source; "
-            "it may be empty",
-            volume.volume_id,
-        )
-    return Made(volume.volume_id, capacity, dict(volume.volume_context), tuple(volume.accessible_topology))
-
-
-def orphaned(plan: Plan, unusable: Unusable, why: object) -> str:
-    """The text when the undo failed too (9.4)."""
-    return (
-        f"{unusable.message}; deleting it again failed as well ({why}): volume {unusable.volume_id} "
-        f"of PersistentVolume {plan.draft.name} may be left behind in the storage and need deletion by hand"
-    )
+        text = f"driver {driver} created volume {name} without saying that it filled it from the claim's data source"
+        raise Refusal(State.IN_BACKGROUND, f"{text}; it may be empty")
+    return replace(volume, capacity_bytes=capacity)

@@ -17,12 +17,11 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.secrets import References
-from csi_provisioner.planning.verdict import Made
 from csi_provisioner.settings import ProvisioningSettings
 
 
 def compose(
-    plan: Plan, made: Made, driver: DriverFacts, identity: str, settings: ProvisioningSettings
+    plan: Plan, made: csi.Volume, driver: DriverFacts, identity: str, settings: ProvisioningSettings
 ) -> PersistentVolume:
     """Always the CSI form: it is also what is deleted again if its translation fails."""
     draft, references = plan.draft, plan.references
@@ -51,7 +50,7 @@ def compose(
                 fsType="" if claim.spec.volumeMode == BLOCK else draft.fstype,
                 readOnly=settings.controller_publish_readonly and _is_read_only(draft.capabilities),
                 # The driver wins, should it use the same key.
-                volumeAttributes={wellknown.IDENTITY_ATTRIBUTE: identity} | made.context,
+                volumeAttributes={wellknown.IDENTITY_ATTRIBUTE: identity} | made.volume_context,
                 controllerPublishSecretRef=references.get(templates.CONTROLLER_PUBLISH),
                 nodeStageSecretRef=references.get(templates.NODE_STAGE),
                 nodePublishSecretRef=references.get(templates.NODE_PUBLISH),

@@ -16,7 +16,7 @@ from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model import kubernetes
+from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
 from csi_provisioner.planning import gate, naming, verdict, volume
@@ -24,7 +24,6 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Readers
-from csi_provisioner.planning.verdict import Made
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SELECTED_NODE, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
@@ -199,8 +198,13 @@ class ClaimReconciler:
             await self._right.check()
             self._memory.ask(claim)
             asked = True
-            made = await self._tools.creator.create(plan)
-            pv = await self._compose(plan, made)
+            answer = await self._tools.creator.create(plan)
+            try:
+                made = verdict.judge(plan, answer)
+                pv = self._compose(plan, made)
+            except Refusal as refusal:
+                # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
+                await self._tools.creator.undo(plan, answer, refusal)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
         await self._save(claim, pv, made.volume_id)
@@ -208,16 +212,10 @@ class ClaimReconciler:
         self._refreshed(storage_class, pv)
         return DONE
 
-    async def _compose(self, plan: Plan, made: Made) -> PersistentVolume:
+    def _compose(self, plan: Plan, made: csi.Volume) -> PersistentVolume:
+        log.v(3, "Volume created", volumeID=made.volume_id, bytes=made.capacity_bytes, PVC=plan.draft.claim)
         composed = volume.compose(plan, made, self._facts, self._rules.identity, self._rules.provisioning)
-        try:
-            return volume.to_in_tree(plan, composed)
-        except Refusal as refusal:
-            # quirk Q2, not kept: the volume is deleted again, and only if that fails may it still exist
-            error = await self._tools.creator.discard(plan, made.volume_id)
-            if error is None:
-                raise
-            raise Refusal(State.IN_BACKGROUND, f"{refusal.message}; deleting it again failed: {error}") from error
+        return volume.to_in_tree(plan, composed)
 
     async def _save(self, claim: PersistentVolumeClaim, pv: PersistentVolume, volume_id: str) -> None:
         self._memory.finish(claim.metadata.uid)

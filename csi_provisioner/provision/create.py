@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import trio
 
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.csi.errors import CallError
-from csi_provisioner.logs import log
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import templates, verdict
+from csi_provisioner.planning import templates
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
-from csi_provisioner.planning.verdict import Made, Unusable
 
 from .orphans import Orphans
 
@@ -38,20 +37,26 @@ class Creator:
     shield: Shield
     deleted: Callable[[str], None]
 
-    async def create(self, plan: Plan) -> Made:
-        """One call, nothing is repeated.
+    async def create(self, plan: Plan) -> csi.CreateVolumeResponse:
+        """One call, nothing is repeated. Raises `CallError` as the driver gave it.
 
-        Raises `CallError` as the driver gave it, and `Refusal` for an answer that cannot be used, after its undo. A
-        cancellation may leave the volume being made: the next try asks for it by the same name.
+        A cancellation may leave the volume being made: the next try asks for it by the same name.
         """
-        response = await self.driver.create_volume(plan.request, migrated=self._migrated(plan))
-        answer = verdict.judge(plan, response)
-        if isinstance(answer, Unusable):
-            raise Refusal(State.IN_BACKGROUND, await self._undone(plan, answer))
-        log.v(3, "Volume created", volumeID=answer.volume_id, bytes=answer.capacity_bytes, PVC=plan.draft.claim)
-        return answer
+        return await self.driver.create_volume(plan.request, migrated=self._migrated(plan))
 
-    async def discard(self, plan: Plan, volume_id: str) -> CallError | None:
+    async def undo(self, plan: Plan, answer: csi.CreateVolumeResponse, refusal: Refusal) -> NoReturn:
+        """The volume of that answer cannot be used. Raises the refusal, once the volume is deleted again."""
+        volume_id = answer.volume.volume_id if answer.volume is not None else ""
+        error = await self._discard(plan, volume_id) if volume_id else None
+        if error is None:
+            raise refusal
+        raise Refusal(
+            State.IN_BACKGROUND,
+            f"{refusal.message}; deleting it again failed as well ({error}): volume {volume_id} "
+            f"of PersistentVolume {plan.draft.name} may be left behind in the storage and need deletion by hand",
+        ) from error
+
+    async def _discard(self, plan: Plan, volume_id: str) -> CallError | None:
         """Delete a volume that no PersistentVolume names; the last error if that did not work within the limit.
 
         Raises `CallError` where the calls were lost with the driver's connection: it may not survive this very volume.
@@ -87,12 +92,6 @@ class Creator:
         if error.lost:
             raise error
         return error
-
-    async def _undone(self, plan: Plan, unusable: Unusable) -> str:
-        if unusable.volume_id is None:
-            return unusable.message
-        error = await self.discard(plan, unusable.volume_id)
-        return unusable.message if error is None else verdict.orphaned(plan, unusable, error)
 
     def _migrated(self, plan: Plan) -> bool | None:
         return plan.draft.class_plan.migrated if self.migratable else None

@@ -8,7 +8,6 @@ import pytest
 
 from csi_provisioner.model import csi
 from csi_provisioner.planning import deletion, verdict, volume
-from csi_provisioner.planning.verdict import Made
 from tests.cluster.controlplane import ControlPlane
 from tests.planning.objects import SETTINGS, draft, driver, plan, response
 
@@ -24,7 +23,6 @@ def stored(control_plane: ControlPlane) -> Any:
     planned = plan(draft(facts=facts))
     answer = response(accessible_topology=[csi.Topology(segments={"acme.test/zone": "a"})])
     made = verdict.judge(planned, answer)
-    assert isinstance(made, Made)
     pv = volume.compose(planned, made, facts, "identity", SETTINGS)
     control_plane.kubectl(
         "create",

@@ -12,7 +12,6 @@ from csi_provisioner.planning import verdict, volume
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
-from csi_provisioner.planning.verdict import Made
 from csi_provisioner.settings import ProvisioningSettings
 from tests.planning.objects import DRIVER, SETTINGS, UID, claim, draft, driver, plan, response, settings, storage_class
 
@@ -30,7 +29,6 @@ def composed(
 ) -> k8s.PersistentVolume:
     planned = plan(settled or draft(), options)
     made = verdict.judge(planned, answer or response())
-    assert isinstance(made, Made)
     return volume.compose(planned, made, facts or driver(), "identity", options)
 
 
@@ -211,7 +209,6 @@ def migrated(name: str, in_tree: str, volume_id: str, **fields: Any) -> k8s.Pers
     settled = draft(claim(annotations={}), storage_class({"fstype": "xfs"}, provisioner=in_tree), facts)
     planned = plan(settled)
     made = verdict.judge(planned, response(volume_id, **fields))
-    assert isinstance(made, Made)
     return volume.to_in_tree(planned, volume.compose(planned, made, facts, "identity", SETTINGS))
 
 
@@ -241,6 +238,5 @@ def test_a_class_of_the_driver_itself_is_not_translated() -> None:
     facts = driver(EBS, in_tree_name=EBS_IN_TREE)
     planned = plan(draft(class_=storage_class(provisioner=EBS), facts=facts))
     made = verdict.judge(planned, response())
-    assert isinstance(made, Made)
     pv = volume.compose(planned, made, facts, "identity", SETTINGS)
     assert volume.to_in_tree(planned, pv) is pv
