@@ -24,6 +24,8 @@ RERUN = ("--reruns", "1", "-rR")
 # with longer waits.
 SECOND_LOOKS = 2
 UNHURRIED = ("--parallel", "1", "--time-scale", "3")
+# Two at once, and whoever is done takes over from the other: much of a test's time is a wait for the kernel.
+PARALLEL = ("-n", "2", "--dist", "worksteal")
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "layers", "protos", "tests"]
@@ -100,14 +102,14 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but those on a real control plane."""
     install(session, "test", "sandbox")
-    session.run("pytest", "-m", "not cluster", *RERUN, *session.posargs)
+    session.run("pytest", "-m", "not cluster", *PARALLEL, *RERUN, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def versions(session: nox.Session) -> None:
     """The same tests on every supported Python that is installed."""
     install(session, "test", "sandbox")
-    session.run("pytest", "-m", "not cluster", *RERUN, *session.posargs)
+    session.run("pytest", "-m", "not cluster", *PARALLEL, *RERUN, *session.posargs)
 
 
 @nox.session
