@@ -106,6 +106,7 @@ TABLE = (
         "can this name be resolved here? Look at the server's URL and at the DNS of the pod",
         r"not known|name resolution|No address associated",
     ),
+    # Everything else: the empty pattern is in any text.
     Row("unreachable", "is the API server up and reachable, and does nothing on the way end connections?", ""),
 )
 

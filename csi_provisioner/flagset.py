@@ -184,6 +184,7 @@ def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:
 
 
 def _boolean(text: str) -> bool:
+    # The words of Go, and no others: `yes` and `tRUE` are errors there too.
     if text in {"1", "t", "T", "TRUE", "true", "True"}:
         return True
     if text in {"0", "f", "F", "FALSE", "false", "False"}:
@@ -231,6 +232,7 @@ def _quantity(text: str) -> str:
 
 
 def _labels(text: str) -> Pairs[str]:
+    # A colon, where all other flags of this kind have an equals sign: so it is in the reference.
     pairs = [item.split(":") for item in text.split(",")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError("it must be key:value pairs, separated by commas")

@@ -63,7 +63,8 @@ class Log:
         """Only what is wrong is said: for a command, whose answer people read on a terminal."""
 
     def configure(self, settings: LogSettings) -> None:
-        """Take over loguru's only sink. Called again it changes what is written, which tests do."""
+        """Take over loguru's only sink, and let warnings of the libraries' own logging through. Called again it changes
+        what is written, which tests do."""
         self._verbosity = settings.verbosity
         self._level_of_file = _file_levels(settings.modules) if settings.modules else None
         self._json = settings.json
@@ -72,6 +73,7 @@ class Log:
             logger.remove()
             # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
             logger.add(self._sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)
+            logging.getLogger().addHandler(_FromLibraries(logging.WARNING))
 
     def _sink(self, message: "Message") -> None:
         line = (_json_line if self._json else _text_line)(message.record)
@@ -143,14 +145,7 @@ class Log:
 
 
 log = Log()
-
-
-def configure(settings: LogSettings) -> None:
-    """Set the format and verbosity for the process, and let warnings of the libraries' own logging through."""
-    log.configure(settings)
-    root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _FromLibraries)]
-    root.addHandler(_FromLibraries(logging.WARNING))
+configure = log.configure
 
 
 class _FromLibraries(logging.Handler):

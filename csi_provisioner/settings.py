@@ -163,6 +163,7 @@ class ElectionSettings:
     )
     renew_deadline: float = flag("leader-election-renew-deadline", 10.0, "How long a leader tries to renew the lease.")
     retry_period: float = flag("leader-election-retry-period", 5.0, "Time between two tries at the lease.")
+    # Pairs and no dict: settings are frozen, and a flag may be given twice.
     labels: Pairs[str] = flag("leader-election-labels", (), "Labels to put on the lease.", kind=PAIRS)
     """Of two with one key the later one counts."""
 

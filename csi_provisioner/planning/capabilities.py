@@ -28,17 +28,17 @@ def check_driver(
     driver: DriverFacts, *, snapshot: bool = False, clone: bool = False, attributes_class: bool = False
 ) -> None:
     """The capabilities of 8.3 in their order; deletion needs the first two (delete.md 7 step 5)."""
-    if "CONTROLLER_SERVICE" not in driver.plugin:
-        raise _lacking(driver, "create or delete volumes", "plugin capability CONTROLLER_SERVICE")
     needs = (
-        (True, "create or delete volumes", "CREATE_DELETE_VOLUME"),
-        (snapshot, "restore snapshots", "CREATE_DELETE_SNAPSHOT"),
-        (clone, "clone volumes", "CLONE_VOLUME"),
-        (attributes_class, "apply a VolumeAttributesClass", "MODIFY_VOLUME"),
+        (True, "create or delete volumes", "plugin", "CONTROLLER_SERVICE"),
+        (True, "create or delete volumes", "controller", "CREATE_DELETE_VOLUME"),
+        (snapshot, "restore snapshots", "controller", "CREATE_DELETE_SNAPSHOT"),
+        (clone, "clone volumes", "controller", "CLONE_VOLUME"),
+        (attributes_class, "apply a VolumeAttributesClass", "controller", "MODIFY_VOLUME"),
     )
-    for needed, deed, capability in needs:
-        if needed and capability not in driver.controller:
-            raise _lacking(driver, deed, f"controller capability {capability}")
+    for needed, deed, whose, capability in needs:
+        if needed and capability not in (driver.plugin if whose == "plugin" else driver.controller):
+            lacking = f"it does not report the {whose} capability {capability}"
+            raise Refusal(State.FINISHED, f"driver {driver.name} cannot {deed}: {lacking}")
 
 
 def of_claim(
@@ -68,7 +68,3 @@ def _capability(mode: Mode, block: bool, fstype: str, mount_options: list[str] |
         return csi.VolumeCapability(block=csi.VolumeCapabilityBlockVolume(), access_mode=access)
     mount = csi.VolumeCapabilityMountVolume(fs_type=fstype, mount_flags=list(mount_options or ()))
     return csi.VolumeCapability(mount=mount, access_mode=access)
-
-
-def _lacking(driver: DriverFacts, deed: str, capability: str) -> Refusal:
-    return Refusal(State.FINISHED, f"driver {driver.name} cannot {deed}: it does not report the {capability}")

@@ -6,7 +6,6 @@ resourceVersion stay the same.
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 import msgspec
 
@@ -19,8 +18,6 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.templates import Templates
 from csi_provisioner.planning.terms import Allowed
-
-T = TypeVar("T")
 
 
 class ClassPlan(msgspec.Struct, frozen=True):
@@ -43,16 +40,16 @@ def read(storage_class: StorageClass, driver: DriverFacts) -> ClassPlan:
     problem = translation if isinstance(translation, Refusal) else None
     # One that cannot be translated is read as it is: nothing of that is used, because each claim is refused before.
     effective = storage_class if isinstance(translation, Refusal) else translation
-    given = effective.parameters or {}
+    name, given = storage_class.metadata.name, effective.parameters or {}
     return ClassPlan(
         original=storage_class,
         effective=effective,
         migrated=is_in_tree(storage_class, driver),
-        fstype=_named(storage_class, parameters.fstype(given)),
-        parameters=_named(storage_class, parameters.for_driver(given)),
+        fstype=parameters.fstype(name, given),
+        parameters=parameters.for_driver(name, given),
         secrets=templates.select(given),
         allowed=_allowed(effective),
-        warnings=parameters.warnings(storage_class.metadata.name, given) + _losses(storage_class, driver),
+        warnings=parameters.warnings(name, given) + _losses(storage_class, driver),
         translation=problem,
     )
 
@@ -62,13 +59,6 @@ def _allowed(storage_class: StorageClass) -> Allowed | Refusal | None:
     if terms.too_many(storage_class.allowedTopologies or ()):
         return refusals.too_many_terms(storage_class.metadata.name)
     return terms.read(storage_class.allowedTopologies)
-
-
-def _named(storage_class: StorageClass, value: T | Refusal) -> T | Refusal:
-    """A problem says which class has it: whoever reads it on a claim has to find the class."""
-    if isinstance(value, Refusal):
-        return Refusal(value.state, f"StorageClass {storage_class.metadata.name!r}: {value.message}")
-    return value
 
 
 def is_in_tree(storage_class: StorageClass, driver: DriverFacts) -> bool:

@@ -28,7 +28,7 @@ class DataSource(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """`required_bytes` is 0 when the claim names no size; `warnings` are for the log."""
+    """`required_bytes` is 0 when the claim names no size."""
 
     claim: PersistentVolumeClaim
     class_plan: ClassPlan
@@ -40,4 +40,3 @@ class Draft(msgspec.Struct, frozen=True):
     source: DataSource | None
     attributes_class: str | None
     selected_node: NodeName
-    warnings: tuple[str, ...]

@@ -11,26 +11,26 @@ from csi_provisioner.planning.templates import DEPRECATED_KEYS, RESERVED_KEYS
 _RESERVED = RESERVED_KEYS | {wellknown.FSTYPE_PARAMETER}
 
 
-def fstype(parameters: Mapping[str, str]) -> str | Refusal:
+def fstype(class_name: str, parameters: Mapping[str, str]) -> str | Refusal:
     """The file system the class asks for, "" if none: the flag's default is the caller's, there is no built-in one."""
     found = [key for key in parameters if _is_fstype(key)]
     # Which of them wins would depend on the order of a map.
     if len(found) > 1:
         keys = " and ".join(sorted(found))
         return Refusal(
-            State.FINISHED, f"the StorageClass gives the fs type more than once, as {keys}; keep one of them"
+            State.FINISHED, f"StorageClass {class_name!r} gives the fs type more than once, as {keys}; keep one of them"
         )
     return parameters[found[0]] if found else ""
 
 
-def for_driver(parameters: Mapping[str, str]) -> dict[str, str] | Refusal:
+def for_driver(class_name: str, parameters: Mapping[str, str]) -> dict[str, str] | Refusal:
     """A copy without the reserved keys; deprecated keys stay in, as drivers may read them."""
     unknown = sorted(key for key in parameters if key.startswith(wellknown.PARAMETER_PREFIX) and key not in _RESERVED)
     # Nobody reads such a key, so that a typing error would be without effect and without a word.
     if unknown:
         return Refusal(
             State.FINISHED,
-            f"the StorageClass has parameters that nobody knows under the reserved prefix "
+            f"StorageClass {class_name!r} has parameters that nobody knows under the reserved prefix "
             f"{wellknown.PARAMETER_PREFIX}: {', '.join(unknown)}; correct or remove them",
         )
     return {key: value for key, value in parameters.items() if key not in _RESERVED}

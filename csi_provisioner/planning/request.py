@@ -82,7 +82,6 @@ def draft(
         source=source,
         attributes_class=attributes_name,
         selected_node=gate.selected_node(claim),
-        warnings=class_plan.warnings,
     )
 
 

@@ -101,6 +101,5 @@ def _annotations(provisioner: str, references: References) -> dict[str, str]:
 
 def _is_read_only(capabilities: tuple[csi.VolumeCapability, ...]) -> bool:
     # With a second mode somebody may write to the volume.
-    if len(capabilities) != 1 or capabilities[0].access_mode is None:
-        return False
-    return capabilities[0].access_mode.mode == csi.VolumeCapabilityAccessModeMode.MULTI_NODE_READER_ONLY
+    modes = [capability.access_mode.mode for capability in capabilities if capability.access_mode]
+    return modes == [csi.VolumeCapabilityAccessModeMode.MULTI_NODE_READER_ONLY]

@@ -67,7 +67,7 @@ class Gatherer:
         Raises `Refusal`; cancellation between two writes is harmless, each is repeated by the next try.
         """
         draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
-        _warn(draft.warnings, draft)
+        _warn(draft.class_plan.warnings, draft)
         content = await self._content(draft, protect) if draft.source else None
         requirement = self.placement.requirement(draft) if self.placement else None
         reference = secrets.provisioner_reference(draft)

@@ -26,7 +26,7 @@ P = "csi.storage.k8s.io/"
     ],
 )
 def test_fstype(given_: dict[str, str], fstype: str) -> None:
-    assert parameters.fstype(given_) == fstype
+    assert parameters.fstype("fast", given_) == fstype
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_fstype(given_: dict[str, str], fstype: str) -> None:
     ],
 )
 def test_fstype_given_twice(given_: dict[str, str]) -> None:
-    found = parameters.fstype(given_)
+    found = parameters.fstype("fast", given_)
     assert isinstance(found, Refusal)
     assert found.state is State.FINISHED
     assert all(key in found.message for key in given_)
@@ -50,14 +50,14 @@ def test_fstype_given_twice(given_: dict[str, str]) -> None:
 def test_reserved_keys_are_stripped(role: templates.Role) -> None:
     """provision.md 8.9."""
     given_ = {f"{P}{role.key}-name": "n", f"{P}{role.key}-namespace": "ns", f"{P}fstype": "xfs", "keep": "me"}
-    assert parameters.for_driver(given_) == {"keep": "me"}
+    assert parameters.for_driver("fast", given_) == {"keep": "me"}
 
 
 def test_deprecated_keys_are_passed_on() -> None:
     """provision.md 8.9."""
     given_ = dict.fromkeys(templates.DEPRECATED_KEYS, "x") | {"fsType": "xfs"}
     assert len(given_) == 9
-    assert parameters.for_driver(given_) == given_
+    assert parameters.for_driver("fast", given_) == given_
     assert len(parameters.warnings("fast", given_)) == 9
 
 
@@ -74,7 +74,7 @@ def test_deprecated_keys_are_passed_on() -> None:
 )
 def test_unknown_reserved_keys_are_refused(key: str) -> None:
     """provision.md 8.9."""
-    found = parameters.for_driver({key: "x", "ok": "1"})
+    found = parameters.for_driver("fast", {key: "x", "ok": "1"})
     assert isinstance(found, Refusal)
     assert found.state is State.FINISHED
     assert key in found.message
@@ -83,7 +83,7 @@ def test_unknown_reserved_keys_are_refused(key: str) -> None:
 def test_look_alikes_are_passed_on() -> None:
     """provision.md 8.9."""
     given_ = {"CSI.storage.k8s.io/fstype": "xfs", "v": f"{P}fstype", "empty": "", "other.storage.k8s.io/fstype": "z"}
-    assert parameters.for_driver(given_) == given_
+    assert parameters.for_driver("fast", given_) == given_
 
 
 @given(st.dictionaries(st.sampled_from([f"{P}fstype", f"{P}x", "fstype", "FsType", "a", "b"]) | st.text(), st.text()))
