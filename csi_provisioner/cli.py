@@ -17,6 +17,8 @@ from csi_provisioner.settings import Settings
 
 COMMANDS = frozenset({"orphans"})
 """First words, or names under which the program is started: what a person asks (design.md 8)."""
+# The image has the program under these names already: who asks for one of them wants no second provisioner.
+PLANNED = frozenset({"check", "explain"})
 USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a CSI driver for PersistentVolumeClaims."
 
 
@@ -42,6 +44,9 @@ def _end_at_once() -> NoReturn:
 def _start() -> int:
     program, *arguments = sys.argv
     named = os.path.basename(program)
+    if named in PLANNED:
+        _say(2, f"csi-provisioner {__version__} has no command {named} yet; nothing was started\n")
+        return 2
     if named in COMMANDS or (arguments and arguments[0] in COMMANDS):
         from csi_provisioner.commands import orphans
 

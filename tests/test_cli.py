@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from csi_provisioner import __version__
+
+ROOT = str(Path(__file__).parent.parent)
 
 
 def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -33,6 +36,17 @@ def test_version_is_printed_and_flags_of_older_lines_are_warned_of() -> None:
     assert "--logtostderr" in warning
     assert note.startswith("I")
     assert "Topology" in note
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_command_that_is_not_there_starts_no_second_provisioner(tmp_path: Path, command: str) -> None:
+    """An image has the program under these names."""
+    started = tmp_path / command
+    started.write_text("import sys; from csi_provisioner.cli import main; sys.exit(main())")
+    arguments = [sys.executable, str(started), "--csi-address=/nowhere", "--kubeconfig=/nowhere"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": ROOT})
+    assert done.returncode == 2
+    assert f"has no command {command}" in done.stderr
 
 
 # Stops itself with the first line of its log.
