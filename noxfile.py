@@ -1,10 +1,12 @@
 """Every check of the project as a session; plain `nox` runs those that need nothing but Python (docs/index.md).
 
 Each session installs dependency groups of pyproject.toml at the versions of constraints.txt. `cluster` and
-`conformance` also need Go, or a control plane in KUBEBUILDER_ASSETS; without, they say what they did not run.
+`conformance` also need Go, or a control plane in KUBEBUILDER_ASSETS; without, they say what they did not run. Where
+everything is meant to be there, NOT_RUN=error in the environment makes a failure of that.
 """
 
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -39,6 +41,27 @@ CONTROL_PLANE = ROOT / "tests" / "controlplane"
 CONFORMANCE = ROOT / "tests" / "conformance"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+DIST = ROOT / "dist"
+# What the roles of kustomize/ give is shown on a real control plane in these; they are a session of their own.
+RIGHTS = (
+    "tests/faults/test_rights.py",
+    "tests/cluster/test_kustomize.py",
+    "tests/cluster/test_controlplane.py::test_the_provisioner_has_its_own_rights_and_no_more",
+    "tests/kube/test_client_cluster.py::test_an_account_without_a_right_is_told_the_kustomization",
+)
+LICENCES = (
+    "Apache Software License",
+    "Apache-2.0",
+    "Apache-2.0 AND BSD-2-Clause",
+    "BSD License",
+    "BSD-3-Clause",
+    "MIT",
+    "MIT AND PSF-2.0",
+    "MIT License",
+    "MIT OR Apache-2.0",
+    "PSF-2.0",
+)
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
 PYTHONS = nox.project.python_versions(PROJECT)
 
 
@@ -46,6 +69,11 @@ def install(session: nox.Session, *groups: str, project: bool = True) -> None:
     """The groups, and the project itself, at pinned versions."""
     parts = nox.project.dependency_groups(PROJECT, *groups)
     session.install("-c", "constraints.txt", *parts, *(["-e", "."] if project else []))
+
+
+def not_run(session: nox.Session, what: str, why: str) -> None:
+    say = session.error if os.environ.get("NOT_RUN") == "error" else session.warn
+    say(f"NOT RUN: {what} ({why})")
 
 
 def control_plane(session: nox.Session, what: str) -> str | None:
@@ -56,11 +84,11 @@ def control_plane(session: nox.Session, what: str) -> str | None:
     """
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         if missing := [name for name in PROGRAMS if not (Path(assets) / name).exists()]:
-            session.warn(f"NOT RUN: {what} (KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)})")
+            not_run(session, what, f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}")
             return None
         return assets
     if not shutil.which("go"):
-        session.warn(f"NOT RUN: {what} (no KUBEBUILDER_ASSETS, and no Go toolchain to build what it needs)")
+        not_run(session, what, "no KUBEBUILDER_ASSETS, and no Go toolchain to build what it needs")
         return None
     build = [CONTROL_PLANE / "build", os.environ.get("KUBERNETES", "1.36")]
     done = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=False)
@@ -114,12 +142,33 @@ def versions(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Journeys on a real control plane, and csi-sanity against the sandbox's driver."""
+    """Journeys on a real control plane, and csi-sanity against the sandbox's driver; not what `rights` runs."""
+    others = [f"--deselect={path}" for path in RIGHTS]
+    _on_control_plane(session, "the tests on a real control plane", *(session.posargs or others))
+
+
+@nox.session
+def rights(session: nox.Session) -> None:
+    """On a real control plane: the roles of kustomize/ are enough and no more, and a missing right is told."""
+    _on_control_plane(session, "the tests of rights", *RIGHTS, *session.posargs)
+
+
+def _on_control_plane(session: nox.Session, what: str, *arguments: str) -> None:
     install(session, "test", "sandbox")
-    assets = control_plane(session, "the tests on a real control plane")
+    assets = control_plane(session, what)
+    if assets is not None:
+        session.run("pytest", "-m", "cluster", *RERUN, *arguments, env={"KUBEBUILDER_ASSETS": assets})
+
+
+@nox.session(venv_backend="none")
+def kustomize(session: nox.Session) -> None:
+    """What kustomize/ has builds."""
+    assets = control_plane(session, "the builds of kustomize/")
     if assets is None:
         return
-    session.run("pytest", "-m", "cluster", *RERUN, *session.posargs, env={"KUBEBUILDER_ASSETS": assets})
+    for folder in sorted(file.parent for file in (ROOT / "kustomize").rglob("kustomization.yaml")):
+        built = session.run(f"{assets}/kubectl", "kustomize", str(folder), external=True, silent=True)
+        session.log(f"{folder.relative_to(ROOT)}: {str(built).count('kind: ')} objects and references")
 
 
 @nox.session
@@ -182,6 +231,117 @@ def _compared(command: list[str], asked: Sequence[str], environment: dict[str, s
 
 
 @nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel, in dist/: two builds, in two folders, of files with other times and modes, are the same bytes."""
+    session.install("--require-hashes", "-r", "image/backend.txt")
+    built = []
+    for number in (1, 2):
+        folder = Path(session.create_tmp()).resolve() / str(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(ROOT / "csi_provisioner", folder / "csi_provisioner", ignore=shutil.ignore_patterns("*.pyc"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, folder)
+        for file in filter(Path.is_file, folder.rglob("*")):
+            file.chmod(0o600 if number == 1 else 0o664)
+            os.utime(file, (number * 10**8, number * 10**8))
+        with session.chdir(folder):
+            session.run("hatchling", "build", "--target", "wheel")
+        built += (folder / "dist").glob("*.whl")
+    first, second = built
+    if first.read_bytes() != second.read_bytes():
+        session.error(f"{first} and {second} differ")
+    DIST.mkdir(exist_ok=True)
+    session.log(f"twice the same bytes: {shutil.copy(first, DIST)}")
+
+
+def _product(session: nox.Session) -> str:
+    """A Python of its own, with what the image has and nothing else."""
+    python = Path(session.create_tmp()).resolve() / "product"
+    session.run("uv", "venv", "--quiet", "--clear", "--python", "python", str(python))
+    into = ("uv", "pip", "install", "--quiet", "--python", str(python))
+    session.run(*into, "--require-hashes", "--only-binary", ":all:", "-r", "image/requirements.txt")
+    session.run(*into, "--no-deps", ".")
+    return str(python / "bin" / "python")
+
+
+@nox.session
+def licences(session: nox.Session) -> None:
+    """What the image has of other people is under licences that allow it."""
+    install(session, "licences", project=False)
+    allowed = f"--allow-only={';'.join(LICENCES)}"
+    session.run("pip-licenses", f"--python={_product(session)}", "--with-system", "--order=license", allowed)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """What the wheel needs, as CycloneDX in dist/sbom.cdx.json: each component with its version, place and licence."""
+    install(session, "sbom", project=False)
+    DIST.mkdir(exist_ok=True)
+    bom = DIST / "sbom.cdx.json"
+    given = ("--pyproject=pyproject.toml", "--output-reproducible", "--validate", f"--output-file={bom}")
+    python = _product(session)
+    session.run("cyclonedx-py", "environment", *given, python)
+    said = json.loads(bom.read_text())
+    components = said["components"]
+    # pyproject.toml leaves the version to the code.
+    asked = (python, "-c", "import csi_provisioner; print(csi_provisioner.__version__)")
+    version = session.run(*asked, silent=True, external=True)
+    said["metadata"]["component"]["version"] = str(version).strip()
+    bom.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
+    if bare := [one["name"] for one in components if not all(one.get(key) for key in ("version", "purl", "licenses"))]:
+        session.error(f"without version, place or licence: {', '.join(bare)}")
+    session.log(f"{bom}: {len(components)} components")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what the image has and of what builds it; asks the package index."""
+    install(session, "audit", project=False)
+    asked = session.run("python", "image/audit.py", *session.posargs, success_codes=[0, 75], silent=True)
+    session.log(str(asked).strip())
+    if "nobody could be asked" in str(asked):
+        not_run(session, "the audit", "the package index does not tell of vulnerabilities")
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """Both variants of the image, built and started; see docs/image.md."""
+    missing = [name for name in ("buildah", "debootstrap", "setpriv", "unshare") if not shutil.which(name)]
+    if missing or os.geteuid() != 0:
+        not_run(session, "the image", f"needs root and {', '.join(missing or ['all of its rights'])}")
+        return
+    install(session, "test", "sandbox", "nox")
+    for architecture in ("x86_64", "aarch64"):
+        wheels = ("uv", "pip", "install", "--quiet", "--dry-run", "--target", session.create_tmp(), "--require-hashes")
+        there = ("--only-binary", ":all:", "--python-version", "3.13", "--python-platform")
+        session.run(*wheels, "-r", "image/requirements.txt", *there, f"{architecture}-manylinux_2_28")
+    session.run("image/mounted", "pytest", "-s", *RERUN, "image", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def workflows(session: nox.Session) -> None:
+    """actionlint, over .github/workflows."""
+    if not shutil.which("go"):
+        not_run(session, "actionlint", "no Go toolchain to build it")
+        return
+    folder = Path(session.create_tmp()).resolve()
+    session.run("go", "install", ACTIONLINT, env={"GOBIN": str(folder)}, external=True)
+    session.run(str(folder / "actionlint"), "-color=false", external=True)
+
+
+@nox.session(venv_backend="none")
+def page(session: nox.Session) -> None:
+    """Pictures of the status page."""
+    not_run(session, "the page", "there is none yet")
+
+
+@nox.session(venv_backend="none")
+def rules(session: nox.Session) -> None:
+    """promtool, over the alerting rules."""
+    not_run(session, "the rules", "there are none yet")
+
+
+@nox.session
 def sandbox(session: nox.Session) -> None:
     """A cluster, a driver and the provisioner in one process."""
     install(session, "sandbox")
@@ -197,22 +357,17 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def constraints(session: nox.Session) -> None:
-    """Write constraints.txt anew: one set of versions for all supported Pythons."""
+    """Write constraints.txt anew, one set of versions for all supported Pythons, and what the image installs."""
     session.install("uv")
-    session.run(
-        *(
-            "uv",
-            "pip",
-            "compile",
-            "--quiet",
-            "--universal",
-            "--python-version",
-            PYTHONS[0],
-            "--no-header",
-            "--no-annotate",
-        ),
-        *("--upgrade", "--all-extras", "--group", "dev", "pyproject.toml", "--output-file", "constraints.txt"),
-    )
+    universal = ("--quiet", "--universal", "--python-version", PYTHONS[0], "--no-header", "--no-annotate")
+    compiled = ("uv", "pip", "compile", *universal)
+    everything = ("--all-extras", "--group", "dev", "pyproject.toml")
+    session.run(*compiled, "--upgrade", *everything, "--output-file", "constraints.txt")
+    pinned = (*compiled, "--constraint", "constraints.txt", "--generate-hashes", "--upgrade", "--output-file")
+    session.run(*pinned, "image/requirements.txt", "pyproject.toml")
+    backend = Path(session.create_tmp()) / "backend.in"
+    backend.write_text("\n".join(PROJECT["build-system"]["requires"]))
+    session.run(*pinned, "image/backend.txt", str(backend))
 
 
 def _scenarios() -> list[str]:

@@ -18,7 +18,15 @@ NOT_ASKED = 75
 def main(arguments: list[str]) -> int:
     named = [f"--requirement={Path(__file__).parent / name}" for name in FILES]
     given = arguments if any(argument.startswith("--requirement") for argument in arguments) else [*named, *arguments]
-    command = [sys.executable, "-m", "pip_audit", "--strict", "--disable-pip", "--progress-spinner=off", "--format=json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--strict",
+        "--disable-pip",
+        "--progress-spinner=off",
+        "--format=json",
+    ]
     done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]
