@@ -6,6 +6,7 @@ An object whose answer was lost may be there, and may even be gone again: what t
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
@@ -33,26 +34,18 @@ FINAL = (400, 413, 422)
 TOO_LARGE = ("request is too large", "message larger than max")
 
 
+@dataclass(eq=False)
 class Saver:
     """`written` is called once per volume that is in the API server, `refused` for an answer that only a person can
-    change; `wake(name, floor)` schedules another try."""
+    change; `wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound."""
 
-    def __init__(
-        self,
-        kube: KubeClient,
-        volumes: Store[PersistentVolume],
-        memory: ClaimMemory,
-        *,
-        written: Callable[[PersistentVolume], None],
-        refused: Callable[[Unsaved, KubeError], None],
-        wake: Callable[[str, float], None],
-    ) -> None:
-        self._kube = kube
-        self._volumes = volumes
-        self._memory = memory
-        self._written = written
-        self._refused = refused
-        self._wake = wake
+    kube: KubeClient
+    volumes: Store[PersistentVolume]
+    memory: ClaimMemory
+    written: Callable[[PersistentVolume], None]
+    refused: Callable[[Unsaved, KubeError], None]
+    wake: Callable[[str, float], None]
+    ended: Callable[[str], None]
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
@@ -63,11 +56,11 @@ class Saver:
                 PV=volume,
                 err=str(error),
             )
-            self._wake(volume.metadata.name, error.floor)
+            self.wake(volume.metadata.name, error.floor)
 
     def ensure(self, name: str) -> None:
         """A volume that memory keeps is an item of the schedule, whatever became of the task that made it."""
-        self._wake(name, 0.0)
+        self.wake(name, 0.0)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         """One further try at a volume that waits to be saved."""
@@ -76,23 +69,24 @@ class Saver:
 
     async def _try(self, name: str, *, tell_again: bool = False) -> KubeError | None:
         """`tell_again`: what only a person can change is said once more."""
-        entry = self._memory.unsaved(name)
+        entry = self.memory.unsaved(name)
         if entry is None:
             return None
         try:
             there = await self._was_there(entry)
             if entry.ended:
-                self._memory.drop_unsaved(name)
+                self.memory.drop_unsaved(name)
+                self.ended(entry.claim.metadata.uid)
                 return None
             if not there:
                 await self._send(entry)
         except KubeError as error:
             if (error.forbidden or _is_final(error)) and (tell_again or entry.told != error.code):
                 entry.told = error.code
-                self._refused(entry, error)
+                self.refused(entry, error)
             return error
-        self._memory.note_written(name)
-        self._written(entry.volume)
+        self.memory.note_written(name)
+        self.written(entry.volume)
         return None
 
     async def _was_there(self, entry: Unsaved) -> bool:
@@ -103,7 +97,7 @@ class Saver:
             return entry.seen
         meta = entry.claim.metadata
         try:
-            claim = await self._kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
+            claim = await self.kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
         except KubeError as error:
             if error.unavailable:
                 raise
@@ -115,7 +109,7 @@ class Saver:
     async def _send(self, entry: Unsaved) -> None:
         before, entry.sent = entry.sent, True  # a cancellation may come after the server has it
         try:
-            self._volumes.remember(await self._kube.create(PersistentVolume, entry.volume))
+            self.volumes.remember(await self.kube.create(PersistentVolume, entry.volume))
         except KubeError as error:
             if error.already_exists:
                 return

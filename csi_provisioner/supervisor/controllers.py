@@ -92,6 +92,7 @@ class Controllers:
             written=lambda volume: self.provisioner.announce(volume),
             refused=lambda entry, error: self.provisioner.save_refused(entry, error),
             wake=lambda name, floor: self.saves.wake(name, floor=floor),
+            ended=lambda uid: self.claims.wake(uid),
         )
         self.provisioner = self._provisioner()
         self.claims = self._provision()

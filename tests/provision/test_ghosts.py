@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandbox.api.kinds import Kind
+from sandbox.api.storage import Change
 from tests.installation import CLAIM, CLASS, VOLUME, Installation
 
 LOST = ["after", "answer"]
@@ -214,3 +216,25 @@ async def test_no_migrated_volume_is_written_for_which_deletevolume_was_called(s
     await site.until(lambda: site.cluster.is_bound("data"), limit=600)
     [volume] = site.objects.all(VOLUME)
     assert volume["spec"]["awsElasticBlockStore"]["volumeID"] in site.driver.state.volumes
+
+
+async def test_a_claim_whose_volume_was_deleted_before_it_was_bound_is_asked_for_at_once(site: Installation) -> None:
+    """No event of its own would wake it before the next resync (provision.md 13)."""
+    gone: list[str] = []
+
+    def delete(kind: Kind, change: Change) -> None:
+        name = change.now.obj["metadata"]["name"]
+        if kind.name == VOLUME and not gone:
+            gone.append(name)
+            site.edit(VOLUME, name, lambda volume: volume["metadata"].update(finalizers=[]))
+            site.delete(VOLUME, name)
+
+    site.objects.storage.listen(delete)
+    site.refuse("create", VOLUME, code=0, cut="after", times=1)
+    site.refuse("get", CLAIM, times=3)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(lambda: site.cluster.is_bound("data"), limit=60)
+    assert gone == [site.volume_of("data")]
+    assert len(site.calls()) == 2

@@ -7,7 +7,7 @@ import trio
 from msgspec.structs import replace
 
 from csi_provisioner.settings import ElectionSettings
-from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
+from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation
 
 TOO_SMALL: dict[str, Any] = {"capacity_delta": -1}
 
@@ -88,6 +88,25 @@ async def test_an_undo_is_repeated_until_the_volume_is_gone(site: Installation, 
     assert site.times("DeleteVolume") == [0.0] * (failures + 1)  # back to back
     assert site.logged("A volume may be left over") == []
     assert await _suspected(site) == 0
+
+
+async def test_a_volume_that_has_no_in_tree_form_is_deleted_again_quirk_2(site: Installation) -> None:
+    """The handle of this driver is not one that the in-tree plugin knows (provision.md 18)."""
+    driver = "pd.csi.storage.gke.io"
+    site.kill_driver()
+    await site.rest(0.1)
+    await site.serve(replace(site.config, name=driver))
+    old = {"metadata": {"name": "old"}, "provisioner": "kubernetes.io/gce-pd", "volumeBindingMode": "Immediate"}
+    site.objects.create(CLASS, old)
+    site.claim("data", "old")
+    moved = {"volume.kubernetes.io/storage-provisioner": driver, "pv.kubernetes.io/migrated-to": driver}
+    site.edit(CLAIM, "data", lambda claim: claim["metadata"].setdefault("annotations", {}).update(moved))
+    await site.start()
+    failed = await site.event("data", "ProvisioningFailed")
+    assert "as a volume of kubernetes.io/gce-pd" in failed["message"]
+    assert "deleting it again failed" not in failed["message"]
+    await site.until(lambda: site.calls("DeleteVolume"))
+    assert site.driver.state.volumes == {}
 
 
 async def test_an_undo_that_fails_five_times_is_logged_counted_and_told_p19_sources_3(site: Installation) -> None:
