@@ -6,7 +6,7 @@ of their own, whose limit keeps them from slowing provisioning down.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -50,37 +50,31 @@ class CapacityClient:
     publication: Publication
 
 
+@dataclass(eq=False)
 class Publisher:
     """Publishes during one leader term. `fixed` is the only segment in a per-node deployment, else None."""
 
-    def __init__(
-        self,
-        client: CapacityClient,
-        settings: CapacitySettings,
-        retries: RetrySettings,
-        driver: Driver,
-        caches: Caches,
-        metrics: Metrics,
-        *,
-        fixed: Segment | None,
-    ) -> None:
-        self.desired = Desired(client.publication, immediate_binding=settings.immediate_binding)
-        self._publication = client.publication
-        self._poll_interval = max(settings.poll_interval, SHORTEST_POLL)
-        self._kube = client.kube
-        self._driver = driver
-        self._caches = caches
-        self._fixed = fixed
-        self._store: Store[CSIStorageCapacity] = Store()
-        self._created: dict[Pair, str] = {}  # keys of objects whose creation the watch has not shown yet
+    client: CapacityClient
+    settings: CapacitySettings
+    retries: RetrySettings
+    driver: Driver
+    caches: Caches
+    metrics: Metrics
+    fixed: Segment | None
+    _store: Store[CSIStorageCapacity] = field(default_factory=Store)
+    _created: dict[Pair, str] = field(default_factory=dict)
+    """Keys of objects whose creation the watch has not shown yet."""
 
-        def loop(name: str, reconcile: Reconcile, workers: int) -> Loop:
-            backoff, queue = Backoff(retries.start, retries.maximum), metrics.queue(name)
-            return Loop(name, reconcile, workers=workers, backoff=backoff, exclusive=Exclusive(), metrics=queue)
+    def __post_init__(self) -> None:
+        self._kube, self._publication = self.client.kube, self.client.publication
+        self.desired = Desired(self._publication, immediate_binding=self.settings.immediate_binding)
+        self.loop = self._loop(QUEUE, self._reconcile, self.settings.threads)
+        self._discovery = self._loop(TOPOLOGY_QUEUE, self._look, 1) if self.fixed is None else None
+        self.metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
 
-        self.loop = loop(QUEUE, self._reconcile, settings.threads)
-        self._discovery = loop(TOPOLOGY_QUEUE, self._look, 1) if fixed is None else None
-        metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
+    def _loop(self, name: str, reconcile: Reconcile, workers: int) -> Loop:
+        backoff, queue = Backoff(self.retries.start, self.retries.maximum), self.metrics.queue(name)
+        return Loop(name, reconcile, workers=workers, backoff=backoff, exclusive=Exclusive(), metrics=queue)
 
     async def run(self) -> None:
         """Runs until cancelled; the other caches must be complete. If this cannot work, claims are still served."""
@@ -116,11 +110,11 @@ class Publisher:
     def _begin(self) -> None:
         """Pairs first, then objects (capacity.md 7): an object seen before its pair would look like a surplus one."""
         self._find_segments()
-        self._caches.nodes.subscribe(self._saw_node)
-        self._caches.csinodes.subscribe(self._saw_csinode)
-        self._caches.storage_classes.subscribe(self._saw_class)
+        self.caches.nodes.subscribe(self._saw_node)
+        self.caches.csinodes.subscribe(self._saw_csinode)
+        self.caches.storage_classes.subscribe(self._saw_class)
         self._store.subscribe(self._saw_object)
-        stores: tuple[Store[Any], ...] = self._caches.storage_classes, self._store
+        stores: tuple[Store[Any], ...] = self.caches.storage_classes, self._store
         for store in stores:
             for key in store.shown_keys():
                 store.replay(key)
@@ -135,7 +129,7 @@ class Publisher:
     async def _poll(self) -> None:
         """Asks for all pairs once per interval; the first round is `_begin`."""
         while True:
-            await trio.sleep(self._poll_interval)
+            await trio.sleep(max(self.settings.poll_interval, SHORTEST_POLL))
             self._enqueue(self.desired.pairs())
             log.v(3, "Storage capacity is asked for", pairs=self.desired.goal(), published=self.desired.current())
 
@@ -145,10 +139,10 @@ class Publisher:
 
     def _find_segments(self) -> None:
         """Those of this node alone, or those that the cluster has now (capacity.md 5.1)."""
-        found = frozenset([self._fixed or ()])
+        found = frozenset([self.fixed or ()])
         if self._discovery is not None:
-            nodes = {node.metadata.name: node for node in self._caches.nodes.values()}
-            found = segments.of_nodes(self._publication.driver, self._caches.csinodes.values(), nodes)
+            nodes = {node.metadata.name: node for node in self.caches.nodes.values()}
+            found = segments.of_nodes(self._publication.driver, self.caches.csinodes.values(), nodes)
         self._enqueue(self.desired.segments_changed(found))
 
     def _saw_node(self, _key: str, old: Node | None, new: Node | None) -> None:
@@ -190,7 +184,7 @@ class Publisher:
         wanted = self.desired.known(pair)
         if wanted is None:
             return
-        found = await self._driver.get_capacity(objects.question(pair, wanted[0]))
+        found = await self.driver.get_capacity(objects.question(pair, wanted[0]))
         # Look again: during the call the pair may have gone or got its object, and a second one would be surplus.
         wanted = self.desired.known(pair)
         if wanted is not None:

@@ -3,6 +3,8 @@
 The check changes nothing: it sets no finalizer and remembers nothing about the claim (quirk Q11).
 """
 
+from dataclasses import dataclass
+
 import msgspec
 
 from csi_provisioner.csi.driver import Driver
@@ -18,41 +20,28 @@ from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer
-from csi_provisioner.provision.placement import ClusterPlacement
-from csi_provisioner.settings import ProvisioningSettings
 
 
+@dataclass(eq=False)
 class CapacityCheck:
-    """`cluster` is this node alone; it and `placement` are None without topology. `gatherer` and `placement` are not
-    those of provisioning, which would remember what is only checked here."""
+    """`cluster` is this node alone; None without topology. `gatherer` is not that of provisioning, which would remember
+    what is only checked here."""
 
-    def __init__(
-        self,
-        node: NodeName,
-        driver: Driver,
-        gatherer: Gatherer,
-        settings: ProvisioningSettings,
-        *,
-        cluster: ClusterTopology | None,
-        placement: ClusterPlacement | None,
-    ) -> None:
-        self._node = node
-        self._driver = driver
-        self._gatherer = gatherer
-        self._settings = settings
-        self._cluster = cluster
-        self._placement = placement
+    node: NodeName
+    driver: Driver
+    gatherer: Gatherer
+    cluster: ClusterTopology | None
 
     def is_allowed(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
         """Whether allowedTopologies of the class include this node. A claim taken elsewhere would fail for ever."""
-        if self._cluster is None or not storage_class.allowedTopologies:
+        if self.cluster is None or not storage_class.allowedTopologies:
             return True
-        allowed = self._gatherer.class_plan(storage_class).allowed
+        allowed = self.gatherer.class_plan(storage_class).allowed
         if isinstance(allowed, Refusal):
             return True  # take it: provisioning reports the bad class in an event
-        facts = PlacementFacts(claim.metadata.name, self._node, allowed, self._settings)
+        facts = PlacementFacts(claim.metadata.name, self.node, allowed, self.gatherer.settings)
         try:
-            topology.requirement(facts, self._cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
+            topology.requirement(facts, self.cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
         except Refusal as refusal:
             log.v(3, "Claim is not for this node", PVC=claim, reason=refusal.message)
             return False
@@ -64,7 +53,7 @@ class CapacityCheck:
         Raises CallError while the driver is away, because this node should not take a claim then.
         """
         try:
-            plan = await self._gatherer.plan(self._as_ours(claim), storage_class, protect=False)
+            plan = await self.gatherer.plan(self._as_ours(claim), storage_class, protect=False)
             return await self._has_room(plan.request)
         except TryError as error:
             # Not the claim's fault: it is checked again when the driver is back.
@@ -74,18 +63,18 @@ class CapacityCheck:
             return True
         finally:
             # The topology that was seen now must not bind a later check.
-            if self._placement is not None:
-                self._placement.forget(claim.metadata.uid)
+            if self.gatherer.placement is not None:
+                self.gatherer.placement.forget(claim.metadata.uid)
 
     async def _has_room(self, request: csi.CreateVolumeRequest) -> bool:
         questions = claiming.questions(request)
         for question in questions:
-            if claiming.fits(await self._driver.get_capacity(question), request):
+            if claiming.fits(await self.driver.get_capacity(question), request):
                 return True
         return not questions  # a volume without a size fits anywhere
 
     def _as_ours(self, claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
         """The claim with this node selected, as it looks once we have taken it."""
-        annotations = {**(claim.metadata.annotations or {}), wellknown.SELECTED_NODE: self._node}
+        annotations = {**(claim.metadata.annotations or {}), wellknown.SELECTED_NODE: self.node}
         metadata = msgspec.structs.replace(claim.metadata, annotations=annotations)
         return msgspec.structs.replace(claim, metadata=metadata)

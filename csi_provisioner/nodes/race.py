@@ -8,6 +8,7 @@ never on the one that was seen when the wait began.
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import trio
 
@@ -17,7 +18,7 @@ from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
-from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass, Uid
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim, StorageClass, Uid
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, RetryAt, after
 from csi_provisioner.nodes import claiming
 from csi_provisioner.nodes.capacity_check import CapacityCheck
@@ -31,38 +32,29 @@ SHORTEST_WAIT = 0.01
 """Seconds; the reference looks at the claim no more often either (node-deployment.md 5)."""
 
 
+@dataclass(eq=False)
 class Race:
     """`wake(uid, after)` schedules a try, `won(uid)` has the claim provisioned."""
 
-    def __init__(
-        self,
-        settings: NodeSettings,
-        caches: Caches,
-        kube: KubeClient,
-        facts: DriverFacts,
-        check: CapacityCheck,
-        events: EventRecorder,
-        *,
-        wake: Callable[[str, float], None],
-        won: Callable[[str], None],
-    ) -> None:
-        self._node = NodeName(settings.node_name)
-        self._settings = settings
-        self._caches = caches
-        self._kube = kube
-        self._facts = facts
-        self._check = check
-        self._events = events
-        self._wake = wake
-        self._won = won
-        self._due: dict[Uid, float] = {}  # the claims we are in the race for, and when their wait is over
-        # Kept when a claim does not fit here, so that this node waits longer the next time.
-        self._attempts = Counter[Uid]()
-        caches.claims.subscribe(self._saw_claim)
+    settings: NodeSettings
+    caches: Caches
+    kube: KubeClient
+    facts: DriverFacts
+    check: CapacityCheck
+    events: EventRecorder
+    wake: Callable[[str, float], None]
+    won: Callable[[str], None]
+    _due: dict[Uid, float] = field(default_factory=dict)
+    """The claims we are in the race for, and when their wait is over."""
+    # Kept when a claim does not fit here, so that this node waits longer the next time.
+    _attempts: Counter[Uid] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.caches.claims.subscribe(self._saw_claim)
 
     def owns(self, claim: PersistentVolumeClaim, storage_class: StorageClass | None) -> bool:
         """Whether this node provisions the claim. If any node may take it, this node starts to compete for it."""
-        turn = claiming.decide(claim, storage_class, self._node, self._settings)
+        turn = claiming.decide(claim, storage_class, self.check.node, self.settings)
         if turn is Turn.OPEN and storage_class is not None:
             self._enter(claim, storage_class)
         return turn is Turn.OURS
@@ -85,13 +77,13 @@ class Race:
         # A key can be woken before its time, for instance when the driver is back.
         if due > trio.current_time():
             return RetryAt(due, "another node may take the claim first")
-        claim = self._caches.claims.by_uid(uid)
-        storage_class = self._caches.storage_classes.get(gate.claim_class(claim)) if claim is not None else None
+        claim = self.caches.claims.by_uid(uid)
+        storage_class = self.caches.storage_classes.get(gate.claim_class(claim)) if claim is not None else None
         if claim is None or storage_class is None or not self._is_open(claim, storage_class):
             del self._due[Uid(uid)]
             return DONE
         try:
-            has_room = await self._check.fits(claim, storage_class)
+            has_room = await self.check.fits(claim, storage_class)
         except CallError as error:
             return after(error, f"claim {kubernetes.key(claim)}: {error}")
         if Uid(uid) not in self._due:
@@ -106,13 +98,13 @@ class Race:
 
     def _enter(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> None:
         uid = Uid(claim.metadata.uid)
-        if uid not in self._due and self._check.is_allowed(claim, storage_class):
+        if uid not in self._due and self.check.is_allowed(claim, storage_class):
             delay = self._draw(uid)
             log.v(4, "Will try to take the claim for this node", PVC=claim, after=f"{delay:.3g}s")
-            self._wake(uid, delay)
+            self.wake(uid, delay)
 
     def _draw(self, uid: Uid) -> float:
-        delay = claiming.delay(self._attempts[uid], self._settings, random.random())
+        delay = claiming.delay(self._attempts[uid], self.settings, random.random())
         self._attempts[uid] += 1
         self._due[uid] = trio.current_time() + delay
         return delay
@@ -123,8 +115,8 @@ class Race:
         del self._attempts[uid]
 
     def _is_open(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
-        turn = claiming.decide(claim, storage_class, self._node, self._settings)
-        return turn is Turn.OPEN and gate.concerns(claim, self._facts)
+        turn = claiming.decide(claim, storage_class, self.check.node, self.settings)
+        return turn is Turn.OPEN and gate.concerns(claim, self.facts)
 
     # ---- the finish
 
@@ -132,20 +124,20 @@ class Race:
         """Writes under the version that was checked, so that anybody's change in between is a conflict."""
         meta, uid = claim.metadata, Uid(claim.metadata.uid)
         try:
-            changed = await self._kube.change(
+            changed = await self.kube.change(
                 PersistentVolumeClaim,
                 meta.name,
                 meta.namespace,
                 seen=meta.resourceVersion,
-                edit=lambda raw: claiming.take(raw, self._node),
+                edit=lambda raw: claiming.take(raw, self.check.node),
             )
         except KubeError as error:
             return self._not_taken(claim, error, attempt)
         log.v(3, "Took the claim for this node", PVC=claim)
         self._leave(claim)
         if changed is not None:
-            self._caches.claims.remember(changed)
-        self._won(uid)
+            self.caches.claims.remember(changed)
+        self.won(uid)
         return DONE
 
     def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError, attempt: Attempt) -> Outcome:
@@ -159,8 +151,10 @@ class Race:
             self._draw(uid)
             # Wait for the new version in the cache, even if the base delay is 0: until then it ends the same way.
             return RetryAt(max(self._due[uid], trio.current_time() + SHORTEST_WAIT), "the claim has changed")
-        message = f"node check failed: selecting node {self._node} for claim {kubernetes.key(claim)} failed: {error}"
-        self._events.record(
+        message = (
+            f"node check failed: selecting node {self.check.node} for claim {kubernetes.key(claim)} failed: {error}"
+        )
+        self.events.record(
             claim,
             "Warning",
             "ProvisioningFailed",
