@@ -38,7 +38,6 @@ CONNECT = 5.0
 """Seconds for a driver to answer; without one the API server alone is asked."""
 BEGINNINGS = 3
 """How often the driver's list is begun again when its token has expired."""
-PAGES = 10_000
 
 
 class CannotAskError(Exception):
@@ -88,7 +87,13 @@ class Asking:
         found: list[T] = []
         token = None
         while True:
-            page = await self.kube.list_page(kind, scope, continue_token=token)
+            try:
+                page = await self.kube.list_page(kind, scope, continue_token=token)
+            except KubeError as error:
+                if error.code != 410 or token is None:
+                    raise
+                found, token = [], None  # the list has become too old to be read on: from its beginning
+                continue
             if page.unreadable and kind is not Lease:
                 name = next(iter(page.unreadable)) or "(without a name)"
                 raise CannotAskError(f"{kind.__name__} {name} cannot be read, and may name any volume")
@@ -118,16 +123,15 @@ class Asking:
 
     async def _pages(self, driver: Driver) -> dict[str, csi.ListVolumesResponseEntry]:
         found: dict[str, csi.ListVolumesResponseEntry] = {}
-        token = ""
-        for _ in range(PAGES):
+        token, tokens = "", {""}
+        while True:
             page = await driver.list_volumes(token)
             found |= {entry.volume.volume_id: entry for entry in page.entries if entry.volume is not None}
-            if not page.next_token:
+            if not (token := page.next_token):
                 return found
-            if page.next_token == token:
-                break
-            token = page.next_token
-        raise CannotAskError(f"the driver's list has no end: the token {token!r} leads to itself")
+            if token in tokens:
+                raise CannotAskError(f"the driver's list has no end: its token {token!r} comes again")
+            tokens.add(token)
 
     # ---- journal and leftovers
 

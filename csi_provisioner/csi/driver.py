@@ -23,6 +23,8 @@ from csi_provisioner.settings import CsiSettings
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 
+PAGE = 500
+"""Volumes: with all that a driver says of each they stay well below the 4 MiB of a message."""
 PROBE_PERIOD = 1.0
 """Seconds from one probe to the next (process.md 4.3)."""
 
@@ -130,8 +132,8 @@ class Driver:
         return await self._call("Controller/GetCapacity", request, csi.GetCapacityResponse)
 
     async def list_volumes(self, starting_token: str = "") -> csi.ListVolumesResponse:
-        """One page, as large as the driver likes."""
-        request = csi.ListVolumesRequest(starting_token=starting_token)
+        """One page."""
+        request = csi.ListVolumesRequest(max_entries=PAGE, starting_token=starting_token)
         return await self._call("Controller/ListVolumes", request, csi.ListVolumesResponse)
 
     async def _call(

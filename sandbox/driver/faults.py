@@ -32,6 +32,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accessible_topology: tuple[dict[str, str], ...] | None = None
     drop_content_source: bool = False
     no_volume: bool = False
+    next_token: str = ""  # of a list
     not_ready: bool = False  # Probe
 
 

@@ -6,7 +6,7 @@ another Config in between when a new version of a driver is to be played.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -156,6 +156,8 @@ class Driver:
 def _altered(response: Any, fault: Fault) -> Any:
     if isinstance(response, csi.ProbeResponse):
         return csi.ProbeResponse(ready=not fault.not_ready)
+    if isinstance(response, csi.ListVolumesResponse):
+        return replace(response, next_token=fault.next_token or response.next_token)
     if not isinstance(response, csi.CreateVolumeResponse) or response.volume is None:
         return response
     volume = response.volume

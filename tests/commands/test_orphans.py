@@ -293,3 +293,21 @@ def test_an_entry_of_this_version_is_read_as_it_was_recorded() -> None:
     entry = entries.understood(text, "sandbox.csi.example.com")
     assert entry is not None
     assert entries.encode(entry) == text
+
+
+async def test_a_list_without_an_end_is_noticed(ask: Ask, storage: Storage) -> None:
+    """Its last page leads back to the first token."""
+    await served(storage.site, page=2)
+    storage.owned(5)
+    storage.site.fault(rpc="ListVolumes", match="4", next_token="2")
+    answer = await ask()
+    assert answer.code == 1
+    assert "has no end" in answer.err
+
+
+async def test_a_list_of_the_cluster_that_expires_begins_again(ask: Ask, storage: Storage) -> None:
+    for number in range(520):
+        storage.volume(f"own-{number}", f"vol-{number}")
+    storage.leftover("vol-3")
+    storage.site.refuse("list", VOLUME, 410, times=1, skip=1)
+    assert (await ask()).code == 0
