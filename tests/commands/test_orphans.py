@@ -61,6 +61,14 @@ async def test_an_entry_at_work_or_done_is_none(ask: Ask, storage: Storage, owne
     assert answer.json["inProgress"] == (owner == "claim")
 
 
+async def test_an_entry_whose_claim_has_another_volume_is_one(ask: Ask, storage: Storage) -> None:
+    storage.owned(1)
+    name = storage.claim()
+    storage.entry(name.removeprefix("pvc-"))
+    storage.site.edit("PersistentVolumeClaim", "data", lambda claim: claim["spec"].update(volumeName="own-0"))
+    assert [orphan["persistentVolume"] for orphan in (await ask()).orphans] == [name]
+
+
 async def test_journals_of_nodes_that_are_gone_are_looked_at(ask: Ask, storage: Storage) -> None:
     storage.owned(1)
     storage.entry(lease=f"{LEASE}-node-7-journal-03")

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from csi_provisioner.model.kubernetes import CSIVolumeSource
 from csi_provisioner.planning import leftover
 from csi_provisioner.planning.leftover import Leftover
-from csi_provisioner.settings import ElectionSettings
+from csi_provisioner.settings import ElectionSettings, NodeSettings
 from tests.deletion.released import PROVISIONED_BY, bound, released
 from tests.installation import VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
@@ -100,10 +101,13 @@ async def test_a_volume_that_we_delete_is_not_dropped(site: Installation) -> Non
 
 
 @pytest.mark.parametrize("code", ["", "INTERNAL"])
-async def test_of_one_that_goes_while_the_driver_is_asked_its_answer_decides(site: Installation, code: str) -> None:
+@pytest.mark.parametrize("delay", [9.0, 25.0])
+async def test_of_one_that_goes_while_the_driver_is_asked_its_answer_decides(
+    site: Installation, code: str, delay: float
+) -> None:
     released(site)
-    site.fault(code, rpc="DeleteVolume", delay=9.0)
-    await started(site)
+    site.fault(code, rpc="DeleteVolume", delay=delay)
+    await started(site, call_timeout=60.0)
     await site.until(lambda: site.calls("DeleteVolume"))
     remove(site)
     await site.rest(60)
@@ -143,6 +147,21 @@ async def test_one_that_was_made_by_hand_is_its_makers(site: Installation) -> No
     remove(site)
     await site.rest(60)
     assert site.events("pv", "VolumeDropped") == []
+
+
+@pytest.mark.parametrize("zone", ["a", "b"])
+async def test_each_node_tells_of_its_own(site: Installation, zone: str) -> None:
+    plugin = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
+    site.kill_driver()
+    await site.rest(1)
+    await site.serve(replace(site.config, plugin=plugin, node_segment={"zone": "a"}))
+    expression = {"key": "zone", "operator": "In", "values": [zone]}
+    affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
+    released(site, persistentVolumeReclaimPolicy="Retain", nodeAffinity=affinity)
+    await started(site, nodes=NodeSettings(enabled=True, node_name="node-1"))
+    remove(site)
+    await site.rest(60)
+    assert len(site.events("pv", "VolumeDropped")) == (zone == "a")
 
 
 async def test_many_that_go_together_share_a_write_and_the_last_two_hundred_are_kept(site: Installation) -> None:
