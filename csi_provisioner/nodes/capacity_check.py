@@ -16,7 +16,6 @@ from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, St
 from csi_provisioner.model.outcome import TryError
 from csi_provisioner.nodes import claiming
 from csi_provisioner.planning import topology, wellknown
-from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer
@@ -24,24 +23,24 @@ from csi_provisioner.provision.gather import Gatherer
 
 @dataclass(eq=False)
 class CapacityCheck:
-    """`cluster` is this node alone; None without topology. `gatherer` is not that of provisioning, which would remember
-    what is only checked here."""
+    """`gatherer` is not that of provisioning, which would remember what is only checked here. With topology its cluster
+    is this node alone."""
 
     node: NodeName
     driver: Driver
     gatherer: Gatherer
-    cluster: ClusterTopology | None
 
     def is_allowed(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
         """Whether allowedTopologies of the class include this node. A claim taken elsewhere would fail for ever."""
-        if self.cluster is None or not storage_class.allowedTopologies:
+        placement = self.gatherer.placement
+        if placement is None or not storage_class.allowedTopologies:
             return True
         allowed = self.gatherer.class_plan(storage_class).allowed
         if isinstance(allowed, Refusal):
             return True  # take it: provisioning reports the bad class in an event
         facts = PlacementFacts(claim.metadata.name, self.node, allowed, self.gatherer.settings)
         try:
-            topology.requirement(facts, self.cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
+            topology.requirement(facts, placement.cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
         except Refusal as refusal:
             log.v(3, "Claim is not for this node", PVC=claim, reason=refusal.message)
             return False

@@ -232,8 +232,7 @@ class Controllers:
         """Takes claims for this node, in a per-node deployment (node-deployment.md)."""
         parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
         # With a memory of its own: a mere check must not decide where provisioning asks for the volume.
-        gatherer = self._gatherer(placement, under_way=lambda _uid: False)
-        check = CapacityCheck(local.name, parts.driver, gatherer, self._cluster)
+        check = CapacityCheck(local.name, parts.driver, self._gatherer(placement, under_way=lambda _uid: False))
         # Its claims share the claims' ids, so that a claim is never taken and provisioned at the same time.
         racer = Race(
             parts.settings.nodes,
