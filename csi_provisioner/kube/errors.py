@@ -68,6 +68,7 @@ class KubeError(TryError):
     @property
     def unavailable(self) -> bool:
         """Asking the same again later may well work."""
+        # A 404 that names nothing comes from something in between, or of a kind that is not served just now.
         return self.code in (0, 429) or self.code >= 500 or (self.code == 404 and self.missing is None)
 
 

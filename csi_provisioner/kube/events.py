@@ -24,7 +24,7 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.errors import KubeError, Troubles
+from csi_provisioner.kube.errors import KubeError, Troubles, unless_gone
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.model.kubernetes import Event, EventSource, ObjectMeta, ObjectReference
 
@@ -212,14 +212,10 @@ class EventRecorder:
         name = f"{line.about.name[: LONGEST_NAME - 17]}.{series.first:x}"
         if series.created:
             news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last // SECOND)}
-            try:
+            with unless_gone():
                 await self.client.patch(Event, name, news, namespace, strategy="merge")
-            except KubeError as error:
-                if not error.not_found:
-                    raise
-                series.created = False  # aged out: made again under its name
-            else:
                 return
+            series.created = False  # aged out: made again under its name
         event = Event(
             ObjectMeta(name, namespace),
             involvedObject=line.about,

@@ -19,7 +19,7 @@ MOUNTS = Path("/proc/self/mountinfo")
 # The kubelet binds the termination log from here into the container. What stands before and where it is mounted differs
 # between distributions. The last part is new at every start. The UID of a static pod has no dashes.
 _TERMINATION_LOG = re.compile(
-    r"/pods/([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/containers/([a-z0-9-]+)/[0-9a-f]{8}"
+    r"/pods/([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/containers/([a-z0-9-]+)/[0-9a-f]{8}$"
 )
 _ROOT = 3  # the field of a line that names the mounted folder or file within its file system
 
@@ -33,11 +33,8 @@ def sanitised(name: str) -> str:
 def container(mounts: str) -> tuple[str, str] | None:
     """The pod's UID and the container's name from the text of a mountinfo; None if it names none, or more than one."""
     fields = (line.split(" ") for line in mounts.splitlines())
-    found = {
-        match.groups()
-        for line in fields
-        if len(line) > _ROOT and (match := re.search(_TERMINATION_LOG.pattern + "$", line[_ROOT]))
-    }
+    found = {match.groups() for line in fields if len(line) > _ROOT and (match := _TERMINATION_LOG.search(line[_ROOT]))}
+    # More than one: a pod's folder is mounted here, and any of them might be ours.
     if len(found) != 1:
         return None
     uid, name = found.pop()

@@ -10,17 +10,18 @@ from typing import Any
 
 import trio
 
-from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.errors import KubeError, unless_gone
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import Lease
 from csi_provisioner.planning import leftover
 from csi_provisioner.planning.entries import UnreadableError, pack
 from csi_provisioner.planning.leftover import Leftover
 
+# Seconds between tries
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
-"""Seconds between tries."""
+# Seconds to wait for more: volumes are often dropped by the hundred, and share a write
 COMPANY = 1.0
-"""Seconds: volumes are often dropped by the hundred, and share a write."""
 
 
 @dataclass(eq=False)
@@ -56,11 +57,13 @@ class Kept:
         try:
             await self._send(news)
         except KubeError as error:
+            # The same trouble is told once, not at every try.
             if str(error) != self._told:
                 self._told = str(error)
                 log.warning("Leftover volumes cannot be noted in the cluster, they are in the log only", err=error)
             return False
         self._told = ""
+        # While it was written more may have come, and pushed out the oldest of a full queue.
         for written in news:
             if self._waiting and self._waiting[0] is written:
                 self._waiting.popleft()
@@ -81,11 +84,9 @@ class Kept:
             annotations[leftover.DROPPED] = pack(leftover.added(known, news))
             return True
 
-        try:
+        with unless_gone():
             await self.client.change(Lease, self.name, self.namespace, seen="", edit=edit)
-        except KubeError as error:
-            if not error.not_found:
-                raise
-            lease: dict[str, Any] = {"metadata": {"name": self.name, "namespace": self.namespace}, "spec": {}}
-            edit(lease)
-            await self.client.create(Lease, lease, self.namespace)
+            return
+        lease: dict[str, Any] = {"metadata": {"name": self.name, "namespace": self.namespace}, "spec": {}}
+        edit(lease)
+        await self.client.create(Lease, lease, self.namespace)
