@@ -29,11 +29,13 @@ from csi_provisioner.kube.limits import TokenBucket as TokenBucket
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import Answer, Transport
 from csi_provisioner.logs import log
-from csi_provisioner.model.kubernetes import ObjectMeta
+from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolumeClaim, VolumeSnapshot
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 D = TypeVar("D")
+# The kinds that published roles let us update; volumes are patched
+U = TypeVar("U", PersistentVolumeClaim, VolumeSnapshot)
 Strategy = Literal["strategic", "merge"]
 Patch = dict[str, Any]
 Edit = Callable[[dict[str, Any]], bool]
@@ -193,6 +195,13 @@ class KubeClient:
         meta = obj["metadata"]
         asked = wanted("put", kind, meta["name"], meta.get("namespace"))
         return await self._ask(asked, kind, answer.typed, begin, obj=Untyped(obj))
+
+    async def update(self, obj: U, edit: Edit, *, shown: bytes | None = None) -> U | None:
+        """`change` of the object as it was looked at."""
+        meta = obj.metadata
+        return await self.change(
+            type(obj), meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit, shown=shown
+        )
 
     async def change(
         self, kind: type[T], name: str, namespace: str | None, *, seen: str, edit: Edit, shown: bytes | None = None

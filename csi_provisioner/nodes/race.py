@@ -122,15 +122,9 @@ class Race:
 
     async def _take(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
         """Writes under the version that was checked, so that anybody's change in between is a conflict."""
-        meta, uid = claim.metadata, Uid(claim.metadata.uid)
+        uid = Uid(claim.metadata.uid)
         try:
-            changed = await self.kube.change(
-                PersistentVolumeClaim,
-                meta.name,
-                meta.namespace,
-                seen=meta.resourceVersion,
-                edit=lambda raw: claiming.take(raw, self.check.node),
-            )
+            changed = await self.kube.update(claim, lambda raw: claiming.take(raw, self.check.node))
         except KubeError as error:
             return self._not_taken(claim, error, attempt)
         log.v(3, "Took the claim for this node", PVC=claim)

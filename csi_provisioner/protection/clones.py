@@ -41,15 +41,9 @@ class CloneReconciler:
             return DONE
         if sources.clone_pending(claim, self.readers()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
-        meta = claim.metadata
         try:
-            changed = await self.kube.change(
-                PersistentVolumeClaim,
-                meta.name,
-                meta.namespace,
-                seen=meta.resourceVersion,
-                edit=lambda raw: finalizers.remove(raw, CLONE_FINALIZER),
-                shown=claim.shown,
+            changed = await self.kube.update(
+                claim, lambda raw: finalizers.remove(raw, CLONE_FINALIZER), shown=claim.shown
             )
         except KubeError as error:
             return after(error, give_up=error.not_found)

@@ -77,15 +77,9 @@ async def _sweep(kube: KubeClient, readers: Callable[[], Readers]) -> None:
 
 
 async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
-    meta, name = snapshot.metadata, kubernetes.key(snapshot)
+    name = kubernetes.key(snapshot)
     try:
-        await kube.change(
-            VolumeSnapshot,
-            meta.name,
-            meta.namespace,
-            seen=meta.resourceVersion,
-            edit=lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER),
-        )
+        await kube.update(snapshot, lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER))
     except KubeError as error:
         if error.not_found or error.conflict:
             log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=name)

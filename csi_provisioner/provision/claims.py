@@ -79,7 +79,7 @@ class ClaimReconciler:
         *,
         readers: Callable[[], Readers],
         owner: Owner | None = None,
-        refresh: Refresh | None = None,
+        refresh: Refresh,
     ) -> None:
         self._caches = caches
         self._rules = rules
@@ -209,7 +209,7 @@ class ClaimReconciler:
             return await self._ended(claim, storage_class, error, attempt, asked)
         await self._save(claim, pv, made.volume_id)
         self._count(claim, trio.current_time() - started)
-        self._refreshed(storage_class, pv)
+        self._refresh(storage_class, pv)
         return DONE
 
     def _compose(self, plan: Plan, made: csi.Volume) -> PersistentVolume:
@@ -250,7 +250,7 @@ class ClaimReconciler:
         if due is not None:
             self._memory.hold_off(claim.metadata.uid, Infeasible(due, storage_class.metadata.uid))
         self._count(claim, None)
-        self._refreshed(storage_class, outcome.state)
+        self._refresh(storage_class, outcome.state)
         self._tell(claim, error, outcome, attempt)
         self._follow_up(claim, error, outcome, asked)
         return outcome
@@ -293,11 +293,8 @@ class ClaimReconciler:
         def edit(raw: dict[str, dict[str, dict[str, str]]]) -> bool:
             return raw["metadata"].get("annotations", {}).pop(SELECTED_NODE, None) is not None
 
-        meta = claim.metadata
         try:
-            changed = await self._kube.change(
-                PersistentVolumeClaim, meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit
-            )
+            changed = await self._kube.update(claim, edit)
         except KubeError as error:
             log.warning("Could not ask the scheduler for another node", PVC=claim, err=error)
             return False
@@ -315,10 +312,6 @@ class ClaimReconciler:
             source.kind if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND) else "",
             seconds,
         )
-
-    def _refreshed(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
-        if self._refresh is not None:
-            self._refresh(storage_class, result)
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:
         """The API server will not take the volume, and no further try will change that: a person has to."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lightkube.core.resource import Resource
 
-from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.client import KubeClient, KubeError, U
 from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -44,7 +44,6 @@ from .placement import ClusterPlacement
 CLASS_PLANS = 500
 
 T = TypeVar("T", bound=Resource)
-Source = TypeVar("Source", PersistentVolumeClaim, VolumeSnapshot)
 
 
 @dataclass(eq=False)
@@ -103,7 +102,7 @@ class Gatherer:
         content = sources.check_content(draft, snapshot, found, self.settings)
         _warn(content.warnings, draft)
         if protect and not finalizers.present(snapshot, SNAPSHOT_FINALIZER):
-            await self._protect(draft, VolumeSnapshot, snapshot, SNAPSHOT_FINALIZER)
+            await self._protect(draft, snapshot, SNAPSHOT_FINALIZER)
         return content
 
     async def _clone(self, draft: Draft, source: DataSource, protect: bool) -> Content:
@@ -113,7 +112,7 @@ class Gatherer:
         volume = await self._read(PersistentVolume, name, None, partial(sources.clone_volume_unreadable, draft, name))
         content = sources.check_clone_volume(draft, claim, volume)
         if protect and not finalizers.present(claim, CLONE_FINALIZER):
-            changed = await self._protect(draft, PersistentVolumeClaim, claim, CLONE_FINALIZER)
+            changed = await self._protect(draft, claim, CLONE_FINALIZER)
             if changed is not None:
                 self.claims.remember(changed)
         return content
@@ -126,26 +125,14 @@ class Gatherer:
             return await self.kube.get(PersistentVolumeClaim, source.name, source.namespace)
         return None
 
-    async def _protect(self, draft: Draft, kind: type[Source], obj: Source, finalizer: str) -> Source | None:
-        meta = obj.metadata
+    async def _protect(self, draft: Draft, source: U, finalizer: str) -> U | None:
         try:
-            changed = await self.kube.change(
-                kind,
-                meta.name,
-                meta.namespace,
-                seen=meta.resourceVersion,
-                edit=lambda raw: finalizers.add(raw, finalizer),
-            )
+            changed = await self.kube.update(source, lambda raw: finalizers.add(raw, finalizer))
         except KubeError as error:
             log.warning(sources.unprotected(draft, error.code, error), PVC=draft.claim, err=error)
             return None
-        log.v(
-            3,
-            "Protected a source against deletion",
-            kind=kind.__name__,
-            source=kubernetes.key(obj),
-            finalizer=finalizer,
-        )
+        named = {"kind": type(source).__name__, "source": kubernetes.key(source), "finalizer": finalizer}
+        log.v(3, "Protected a source against deletion", **named)
         return changed
 
     async def _secret(self, draft: Draft, reference: SecretReference) -> SecretData:

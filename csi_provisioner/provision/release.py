@@ -28,13 +28,7 @@ async def snapshot(kube: KubeClient, claim: PersistentVolumeClaim, readers: Read
             if not sources.is_orphaned(found, sources.snapshot_users(readers), readers.under_way):
                 return False
         if finalizers.present(found, SNAPSHOT_FINALIZER):
-            await kube.change(
-                VolumeSnapshot,
-                name,
-                namespace,
-                seen=found.metadata.resourceVersion,
-                edit=lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER),
-            )
+            await kube.update(found, lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER))
     except KubeError as error:
         if not error.not_found:
             log.v(3, "Left the finalizer on a snapshot to the sweep", snapshot=name, err=error)

@@ -21,6 +21,3 @@ class Exclusive:
     def leave(self, what: str) -> None:
         for wake in self._busy.pop(what).values():
             wake()
-
-    def is_busy(self, what: str) -> bool:
-        return what in self._busy

@@ -7,6 +7,7 @@ workers.
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import trio
 
@@ -26,31 +27,23 @@ NEWS = 1.0
 Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 
 
+@dataclass(eq=False)
 class Loop:
     """Works on keys with at most `workers` tasks, or as many as a pool gives. `wake` may be called at any time, also
     before `run`. What `about` tells of a key is in every line of its task."""
 
-    def __init__(
-        self,
-        name: str,
-        reconcile: Reconcile,
-        *,
-        workers: int | Pool,
-        backoff: Backoff,
-        exclusive: Exclusive,
-        metrics: QueueMetrics,
-        id_of: Callable[[str], str] = lambda key: key,
-        about: Callable[[str], Mapping[str, object]] = lambda key: {},
-    ) -> None:
-        self.name = name
-        self.backoff = backoff
-        self.running: dict[str, float] = {}  # key -> when its task started
-        self._reconcile = reconcile
-        self._workers = workers
-        self._exclusive = exclusive
-        self._metrics = metrics
-        self._id_of = id_of
-        self._about = about
+    name: str
+    reconcile: Reconcile
+    workers: int | Pool
+    backoff: Backoff
+    exclusive: Exclusive
+    metrics: QueueMetrics
+    id_of: Callable[[str], str] = lambda key: key
+    about: Callable[[str], Mapping[str, object]] = lambda key: {}
+    running: dict[str, float] = field(init=False, default_factory=dict)
+    """Key -> when its task started."""
+
+    def __post_init__(self) -> None:
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
@@ -106,8 +99,8 @@ class Loop:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
-        free = trio.Semaphore(self._workers) if isinstance(self._workers, int) else self._workers
-        with self._metrics.watch(self._depth, self._ages):
+        free = trio.Semaphore(self.workers) if isinstance(self.workers, int) else self.workers
+        with self.metrics.watch(self._depth, self._ages):
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 with self._accepting:
@@ -138,29 +131,29 @@ class Loop:
         key, due = popped
         self._count(key)
         # A key at work keeps its id: a volume that leaves the cache meanwhile has lost its claim, not its task.
-        what = self._ids.get(key) or self._id_of(key)
-        if not self._exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
+        what = self._ids.get(key) or self.id_of(key)
+        if not self.exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
             return None
         self._ids[key] = what
         self._counted.discard(key)
-        self._metrics.got(trio.current_time() - due)
+        self.metrics.got(trio.current_time() - due)
         return key, what
 
     def _count(self, key: str) -> None:
         """Once, from when the key is in the queue (`_depth`) until a worker has it: what was added was taken."""
         if key not in self._counted:
             self._counted.add(key)
-            self._metrics.added()
+            self.metrics.added()
 
     async def _work(self, key: str, what: str, free: Pool) -> None:
-        log.about(**self._about(key))
+        log.about(**self.about(key))
         started = self.running[key] = trio.current_time()
         try:
             outcome = await self._contained(key)
         finally:
             del self.running[key], self._ids[key]
-            self._metrics.finished(trio.current_time() - started)
-            self._exclusive.leave(what)
+            self.metrics.finished(trio.current_time() - started)
+            self.exclusive.leave(what)
             free.release()
         self._act_on(key, outcome)
 
@@ -174,7 +167,7 @@ class Loop:
 
     async def _contained(self, key: str) -> Outcome:
         try:
-            return await self._reconcile(key, self.attempt(key))
+            return await self.reconcile(key, self.attempt(key))
         except Exception as error:  # a defect in one reconcile must not end the process or stop the other keys
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
             return Retry(f"unexpected error: {error!r}")
@@ -211,4 +204,4 @@ class Loop:
         else:
             tell = log.error if failures == 1 else log.warning
             tell("Failed, will be tried again", **keys)
-        self._metrics.retried()
+        self.metrics.retried()

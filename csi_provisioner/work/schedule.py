@@ -22,12 +22,6 @@ class Schedule:
         self._heap: list[Entry] = []
         self._order = 0  # first come, first served among equal times
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
     def add(self, key: str, due: float) -> bool:
         """False if the key already waits for that time or an earlier one."""
         due = max(due, self._floors.get(key, due))
