@@ -121,6 +121,7 @@ class FlagSet:
             flag = self.known[name]
             # A value may begin with "-", as in `--capacity-ownerref-level -1`.
             if text is None and flag.kind.bare is None:
+                # Whatever it is, even if it looks like a flag: so does the parser of the reference.
                 text = next(rest, None)
                 if text is None:
                     raise Fatal(f"flag needs an argument: {argument}", 2)

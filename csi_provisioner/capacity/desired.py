@@ -96,6 +96,7 @@ class Desired:
     def _add(self, segments: Iterable[Segment], name: str) -> list[Work]:
         pairs = [Pair(segment, name) for segment in segments]
         for pair in pairs:
+            # A pair that is known keeps its object: this is also a resync.
             self._pairs.setdefault(pair, None)
         return [*pairs]
 

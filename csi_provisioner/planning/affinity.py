@@ -37,7 +37,7 @@ def of_answer(topologies: Iterable[csi.Topology]) -> VolumeNodeAffinity | None:
 
 
 def segments(affinity: VolumeNodeAffinity) -> list[Term]:
-    """The terms that are nothing but one value for each key; the others name no single segment and are left out."""
+    """Terms with exactly one value for each key. The others name no single segment and are left out."""
     required = affinity.required
     found = (_segment(term) for term in required.nodeSelectorTerms) if required else ()
     return [segment for segment in found if segment is not None]

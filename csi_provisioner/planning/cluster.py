@@ -101,7 +101,7 @@ class ClusterTopology:
 class _Terms:
     """The distinct terms that nodes make of one key set, and their messages, both in canonical order.
 
-    A node that comes or goes costs one insertion, and a claim nothing, also where each node is a term of its own.
+    A node that comes or goes costs one insertion, and a claim nothing, even if every node makes a term of its own.
     """
 
     def __init__(self, found: Iterable[Term]) -> None:

@@ -17,6 +17,7 @@ class DataSource(msgspec.Struct, frozen=True):
     kind: str
     name: str
     namespace: str
+    # None is the core group, which the API writes as no group at all.
     group: str | None = None
 
     @property
@@ -36,6 +37,7 @@ class Draft(msgspec.Struct, frozen=True):
     name: str
     fstype: str
     required_bytes: int
+    # Messages of one claim share these, so that nobody may change them.
     capabilities: tuple[csi.VolumeCapability, ...]
     source: DataSource | None
     attributes_class: str | None

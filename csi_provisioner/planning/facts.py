@@ -8,6 +8,7 @@ class DriverFacts(msgspec.Struct, frozen=True):
 
     name: str
     in_tree_name: str | None = None
+    # Names, not numbers: a capability that this version has no name for is left out when they are read.
     plugin: frozenset[str] = frozenset()
     controller: frozenset[str] = frozenset()
     topology: bool = False

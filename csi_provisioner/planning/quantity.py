@@ -31,6 +31,7 @@ def parse(text: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _exact(text: str) -> int:
+    # Exact and not a float: 0.1Gi has to be rounded up, and 2**63 - 1 must not become 2**63.
     match = _QUANTITY.fullmatch(text)
     if match is None or len(text) > _LONGEST_TEXT:
         raise _unreadable(text)

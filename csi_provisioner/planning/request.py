@@ -86,7 +86,7 @@ def draft(
 
 
 def check_parameters(draft: Draft) -> None:
-    """Row 18, for a caller that must know before it reads the VolumeAttributesClass of row 20."""
+    """Row 18 alone: it comes before the VolumeAttributesClass of row 20 is read."""
     accepted(draft.class_plan.parameters)
 
 
@@ -128,7 +128,8 @@ def finish(
 
 
 def size_of(request: csi.CreateVolumeRequest) -> int:
-    """Its bytes on the wire, to within a few hundred: of all that people can make long. Encoding it takes longer."""
+    """Its size on the wire, to within a few hundred bytes: only what people can make long is counted. Encoding it would
+    take longer."""
     places, capabilities = request.accessibility_requirements, request.volume_capabilities
     size = sum(_map_size(given) for given in (request.parameters, request.secrets, request.mutable_parameters))
     if places is not None:
@@ -147,7 +148,7 @@ def _map_size(texts: Mapping[str, str]) -> int:
 
 
 def _field_size(length: int) -> int:
-    """Of a field whose content has so many bytes: its tag and the length go before it."""
+    """Of a field with so many bytes of content: its tag and the length come before them."""
     return length + (2 if length < 1 << 7 else 3 if length < 1 << 14 else 4)
 
 

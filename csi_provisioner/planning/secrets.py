@@ -42,7 +42,8 @@ def unreadable(draft: Draft, reference: SecretReference, why: object) -> Refusal
 
 
 def decoded(secret: Secret) -> SecretData:
-    """The values as text, which is all that a driver can be sent; the first that is none is refused by its key."""
+    """The values as text: a driver can be sent nothing else. The first value that is not text is refused, named by its
+    key."""
     # The API has bytes, and the messages of CSI have text.
     values: dict[str, str] = {}
     wrong: list[str] = []
@@ -66,7 +67,7 @@ def _subject(draft: Draft) -> Subject:
 
 
 def _resolve(named_by: StorageClass, given: Templates, role: Role, subject: Subject) -> SecretReference | None:
-    """What is wrong with a template says whose it is: whoever reads it on a claim has to find the class."""
+    """A refusal names the class, so that whoever reads it on a claim finds the class."""
     template = given.get(role)
     if template is None:
         return None

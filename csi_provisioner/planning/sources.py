@@ -256,8 +256,8 @@ def check_clone_volume(draft: Draft, source: PersistentVolumeClaim, volume: Pers
 
 
 class Readers(msgspec.Struct, frozen=True):
-    """The claims that may be filled from sources. `under_way`, by UID, are those of whose volumes the driver may be at
-    work on, or which wait to be written; their claims may be deleted."""
+    """The claims that may be filled from sources. `under_way` (by UID): those whose volume the driver may be making, or
+    whose volume waits to be written. They may be deleted."""
 
     cached: Iterable[PersistentVolumeClaim]
     under_way: Mapping[str, PersistentVolumeClaim]
@@ -275,9 +275,11 @@ class Readers(msgspec.Struct, frozen=True):
 
 
 def serves(source: VolumeSnapshot | PersistentVolumeClaim, claim: PersistentVolumeClaim, *, under_way: bool) -> bool:
-    """Is it a source for this claim, also while it is being deleted? A copy that has begun must be seen through, else
-    nobody asks for its volume again. Our finalizer names no claim: it is there for those under way and, which a restart
-    does not forget, for those made before the deletion. Times are in seconds; within one the versions tell.
+    """May this claim be filled from the source, even if that is being deleted?
+
+    A copy that the driver has begun must be finished, or nobody asks for its volume again. The finalizer does not say
+    for which claims it is there: it counts for those under way and, because a restart forgets these, for those made
+    before the deletion. Times have whole seconds; within one second the resourceVersions decide.
     """
     gone, made = source.metadata, claim.metadata
     if not gone.deletionTimestamp or under_way:

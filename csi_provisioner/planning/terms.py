@@ -57,7 +57,7 @@ def flatten(allowed: Iterable[TopologySelectorTerm]) -> list[Term]:
 
 
 def too_many(allowed: Iterable[TopologySelectorTerm], most: int = MOST) -> bool:
-    """Would `flatten` make more? Counted no further: the number itself may have thousands of digits."""
+    """Would `flatten` make more? Counting stops there: the number itself may have thousands of digits."""
     total = 0
     for selector in allowed:
         count = 0
@@ -75,7 +75,7 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 def read(allowed: Collection[TopologySelectorTerm] | None) -> Allowed | None:
-    """None if the class says nothing; one that says only nothing has no terms."""
+    """None if the class has no allowedTopologies; no terms if all of them are empty."""
     if not allowed:
         return None
     found = canonical(flatten(allowed))

@@ -42,9 +42,9 @@ def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> P
 class TopologyMemory:
     """What earlier tries of one claim saw (section 8), so that a retry asks for the same even if a node is gone.
 
-    The caller keeps one per claim UID, and drops it once a volume is made or surely not made. `requirement` fills it,
-    but for what it refuses: nothing was asked for then, and keys kept from it would hide from the next try that the
-    node is gone or has been registered anew. What it holds is never handed out.
+    The caller keeps one per claim UID, and drops it once a volume is made or surely not made. It is filled on success
+    only: remembering a refused try would hide that the node is gone or was registered again. What it holds is never
+    handed out.
     """
 
     node: str = ""

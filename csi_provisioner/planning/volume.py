@@ -64,8 +64,8 @@ def compose(
 def to_in_tree(plan: Plan, volume: PersistentVolume) -> PersistentVolume:
     """The form a migrated class calls for; the volume as it is for any other.
 
-    Refused, the volume is to be deleted like any other (quirk Q2, not kept): the refusal's state is what holds after a
-    deletion that succeeded; after one that failed it is `InBackground`.
+    On Refusal the caller deletes the volume (quirk Q2, not kept): the refusal's state applies if that works, else
+    `InBackground`.
     """
     if not plan.draft.class_plan.migrated:
         return volume
