@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from bench import start
 from bench.api import Api, Sight
 from bench.clusters import Cluster, real, sandbox
 from bench.driver import NAME, Driver
@@ -44,7 +45,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100, help="count API requests with so many claims; 0: do not")
     parser.add_argument("--profile", action="store_true", help="only say where the time goes, for the largest backlog")
     parser.add_argument("--command", default=COMMAND, help="another provisioner; {sock} and {kubeconfig} are replaced")
+    parser.add_argument("what", nargs="?", choices=["start"], help="only this: until probes are answered")
     options = parser.parse_args()
+    if options.what:
+        return start.main()
     options.claims = options.claims or [500, 2000]
     # as Ctrl-C, which Trio knows how to take: the processes started here are ended either way
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -5,15 +5,17 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from functools import partial
+from importlib import import_module
+from socket import socket
 from typing import NoReturn
 
 from csi_provisioner import __version__
 from csi_provisioner.configuration import log_settings, read
+from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.flags import FLAGS, HELP
 from csi_provisioner.logs import configure, escaped, log
-from csi_provisioner.settings import Settings
+from csi_provisioner.settings import LIVE_PATH, Settings
 
 COMMANDS = frozenset({"orphans"})
 """First words, or names under which the program is started: what a person asks (design.md 8)."""
@@ -90,15 +92,41 @@ def _run(settings: Settings) -> int:
     # Late, so that --version, --help and every refusal above answer at once. What the imports make stays for good, so
     # the garbage collector, which would look at it again and again, is a tenth of the start: it is kept out.
     gc.disable()
+    http = settings.http
+    try:
+        # Before anything that takes time: a probe then waits for its answer instead of being refused.
+        listener = listen(http.endpoint, http.path) if http.endpoint else None
+    except Fatal as error:
+        log.fatal("Cannot start", err=error)
+        return error.code
     import trio
 
-    from csi_provisioner import supervisor
-
-    gc.freeze()
-    gc.enable()
     log.info("Version", version=__version__)
-    try:
-        return trio.run(partial(supervisor.run, settings, synced=keep_from_collector))
-    except Exception:
-        log.exception("Unexpected error, the process ends")
-        return 1
+    if listener is not None:
+        log.info("Listening", address=address_of(listener), path=http.path)
+    return trio.run(_serve_and_work, settings, listener)
+
+
+async def _serve_and_work(settings: Settings, listener: socket | None) -> int:
+    """Probes are answered while the rest of the program is still loaded, which takes seconds under a small limit."""
+    import trio
+
+    async with trio.open_nursery() as serving:
+        server = None
+        if listener is not None:
+            from csi_provisioner.diagnostics import health, pages
+            from csi_provisioner.diagnostics.server import Server
+            from csi_provisioner.model.state import State
+
+            server = Server({LIVE_PATH: pages.conditions_page(lambda: health.live(State()))}, more=True)
+            serving.start_soon(server.serve, listener)
+        supervisor = await trio.to_thread.run_sync(import_module, "csi_provisioner.supervisor")
+        gc.freeze()
+        gc.enable()
+        try:
+            code: int = await supervisor.run(settings, synced=keep_from_collector, server=server)
+        except Exception:
+            log.exception("Unexpected error, the process ends")
+            code = 1
+        serving.cancel_scope.cancel()
+    return code

@@ -17,7 +17,9 @@ from csi_provisioner.gates import gates_of
 from csi_provisioner.logs import log
 from csi_provisioner.settings import (
     HEALTH_PATH,
+    LIVE_PATH,
     PROFILES_PATH,
+    READY_PATH,
     CapacitySettings,
     ClusterSettings,
     CsiSettings,
@@ -99,7 +101,8 @@ def read(
 def _check(settings: Settings) -> None:
     """Checks across groups, and warnings about setups that are allowed but hardly wanted."""
     http, limits, election = settings.http, settings.cluster, settings.election
-    is_health = http.path == HEALTH_PATH and http.endpoint and not http.legacy and election.enabled
+    health = {LIVE_PATH, READY_PATH} | ({HEALTH_PATH} if election.enabled else set())
+    is_health = http.path in health and http.endpoint and not http.legacy
     if is_health or (http.path.startswith(PROFILES_PATH) and http.endpoint and http.pprof):
         raise Fatal(f"--metrics-path={http.path}: something else is served at this path", 2)
     # A burst of 0 would let no request through. Without a limit it has no meaning.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .flagset import MODULES, PAIRS, RATE, UNSIGNED, VERBOSITY, Pairs, flag
 
-HEALTH_PATH = "/healthz/leader-election"
+HEALTH_PATH, LIVE_PATH, READY_PATH = "/healthz/leader-election", "/livez", "/readyz"
 PROFILES_PATH = "/debug/pprof/"
 """Paths of the HTTP endpoint that cannot be those of the metrics."""
 

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from csi_provisioner import __version__
@@ -170,3 +173,43 @@ def test_a_command_that_cannot_ask_ends_with_1() -> None:
     assert done.returncode == 1
     assert "/nowhere" in done.stderr
     assert done.stdout == ""
+
+
+KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}],
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]}"""
+
+
+def alone(folder: Path, endpoint: str) -> list[str]:
+    """With neither a driver nor an API server."""
+    (folder / "kubeconfig").write_text(KUBECONFIG)
+    arguments = [f"--csi-address={folder}/csi.sock", f"--kubeconfig={folder}/kubeconfig", f"--http-endpoint={endpoint}"]
+    return [sys.executable, "-m", "csi_provisioner", *arguments]
+
+
+def test_probes_are_answered_before_anybody_else_is(tmp_path: Path) -> None:
+    """process.md 3, 7."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    with subprocess.Popen(alone(tmp_path, endpoint), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            while '"Listening"' not in process.stderr.readline():
+                pass
+            paths = ("/livez", "/readyz", "/metrics")
+            answers = {path: httpx2.get(f"http://{endpoint}{path}", timeout=30) for path in paths}
+        finally:
+            process.kill()
+    assert answers["/livez"].text == "[+] alive: ok\n"
+    assert answers["/readyz"].status_code == 500
+    assert "[-] driver: not met yet" in answers["/readyz"].text
+    assert "process_start_time_seconds" in answers["/metrics"].text
+
+
+def test_a_taken_port_is_told_before_the_driver_is_asked(tmp_path: Path) -> None:
+    """process.md 3."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(alone(tmp_path, endpoint), timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 255
+    assert f"cannot listen on {endpoint} to serve /metrics" in done.stderr
+    assert "Waiting for the CSI driver" not in done.stderr

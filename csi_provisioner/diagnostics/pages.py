@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from csi_provisioner.diagnostics import health
 from csi_provisioner.diagnostics.server import Page, Request, Response, in_turn
 from csi_provisioner.logs import escaped
 from csi_provisioner.metrics import CONTENT_TYPE, Metrics
@@ -21,5 +22,15 @@ def health_page(trouble: Callable[[], str | None]) -> Page:
     async def page(_request: Request) -> Response:
         text = trouble()
         return Response("ok") if text is None else Response(f"internal server error: {escaped(text)}\n", 500)
+
+    return page
+
+
+def conditions_page(conditions: Callable[[], list[health.Condition]]) -> Page:
+    """A condition a line; 500 if one has failed."""
+
+    async def page(_request: Request) -> Response:
+        well, lines = health.text([(mark, escaped(text)) for mark, text in conditions()])
+        return Response(lines, 200 if well else 500)
 
     return page

@@ -82,11 +82,19 @@ def in_turn(page: Page) -> Page:
 
 
 class Server:
-    """Answers each page at exactly its path to any method, and everything else with 404."""
+    """Answers each page at exactly its path to any method, and everything else with 404. One that is made with `more`
+    has pages to come: until `publish` a request for another page waits."""
 
-    def __init__(self, pages: Mapping[str, Page]) -> None:
+    def __init__(self, pages: Mapping[str, Page], *, more: bool = False) -> None:
         self._pages = pages
+        self._complete = trio.Event()
+        if not more:
+            self._complete.set()
         self._connections: set[_Connection] = set()
+
+    def publish(self, pages: Mapping[str, Page]) -> None:
+        self._pages = pages
+        self._complete.set()
 
     async def serve(self, listener: socket.socket) -> None:
         """Runs until cancelled. Not `trio.serve_listeners`, which ends at most errors of accept."""
@@ -165,7 +173,11 @@ class Server:
         if not _is_spoken(request):
             return Response("this server speaks HTTP/1.0 and HTTP/1.1\n", 505)
         target, _, query = _AUTHORITY.sub(b"", request.target).decode("ascii").partition("?")
-        page = self._pages.get(unquote(target))
+        path = unquote(target)
+        if path not in self._pages:
+            with trio.move_on_after(HEAD_TIME):
+                await self._complete.wait()
+        page = self._pages.get(path)
         if page is None or request.method == b"CONNECT":  # 2xx would make a tunnel of it
             return Response("404 page not found\n", 404)
         try:

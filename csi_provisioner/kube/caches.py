@@ -25,3 +25,7 @@ class Caches:
     grants: Store[ReferenceGrant] = field(default_factory=Store)
     nodes: Store[Node] = field(default_factory=Store)
     csinodes: Store[CSINode] = field(default_factory=Store)
+    unsynced: set[str] = field(default_factory=set)
+    """Kinds whose first list is not complete."""
+    ended: set[str] = field(default_factory=set)
+    """Kinds that are not followed any more, although they should be."""

@@ -56,12 +56,22 @@ async def follow(
         reflectors.append(Reflector(kube, ReferenceGrant, caches.grants))
     if nodes:
         reflectors += [Reflector(kube, Node, caches.nodes), Reflector(kube, CSINode, caches.csinodes)]
+    caches.unsynced.update(reflector.kind.__name__ for reflector in reflectors)
+
+    async def followed(reflector: Reflector[Any], *, task_status: trio.TaskStatus[None]) -> None:
+        await reflector.run(task_status=task_status)
+        caches.ended.add(reflector.kind.__name__)  # a defect: it runs for ever
+
+    async def synced(reflector: Reflector[Any]) -> None:
+        await watches.start(followed, reflector)
+        caches.unsynced.discard(reflector.kind.__name__)
+
     log.info("Watching", kinds=" ".join(reflector.kind.__name__ for reflector in reflectors))
     async with trio.open_nursery() as watches:
         # The inner nursery ends when every first list is complete; the watches go on in the outer one.
         async with trio.open_nursery() as syncing:
             for reflector in reflectors:
-                syncing.start_soon(watches.start, reflector.run)
+                syncing.start_soon(synced, reflector)
         log.info("Caches are synced", claims=len(caches.claims), volumes=len(caches.volumes))
         task_status.started()
 

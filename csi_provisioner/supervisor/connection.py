@@ -30,8 +30,8 @@ class Connection:
     """`facts` are those of the last meeting. The driver is away from the moment at which its connection ended without a
     goodbye until it is met again: connected, ready, of the same name."""
 
-    facts: DriverFacts
-    local: LocalNode | None
+    facts = DriverFacts("")
+    local: LocalNode | None = None
     """This node, in a per-node deployment. Asked once; a changed topology needs a new process."""
 
     def __init__(self, settings: Settings, metrics: Metrics, channel: Channel) -> None:

@@ -16,28 +16,32 @@ from functools import partial
 
 import trio
 
+from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.diagnostics import pages
+from csi_provisioner.diagnostics import health, pages
 from csi_provisioner.diagnostics.listen import address_of, listen
-from csi_provisioner.diagnostics.server import Server
+from csi_provisioner.diagnostics.server import Page, Server
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity
-from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, resolve
+from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, connect, resolve
 from csi_provisioner.kube.end import SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.kept import Kept
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.nodes.local import LocalNode
-from csi_provisioner.planning import leftover
+from csi_provisioner.planning import leftover, rights
+from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
-from csi_provisioner.settings import HEALTH_PATH, ProvisioningSettings, Settings
+from csi_provisioner.settings import HEALTH_PATH, LIVE_PATH, READY_PATH, ProvisioningSettings, Settings
 
 from .clients import api_client, capacity_client
 from .connection import Connection
 from .controllers import QUEUES, Parts
 from .leading import Leadership
+from .observer import Observer
+from .rights import Rights
 from .term import LeaderTerm
 
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
@@ -57,12 +61,14 @@ async def run(
     stop: trio.Event | None = None,
     clock: Callable[[], float] = boottime,
     synced: Callable[[], None] = lambda: None,
+    server: Server | None = None,
 ) -> int:
     """Runs until a signal, or until `stop` is set if it is given. Returns the exit code (process.md 10.3).
 
     `clock` also runs while the machine sleeps. `synced` is called in each leader term when its caches are complete.
+    `server` serves already, and gets its pages here.
     """
-    process = _Process(settings, stop, clock, synced)
+    process = _Process(settings, stop, clock, synced, server)
     failures: list[Fatal] = []
     try:
         await process.run()
@@ -75,7 +81,12 @@ async def run(
 
 class _Process:
     def __init__(
-        self, settings: Settings, stop: trio.Event | None, clock: Callable[[], float], synced: Callable[[], None]
+        self,
+        settings: Settings,
+        stop: trio.Event | None,
+        clock: Callable[[], float],
+        synced: Callable[[], None],
+        server: Server | None,
     ) -> None:
         self.exit_code = 0
         self._settings = settings
@@ -83,14 +94,15 @@ class _Process:
         self._stop = trio.Event() if stop is None else stop
         self._handles_signals = stop is None
         self._synced = synced
+        self._server = server
         self._works = False
-        self._term: LeaderTerm | None = None
         self._outdated = trio.Event()
         """The driver has other capabilities than when the term began."""
         election = settings.election
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self._end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self._end)
+        self._observer = Observer(self._leadership)
         for name in QUEUES:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
 
@@ -99,6 +111,8 @@ class _Process:
             if self._handles_signals:
                 services.start_soon(self._signals, services.cancel_scope)
             services.start_soon(self._end_in_time, services.cancel_scope)
+            services.start_soon(self._observer.run)
+            self._listen(services)
             await self._start_and_work(services)
             services.cancel_scope.cancel()
 
@@ -142,12 +156,12 @@ class _Process:
             address, metrics, may_begin = self._settings.csi.address, self._metrics, self._end.may_begin
             channel = Channel(address, on_lost=lambda: connection.on_lost(), metrics=metrics, may_begin=may_begin)
             async with channel:
-                connection = self._connection = Connection(self._settings, metrics, channel)
+                connection = self._observer.connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
                 await connection.meet_first()
                 facts, local = connection.facts, connection.local
+                services.start_soon(self._look_at_rights(cluster, facts).run)
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
-                    self._listen(services)
                     kept = Kept(
                         kube, leftover.lease_name(identity.sanitised(facts.name)), self._settings.election.own_namespace
                     )
@@ -169,8 +183,15 @@ class _Process:
                     )
                     await self._work(cluster, parts, connection)
 
+    def _look_at_rights(self, cluster: Cluster, facts: DriverFacts) -> Rights:
+        # A client of its own without a limit: these requests must not delay claims.
+        client = partial(connect, cluster, user_agent=f"csi-provisioner/{__version__} (rights)")
+        found = rights.wanted(self._settings, facts, identity.sanitised(facts.name))
+        self._observer.rights = Rights(client, list(found))
+        return self._observer.rights
+
     def _is_behind(self) -> bool:
-        return self._term is not None and self._term.is_behind
+        return self._observer.term is not None and self._observer.term.is_behind
 
     async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
         """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
@@ -187,30 +208,38 @@ class _Process:
         return replace(provisioning, volume_attributes_class=False)
 
     def _listen(self, services: trio.Nursery) -> None:
+        """Before anything is asked of anybody: probes want an answer, and a taken port is told (process.md 3)."""
         http = self._settings.http
-        if not http.endpoint:
-            return
-        listener = listen(http.endpoint, http.path)
-        log.info("Listening", address=address_of(listener), path=http.path)
-        services.start_soon(self._serve, listener)
+        if self._server is not None:
+            self._server.publish(self._pages())
+        elif http.endpoint:
+            listener = listen(http.endpoint, http.path)
+            log.info("Listening", address=address_of(listener), path=http.path)
+            services.start_soon(self._serve, listener, Server(self._pages()))
 
-    async def _serve(self, listener: socket.socket) -> None:
-        http = self._settings.http
+    async def _serve(self, listener: socket.socket, server: Server) -> None:
+        with listener:
+            await server.serve(listener)
+
+    def _pages(self) -> dict[str, Page]:
+        http, state = self._settings.http, self._observer.state
         found = {http.path: pages.metrics_page(self._metrics)}
-        if self._leadership.sought and not http.legacy:
-            found[HEALTH_PATH] = pages.health_page(self._leadership.health)
+        if not http.legacy:
+            found[LIVE_PATH] = pages.conditions_page(lambda: health.live(state()))
+            found[READY_PATH] = pages.conditions_page(lambda: health.ready(state()))
+            if self._leadership.sought:
+                found[HEALTH_PATH] = pages.health_page(self._leadership.health)
         if http.pprof:
             from csi_provisioner.diagnostics import profiles  # cProfile is only loaded where it is wanted
 
             found.update(profiles.pages())
-        with listener:
-            await Server(found).serve(listener)
+        return found
 
     # ---- work
 
     async def _work(self, cluster: Cluster, parts: Parts, connection: Connection) -> None:
         async with trio.open_nursery() as telling:
-            await telling.start(parts.events.run)
+            await telling.start(self._always, "events", parts.events.run)
             try:
                 async with trio.open_nursery() as watching:
                     watching.start_soon(connection.watch, self._on_lost, self._on_met)
@@ -224,14 +253,22 @@ class _Process:
                     await parts.events.wait_written()
             telling.cancel_scope.cancel()
 
+    async def _always(
+        self, name: str, run: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Runs what is never to end; only a defect lets it come to its end here, which a restart heals."""
+        await run(task_status=task_status)
+        self._observer.ended.add(name)
+
     # ---- the driver goes and comes, while a term runs or none
 
     def _on_lost(self) -> None:
-        if self._term is not None:
-            self._term.pause()
+        if self._observer.term is not None:
+            self._observer.term.pause()
 
     def _on_met(self, was_away: bool) -> None:
-        connection, term = self._connection, self._term
+        connection, term = self._observer.connection, self._observer.term
+        assert connection is not None
         # Who stops already ends what runs, in the time it has for that.
         if term is not None and term.facts != connection.facts and not self._stop.is_set():
             log.info("CSI driver is back with other capabilities, starting the work over", driver=connection.facts.name)
@@ -257,14 +294,14 @@ class _Process:
                 self._outdated.set()
                 while self._outdated.is_set():
                     self._outdated = trio.Event()
-                    self._term = LeaderTerm(parts, connection.facts)
+                    self._observer.term = LeaderTerm(parts, connection.facts)
                     if connection.is_away:
-                        self._term.pause()
-                    await self._run_term(self._term, connection)
+                        self._observer.term.pause()
+                    await self._run_term(self._observer.term, connection)
             finally:
-                if self._term is not None:
-                    self._term.end()
-                self._term = None  # events that waited for its claims are written now
+                if self._observer.term is not None:
+                    self._observer.term.end()
+                self._observer.term = None  # events that waited for its claims are written now
                 self._works = self._stop.is_set()
             with trio.move_on_after(LAST_NOTES):
                 await parts.kept.write()

@@ -11,12 +11,14 @@ from heapq import nsmallest
 
 import trio
 
+from csi_provisioner.kube.caches import Caches
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
 from csi_provisioner.provision import save
 from csi_provisioner.work.backoff import Backoff
+from csi_provisioner.work.runner import Loop
 
 from .caches import caches_for, follow
 from .controllers import Controllers, Parts
@@ -125,6 +127,15 @@ class LeaderTerm:
     def is_behind(self) -> bool:
         """Claims wait for a worker. Events are held back then, so that volumes come first."""
         return self._controllers.claims.is_behind
+
+    @property
+    def caches(self) -> Caches:
+        return self._caches
+
+    @property
+    def loops(self) -> set[Loop]:
+        controllers = self._controllers
+        return {*controllers.loops, *controllers.of_driver, controllers.saves}
 
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""

@@ -6,6 +6,7 @@ workers.
 """
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,15 +15,18 @@ import trio
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
+from csi_provisioner.model.state import Failure, QueueState
 
 from .backoff import Backoff
 from .exclusive import Exclusive
 from .schedule import Schedule
-from .workers import Pool
+from .workers import Pool, Workers
 
 # Seconds: what fails again sooner is said once, and then when the waits have grown to this. A thousand volumes that an
 # API server does not take would else be ten thousand lines in three seconds.
 NEWS = 1.0
+# Failures that are remembered for people.
+FAILURES = 10
 
 Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 
@@ -44,9 +48,13 @@ class Loop:
     """Key -> when its task started."""
 
     def __post_init__(self) -> None:
+        self._pool: Pool = Workers(self.workers) if isinstance(self.workers, int) else self.workers
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
+        self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
+        self.taken = 0
+        """Keys that a worker was found for, ever."""
         self._changed = trio.Event()
         self._paused = False
         self._accepting = trio.CancelScope()
@@ -56,6 +64,22 @@ class Loop:
         """Something is due and waits for a free worker."""
         due = self._schedule.next_due()
         return due is not None and due <= trio.current_time()
+
+    @property
+    def may_take(self) -> bool:
+        """A key is due, and nothing holds it back: neither a pause, nor a stop, nor that no worker is free."""
+        held = self._paused or self._accepting.cancel_called or not self._pool.is_free
+        return self.is_behind and not held
+
+    def state(self, stalled: float) -> QueueState:
+        now, due = trio.current_time(), self._schedule.next_due()
+        oldest = max(0.0, now - due) if due is not None else 0.0
+        return QueueState(self.name, self._depth(), len(self.running), oldest, stalled)
+
+    def failures(self) -> list[Failure]:
+        """The last few, the newest first."""
+        now = trio.current_time()
+        return [Failure(self.name, key, error, now - at) for at, key, error in reversed(self._failures)]
 
     def attempt(self, key: str) -> Attempt:
         failures = self.backoff.failures(key)
@@ -99,7 +123,7 @@ class Loop:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
-        free = trio.Semaphore(self.workers) if isinstance(self.workers, int) else self.workers
+        free = self._pool
         with self.metrics.watch(self._depth, self._ages):
             async with trio.open_nursery() as nursery:
                 task_status.started()
@@ -129,6 +153,7 @@ class Loop:
         if popped is None:
             return None
         key, due = popped
+        self.taken += 1
         self._count(key)
         # A key at work keeps its id: a volume that leaves the cache meanwhile has lost its claim, not its task.
         what = self._ids.get(key) or self.id_of(key)
@@ -198,6 +223,7 @@ class Loop:
 
     def _failed(self, key: str, delay: float, error: str) -> None:
         failures = self.backoff.failures(key)
+        self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
         if failures > 1 and delay < NEWS:
             log.v(3, "Failed, will be tried again", **keys)

@@ -15,6 +15,9 @@ ONE_IN = 8
 class Pool(Protocol):
     """What a loop takes its workers from."""
 
+    @property
+    def is_free(self) -> bool: ...
+
     async def acquire(self) -> None: ...
 
     def release(self) -> None: ...
@@ -27,6 +30,10 @@ class Workers:
         self._free = count
         self._waiting: tuple[deque[trio.Event], deque[trio.Event]] = (deque(), deque())
         self._handed_out = 0
+
+    @property
+    def is_free(self) -> bool:
+        return self._free > 0
 
     async def acquire(self, *, low: bool = False) -> None:
         """Waits for a worker. A cancellation leaves it to the next one."""
@@ -62,6 +69,10 @@ class Helpers:
     def __init__(self, workers: Workers, most: int) -> None:
         self._workers = workers
         self._most = trio.Semaphore(most)
+
+    @property
+    def is_free(self) -> bool:
+        return self._most.value > 0 and self._workers.is_free
 
     async def acquire(self) -> None:
         await self._most.acquire()

@@ -1,0 +1,60 @@
+"""What the process knows of itself at one moment. Made in one place (`supervisor`), read by health checks, pages and
+metrics. Times are seconds.
+"""
+
+import msgspec
+
+
+class DriverState(msgspec.Struct, frozen=True):
+    name: str = ""
+    ready: bool = False
+    away: float | None = None
+    """For how long it has not answered; None: it answers, or was never met."""
+
+
+class LeadershipState(msgspec.Struct, frozen=True):
+    sought: bool = False
+    """Without an election every process works."""
+    leads: bool = False
+    """A term runs here."""
+    trouble: str = ""
+    """What the election's own health check says."""
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    name: str
+    due: int = 0
+    """Keys that wait for a worker."""
+    running: int = 0
+    oldest: float = 0.0
+    """How long the oldest of the due keys has been due."""
+    stalled: float = 0.0
+    """For how long it has taken nothing, although a key is due and nothing holds it back."""
+
+
+class RightsState(msgspec.Struct, frozen=True):
+    known: bool = False
+    missing: tuple[str, ...] = ()
+    """Without these nothing works."""
+    lacking: tuple[str, ...] = ()
+    """Without these something does not work."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    queue: str
+    key: str
+    error: str
+    ago: float
+
+
+class State(msgspec.Struct, frozen=True):
+    driver: DriverState = DriverState()
+    leadership: LeadershipState = LeadershipState()
+    unsynced: tuple[str, ...] = ()
+    """Kinds whose first list is not complete."""
+    queues: tuple[QueueState, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    """The newest first."""
+    rights: RightsState = RightsState()
+    ended: tuple[str, ...] = ()
+    """Tasks that should run for ever and do not."""

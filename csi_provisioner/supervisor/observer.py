@@ -1,0 +1,73 @@
+"""What the process knows of itself, in one value for all who show it (`model/state`)."""
+
+import trio
+
+from csi_provisioner.model.state import DriverState, LeadershipState, State
+from csi_provisioner.work.runner import Loop
+
+from .connection import Connection
+from .leading import Leadership
+from .rights import Rights
+from .term import LeaderTerm
+
+# Seconds between looks at the queues, and the most that one look counts: time in which the process was frozen or
+# throttled is no time in which it could have worked.
+TICK, MOST = 1.0, 2.0
+
+
+class Observer:
+    def __init__(self, leadership: Leadership) -> None:
+        self.connection: Connection | None = None
+        self.term: LeaderTerm | None = None
+        self.rights: Rights | None = None
+        self.ended: set[str] = set()
+        """Tasks that should run for ever and do not."""
+        self._leadership = leadership
+        self._doubted = trio.Event()
+        self._stalled: dict[Loop, tuple[int, float]] = {}
+
+    def state(self) -> State:
+        loops = sorted(self.term.loops, key=lambda loop: loop.name) if self.term is not None else []
+        caches = self.term.caches if self.term is not None else None
+        if any(loop.may_take for loop in loops):
+            self._doubted.set()
+        failures = sorted((failure for loop in loops for failure in loop.failures()), key=lambda failure: failure.ago)
+        return State(
+            driver=self._driver(),
+            leadership=LeadershipState(self._leadership.sought, self.term is not None, self._leadership.health() or ""),
+            unsynced=tuple(sorted(caches.unsynced)) if caches is not None else (),
+            queues=tuple(loop.state(self._stalled.get(loop, (0, 0.0))[1]) for loop in loops),
+            failures=tuple(failures),
+            rights=self.rights.state if self.rights is not None else State().rights,
+            ended=(*sorted(self.ended), *(f"watch of {kind}" for kind in sorted(caches.ended if caches else ()))),
+        )
+
+    def _driver(self) -> DriverState:
+        connection = self.connection
+        if connection is None or not connection.facts.name:
+            return DriverState()
+        away = trio.current_time() - connection.away_since if connection.is_away else None
+        return DriverState(connection.facts.name, away is None, away)
+
+    async def run(self) -> None:
+        """Counts until cancelled for how long queues have taken nothing, although they could.
+
+        Only while somebody has asked and one of them could: most of the time nothing is to be counted.
+        """
+        while True:
+            await self._doubted.wait()
+            last = trio.current_time()
+            while self._count(min(trio.current_time() - last, MOST)):
+                last = trio.current_time()
+                await trio.sleep(TICK)
+            self._doubted = trio.Event()
+
+    def _count(self, seconds: float) -> bool:
+        """Whether any queue could take something and does not."""
+        counted = {}
+        for loop in self.term.loops if self.term is not None else ():
+            taken, stalled = self._stalled.get(loop, (loop.taken, 0.0))
+            if loop.may_take and loop.taken == taken:
+                counted[loop] = taken, stalled + seconds
+        self._stalled = counted
+        return bool(counted)
