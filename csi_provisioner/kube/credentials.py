@@ -38,13 +38,6 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 PLUGIN_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
 
-class CredentialError(KubeError):
-    """No credential could be had now; trying again later may work."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(0, "Credentials", message)
-
-
 class Fixed:
     """A token, a password, or nothing at all (anonymous, or a client certificate)."""
 
@@ -77,7 +70,7 @@ class TokenFile(Fixed):
     async def authorization(self) -> str | None:
         self._file.look(FILE_AGE if self._value else 0)
         if self._value is None:
-            raise CredentialError(f"cannot read the token file {self._path}: {self._file.trouble}")
+            raise KubeError(0, "Credentials", f"cannot read the token file {self._path}: {self._file.trouble}")
         return self._value
 
     async def refused(self, value: str | None) -> bool:
@@ -155,7 +148,7 @@ class Plugin:
         self._wanted.set()
         await self._ended.wait()
         if self._trouble:
-            raise CredentialError(self._trouble)
+            raise KubeError(0, "Credentials", self._trouble)
 
     async def run(self) -> None:
         while True:

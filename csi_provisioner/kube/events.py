@@ -146,15 +146,12 @@ class EventRecorder:
         line.about = ref
         self._lines.move_to_end(line_key)
         if len(self._lines) > LINES:
-            self._forget_oldest()
+            oldest, dropped = self._lines.popitem(last=False)
+            if dropped.due:
+                log.v(2, "Too many events waiting, dropping some", object=dropped.about, events=len(dropped.due))
+                dropped.due.clear()  # a writer may have it in hand
+                self._ready.pop(oldest, None)
         return line
-
-    def _forget_oldest(self) -> None:
-        line_key, line = self._lines.popitem(last=False)
-        if line.due:
-            log.v(2, "Too many events waiting, dropping some", object=line.about, events=len(line.due))
-            line.due.clear()
-            self._ready.pop(line_key, None)
 
     def _series(self, line: _Line, type_: EventType, reason: str, failure_class: str) -> _Series:
         self._stamp = max(self.now(), self._stamp + 1)
@@ -174,17 +171,15 @@ class EventRecorder:
             line.in_hand = True
             self._in_hand += 1
             while line.due:
-                await self._let_volumes_pass(line.waits_since)
+                # Volumes first, but not for ever.
+                while self.busy() and trio.current_time() < line.waits_since + PATIENCE:  # noqa: ASYNC110 - a question
+                    await trio.sleep(BUSY_POLL)
                 if line.due:  # not forgotten meanwhile; whatever happens from now on is due again
                     await self._write(line, line.due.pop(0))
             line.in_hand = False
             self._in_hand -= 1
             if not self._ready and not self._in_hand:
                 self._watchers.unpark_all()
-
-    async def _let_volumes_pass(self, since: float) -> None:
-        while self.busy() and trio.current_time() < since + PATIENCE:  # noqa: ASYNC110 - a question, not an event
-            await trio.sleep(BUSY_POLL)
 
     async def _write(self, line: _Line, series: _Series) -> None:
         message, series.message = series.message, ""
@@ -200,8 +195,11 @@ class EventRecorder:
                         return
                     pause = max(FIRST_PAUSE * 2.0**failures * (0.5 + self.random()), error.floor)
                     log.v(4, "Event not written yet", object=line.about, reason=series.reason, err=str(error))
-                except Exception as error:
-                    self._defect(line, error)
+                except Exception as error:  # a defect costs this event, and one line for each kind of it
+                    if self._troubles.is_news("defect", type(error).__name__):
+                        log.exception("Unexpected error, event dropped", object=line.about)
+                    else:
+                        log.v(3, "Unexpected error again, event dropped", object=line.about, err=repr(error))
                     return
                 else:
                     return
@@ -234,13 +232,6 @@ class EventRecorder:
             if not error.already_exists:  # else an earlier try got through
                 raise
         series.created = True
-
-    def _defect(self, line: _Line, error: Exception) -> None:
-        """Costs this event, and one line for each kind of error: the next event may meet it too."""
-        if self._troubles.is_news("defect", type(error).__name__):
-            log.exception("Unexpected error, event dropped", object=line.about)
-        else:
-            log.v(3, "Unexpected error again, event dropped", object=line.about, err=repr(error))
 
     def _refused(self, line: _Line, error: KubeError) -> None:
         """Nobody waits for an event: a namespace on its way out, or a right we do not have, costs one line of log."""

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from lightkube.core.resource import Resource
 
+from csi_provisioner.kube.errors import Troubles
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.model.kubernetes import key as key_of
@@ -54,7 +55,7 @@ class Store(Generic[T]):
         self._horizon = -1  # every change up to this version has been shown, or so the server says
         self._listed = -1  # the version of the last list, which holds every change before it
         self._gone: dict[str, None] = {}  # UIDs of objects deleted since the list, oldest first
-        self._defects: set[tuple[object, type[Exception]]] = set()
+        self._troubles = Troubles(set())
 
     # ---- readers
 
@@ -187,13 +188,11 @@ class Store(Generic[T]):
         try:
             return function(*arguments)
         except Exception as error:
-            kind = (function, type(error))
             # A defect must not fill the log: it may come with each event of a large cluster.
-            if kind in self._defects:
-                log.v(3, "Unexpected error again", object=key, err=repr(error))
-            else:
-                self._defects.add(kind)
+            if self._troubles.is_news(repr(function), type(error).__name__):
                 log.exception("Unexpected error, the object is told again at the next resync", object=key)
+            else:
+                log.v(3, "Unexpected error again", object=key, err=repr(error))
             return failed
 
     # ---- the two layers

@@ -15,7 +15,7 @@ import trustme
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.config import resolve
-from csi_provisioner.kube.credentials import CredentialError, Credentials, Plugin, TokenFile
+from csi_provisioner.kube.credentials import Credentials, Plugin, TokenFile
 from csi_provisioner.kube.tls import Tls
 from csi_provisioner.settings import ClusterSettings
 from tests.kube.wire import Asked, Server, pool, reply, sender, serving
@@ -125,13 +125,13 @@ def plugin(program: Program, **options: object) -> Plugin:
 
 async def given(who: Credentials) -> str | None:
     """The first credential."""
-    value: str | CredentialError | None
+    value: str | KubeError | None
     async with kept_fresh(who):
         try:
             value = await who.authorization()
-        except CredentialError as error:
+        except KubeError as error:
             value = error
-    if isinstance(value, CredentialError):
+    if isinstance(value, KubeError):
         raise value
     return value
 
@@ -217,7 +217,7 @@ async def test_a_plugin_that_gives_a_certificate_of_no_use(program: Program, con
 )
 async def test_a_plugin_that_prints_nonsense(program: Program, output: str, message: str) -> None:
     program.output.write_text(output)
-    with pytest.raises(CredentialError, match=message):
+    with pytest.raises(KubeError, match=message):
         await given(plugin(program))
 
 
@@ -233,18 +233,18 @@ async def test_a_plugin_that_fails_is_named_with_what_it_said(program: Program) 
 
 async def test_a_plugin_that_is_not_there_is_an_error_with_the_hint_how_to_get_it(program: Program) -> None:
     program.path.unlink()
-    with pytest.raises(CredentialError, match=r"failed: .* No such file.*; get it from the shop"):
+    with pytest.raises(KubeError, match=r"failed: .* No such file.*; get it from the shop"):
         await given(plugin(program, hint="get it from the shop"))
 
 
 @pytest.mark.parametrize("output", ["", ">&2"], ids=["stdout", "stderr"])
 async def test_a_plugin_that_prints_without_end_is_an_error(program: Program, output: str) -> None:
     program.path.write_text(f"#!/bin/sh\nyes {output}\n")
-    with pytest.raises(CredentialError, match="printed more than 1 MiB"):
+    with pytest.raises(KubeError, match="printed more than 1 MiB"):
         await given(plugin(program))
 
 
 async def test_a_plugin_whose_arguments_no_program_can_have(program: Program) -> None:
     who = Plugin([str(program.path), "a\0b"], version=V1, environment=dict(os.environ))
-    with pytest.raises(CredentialError, match="failed: embedded null byte"):
+    with pytest.raises(KubeError, match="failed: embedded null byte"):
         await given(who)

@@ -20,7 +20,8 @@ from lightkube.core.generic_client import BasicRequest
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import kubeconfig
 from csi_provisioner.kube.config import Cluster, resolve
-from csi_provisioner.kube.credentials import CredentialError, Fixed, Plugin
+from csi_provisioner.kube.credentials import Fixed, Plugin
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import Transport
 from csi_provisioner.settings import ClusterSettings
@@ -135,7 +136,7 @@ def test_any_scalar_works_or_is_named(tmp_path: Path, place: tuple[str, str], sc
     named = ""
     try:
         trio.run(use, resolve(ClusterSettings(kubeconfig=str(path)), environment=NOWHERE))
-    except (Fatal, CredentialError) as error:
+    except (Fatal, KubeError) as error:
         named = str(error)
     assert not named or entry in named
 

@@ -16,8 +16,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.credentials import CredentialError, Plugin
+from csi_provisioner.kube.credentials import Plugin
 from csi_provisioner.kube.election import LeaderElector
+from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.settings import ElectionSettings
 from tests.kube.leases import Candidate, LeaseApi
@@ -232,7 +233,7 @@ async def test_a_plugin_that_does_not_end_is_killed_after_25_s_with_all_it_has_s
         async def ask() -> None:
             try:
                 answers.append(await plugin.authorization())
-            except CredentialError as error:
+            except KubeError as error:
                 answers.append(error.message)
 
         async with trio.open_nursery() as nursery:
