@@ -69,7 +69,9 @@ class VolumeReconciler:
         if volume is None or not deletion.is_responsible(volume, self.facts):
             return DONE
         if self._finished.get(name) == volume.metadata.uid:
-            return DONE  # woken by the news of our own writes
+            # Woken by the news of our own writes.
+            return DONE
+        # Before the deletion, and on volumes that are not deleted now: it is what makes their deletion wait for us.
         change = deletion.finalizer_change(volume)
         if change is not None:
             try:
@@ -90,6 +92,7 @@ class VolumeReconciler:
         started, name = trio.current_time(), volume.metadata.name
         outcome: Outcome = DONE
         try:
+            # Asked once: our own writes wake the key, and a driver may take a second deletion for an error.
             if self._deleted.get(name) != volume.metadata.uid:
                 await self._delete_in_backend(volume)
                 self._note(self._deleted, volume)
@@ -98,6 +101,7 @@ class VolumeReconciler:
             outcome = self._refused(volume, error)
         except TryError as error:
             if error.lost and attempt.excused:
+                # The call is repeated when the driver is back, and is neither counted nor told before.
                 return after(error, f"volume {name}: {error}")
             outcome = self._failed(volume, error, attempt)
         # Quirk Q7, kept: an ignored one counts as a success. As in the reference, one that is gone already does not.
@@ -137,6 +141,7 @@ class VolumeReconciler:
         try:
             secret = await self.kube.get(Secret, found.reference.name, found.reference.namespace)
         except KubeError as error:
+            # Only a secret that is gone is done without. One that cannot be read just now is waited for.
             if not error.not_found:
                 raise secrets.deletion_unreadable(target.volume, found.reference, error) from error
             log.warning(
@@ -155,12 +160,14 @@ class VolumeReconciler:
             await self.kube.delete(PersistentVolume, name)
         if not volume.metadata.finalizers:
             return
+        # As the cache has it now: the finalizer may have been put on, or the object may be gone, since we looked first.
         seen = self.caches.volumes.get(name)
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
         with unless_gone():
             await self._patch(seen, "remove")
-        self._note(self._finished, volume)  # and only so: a cache that is late may show our finalizer yet
+        # Only now: a cache that is late may still show our finalizer, and the key is done with by this note alone.
+        self._note(self._finished, volume)
 
     def _refused(self, volume: PersistentVolume, error: KubeError) -> Outcome:
         """What only a person can change is told to people, where they look: on the claim, if it is still there."""

@@ -8,6 +8,7 @@ from enum import Enum
 import msgspec
 
 
+# What counts is whether the driver may still make a volume that no PersistentVolume names yet.
 class State(Enum):
     """What is known about the volume after a failed try (provision.md 3.2)."""
 
@@ -70,6 +71,7 @@ class GiveUp(msgspec.Struct, frozen=True):
     state: State = State.FINISHED
 
 
+# Nothing else flows back from a reconciler, and no exception says how a try ended.
 Outcome = Done | Retry | RetryAt | GiveUp
 DONE = Done()
 
@@ -81,6 +83,7 @@ class TryError(Exception):
     """
 
     state = State.NO_CHANGE
+    # All of planning's refusals are one class: their texts name objects, and repeats are to be merged.
     kind = "refused"
     """The class of failure by which events that repeat are merged."""
     detail = ""
@@ -94,6 +97,7 @@ class TryError(Exception):
     retry_after: float | None = None
 
     def _cause(self) -> "TryError | None":
+        # `raise ... from` names the cause; without it, it is the error that was being handled.
         cause = self.__cause__ or self.__context__
         return cause if isinstance(cause, TryError) else None
 
@@ -114,10 +118,12 @@ def after(error: TryError, said: str = "", *, due: float | None = None, give_up:
     """The outcome of a try that `error` has ended. `said` is the text for the log if the error's own does not name the
     object, `due` the time of the next try if it does not follow from the number of failures."""
     said = (said or str(error)) + (f" ({error.detail})" if error.detail else "")
+    # First, because what is not ours is no failure, whatever else its text says.
     if error.ignored:
         return Done(ignored=True, state=error.state)
     if give_up:
         return GiveUp(said, error.state)
+    # A failure all the same, so it counts as a try.
     if due is not None:
         return RetryAt(due, said, failed=True, state=error.state)
     return Retry(said, error.floor, error.lost, error.state)

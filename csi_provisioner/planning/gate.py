@@ -50,6 +50,7 @@ def decide(claim: PersistentVolumeClaim, storage_class: StorageClass | None, dri
         raise not_ours("no provisioner has been chosen for the claim yet")
     if not driver.answers_to(provisioner):
         raise not_ours(f"the claim is for provisioner {provisioner!r}")
+    # NoChange: a class that is missing says nothing of a call that may be running.
     if storage_class is None:
         raise Refusal(
             State.NO_CHANGE,

@@ -27,7 +27,9 @@ def not_ours(reason: str, event: str = "") -> Refusal:
 
 def accepted(value: T | Refusal) -> T:
     """The value, unless a refusal was kept in its place: what is wrong with a class is found once, and said for each
-    claim when its step comes. Raised as a new one, because an exception gathers what it has passed through."""
+    claim when its step comes."""
     if isinstance(value, Refusal):
+        # A new one, because an exception that is raised again and again keeps all frames it has passed through.
+        # The kept one belongs to the class and is raised for many claims at once.
         raise Refusal(value.state, value.message)
     return value

@@ -39,6 +39,7 @@ class CloneReconciler:
         claim = self.claims.get(key)
         if claim is None or not is_to_check(claim):
             return DONE
+        # Looked at again with back-off: that a clone is bound is no event of its source.
         if sources.clone_pending(claim, self.readers()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
         try:

@@ -54,7 +54,8 @@ async def sweep_forever(kube: KubeClient, readers: Callable[[], Readers], interv
         except KubeError as error:
             pause = max(interval, error.floor)
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
-            if row(error).cause not in kube.troubles:  # else it is told as that of everybody
+            # An outage that all parts of the process meet is told once, not by each of them.
+            if row(error).cause not in kube.troubles:
                 log.warning("Could not look for orphaned finalizers on VolumeSnapshots", err=error)
         except Exception:
             log.exception("Unexpected error, the next sweep for orphaned finalizers tries again")
@@ -81,10 +82,12 @@ async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
     try:
         await kube.update(snapshot, lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER))
     except KubeError as error:
+        # Decided on what is there no longer, so nothing is written. The next sweep decides anew.
         if error.not_found or error.conflict:
             log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=name)
         else:
-            tell = log.info if error.forbidden else log.warning  # the right is optional
+            # The right is optional in the published roles, so a missing one is no trouble.
+            tell = log.info if error.forbidden else log.warning
             tell("Could not take our finalizer off a snapshot", snapshot=name, err=error)
         return
     log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=name)

@@ -94,14 +94,16 @@ class ClaimReconciler:
 
     async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
         known = self._memory.of(uid)
+        # A deleted claim is still asked for while the driver may be making its volume: else nobody would delete that.
         claim = self._caches.claims.by_uid(uid) or known.asked
         if known.unsaved is not None and not known.unsaved.refused:
-            self._tools.saver.ensure(known.unsaved.volume.metadata.name)  # made; writing it is an item of its own
+            # The volume is made. Writing it is an item of its own, which nobody may have woken yet.
+            self._tools.saver.ensure(known.unsaved.volume.metadata.name)
             return DONE
         if claim is None:
             self._memory.forget(uid)
             return DONE
-        held = self._memory.of(uid).infeasible
+        held = known.infeasible
         if held is not None and self._holds(held, claim):
             return RetryAt(held.until, "the driver called the claim infeasible")
         try:
@@ -120,6 +122,7 @@ class ClaimReconciler:
     def _holds(self, held: Infeasible, claim: PersistentVolumeClaim) -> bool:
         """provision.md 6: the driver refused the claim as it stands; another class is another claim to it."""
         storage_class = self._caches.storage_classes.get(gate.claim_class(claim))
+        # Without its class the claim is not held: the gate says that the class is missing.
         if storage_class is None:
             return False
         if storage_class.metadata.uid == held.class_uid and held.until > trio.current_time():
@@ -132,6 +135,7 @@ class ClaimReconciler:
         found = self._caches.storage_classes.get(gate.claim_class(claim))
         if not gate.concerns(claim, self._facts):
             raise not_ours("it is bound, or not for this driver")
+        # Before the class is looked at (row 3): what is wrong with another node's claim is for that node to say.
         if self._owner is not None and not self._owner(claim, found):
             raise not_ours("it is another node's to provision")
         return gate.decide(claim, found, self._facts)
@@ -160,10 +164,11 @@ class ClaimReconciler:
         uid = claim.metadata.uid
         written = self._memory.of(uid).written
         if written:
+            # A volume that is not in its cache may be written, bound and deleted: only the API server knows by now.
             if written in self._caches.volumes or not await self._is_still_unbound(claim):
                 return True
             self._memory.forget_written(uid)
-        # quirk Q4, kept: the default name counts as well
+        # Quirk Q4, kept: the default name counts too, whatever name the flags ask for.
         if any(name in self._caches.volumes for name in (naming.default_name(uid), self.volume_name(claim))):
             self._memory.finish(uid)
             self._count(claim, None)
@@ -195,8 +200,10 @@ class ClaimReconciler:
             asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
             self._tools.events.record(claim, "Normal", "Provisioning", asking)
             plan = await self._tools.gatherer.plan(claim, storage_class)
+            # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
             self._memory.ask(claim)
+            # Until the driver says for certain that it is not, it may be at work on the volume.
             asked = True
             answer = await self._tools.creator.create(plan)
             try:
@@ -220,8 +227,9 @@ class ClaimReconciler:
     async def _save(self, claim: PersistentVolumeClaim, pv: PersistentVolume, volume_id: str) -> None:
         self._memory.finish(claim.metadata.uid)
         self._tools.orphans.has_owner(pv.metadata.name)
-        # from here on the volume is not lost, whatever is cancelled
+        # From here on the volume is not lost, even if all that follows is cancelled.
         self._memory.keep_unsaved(pv, claim, volume_id)
+        # A snapshot that is being deleted goes with our finalizer: it has to wait until the volume is written.
         once_written = await release.snapshot(self._kube, claim)
         await self._tools.saver.save(pv)
         if once_written and self._memory.unsaved(pv.metadata.name) is None:
@@ -245,6 +253,7 @@ class ClaimReconciler:
         if error.lost and attempt.excused:
             return after(error, said)  # the call is still in progress
         due = trio.current_time() + self._rules.retries.maximum if error.infeasible else None
+        # Where the node cannot be taken back, the claim is tried again like any other.
         rescheduled = error.state is State.RESCHEDULE and await self._unselect_node(claim)
         outcome = after(error, said, due=due, give_up=rescheduled)
         if due is not None:
@@ -276,13 +285,15 @@ class ClaimReconciler:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""
         uid = claim.metadata.uid
         if asked:
+            # The answer was final: nothing runs in the driver any more.
             if outcome.state is not State.IN_BACKGROUND:
                 self._memory.finish(uid)
         elif outcome.state is State.NO_CHANGE:
+            # An API server that is away refuses nobody: the claim is asked for again, and its source has to stay.
             if not error.unavailable:
                 self._memory.refuse_before_call(uid)
         elif error.ignored or self._caches.claims.by_uid(uid) is None:
-            # the driver is not asked again, so an earlier try of which it was not certain stays open
+            # The driver is not asked again, so an earlier call of which it was not certain stays open for ever.
             self._end(claim, str(error))
 
     async def _unselect_node(self, claim: PersistentVolumeClaim) -> bool:
@@ -315,6 +326,7 @@ class ClaimReconciler:
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:
         """The API server will not take the volume, and no further try will change that: a person has to."""
+        # Said to people all the same: a driver that gives the same answer each time needs one.
         what = "only another answer of the driver (volume id, context, topology) will do"
         if error.forbidden:
             self._right.doubt()

@@ -68,6 +68,7 @@ class Creator:
         # Shielded: a volume that is made and cannot be used would be left behind by a stop in just this moment.
         async with self.shield() as scope:
             for _ in range(UNDO_TRIES):
+                # One loss may be an accident, such as a restart. After two in a row it is this call that kills it.
                 once_lost = error is not None and error.lost
                 try:
                     await self.driver.delete_volume(request, migrated=self._migrated(plan))
@@ -79,6 +80,7 @@ class Creator:
                     break
         if error is None or (trio.current_time() > scope.deadline - TOO_LATE and not error.lost):
             limit = max(0.0, scope.deadline - started)  # shorter than ours where the process ends meanwhile
+            # The last answer of the driver says less than that the time is over.
             error = CallError(
                 Code.DEADLINE_EXCEEDED, f"not done within {limit:.3g} s", "/csi.v1.Controller/DeleteVolume"
             )

@@ -65,6 +65,7 @@ class Gatherer:
 
         Raises `Refusal`; cancellation between two writes is harmless, each is repeated by the next try.
         """
+        # In the order of provision.md 8: of several things that are wrong, people are told the first.
         draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
         _warn(draft.class_plan.warnings, draft)
         content = await self._content(draft, protect) if draft.source else None
@@ -72,6 +73,7 @@ class Gatherer:
         reference = secrets.provisioner_reference(draft)
         data = await self._secret(draft, reference) if reference else None
         references = secrets.references(draft)
+        # Said before the VolumeAttributesClass is read, which may be missing as well.
         request.check_parameters(draft)
         mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
         return request.finish(draft, content, requirement, references, data, mutable, self.settings)
@@ -101,6 +103,7 @@ class Gatherer:
         found = await self._read(VolumeSnapshotContent, name, None, partial(sources.content_unreadable, draft, name))
         content = sources.check_content(draft, snapshot, found, self.settings)
         _warn(content.warnings, draft)
+        # After the checks: what is refused leaves no finalizer on an object of other people.
         if protect and not finalizers.present(snapshot, SNAPSHOT_FINALIZER):
             await self._protect(draft, snapshot, SNAPSHOT_FINALIZER)
         return content
@@ -114,6 +117,7 @@ class Gatherer:
         if protect and not finalizers.present(claim, CLONE_FINALIZER):
             changed = await self._protect(draft, claim, CLONE_FINALIZER)
             if changed is not None:
+                # The next clone of it, which may come before the watch shows this, need not write again.
                 self.claims.remember(changed)
         return content
 
@@ -121,7 +125,8 @@ class Gatherer:
         claim = self.claims.get(source.key)
         if claim is not None or source.key not in self.claims:
             return claim
-        with unless_gone():  # the cache keeps no more than the names of claims that other provisioners made
+        # The cache keeps no more than the names of claims that other provisioners made.
+        with unless_gone():
             return await self.kube.get(PersistentVolumeClaim, source.name, source.namespace)
         return None
 

@@ -74,6 +74,7 @@ class ClaimMemory:
         return self._records.setdefault(uid, Record())
 
     def _tidy(self, uid: str) -> None:
+        # Records of claims of which nothing is known any more would add up for as long as the process leads.
         if self._records.get(uid) == EMPTY:
             del self._records[uid]
 
@@ -109,6 +110,7 @@ class ClaimMemory:
         does not count: a deleted claim that can never be asked for again would hold its source for ever."""
         found = {}
         for uid, record in self._records.items():
+            # Also where it was refused: the driver may be asked again, and then reads the source again.
             if record.unsaved is not None:
                 found[uid] = record.unsaved.claim
             elif record.asked is not None and not record.refused_since:
@@ -135,6 +137,7 @@ class ClaimMemory:
         record = self._edit(claim.metadata.uid)
         before = record.unsaved
         record.unsaved = Unsaved(volume, claim, volume_id)
+        # The same volume: what was sent before may be in the API server under this name.
         if before is not None and before.volume_id == volume_id and not before.ended:
             record.unsaved.sent, record.unsaved.seen = before.sent, before.seen
         self._uids[volume.metadata.name] = claim.metadata.uid
@@ -182,6 +185,7 @@ class ClaimMemory:
 
     def saw_claim(self, _key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         """Handler of the claim store: what the cache shows by itself need not be remembered any longer."""
+        # Looked up first, because nearly all claims of a cluster have no record, and none is made for this.
         if new is None and old is not None and old.metadata.uid in self:
             self.hold_off(old.metadata.uid, None)
             self.forget_written(old.metadata.uid)

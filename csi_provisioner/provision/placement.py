@@ -22,6 +22,7 @@ class ClusterPlacement:
     choose: Choose
 
     def requirement(self, draft: Draft) -> csi.TopologyRequirement | None:
+        # While a call may run, labels that changed meanwhile must not change what is asked for (topology.md).
         uid = draft.claim.metadata.uid
         facts = topology.facts(draft, self.settings, in_flight=self.memory.of(uid).asked is not None)
         return topology.requirement(facts, self.cluster, self.memory.topology(uid), self.choose)

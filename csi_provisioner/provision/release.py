@@ -23,6 +23,7 @@ async def snapshot(kube: KubeClient, claim: PersistentVolumeClaim, readers: Read
     try:
         found = await kube.get(VolumeSnapshot, name, namespace)
         if found.metadata.deletionTimestamp:
+            # Not yet: the snapshot would go at once, and another try for the volume would find no source.
             if readers is None:
                 return True
             if not sources.is_orphaned(found, sources.snapshot_users(readers), readers.under_way):

@@ -21,7 +21,8 @@ RULE = "grant create on persistentvolumes to the service account of this process
 class RightToSave:
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
-        self._asking = trio.Lock()  # a hundred claims that come at once ask once
+        # A hundred claims that come at once share one question.
+        self._asking = trio.Lock()
         self._asked_at = -math.inf
         self._granted = True
         self._doubted = True

@@ -20,13 +20,13 @@ from .memory import ClaimMemory, Unsaved
 # minutes is over for a claim half a minute after it is over for the cluster.
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 30.0
-# Where the process has only seconds left
+# The longest wait where the process has only seconds left.
 LONGEST_AT_END = 0.5
-# Tries, ten minutes: an object has few events a minute, and others about it must not be lost for this one
+# Tries between two events that say the same: about ten minutes. An object gets few events a minute, and this one must
+# not keep the others from it.
 TOLD_AGAIN = 20
 # Saves are single POSTs; four at once are what the reference runs, and enough to drain a backlog after an outage.
 WORKERS = 4
-
 
 # The object itself is refused: only another one, from another answer of the driver, will do.
 FINAL = (400, 413, 422)
@@ -74,6 +74,7 @@ class Saver:
             return None
         try:
             there = await self._was_there(entry)
+            # After the look, during which the watch may have shown the end.
             if entry.ended:
                 self.memory.drop_unsaved(name)
                 self.ended(entry.claim.metadata.uid)
@@ -99,12 +100,14 @@ class Saver:
         try:
             claim = await self.kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
         except KubeError as error:
+            # Whether it is there stays open, so nothing is written: the next try asks again.
             if error.unavailable:
                 raise
             bound = False
         else:
             bound = claim.metadata.uid == meta.uid and claim.spec.volumeName == entry.volume.metadata.name
-        return bound or entry.seen  # the watch goes on meanwhile
+        # Looked at again, because the watch goes on during the request.
+        return bound or entry.seen
 
     async def _send(self, entry: Unsaved) -> None:
         before, entry.sent = entry.sent, True  # a cancellation may come after the server has it

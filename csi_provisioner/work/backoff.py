@@ -17,6 +17,7 @@ class Backoff:
         if lost:
             self.excuse(key)
         else:
+            # The driver has survived this call, so the key is not to blame for the losses before.
             self._losses.pop(key, None)
         return self.delay(failures)
 

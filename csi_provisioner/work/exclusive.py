@@ -19,5 +19,6 @@ class Exclusive:
         return False
 
     def leave(self, what: str) -> None:
+        # All of them: the one that is handed out first takes the id, and the others wait for it again.
         for wake in self._busy.pop(what).values():
             wake()

@@ -22,8 +22,8 @@ from .exclusive import Exclusive
 from .schedule import Schedule
 from .workers import Pool, Workers
 
-# Seconds: what fails again sooner is said once, and then when the waits have grown to this. A thousand volumes that an
-# API server does not take would else be ten thousand lines in three seconds.
+# Repeats with a delay below this (in seconds) are logged at V(3) only: a thousand volumes that the API server does not
+# take would else be ten thousand lines in three seconds.
 NEWS = 1.0
 # Failures that are remembered for people.
 FAILURES = 10
@@ -114,7 +114,8 @@ class Loop:
             return spread
         failures = self.backoff.failures(key)
         delay = self.backoff.delay(failures - 1)
-        # Jitter that grows: keys that were lost together must part, or the guilty one takes the others along for ever.
+        # The jitter grows, so that keys that were lost together part: else the one that kills the driver would take the
+        # others along for ever.
         return delay + min(delay, spread * failures)
 
     def stop(self) -> None:
@@ -132,6 +133,7 @@ class Loop:
                         await self._until_due()
                         # A key leaves the schedule only when a worker is free, so merging goes on until then.
                         await free.acquire()
+                        # Nothing waits between here and the start of the task: no key is lost to a stop.
                         taken = None if self._paused else self._take()
                         if taken is None:
                             free.release()
@@ -143,6 +145,7 @@ class Loop:
             due = None if self._paused else self._schedule.next_due()
             if due is not None and due <= trio.current_time():
                 return
+            # Paused, or nothing is due yet: whatever changes that sets the event.
             with trio.move_on_at(math.inf if due is None else due):
                 await self._changed.wait()
             self._changed = trio.Event()
@@ -155,8 +158,9 @@ class Loop:
         key, due = popped
         self.taken += 1
         self._count(key)
-        # A key at work keeps its id: a volume that leaves the cache meanwhile has lost its claim, not its task.
+        # Reuse the id the running task entered with: the cache may no longer know the claim.
         what = self._ids.get(key) or self.id_of(key)
+        # The key is woken again when the other task has left the id; it stays counted as waiting.
         if not self.exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
             return None
         self._ids[key] = what
@@ -178,6 +182,7 @@ class Loop:
         finally:
             del self.running[key], self._ids[key]
             self.metrics.finished(trio.current_time() - started)
+            # Whoever waits for the id is only put into the schedule here, so the outcome is acted on before it runs.
             self.exclusive.leave(what)
             free.release()
         self._act_on(key, outcome)
@@ -193,7 +198,8 @@ class Loop:
     async def _contained(self, key: str) -> Outcome:
         try:
             return await self.reconcile(key, self.attempt(key))
-        except Exception as error:  # a defect in one reconcile must not end the process or stop the other keys
+        # A defect in one reconciler must not end the process or stop the other keys.
+        except Exception as error:
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
             return Retry(f"unexpected error: {error!r}")
 
@@ -206,6 +212,7 @@ class Loop:
                 log.v(4, "Given up until something changes", queue=self.name, key=key, reason=reason)
             case RetryAt(due=due, reason=reason):
                 delay = max(0.0, due - trio.current_time())
+                # It counts, though the time is not taken from the back-off: the next event says which try it was.
                 if outcome.failed:
                     self.backoff.next(key)
                     self._failed(key, delay, reason)
@@ -213,10 +220,12 @@ class Loop:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
             case Retry(reason=reason, lost=True) if not self.backoff.losses(key):
+                # The connection took all running calls with it, whoever is to blame: the first loss is excused.
                 self.backoff.excuse(key)
                 log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=reason)
                 self.wake(key)
             case Retry(reason=reason, floor=floor, lost=lost):
+                # What the API server asks for is no reason to come sooner than the back-off.
                 delay = max(self.backoff.next(key, lost=lost), floor)
                 self._failed(key, delay, reason)
                 self.wake(key, delay, floor=floor)
@@ -228,6 +237,7 @@ class Loop:
         if failures > 1 and delay < NEWS:
             log.v(3, "Failed, will be tried again", **keys)
         else:
+            # Only the first failure is news: one that goes on for a day must not look like a thousand errors.
             tell = log.error if failures == 1 else log.warning
             tell("Failed, will be tried again", **keys)
         self.metrics.retried()

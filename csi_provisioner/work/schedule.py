@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 Entry = tuple[float, int, str]
 
+# So many stale entries are not worth making the heap anew.
 SPARE = 100
-"""Stale entries that are not worth making the heap anew."""
 
 
 class Schedule:
@@ -20,7 +20,8 @@ class Schedule:
         self._entries: dict[str, Entry] = {}
         self._floors: dict[str, float] = {}
         self._heap: list[Entry] = []
-        self._order = 0  # first come, first served among equal times
+        # Makes equal times first come, first served.
+        self._order = 0
 
     def add(self, key: str, due: float) -> bool:
         """False if the key already waits for that time or an earlier one."""
@@ -31,6 +32,7 @@ class Schedule:
         self._order += 1
         entry = self._entries[key] = due, self._order, key
         heapq.heappush(self._heap, entry)
+        # Keys that are moved again and again would fill the heap with stale entries.
         if len(self._heap) > 2 * len(self._entries) + SPARE:
             self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
@@ -43,6 +45,7 @@ class Schedule:
         """However often it is added, the key is not due before; ends when it is taken."""
         self._floors[key] = until
         if key in self._entries and self._entries[key][0] < until:
+            # `add` moves a key to an earlier time only.
             del self._entries[key]
             self.add(key, until)
 
@@ -68,7 +71,7 @@ class Schedule:
         return sum(due <= now for due, _, _ in self._entries.values())
 
     def next_due(self) -> float | None:
-        # an entry that was moved to an earlier time leaves its later self behind in the heap
+        # A key that was moved leaves its old entry behind in the heap, where it is skipped.
         while self._heap and self._entries.get(self._heap[0][2]) is not self._heap[0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
