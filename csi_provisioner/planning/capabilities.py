@@ -6,6 +6,7 @@ from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 
 BLOCK = "Block"
 _SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
@@ -24,15 +25,13 @@ _FINER_MODES = _MODES | {
 }
 
 
-def check_driver(
-    driver: DriverFacts, *, snapshot: bool = False, clone: bool = False, attributes_class: bool = False
-) -> None:
+def check_driver(driver: DriverFacts, source_kind: str = "", *, attributes_class: bool = False) -> None:
     """The capabilities of 8.3 in their order; deletion needs the first two (delete.md 7 step 5)."""
     needs = (
         (True, "create or delete volumes", "plugin", "CONTROLLER_SERVICE"),
         (True, "create or delete volumes", "controller", "CREATE_DELETE_VOLUME"),
-        (snapshot, "restore snapshots", "controller", "CREATE_DELETE_SNAPSHOT"),
-        (clone, "clone volumes", "controller", "CLONE_VOLUME"),
+        (source_kind == SNAPSHOT_KIND, "restore snapshots", "controller", "CREATE_DELETE_SNAPSHOT"),
+        (source_kind == CLAIM_KIND, "clone volumes", "controller", "CLONE_VOLUME"),
         (attributes_class, "apply a VolumeAttributesClass", "controller", "MODIFY_VOLUME"),
     )
     for needed, deed, whose, capability in needs:

@@ -18,7 +18,7 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, accepted
 from csi_provisioner.planning.secrets import References
 from csi_provisioner.planning.sources import Content
-from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
+from csi_provisioner.planning.wellknown import SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
 NO_SECRET = SecretData()
@@ -56,12 +56,7 @@ def draft(
     if source is not None:
         sources.check_kind(source, claim)
     attributes_name = attributes_class.wanted(claim, settings)
-    capabilities.check_driver(
-        driver,
-        snapshot=source is not None and source.kind == SNAPSHOT_KIND,
-        clone=source is not None and source.kind == CLAIM_KIND,
-        attributes_class=attributes_name is not None,
-    )
+    capabilities.check_driver(driver, source.kind if source else "", attributes_class=attributes_name is not None)
     # An empty selector is one too.
     if claim.spec.selector is not None:
         raise Refusal(

@@ -1,5 +1,7 @@
 """provision.md 8.3 and 8.6: what the driver must do and what it is asked for."""
 
+from typing import Any
+
 import pytest
 
 from csi_provisioner.model.csi import VolumeCapabilityAccessModeMode as Mode
@@ -12,22 +14,27 @@ from tests.planning.objects import ALL, CREATES, claim, driver
 FINER = CREATES | {"SINGLE_NODE_MULTI_WRITER"}
 
 
+SNAPSHOT, CLONE = "VolumeSnapshot", "PersistentVolumeClaim"
+
+
 @pytest.mark.parametrize(
     ("facts", "needs", "missing"),
     [
         pytest.param(DriverFacts("a", controller=ALL), {}, "CONTROLLER_SERVICE", id="8.3 always: plugin"),
         pytest.param(driver(controller=ALL - CREATES), {}, "CREATE_DELETE_VOLUME", id="8.3 always: controller"),
-        pytest.param(driver(controller=CREATES), {"snapshot": True}, "CREATE_DELETE_SNAPSHOT", id="8.3 snapshot"),
-        pytest.param(driver(controller=CREATES), {"clone": True}, "CLONE_VOLUME", id="8.3 clone"),
+        pytest.param(
+            driver(controller=CREATES), {"source_kind": SNAPSHOT}, "CREATE_DELETE_SNAPSHOT", id="8.3 snapshot"
+        ),
+        pytest.param(driver(controller=CREATES), {"source_kind": CLONE}, "CLONE_VOLUME", id="8.3 clone"),
         pytest.param(
             driver(controller=CREATES), {"attributes_class": True}, "MODIFY_VOLUME", id="16 VAC, no MODIFY_VOLUME"
         ),
         pytest.param(
-            driver(controller=CREATES), {"clone": True, "attributes_class": True}, "CLONE_VOLUME", id="8.3 order"
+            driver(controller=CREATES), {"source_kind": CLONE, "attributes_class": True}, "CLONE_VOLUME", id="8.3 order"
         ),
     ],
 )
-def test_lacking(facts: DriverFacts, needs: dict[str, bool], missing: str) -> None:
+def test_lacking(facts: DriverFacts, needs: dict[str, Any], missing: str) -> None:
     with pytest.raises(Refusal, match=missing) as refused:
         capabilities.check_driver(facts, **needs)
     assert refused.value.state is State.FINISHED
@@ -35,7 +42,8 @@ def test_lacking(facts: DriverFacts, needs: dict[str, bool], missing: str) -> No
 
 
 def test_having_all() -> None:
-    capabilities.check_driver(driver(), snapshot=True, clone=True, attributes_class=True)
+    for kind in ("", SNAPSHOT, CLONE):
+        capabilities.check_driver(driver(), kind, attributes_class=True)
     capabilities.check_driver(driver(controller=CREATES))
 
 
