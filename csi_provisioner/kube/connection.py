@@ -92,9 +92,9 @@ class Connection:
         self._parser = httptools.HttpResponseParser(self)
         self.kept = True  # whether another exchange may follow
 
-    async def exchange(self, method: str, message: bytes, begin: Begin = None) -> None:
+    async def exchange(self, message: bytes, begin: Begin = None, *, tunnel: bool = False) -> None:
         """Sends a request and waits for the head of its answer; whatever goes wrong ends the connection."""
-        self._method = method
+        self._tunnel = tunnel  # a proxy's answer to CONNECT has no body, whatever its head announces
         self._silent = True
         self.status = 0  # until the head of the answer is there
         self.complete = False
@@ -166,7 +166,7 @@ class Connection:
         status = self._parser.get_status_code()
         if status >= 200:  # else an interim answer, after which the true one comes
             self.status = status
-            if self._method == "HEAD":  # the parser would wait for the body that the head announces
+            if self._tunnel:  # the parser would wait for a body
                 self.complete = True
                 self.kept = False
 

@@ -34,7 +34,6 @@ STREAMS = 64
 CONNECT_LIMIT = 10.0
 # A page of 500 usual objects has 2 MiB; what anybody can make of it (`TooLarge`) is read in smaller pages
 LARGEST = 64 << 20
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Route(NamedTuple):
@@ -127,11 +126,11 @@ class Transport:
         connection = self._take()
         if connection is not None:
             try:
-                await connection.exchange(method, message, begin)
+                await connection.exchange(message, begin)
             except UnsentError:
                 pass
             except UnansweredError:
-                if method not in SAFE:
+                if method != "GET":  # it may have been done
                     raise
             else:
                 return connection
@@ -140,7 +139,7 @@ class Transport:
                 connection = await self._dialled()
         except trio.TooSlowError:
             raise BrokenError(f"connecting took longer than {CONNECT_LIMIT:g} s", "Timeout") from None
-        await connection.exchange(method, message, begin)
+        await connection.exchange(message, begin)
         return connection
 
     def _take(self) -> Connection | None:
@@ -213,7 +212,7 @@ async def _tunnel(route: Route, proxy: Url, connection: Connection) -> None:
     host, port = route.server
     server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *map(": ".join, proxy.proxy_fields()), "", ""]
-    await connection.exchange("HEAD", "\r\n".join(lines).encode())  # as after HEAD, no body will come
+    await connection.exchange("\r\n".join(lines).encode(), tunnel=True)
     if connection.status >= 300:
         text = f"the proxy {proxy.host} does not let us through to {server}: it answered {connection.status}"
         raise BrokenError(text)

@@ -98,11 +98,10 @@ async def silent_after_first(asked: Asked, stream: trio.abc.Stream) -> None:
     raise HangupError
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_closed_before_an_answer_safe_methods_are_sent_again(method: str) -> None:
+async def test_closed_before_an_answer_a_question_is_sent_again() -> None:
     async with serving(silent_after_first) as server, pool(server) as transport:
         await send(transport, target="/first")
-        response = await send(transport, method, "/second")
+        response = await send(transport, "GET", "/second")
         assert response.status == 200
     assert [asked.target for asked in server.asked] == ["/first", "/second", "/second"]
 

@@ -33,30 +33,27 @@ async def test_a_request_is_sent_with_its_target_headers_and_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "raw", "body", "reused"),
+    ("raw", "body", "reused"),
     [
-        pytest.param("GET", reply(200, b"abc"), b"abc", True, id="content-length"),
-        pytest.param("GET", CHUNKED + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", b"abcde", True, id="chunked"),
-        pytest.param("GET", CHUNKED + b"3\r\nabc\r\n0\r\nTrailer: x\r\n\r\n", b"abc", True, id="chunked-with-trailer"),
-        pytest.param("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"", True, id="204"),
-        pytest.param("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", b"", True, id="304"),
-        pytest.param("GET", b"HTTP/1.1 100 Continue\r\n\r\n" + reply(200, b"x"), b"x", True, id="100-before"),
-        pytest.param(
-            "GET", b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" * 2 + reply(200, b"x"), b"x", True, id="103-twice"
-        ),
-        pytest.param("GET", reply(200, b"x", Connection="close"), b"x", False, id="connection-close"),
-        pytest.param("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", b"x", False, id="http-1.0"),
-        pytest.param("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"", False, id="head"),
-        pytest.param("GET", reply(200, b"x") + b"surplus", b"x", False, id="surplus-bytes"),
-        pytest.param("GET", reply(200, b"x") + reply(200, b"y"), b"x", False, id="surplus-answer"),
+        pytest.param(reply(200, b"abc"), b"abc", True, id="content-length"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", b"abcde", True, id="chunked"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n0\r\nTrailer: x\r\n\r\n", b"abc", True, id="chunked-with-trailer"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", b"", True, id="204"),
+        pytest.param(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", b"", True, id="304"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + reply(200, b"x"), b"x", True, id="100-before"),
+        pytest.param(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" * 2 + reply(200, b"x"), b"x", True, id="103-twice"),
+        pytest.param(reply(200, b"x", Connection="close"), b"x", False, id="connection-close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", b"x", False, id="http-1.0"),
+        pytest.param(reply(200, b"x") + b"surplus", b"x", False, id="surplus-bytes"),
+        pytest.param(reply(200, b"x") + reply(200, b"y"), b"x", False, id="surplus-answer"),
     ],
 )
 async def test_an_answer_ends_where_its_framing_says_and_its_connection_is_kept_if_it_may_be(
-    method: str, raw: bytes, body: bytes, reused: bool
+    raw: bytes, body: bytes, reused: bool
 ) -> None:
     async with serving(always(raw)) as server, pool(server) as transport:
         for _ in range(2):
-            response = await send(transport, method)
+            response = await send(transport)
             assert await response.whole() == body
             await trio.testing.wait_all_tasks_blocked()
     assert server.connections == (1 if reused else 2)
