@@ -20,9 +20,7 @@ FEATURE_GATES: Flag[Pairs[bool]] = Flag(
     "ReleaseLeaderElectionOnExit (always so), AllAlpha, AllBeta.",
 )
 AUTOMAXPROCS = Flag("automaxprocs", BOOLEAN, False, "Accepted for compatibility, without effect.")
-METRICS_ADDRESS = Flag(
-    "metrics-address", TEXT, "", "Deprecated: as --http-endpoint, without the health of the leader election."
-)
+METRICS_ADDRESS = Flag("metrics-address", TEXT, "", "Deprecated: --http-endpoint without the election's health.")
 LOGGING_FORMAT = Flag("logging-format", TEXT, "text", "text or json.")
 LOG_FLUSH_FREQUENCY = Flag("log-flush-frequency", DURATION, 5.0, "Accepted for compatibility, without effect.")
 # The reference knows these but refuses every other value, because of a gate that nobody can set (process.md 1.3).

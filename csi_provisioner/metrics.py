@@ -113,13 +113,11 @@ class Metrics:
         self._provisions = _Operations(
             registry, "controller_persistentvolumeclaim_provision", "Provisioning operations", ("class", "source")
         )
-        self._deletions = _Operations(
-            registry, "controller_persistentvolume_delete", "Deletions of volumes", ("class",)
-        )
+        self._deletions = _Operations(registry, "controller_persistentvolume_delete", "Volume deletions", ("class",))
         self._queue_families = _QueueFamilies(registry)
         self._queues: dict[str, QueueMetrics] = {}
         self._capacity: dict[str, Gauge] = {}
-        counter = partial(Counter, registry=registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.suspected_orphan: Callable[[], None] = counter(
             "csi_provisioner_suspected_orphans_total", "Volumes that may exist without a PersistentVolume"
         ).inc
@@ -133,18 +131,12 @@ class Metrics:
         )
         # All series are there from the start, so that the first one is seen as an increase.
         self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
-        self._journal_writes = Counter(
-            "csi_provisioner_journal_writes_total", "Writes of the volume journal", registry=registry
-        )
-        self._journal_entries = Gauge(
-            "csi_provisioner_journal_entries", "Volumes that stand in the volume journal", registry=registry
-        )
-        self.driver_ready: Callable[[bool], None] = Gauge(
-            "csi_provisioner_driver_ready", "1: the CSI driver answers, 0: it is away or not met yet", registry=registry
+        self._journal_writes = counter("csi_provisioner_journal_writes_total", "Writes of the volume journal")
+        self._journal_entries = gauge("csi_provisioner_journal_entries", "Volumes that stand in the volume journal")
+        self.driver_ready: Callable[[bool], None] = gauge(
+            "csi_provisioner_driver_ready", "1: the CSI driver answers, 0: it is away or not met yet"
         ).set
-        self._leading = Gauge(
-            "leader_election_master_status", "1: this process leads, 0: it stands by", ("name",), registry=registry
-        )
+        self._leading = gauge("leader_election_master_status", "1: this process leads, 0: it stands by", ("name",))
         self._slow_renewals = counter(
             "leader_election_slowpath_total", "Renewals of the lease that had to read it first", ("name",)
         )

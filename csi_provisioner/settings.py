@@ -25,9 +25,7 @@ class CsiSettings:
     )
     """Only the path, whichever form was given."""
     timeout: float = flag("timeout", 10.0, "Limit of each CSI call.")
-    expected_driver: str = flag(
-        "provisioner", "", "Name that the driver must have; with another one the program refuses to start."
-    )
+    expected_driver: str = flag("provisioner", "", "Name the driver must have, or the program refuses to start.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +57,7 @@ class ClusterSettings:
     )
     """None: no limit of our own, the server's 429 and Retry-After are obeyed."""
     burst: int = flag("kube-api-burst", 10, "Requests at once, with --kube-api-qps.")
-    capacity_qps: float | None = flag(
-        "kube-api-capacity-qps", 1.0, "The same for the requests about storage capacity.", kind=RATE
-    )
+    capacity_qps: float | None = flag("kube-api-capacity-qps", 1.0, "The same for storage capacity.", kind=RATE)
     capacity_burst: int = flag("kube-api-capacity-burst", 5, "Requests at once, with --kube-api-capacity-qps.")
 
 
@@ -71,13 +67,9 @@ class ProvisioningSettings:
     volume_name_uuid_length: int = flag(
         "volume-name-uuid-length", -1, "Cut the UUID in volume names to so many characters, 1 to 32; -1 keeps all."
     )
-    default_fstype: str = flag(
-        "default-fstype", "", "File system of volumes whose class names none; empty leaves it to the driver."
-    )
+    default_fstype: str = flag("default-fstype", "", "File system if the class names none; empty: as the driver likes.")
     strict_topology: bool = flag("strict-topology", False, "Late binding: pass only the topology of the selected node.")
-    immediate_topology: bool = flag(
-        "immediate-topology", True, "Immediate binding: pass the topology of the whole cluster."
-    )
+    immediate_topology: bool = flag("immediate-topology", True, "Immediate binding: pass the whole cluster's topology.")
     extra_create_metadata: bool = flag(
         "extra-create-metadata", False, "Pass the names of claim and volume as parameters of CreateVolume."
     )
@@ -99,9 +91,7 @@ class RetrySettings:
     start: float = flag("retry-interval-start", 1.0, "First wait after a failure; it doubles.")
     maximum: float = flag("retry-interval-max", 300.0, "Longest wait after a failure.")
     # For claims and again for volumes: by default up to 100 CreateVolume and 100 DeleteVolume calls at once.
-    workers: int = flag(
-        "worker-threads", 100, "Claims worked on at a time, and as many volumes to delete.", kind=UNSIGNED
-    )
+    workers: int = flag("worker-threads", 100, "Claims worked on at a time, and as many deletions.", kind=UNSIGNED)
     cloning_protection_workers: int = flag(
         "cloning-protection-threads", 1, "Clone sources whose finalizer is removed at a time.", kind=UNSIGNED
     )
@@ -136,11 +126,9 @@ class NodeSettings:
     enabled: bool = flag(
         "node-deployment", False, "Run beside the driver of each node. Needs NODE_NAME.", environment="NODE_NAME"
     )
-    immediate_binding: bool = flag(
-        "node-deployment-immediate-binding", True, "Take part in claims with immediate binding."
-    )
+    immediate_binding: bool = flag("node-deployment-immediate-binding", True, "Take claims with immediate binding.")
     base_delay: float = flag(
-        "node-deployment-base-delay", 20.0, "Wait before trying to own such a claim; it doubles on conflicts."
+        "node-deployment-base-delay", 20.0, "Wait before taking such a claim; conflicts double it."
     )
     # Long on purpose: nodes must not all ask for one claim at the same time.
     max_delay: float = flag("node-deployment-max-delay", 60.0, "Longest such wait.")
@@ -158,9 +146,7 @@ class ElectionSettings:
     own_namespace: str = ""
     """The same where something names it; the fallback does not count."""
     # These three are the defaults of the reference, so that both programs can compete for one lease.
-    lease_duration: float = flag(
-        "leader-election-lease-duration", 15.0, "How long others wait for a leader that is gone."
-    )
+    lease_duration: float = flag("leader-election-lease-duration", 15.0, "How long others wait for a lost leader.")
     renew_deadline: float = flag("leader-election-renew-deadline", 10.0, "How long a leader tries to renew the lease.")
     retry_period: float = flag("leader-election-retry-period", 5.0, "Time between two tries at the lease.")
     # Pairs and no dict: settings are frozen, and a flag may be given twice.
@@ -170,9 +156,7 @@ class ElectionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    endpoint: str = flag(
-        "http-endpoint", "", "Address for metrics and health, such as :8080 or 127.0.0.1:8080; empty: none."
-    )
+    endpoint: str = flag("http-endpoint", "", "Address for metrics and health: :8080 or 127.0.0.1:8080; empty: none.")
     path: str = flag("metrics-path", "/metrics", "Path of the metrics.")
     pprof: bool = flag("enable-pprof", False, "Serve profiles under /debug/pprof/.")
     legacy: bool = False
