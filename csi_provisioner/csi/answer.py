@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import betterproto2
 
 from csi_provisioner.csi import wire
+from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model.codes import Code
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
@@ -40,17 +41,6 @@ _OF_HTTP = {
 }
 
 
-class StatusError(Exception):
-    """The stream gave a status instead of a message, or something from which one follows."""
-
-    def __init__(self, code: int, message: str, *, not_grpc: bool = False, lost: bool = False) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-        self.not_grpc = not_grpc
-        self.lost = lost
-
-
 def framed(message: bytes) -> bytes:
     return _FRAME.pack(0, len(message)) + message
 
@@ -68,20 +58,20 @@ def read(
     *,
     lost: bool = False,
 ) -> bytes:
-    """The message of a unary answer that is over; or StatusError. `lost`: if `broken`, then with its connection."""
+    """The message of a unary answer that is over; or CallError. `lost`: if `broken`, then with its connection."""
     head = dict(headers or ())
     if too_large(received):
         length = _FRAME.unpack_from(received)[1]
-        raise StatusError(Code.RESOURCE_EXHAUSTED, f"the answer is larger than allowed ({length} vs. {LARGEST} bytes)")
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"the answer is larger than allowed ({length} vs. {LARGEST} bytes)")
     if "grpc-status" in head:
         raise _status(head)
     if head:
         _check_is_grpc(head)
     if trailers is None and broken and lost:
         text = f"the connection ended before the answer ({broken}): see the driver's own log"
-        raise StatusError(Code.UNAVAILABLE, text, lost=True)
+        raise CallError(Code.UNAVAILABLE, text, lost=True)
     if trailers is None:
-        raise StatusError(Code.UNAVAILABLE, f"the answer broke off: {broken or 'it ended without a status'}")
+        raise CallError(Code.UNAVAILABLE, f"the answer broke off: {broken or 'it ended without a status'}")
     end = dict(trailers)
     if end.get("grpc-status") != "0":
         raise _status(end)
@@ -91,33 +81,37 @@ def read(
 def _check_is_grpc(head: Mapping[str, str]) -> None:
     http_status = head.get(":status", "")
     if http_status != "200":
-        raise StatusError(_OF_HTTP.get(http_status, Code.UNKNOWN), f"HTTP status {http_status}", not_grpc=True)
+        raise CallError(_OF_HTTP.get(http_status, Code.UNKNOWN), f"HTTP status {http_status}", not_grpc=True)
     if not head.get("content-type", "").startswith("application/grpc"):
-        raise StatusError(Code.UNKNOWN, f"not a gRPC answer but {head.get('content-type')!r}", not_grpc=True)
+        raise CallError(Code.UNKNOWN, f"not a gRPC answer but {head.get('content-type')!r}", not_grpc=True)
 
 
-def _status(headers: Mapping[str, str]) -> StatusError:
+def _unusable(text: str) -> CallError:
+    return CallError(Code.INTERNAL, text, not_grpc=True)
+
+
+def _status(headers: Mapping[str, str]) -> CallError:
     """The status a driver sent. A number without a name stays that number."""
     number = headers.get("grpc-status", "")
     if number == "0":
-        return StatusError(Code.INTERNAL, "the driver answered OK without a message", not_grpc=True)
+        return _unusable("the driver answered OK without a message")
     if not _NUMBER.fullmatch(number):
-        return StatusError(Code.UNKNOWN, f"the driver answered with the status {number!r}", not_grpc=True)
+        return CallError(Code.UNKNOWN, f"the driver answered with the status {number!r}", not_grpc=True)
     # Percent-encoded UTF-8. Some servers leave the percent-encoding out; the bytes were read as Latin-1.
     message = unquote_to_bytes(headers.get("grpc-message", "").encode("latin-1")).decode("utf-8", "replace")
-    return StatusError(int(number), message)
+    return CallError(int(number), message)
 
 
 def _message(received: bytes | bytearray) -> bytes:
     if not received:
-        raise StatusError(Code.INTERNAL, "the driver answered OK without a message", not_grpc=True)
+        raise _unusable("the driver answered OK without a message")
     if len(received) < _FRAME.size:
-        raise StatusError(Code.INTERNAL, "the driver's answer is cut short", not_grpc=True)
+        raise _unusable("the driver's answer is cut short")
     compressed, length = _FRAME.unpack_from(received)
     if compressed:
-        raise StatusError(Code.INTERNAL, "the driver compressed its answer although nobody offered that", not_grpc=True)
+        raise _unusable("the driver compressed its answer although nobody offered that")
     if len(received) != _FRAME.size + length:
-        raise StatusError(Code.INTERNAL, f"the driver's answer is not the {length} bytes it announced", not_grpc=True)
+        raise _unusable(f"the driver's answer is not the {length} bytes it announced")
     return bytes(received[_FRAME.size :])
 
 
@@ -125,6 +119,4 @@ def decode(message: bytes, response_type: type[ResponseT]) -> ResponseT:
     try:
         return wire.decode(message, response_type)
     except Exception as error:
-        raise StatusError(
-            Code.INTERNAL, f"the driver's answer is no {response_type.__name__}: {error}", not_grpc=True
-        ) from error
+        raise _unusable(f"the driver's answer is no {response_type.__name__}: {error}") from error

@@ -30,10 +30,11 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+from csi_provisioner.advice import advice
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.csi.redaction import redact, scrubbed
-from csi_provisioner.csi.socket import told
+from csi_provisioner.csi.socket import trouble
 from csi_provisioner.csi.stream import ALL_STREAMS, GOODBYE, HTTP2, Http2, Stream, headers
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
@@ -54,7 +55,7 @@ class CallMetrics(Protocol):
     def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None) -> None: ...
 
 
-class _NotTakenError(answer.StatusError):
+class _NotTakenError(CallError):
     """The driver has never begun with the call, so that it may be sent again."""
 
 
@@ -75,7 +76,7 @@ class Channel(AsyncContextManagerMixin):
         metrics: CallMetrics,
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._told = self.trouble = ""
+        self.trouble = ""
         """What keeps us from being connected, for people."""
         self.left_politely = False
         self._open = trio.Event()
@@ -140,22 +141,19 @@ class Channel(AsyncContextManagerMixin):
 
     async def wait_connected(self) -> None:
         """Return once the driver speaks HTTP/2 on the socket; try about every second, for as long as it takes."""
-        if self._connection is not None:
-            return
+        told = ""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._log_connecting)
-            while not await self._try_connect():  # noqa: ASYNC110 -- a socket that appears tells nobody
-                await trio.sleep(RETRY_PAUSE)
+            while self._connection is None:
+                try:
+                    await self._connect()
+                except OSError as error:
+                    self.trouble = trouble(self._path, error)
+                    if self.trouble != told:
+                        told = self.trouble
+                        log.warning("No connection to the CSI driver yet", err=told, advice=advice(told))
+                    await trio.sleep(RETRY_PAUSE)
             nursery.cancel_scope.cancel()
-
-    async def _try_connect(self) -> bool:
-        try:
-            await self._connect()
-        except OSError as error:
-            self.trouble = self._told = told(self._path, error, self._told)
-            return False
-        self._told = ""
-        return True
 
     async def _log_connecting(self) -> None:
         while True:
@@ -173,7 +171,7 @@ class Channel(AsyncContextManagerMixin):
                 # Once more and no more often: a driver that takes nothing would be asked without a pause.
                 received = await self._exchange(method, message, limit, meets)
             return answer.decode(received, response_type)
-        except answer.StatusError as error:
+        except CallError as error:
             reason = scrubbed(error.message, request)
             raise CallError(error.code, reason, method, not_grpc=error.not_grpc, lost=error.lost) from error.__cause__
         except OSError as error:
@@ -184,17 +182,17 @@ class Channel(AsyncContextManagerMixin):
         def begin() -> None:
             if method in CHANGING and not self._may_begin():
                 text = "not sent: the lease has run out, another process may lead"
-                raise answer.StatusError(Code.UNAVAILABLE, text)
+                raise CallError(Code.UNAVAILABLE, text)
 
         with trio.move_on_after(limit):
             while not (meets or self._open.is_set()):
                 await self._open.wait()
         if not (meets or self._open.is_set()):
-            raise answer.StatusError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
+            raise CallError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
         with trio.move_on_after(limit):
             connection = self._connection or await self._connect()
             return await connection.exchange(method, message, begin)
-        raise answer.StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s")
+        raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s")
 
     async def _connect(self) -> "_Connection":
         async with self._connecting:

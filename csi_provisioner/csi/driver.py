@@ -77,12 +77,7 @@ class Driver:
 
     async def identify(self) -> str:
         """The driver's name, which must not be empty."""
-        try:
-            info = await self._call(
-                "Identity/GetPluginInfo", csi.GetPluginInfoRequest(), csi.GetPluginInfoResponse, meets=True
-            )
-        except CallError as error:
-            raise Fatal(f"cannot get the CSI driver's name: {error}", 255) from error
+        info = await self._meet("Identity", csi.GetPluginInfoResponse, "cannot get the CSI driver's name")
         if not info.name:
             raise Fatal("the CSI driver's name is empty; GetPluginInfo of the driver has to give one", 255)
         return info.name
@@ -90,33 +85,25 @@ class Driver:
     async def read_capabilities(self) -> tuple[frozenset[str], frozenset[str]]:
         """What the plugin and what its controller can do, by the names of the proto. What we have no name for is left
         out: a newer driver may say more than we know."""
-        try:
-            plugin = await self._call(
-                "Identity/GetPluginCapabilities",
-                csi.GetPluginCapabilitiesRequest(),
-                csi.GetPluginCapabilitiesResponse,
-                meets=True,
-            )
-            controller = await self._call(
-                "Controller/ControllerGetCapabilities",
-                csi.ControllerGetCapabilitiesRequest(),
-                csi.ControllerGetCapabilitiesResponse,
-                meets=True,
-            )
-        except CallError as error:
-            raise Fatal(f"cannot read the CSI driver's capabilities: {error}", 255) from error
+        failure = "cannot read the CSI driver's capabilities"
+        plugin = await self._meet("Identity", csi.GetPluginCapabilitiesResponse, failure)
+        controller = await self._meet("Controller", csi.ControllerGetCapabilitiesResponse, failure)
         return (
             _names(entry.service.type for entry in plugin.capabilities if entry.service),
             _names(entry.rpc.type for entry in controller.capabilities if entry.rpc),
         )
 
     async def node_get_info(self) -> csi.NodeGetInfoResponse:
+        failure = "cannot get the node's topology from the CSI driver, which --node-deployment needs"
+        return await self._meet("Node", csi.NodeGetInfoResponse, failure)
+
+    async def _meet(self, service: str, response_type: type[ResponseT], failure: str) -> ResponseT:
+        """Ask a driver on a new connection who it is or what it can do. These requests are empty."""
+        name = response_type.__name__.removesuffix("Response")
         try:
-            return await self._call("Node/NodeGetInfo", csi.NodeGetInfoRequest(), csi.NodeGetInfoResponse, meets=True)
+            return await self._call(f"{service}/{name}", getattr(csi, f"{name}Request")(), response_type, meets=True)
         except CallError as error:
-            raise Fatal(
-                f"cannot get the node's topology from the CSI driver, which --node-deployment needs: {error}", 255
-            ) from error
+            raise Fatal(f"{failure}: {error}", 255) from error
 
     async def create_volume(
         self, request: csi.CreateVolumeRequest, *, migrated: bool | None = None

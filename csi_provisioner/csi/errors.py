@@ -8,14 +8,16 @@ LABELLED = range(100)
 
 
 class CallError(TryError):
-    """One call did not succeed. The only exception a call raises besides Trio's own.
+    """One call did not succeed. The only exception a call raises besides Trio's own; it names the method then.
 
     `code` is the number of the wire, also one that gRPC has no name for; `not_grpc` says that the driver's answer
     carried no status at all, and `code` is then only the nearest one. `lost`: no status came because the connection
     ended or there was none, which says nothing of the call itself.
     """
 
-    def __init__(self, code: int, message: str, method: str, *, not_grpc: bool = False, lost: bool = False) -> None:
+    def __init__(
+        self, code: int, message: str, method: str = "", *, not_grpc: bool = False, lost: bool = False
+    ) -> None:
         super().__init__(code, message, method)
         self.code = code
         self.message = message

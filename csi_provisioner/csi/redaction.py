@@ -61,27 +61,22 @@ def _fields(message: Message, secret: Collection[tuple[str, str]]) -> dict[str, 
 
 
 def _value(field: FieldMetadata, value: Any, secret: Collection[tuple[str, str]]) -> Any:
-    if field.repeated:
-        return [_single(field, item, secret) for item in value]
-    if field.map_meta is not None:
-        _, value_field = field.map_meta
-        return {_key(key): _single(value_field, item, secret) for key, item in value.items()}
-    return _single(field, value, secret)
-
-
-def _single(field: FieldMetadata, value: Any, secret: Collection[tuple[str, str]]) -> Any:
     if field.unwrap is not None:
         # A well-known type that betterproto2 replaced by a plain value: a wrapper has `value`, a Timestamp its parts.
         return _fields(field.unwrap().from_wrapped(value), secret)  # type: ignore[attr-defined]
-    if isinstance(value, Message):
-        return _fields(value, secret)
-    if isinstance(value, betterproto2.Enum):
-        return value.name or value.value
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
+    return _shown(value, secret)
+
+
+def _shown(value: Any, secret: Collection[tuple[str, str]]) -> Any:
+    match value:
+        case list():
+            return [_shown(item, secret) for item in value]
+        case dict():
+            return {str(key): _shown(item, secret) for key, item in value.items()}
+        case Message():
+            return _fields(value, secret)
+        case betterproto2.Enum():
+            return value.name or value.value
+        case bytes():
+            return b64encode(value).decode()
     return value
-
-
-def _key(key: Any) -> str:
-    """Of a map: JSON has only text."""
-    return str(key).lower() if isinstance(key, bool) else str(key)

@@ -4,17 +4,6 @@ import os
 import stat
 from pathlib import Path
 
-from csi_provisioner.advice import advice
-from csi_provisioner.logs import log
-
-
-def told(path: str, error: OSError, before: str) -> str:
-    """What is in the way; people are told unless they were told `before`."""
-    text = trouble(path, error)
-    if text != before:
-        log.warning("No connection to the CSI driver yet", err=text, advice=advice(text))
-    return text
-
 
 def trouble(path: str, error: OSError) -> str:
     """From the root on: the first thing that is missing, closed to this user, or not what it should be."""

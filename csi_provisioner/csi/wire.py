@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import betterproto2
 from betterproto2 import FieldMetadata, Message
@@ -44,26 +44,14 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes, message_class: type[MessageT]) -> MessageT:
     _left[0] = MOST
-    return _decoded(data, message_class)
-
-
-def _decoded(data: bytes, message_class: type[MessageT]) -> MessageT:
-    message = message_class()
-    _fill(message, data)
-    return message
-
-
-class _Field(NamedTuple):
-    name: str
-    always: bool
-    """Whether it has presence: written unless None."""
-    write: Writer
+    return _filled(message_class(), data)
 
 
 @cache
-def _writers(message_class: type[Message]) -> list[_Field]:
+def _writers(message_class: type[Message]) -> list[tuple[str, bool, Writer]]:
+    """Of each field its name, whether it has presence (it is written unless None then), and what writes it."""
     return [
-        _Field(name, bool(field.optional or field.group), _writer(field, field.number))
+        (name, bool(field.optional or field.group), _writer(field, field.number))
         for name, field in _described(message_class).items()
     ]
 
@@ -74,41 +62,36 @@ def _described(message_class: type[Message]) -> dict[str, FieldMetadata]:
 
 
 def _writer(field: FieldMetadata, number: int) -> Writer:
-    if field.map_meta is not None:
-        return _map_writer(number, *field.map_meta)
     if field.proto_type in _NUMBERS and not field.repeated:
         return _number_writer(_varint_of(number << 3 | _NUMBER))
-    one = _bytes_writer(_varint_of(number << 3 | _BYTES), _to_bytes(field))
-    if not field.repeated:
-        return one
+    tag = _varint_of(number << 3 | _BYTES)
+    if field.map_meta is not None:
+        return _map_writer(tag, *field.map_meta)
+    to_bytes = _to_bytes(field)
+
+    def write(value: Any, out: bytearray) -> None:
+        data = to_bytes(value)
+        out += tag
+        out += _varint_of(len(data))
+        out += data
 
     def write_each(values: Any, out: bytearray) -> None:
         for value in values:
-            one(value, out)
+            write(value, out)
 
-    return write_each
+    return write_each if field.repeated else write
 
 
-def _number_writer(key: bytes) -> Writer:
+def _number_writer(tag: bytes) -> Writer:
     def write(value: Any, out: bytearray) -> None:
-        out += key
+        out += tag
         out += _varint_of(int(value) & 0xFFFFFFFFFFFFFFFF)  # negative numbers as their 64-bit complement
 
     return write
 
 
-def _bytes_writer(key: bytes, to_bytes: Callable[[Any], bytes]) -> Writer:
-    def write(value: Any, out: bytearray) -> None:
-        data = to_bytes(value)
-        out += key
-        out += _varint_of(len(data))
-        out += data
-
-    return write
-
-
-def _map_writer(number: int, key_field: FieldMetadata, value_field: FieldMetadata) -> Writer:
-    entry_key = _varint_of(number << 3 | _BYTES)
+def _map_writer(tag: bytes, key_field: FieldMetadata, value_field: FieldMetadata) -> Writer:
+    """On the wire a map is a list of messages, each with a key and a value."""
     write_key, write_value = _writer(key_field, 1), _writer(value_field, 2)
 
     def write(values: Any, out: bytearray) -> None:
@@ -116,7 +99,7 @@ def _map_writer(number: int, key_field: FieldMetadata, value_field: FieldMetadat
             entry = bytearray()
             write_key(key, entry)
             write_value(value, entry)
-            out += entry_key
+            out += tag
             out += _varint_of(len(entry))
             out += entry
 
@@ -146,12 +129,13 @@ def _varint_of(number: int) -> bytes:
     return bytes(out)
 
 
-def _fill(message: Message, data: bytes) -> None:
+def _filled(message: MessageT, data: bytes) -> MessageT:
     takers = _takers(type(message))
     for tag, value in _values(data):
         take = takers.get(tag)
         if take is not None:
             take(message, value)
+    return message
 
 
 @cache
@@ -163,12 +147,9 @@ def _takers(message_class: type[Message]) -> dict[int, Taker]:
     for name, field in described.items():
         others = [other for other, of in described.items() if field.group and of.group == field.group and other != name]
         taker = _taker(name, field, hints[name])
-        takers[field.number << 3 | _wire_type(field)] = _instead_of(others, taker) if others else taker
+        wire_type = _NUMBER if field.proto_type in _NUMBERS else _BYTES
+        takers[field.number << 3 | wire_type] = _instead_of(others, taker) if others else taker
     return takers
-
-
-def _wire_type(field: FieldMetadata) -> int:
-    return _NUMBER if field.proto_type in _NUMBERS else _BYTES
 
 
 def _instead_of(others: list[str], taker: Taker) -> Taker:
@@ -198,7 +179,7 @@ def _taker(name: str, field: FieldMetadata, hint: Any) -> Taker:
         if present is None:
             setattr(message, name, read(value))
         else:
-            _fill(present, value)
+            _filled(present, value)
 
     return merge
 
@@ -209,7 +190,7 @@ def _map_taker(name: str, key_field: FieldMetadata, value_field: FieldMetadata) 
 
     def take(message: Message, entry: bytes) -> None:
         parts = dict(_values(entry))
-        getattr(message, name)[_text(parts.get(_MAP_KEY, b""))] = _text(parts.get(_MAP_VALUE, b""))
+        getattr(message, name)[parts.get(_MAP_KEY, b"").decode()] = parts.get(_MAP_VALUE, b"").decode()
 
     return take
 
@@ -217,7 +198,7 @@ def _map_taker(name: str, key_field: FieldMetadata, value_field: FieldMetadata) 
 def _reader(field: FieldMetadata, kind: Any) -> Callable[[Any], Any]:
     match field.proto_type:
         case betterproto2.TYPE_STRING:
-            return _text
+            return bytes.decode
         case betterproto2.TYPE_BOOL:
             return bool
         case betterproto2.TYPE_INT64:
@@ -227,20 +208,16 @@ def _reader(field: FieldMetadata, kind: Any) -> Callable[[Any], Any]:
         case betterproto2.TYPE_ENUM:
             return lambda number: kind(_signed(number, 32))
         case betterproto2.TYPE_MESSAGE if field.unwrap is None:
-            return lambda data: _decoded(data, kind)
+            return lambda data: _filled(kind(), data)
         case betterproto2.TYPE_MESSAGE:
             wrapper = cast(type[Any], field.unwrap())  # type: ignore[misc]  # not None, says the case above
-            return lambda data: _decoded(data, wrapper).to_wrapped()
+            return lambda data: _filled(wrapper(), data).to_wrapped()
     raise NotImplementedError(field)
 
 
 def _signed(number: int, bits: int = 64) -> int:
     number &= (1 << bits) - 1
     return number - (1 << bits) if number >> (bits - 1) else number
-
-
-def _text(data: bytes) -> str:
-    return data.decode()
 
 
 def _values(data: bytes) -> Iterator[tuple[int, Any]]:

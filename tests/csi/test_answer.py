@@ -3,7 +3,7 @@
 import pytest
 
 from csi_provisioner.csi import answer
-from csi_provisioner.csi.answer import LARGEST, StatusError
+from csi_provisioner.csi.answer import LARGEST
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
@@ -55,7 +55,7 @@ STATUSES = {
 @pytest.mark.parametrize("row", STATUSES.values(), ids=STATUSES)
 def test_a_status(row: tuple[list[tuple[str, str]], bytes, list[tuple[str, str]], int, str]) -> None:
     headers, received, trailers, code, text = row
-    with pytest.raises(StatusError) as caught:
+    with pytest.raises(CallError) as caught:
         answer.read(headers, received, trailers, "reset")
     # OK that cannot be read: the call was carried out, so its outcome must stay open
     unreadable = headers is not None and ("grpc-status", "0") in [*headers, *(trailers or [])]
@@ -64,7 +64,7 @@ def test_a_status(row: tuple[list[tuple[str, str]], bytes, list[tuple[str, str]]
 
 
 def test_an_answer_that_ends_without_a_status_is_broken() -> None:
-    with pytest.raises(StatusError, match="without a status") as caught:
+    with pytest.raises(CallError, match="without a status") as caught:
         answer.read(OK, answer.framed(b"x"), None, None)
     assert caught.value.code == Code.UNAVAILABLE
 
@@ -84,14 +84,14 @@ NOT_GRPC = {
 @pytest.mark.parametrize("row", NOT_GRPC.values(), ids=NOT_GRPC)
 def test_no_grpc_answer(row: tuple[list[tuple[str, str]], list[tuple[str, str]] | None, int]) -> None:
     headers, trailers, code = row
-    with pytest.raises(StatusError) as caught:
+    with pytest.raises(CallError) as caught:
         answer.read(headers, b"", trailers, None)
     assert (caught.value.code, caught.value.not_grpc) == (code, True)
 
 
 @pytest.mark.parametrize("message", [b"\x0a\x05ab", b"\x0a\x01\xff", b"\x0b"], ids=["cut", "no UTF-8", "wire type"])
 def test_a_message_nobody_can_read(message: bytes) -> None:
-    with pytest.raises(StatusError, match="no GetPluginInfoResponse") as caught:
+    with pytest.raises(CallError, match="no GetPluginInfoResponse") as caught:
         answer.decode(message, csi.GetPluginInfoResponse)
     assert caught.value.code == Code.INTERNAL
 
