@@ -19,7 +19,7 @@ PARTS = {
         "provision/recovery.py provision/writer.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
-    "what a person can ask": (600, "planning/evidence.py commands/*.py"),
+    "what a person can ask": (850, "planning/evidence.py commands/*.py"),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "

@@ -32,16 +32,14 @@ from csi_provisioner.provision.journal import NUMBERS
 from csi_provisioner.provision.journal_leases import ENTRIES
 from csi_provisioner.settings import Settings
 
+from .entry import CannotAskError
+
 T = TypeVar("T", bound=Resource)
 
 CONNECT = 5.0
 """Seconds for a driver to answer; without one the API server alone is asked."""
 BEGINNINGS = 3
 """How often the driver's list is begun again when its token has expired."""
-
-
-class CannotAskError(Exception):
-    """The text says what, and what to do."""
 
 
 @dataclass(eq=False)

@@ -3,29 +3,25 @@
 Exit codes: 0 none (or done), 3 some, 1 could not ask or was refused, 2 the flags.
 """
 
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-import trio
 
-from csi_provisioner import configuration, flags
+from csi_provisioner import flags
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.flagset import BOOLEAN, TEXT, Flag
-from csi_provisioner.kube.client import KubeError
-from csi_provisioner.logs import escaped, log
+from csi_provisioner.flagset import BOOLEAN, TEXT, Flag, Values
+from csi_provisioner.logs import escaped
 from csi_provisioner.planning import evidence, quantity
 from csi_provisioner.planning.evidence import Finding, Known, Report
 from csi_provisioner.settings import Settings
 
-from .asking import Asking, CannotAskError, asking
+from .asking import Asking, asking
+from .entry import OUTPUT, CannotAskError, Command, say, table
 from .manifest import manifest
 from .removing import Removal
 
-OUTPUT = Flag("output", TEXT, "text", "text, or json for programs.")
 DELETE = Flag("delete", TEXT, "", "Look again at the volume of this id, and delete it in the storage backend.")
 ADOPT = Flag("adopt", TEXT, "", "Print a PersistentVolume for the volume of this id.")
 YES = Flag("yes", BOOLEAN, False, "Delete without asking.")
@@ -37,6 +33,7 @@ USAGE = (
     "other flags are those of the\nprovisioner: how to reach driver and cluster, the prefix of volume names, the "
     "namespace of the lease."
 )
+COMMAND = Command("orphans", FLAGS, USAGE)
 VERSION = 1
 FOUND = 3
 
@@ -52,49 +49,17 @@ class Wanted:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    for number in (signal.SIGTERM, signal.SIGINT):  # it ends like any tool
-        signal.signal(number, signal.SIG_DFL)
-    asked = read(arguments, environ)
-    if isinstance(asked, int):
-        return asked
-    log.quiet = not asked[0].logging.verbosity
-    return trio.run(answer, *asked)
+    return COMMAND.run(COMMAND.read(arguments, environ, wanted), answer)
 
 
-def read(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, Wanted] | int:
-    """What is asked, or the exit code where that is all."""
-    try:
-        values = FLAGS.parse(arguments)
-        if values[flags.HELP]:
-            sys.stdout.write(FLAGS.help(USAGE))
-            return 0
-        wanted = _wanted(values)
-        settings = configuration.read(values, environ, configuration.log_settings(values))
-    except Fatal as error:
-        return _failed(str(error), 2)
-    return (settings, wanted) if settings is not None else _failed("--version is no flag of orphans", 2)
-
-
-async def answer(settings: Settings, wanted: Wanted) -> int:
-    code = 1
-    try:
-        code = await _answer(settings, wanted)
-    except* (CannotAskError, KubeError, Fatal) as group:
-        cause = _leaf(group)
-        code = _failed(str(cause), 2 if isinstance(cause, Fatal) and cause.code == 2 else 1)
-    return code
-
-
-def _wanted(values: Any) -> Wanted:
-    output, secret = values[OUTPUT], values[SECRET]
-    if output not in ("text", "json"):
-        raise Fatal(f"--output={output}: it must be text or json", 2)
+def wanted(values: Values) -> Wanted:
+    secret = values[SECRET]
     if values[DELETE] and values[ADOPT]:
         raise Fatal("only one of --delete and --adopt can be given", 2)
     if secret and secret.count("/") != 1:
         raise Fatal(f"--secret={secret}: it must be NAMESPACE/NAME", 2)
     return Wanted(
-        json=output == "json",
+        json=values[OUTPUT] == "json",
         delete=values[DELETE],
         adopt=values[ADOPT],
         yes=values[YES],
@@ -103,7 +68,7 @@ def _wanted(values: Any) -> Wanted:
     )
 
 
-async def _answer(settings: Settings, wanted: Wanted) -> int:
+async def answer(settings: Settings, wanted: Wanted) -> int:
     async with asking(settings) as asked:
         known = await asked.known()
         found = evidence.report(known)
@@ -135,7 +100,7 @@ def _adopted(asked: Asking, known: Known, found: Report, volume_id: str) -> int:
     text, assumed = manifest(finding, asked.name)
     sys.stdout.write(text)
     for line in assumed:
-        _say(line)
+        say(line)
     return 0
 
 
@@ -173,35 +138,15 @@ def _print_text(asked: Asking, known: Known, found: Report) -> None:
         row = [finding.volume_id or "unknown", finding.name, finding.claim, size, ",".join(finding.found)]
         rows.append([escaped(text) for text in (*row, "; ".join(finding.evidence))])
     if found.orphans:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            sys.stdout.write(
-                "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n"
-            )
+        sys.stdout.write(table(rows))
     else:
         sys.stdout.write(f"No volume of driver {asked.name} is without an owner.\n")
     if found.in_progress:
-        _say(f"{found.in_progress} volumes are being made for claims that wait for them")
+        say(f"{found.in_progress} volumes are being made for claims that wait for them")
     if found.unknown:
-        _say(
+        say(
             f"{len(found.unknown)} of {len(known.listed or ())} volumes that the driver lists are named by nothing "
             "here; another cluster may own them"
         )
     for note in asked.notes:
-        _say(note)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{escaped(text)}\n")
-
-
-def _failed(text: str, code: int) -> int:
-    _say(text if code == 1 else f"{text}\nSee csi-provisioner orphans --help for all flags.")
-    return code
-
-
-def _leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        say(note)

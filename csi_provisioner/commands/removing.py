@@ -19,7 +19,8 @@ from csi_provisioner.planning import entries, evidence, leftover, naming, secret
 from csi_provisioner.planning.evidence import Finding, Report
 from csi_provisioner.planning.refusal import Refusal
 
-from .asking import Asking, CannotAskError
+from .asking import Asking
+from .entry import CannotAskError
 
 
 @dataclass(eq=False, kw_only=True)

@@ -129,8 +129,9 @@ def ask(site: Installation, capsys: pytest.CaptureFixture[str], tmp_path: Path, 
         if not any(flag.startswith("--csi-address") for flag in flags):
             flags = (f"--csi-address={site.cluster.socket(site.config)}", *flags)
         everything = [f"--kubeconfig={tmp_path / 'kubeconfig'}", "--leader-election-namespace=default", *flags]
-        asked = orphans.read([*everything, *(["-ojson"] if json else [])], {})
-        code = asked if isinstance(asked, int) else await orphans.answer(*asked)
+        command = orphans.COMMAND
+        asked = command.read([*everything, *(["-ojson"] if json else [])], {}, orphans.wanted)
+        code = asked if isinstance(asked, int) else await command.answered(orphans.answer, *asked)
         out, err = capsys.readouterr()
         return Answer(code, out, err)
 

@@ -71,11 +71,13 @@ class Embedded(World):
         return self._code
 
     async def command(self, word: str, *flags: str) -> tuple[int, str]:
-        asked = orphans.read([f"--csi-address={self._socket}", f"--kubeconfig={self._kubeconfig}", *flags], {})
+        asked = orphans.COMMAND.read(
+            [f"--csi-address={self._socket}", f"--kubeconfig={self._kubeconfig}", *flags], {}, orphans.wanted
+        )
         assert word == "orphans"
         assert not isinstance(asked, int)
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            return await orphans.answer(*asked), out.getvalue()
+            return await orphans.COMMAND.answered(orphans.answer, *asked), out.getvalue()
 
     def hear(self, record: Any) -> None:
         self._lines.append(f"{record['message']} {record['extra']['keys']}\n")

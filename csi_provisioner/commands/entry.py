@@ -1,0 +1,90 @@
+"""What all commands share: their flags are read, their errors told, and their exit codes made, in one way."""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from csi_provisioner import configuration, flags
+from csi_provisioner.fatal import Fatal
+from csi_provisioner.flagset import TEXT, Flag, FlagSet, Values
+from csi_provisioner.kube.client import KubeError
+from csi_provisioner.logs import escaped, log
+from csi_provisioner.settings import Settings
+
+OUTPUT = Flag("output", TEXT, "text", "text, or json for programs.")
+W = TypeVar("W")
+
+
+class CannotAskError(Exception):
+    """The text says what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    flags: FlagSet
+    usage: str
+
+    def read(
+        self, arguments: Sequence[str], environ: Mapping[str, str], wanted: Callable[[Values], W]
+    ) -> tuple[Settings, W] | int:
+        """What is asked, or the exit code where that is all. `wanted` makes it of the command's own flags."""
+        try:
+            values = self.flags.parse(arguments)
+            if values[flags.HELP]:
+                sys.stdout.write(self.flags.help(self.usage))
+                return 0
+            _check_output(values)
+            asked = wanted(values)
+            settings = configuration.read(values, environ, configuration.log_settings(values))
+        except Fatal as error:
+            return self._failed(str(error), 2)
+        return (settings, asked) if settings is not None else self._failed(f"--version is no flag of {self.name}", 2)
+
+    def run(self, asked: tuple[Settings, W] | int, answer: Callable[[Settings, W], Awaitable[int]]) -> int:
+        if isinstance(asked, int):
+            return asked
+        for number in (signal.SIGTERM, signal.SIGINT):  # it ends like any tool
+            signal.signal(number, signal.SIG_DFL)
+        log.quiet = not asked[0].logging.verbosity
+        return trio.run(self.answered, answer, *asked)
+
+    async def answered(self, answer: Callable[[Settings, W], Awaitable[int]], settings: Settings, asked: W) -> int:
+        code = 1
+        try:
+            code = await answer(settings, asked)
+        except* (CannotAskError, KubeError, Fatal) as group:
+            cause = _leaf(group)
+            code = self._failed(str(cause), 2 if isinstance(cause, Fatal) and cause.code == 2 else 1)
+        return code
+
+    def _failed(self, text: str, code: int) -> int:
+        say(text if code == 1 else f"{text}\nSee csi-provisioner {self.name} --help for all flags.")
+        return code
+
+
+def _check_output(values: Values) -> None:
+    if values[OUTPUT] not in ("text", "json"):
+        raise Fatal(f"--output={values[OUTPUT]}: it must be text or json", 2)
+
+
+def say(text: str) -> None:
+    sys.stderr.write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side, as people read them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
