@@ -29,7 +29,7 @@ from csi_provisioner.kube.credentials import (
 )
 from csi_provisioner.kube.kubeconfig import ClusterEntry, ExecEntry, UserEntry, read
 from csi_provisioner.kube.proxy import Url, address_of, basic, parsed, proxy_for
-from csi_provisioner.kube.tls import Tls
+from csi_provisioner.kube.tls import Tls, content
 from csi_provisioner.kube.transport import Route
 from csi_provisioner.logs import log
 from csi_provisioner.settings import ClusterSettings
@@ -92,8 +92,8 @@ def from_pod(host: str, port: str, account: Path, environment: Mapping[str, str]
     token, authority = account / "token", account / "ca.crt"
     # Only to fail at the start, with a reason. Each request reads it anew, as the kubelet replaces it.
     try:
-        token.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        content(token).decode()
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Fatal(
             f"cannot read the token of the pod's service account, {token}: {reason}; is "
@@ -178,7 +178,7 @@ class Entries(msgspec.Struct, frozen=True):
         with self.using(f"{entry}-data" if data else entry):
             if data:  # strictly: what is not base64 would otherwise become nothing, and nothing means the system's
                 return b64decode("".join(data.split()), validate=True)
-            return (self.folder / file).read_bytes() if file else b""
+            return content(self.folder / file) if file else b""
 
     def credentials(self, server: Url, tls: Tls | None) -> Credentials:
         user = self.user

@@ -4,7 +4,6 @@ Reading and choosing only; what the entries mean for a connection is `config`'s.
 is Fatal, with a text that names the file and the place.
 """
 
-from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +14,8 @@ from csi_provisioner.fatal import Fatal
 
 # Far more than a kubeconfig has, and far less than what exhausts the stack of libyaml's loader
 DEEPEST = 100
+# Each may stand for text that has others: with some more a file of a few lines would never be read to its end
+MOST_ALIASES = 20
 NULL, TIMESTAMP = "tag:yaml.org,2002:null", "tag:yaml.org,2002:timestamp"
 # Entries that are not text: switches, and what is handed on to a plugin as it is
 TYPED = ("insecure-skip-tls-verify", "provideClusterInfo", "extension")
@@ -128,10 +129,12 @@ def _typed(entry: str, node: yaml.Node) -> object:
 def _parsed(text: bytes) -> object:
     """The first document."""
     # Counted before anything is built: the loader goes as deep on the stack as the document does.
-    start, end = yaml.CollectionStartEvent, yaml.CollectionEndEvent
-    depths = accumulate(isinstance(event, start) - isinstance(event, end) for event in yaml.parse(text, TextLoader))
-    if any(depth > DEEPEST for depth in depths):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    depth = aliases = 0
+    for event in yaml.parse(text, TextLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > DEEPEST or aliases > MOST_ALIASES:
+            raise ValueError(f"it is nested more than {DEEPEST} deep, or has more than {MOST_ALIASES} aliases")
     return next(yaml.load_all(text, TextLoader), None)
 
 

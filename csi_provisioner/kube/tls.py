@@ -22,12 +22,23 @@ from csi_provisioner.logs import log
 
 # A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
 FILE_AGE = 60.0
+# All authorities that a system trusts have a quarter of it
+LARGEST_FILE = 1 << 20
 # OpenSSL's numbers of what else than the authority may be wrong with a certificate: dates and names
 VERIFICATION = {9: "Expired", 10: "Expired", 62: "WrongName", 64: "WrongName"}
 # And of a signature that is another authority's, of the same name
 WRONG_SIGNATURE = 7
 # No dash within: a certificate that was cut off must not swallow the next one
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
+
+
+def content(path: Path) -> bytes:
+    """Of a file. What never ends, or has nothing to say yet (a pipe, a device), would keep everything else waiting."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found: bytes = file.read(LARGEST_FILE + 1) or b""
+    if len(found) > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
+    return found
 
 
 class OtherKeyError(BrokenError):
@@ -57,7 +68,7 @@ class Replaced:
     def read(self) -> None:
         before, self.trouble = self.trouble, None
         try:
-            contents = [path.read_bytes() for path in self._paths]
+            contents = [content(path) for path in self._paths]
             if contents != self._taken:
                 self._take(*contents)
                 self._taken = contents

@@ -90,6 +90,19 @@ async def test_a_token_file_that_never_was_readable(tmp_path: Path, content: str
     assert not server.asked
 
 
+@pytest.mark.parametrize("kind", ["pipe", "large"])
+async def test_a_token_file_that_keeps_a_reader_waiting_keeps_nobody_else(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "token"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:  # as what never ends: /dev/zero
+        path.touch()
+        os.truncate(path, 1 << 34)
+    async with guarded("x", TokenFile(path)) as (client, _):
+        with pytest.raises(KubeError, match="cannot read the token file"):
+            await client.discover("/x")
+
+
 # ---- exec plugins
 
 

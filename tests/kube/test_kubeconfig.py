@@ -168,6 +168,11 @@ def test_what_a_plugin_is_handed_keeps_its_types(tmp_path: Path) -> None:
     "content",
     [
         pytest.param(b"[" * 200_000, id="brackets"),
+        pytest.param(
+            b"l0: &l0 {a: b}\n"
+            + b"".join(b"l%d: &l%d {<<: [%b]}\n" % (i, i, b"*l%d, " % (i - 1) * 9) for i in range(1, 8)),
+            id="aliases of aliases",
+        ),
         pytest.param(b"- " * 200_000, id="dashes"),
         pytest.param(b"a: &a {b: *a}", id="recursion"),
         pytest.param(b"\xff", id="not-utf-8"),
