@@ -50,19 +50,9 @@ TABLE = (
         "check the credentials: the service account's token, or the user of the kubeconfig",
         rf"\(Credentials\)$|{_status(401)}",
     ),
-    Row(
-        "wrong authority",
-        "is the certificate authority that we trust, named in the error, the one of this cluster?",
-        r"\(Untrusted\)$",
-    ),
-    Row(
-        "wrong name",
-        "the server's certificate is for another name: tls-server-name of the kubeconfig can say which",
-        r"\(WrongName\)$",
-    ),
-    Row(
-        "expired", "look at the dates of the server's certificate, and at the clocks of both machines", r"\(Expired\)$"
-    ),
+    Row("wrong authority", "is the certificate authority, named in the error, this cluster's?", r"\(Untrusted\)$"),
+    Row("wrong name", "the certificate has another name: set tls-server-name in the kubeconfig", r"\(WrongName\)$"),
+    Row("expired", "look at the dates of the server's certificate, and at both machines' clocks", r"\(Expired\)$"),
     Row("no TLS", "is this another port, or is the server's URL to begin with http://?", r"\(NoTLS\)$"),
     Row(
         # An API server that restarts looks the same.
@@ -96,11 +86,7 @@ TABLE = (
         "is it the API server that answers there, or something before it, such as a proxy or a page to log in?",
         r"\((InvalidAnswer|TooLarge)\)$",
     ),
-    Row(
-        "proxy",
-        "look at what HTTPS_PROXY, HTTP_PROXY or the kubeconfig's proxy-url names, or at NO_PROXY",
-        "the proxy ",
-    ),
+    Row("proxy", "look at HTTPS_PROXY, HTTP_PROXY, NO_PROXY and the kubeconfig's proxy-url", "the proxy "),
     Row(
         "unknown host",
         "can this name be resolved here? Look at the server's URL and at the DNS of the pod",

@@ -195,11 +195,8 @@ class Publisher:
         return self._store.get(kubernetes.key(shown) if shown is not None else self._created.get(pair, ""))
 
     async def _write(self, pair: Pair, known: CSIStorageCapacity | None, found: csi.GetCapacityResponse) -> None:
-        namespace = self._publication.namespace
         if known is None:
-            written = await self._kube.create(
-                CSIStorageCapacity, objects.new(pair, found, self._publication), namespace
-            )
+            written = await self._kube.create(CSIStorageCapacity, objects.new(pair, found, self._publication))
             self._store.remember(written)
             if self._store.get(kubernetes.key(written)) is written:
                 self._created[pair] = kubernetes.key(written)  # until the watch shows it, if it has not yet
@@ -207,7 +204,8 @@ class Publisher:
             patch = objects.correction(known, found, self._publication)
             if patch is None:
                 return
-            written = await self._kube.patch(CSIStorageCapacity, known.metadata.name, patch, namespace)
+            name, namespace = known.metadata.name, self._publication.namespace
+            written = await self._kube.patch(CSIStorageCapacity, name, patch, namespace)
             self._store.remember(written)
         log.v(
             5,

@@ -145,9 +145,8 @@ class Race:
             self._draw(uid)
             # Wait for the new version in the cache, even if the base delay is 0: until then it ends the same way.
             return RetryAt(max(self._due[uid], trio.current_time() + SHORTEST_WAIT), "the claim has changed")
-        message = (
-            f"node check failed: selecting node {self.check.node} for claim {kubernetes.key(claim)} failed: {error}"
-        )
+        tried = f"selecting node {self.check.node} for claim {kubernetes.key(claim)}"
+        message = f"node check failed: {tried} failed: {error}"
         self.events.record(
             claim,
             "Warning",

@@ -50,10 +50,7 @@ def of_claim(
     for name in wanted:
         if name not in modes:
             known = ", ".join(modes)
-            raise Refusal(
-                State.FINISHED,
-                f"claim {kubernetes.key(claim)} has access mode {name!r}, which is none of {known}",
-            )
+            raise Refusal(State.FINISHED, f"claim {kubernetes.key(claim)} has access mode {name!r}, none of {known}")
     # One message for each mode: a claim may repeat them by the ten thousand.
     block = claim.spec.volumeMode == BLOCK
     made = {name: _capability(modes[name], block, fstype, mount_options) for name in set(wanted)}

@@ -126,10 +126,7 @@ def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachm
 
 def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:
     """Row 8: the handle unchanged."""
-    return csi.DeleteVolumeRequest(
-        volume_id=target.source.volumeHandle,
-        secrets=secrets.reveal() if secrets else {},
-    )
+    return csi.DeleteVolumeRequest(volume_id=target.source.volumeHandle, secrets=secrets.reveal() if secrets else {})
 
 
 def _phase(volume: PersistentVolume) -> str | None:
