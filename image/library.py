@@ -15,6 +15,7 @@ from pathlib import Path
 
 import csi_provisioner
 
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 # what a run imports late: at the first name that is looked up
 LATE = ("encodings.idna", "stringprep")
 
@@ -35,7 +36,8 @@ def main(folder: Path) -> None:
     made = set()
     for file in imported():
         copy = folder / file.relative_to("/")
-        made.add(py_compile.compile(str(copy), dfile=str(file), doraise=True, invalidation_mode=UNCHECKED))
+        if copy.exists():  # else the base has no such module, and does not import it
+            made.add(py_compile.compile(str(copy), dfile=str(file), doraise=True, invalidation_mode=UNCHECKED))
     for file in folder.rglob("*"):
         if not file.is_dir() and str(file) not in made:
             file.unlink()
@@ -43,8 +45,6 @@ def main(folder: Path) -> None:
         if not any(empty.iterdir()):
             empty.rmdir()
 
-
-UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
