@@ -89,7 +89,7 @@ def understood(text: bytes, driver: str) -> Entry | None:
     """The entry, if this version wrote such and it is one of this driver's."""
     try:
         entry = msgspec.json.decode(text, type=Entry)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return entry if entry.v == VERSION and entry.driver == driver else None
 
@@ -111,7 +111,7 @@ def unpack(value: str) -> dict[str, bytes]:
     try:
         plain = value.encode() if value.lstrip().startswith("{") else _inflated(value)
         return {name: bytes(text) for name, text in msgspec.json.decode(plain, type=dict[str, msgspec.Raw]).items()}
-    except (msgspec.DecodeError, binascii.Error, zlib.error, ValueError) as error:
+    except (msgspec.DecodeError, binascii.Error, zlib.error, ValueError, RecursionError) as error:
         raise UnreadableError(str(error)) from error
 
 

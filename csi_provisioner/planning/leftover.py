@@ -62,7 +62,7 @@ def understood(texts: Mapping[str, bytes], driver: str) -> tuple[list[Leftover],
     for text in texts.values():
         try:
             leftover = msgspec.json.decode(text, type=Leftover)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             strange += 1
         else:
             if leftover.driver == driver:

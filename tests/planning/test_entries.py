@@ -70,7 +70,17 @@ def test_many_entries_are_small() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "{", "[]", '{"a":}', "////", "eJwDAAAAAAE", entries.pack({"a": b'"' + bytes(5000) + b'"'})[:-8]],
+    [
+        "",
+        "x",
+        "{",
+        "[]",
+        '{"a":}',
+        "////",
+        "eJwDAAAAAAE",
+        entries.pack({"a": b'"' + bytes(5000) + b'"'})[:-8],
+        pytest.param('{"a":' + "[" * 30_000 + "]" * 30_000 + "}", id="brackets"),
+    ],
 )
 def test_what_is_no_journal_is_unreadable(value: str) -> None:
     with pytest.raises(entries.UnreadableError):
