@@ -60,9 +60,8 @@ def finalizer_change(volume: PersistentVolume) -> FinalizerChange | None:
 
 def finalizer_patch(change: FinalizerChange) -> dict[str, Any]:
     """A strategic-merge patch of our entry alone: finalizers are a merge list, so others' changes survive."""
-    if change == "add":
-        return {"metadata": {"finalizers": [VOLUME_FINALIZER]}}
-    return {"metadata": {"$deleteFromPrimitiveList/finalizers": [VOLUME_FINALIZER]}}
+    key = "finalizers" if change == "add" else "$deleteFromPrimitiveList/finalizers"
+    return {"metadata": {key: [VOLUME_FINALIZER]}}
 
 
 def should_delete(volume: PersistentVolume) -> bool:

@@ -20,7 +20,7 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 # The whole grammar of the API: signs, exponents and a point at either end are legal, though nobody writes them.
 _QUANTITY = re.compile(
-    r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]+)|(?P<suffix>[A-Za-z]{0,2}))",
+    r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]+)|(?P<suffix>[numkMGTPE]?|[KMGTPE]i))",
 )
 
 
@@ -34,16 +34,14 @@ def _exact(text: str) -> int:
     # Exact and not a float: 0.1Gi has to be rounded up, and 2**63 - 1 must not become 2**63.
     match = _QUANTITY.fullmatch(text)
     if match is None or len(text) > _LONGEST_TEXT:
-        raise _unreadable(text)
+        raise Refusal(State.FINISHED, f"cannot read {text[:64]!r} as a quantity")
     number, exponent, suffix = match["number"], match["exponent"], match["suffix"] or ""
     if suffix in _BINARY:
         scale = Fraction(1 << _BINARY[suffix])
-    elif exponent is not None or suffix in _DECIMAL:
+    else:
         power = int(exponent) if exponent is not None else _DECIMAL[suffix]
         # beyond this every number of the longest text is capped or a fraction of one, and 10**(10**9) would not end
         scale = Fraction(10) ** max(-999, min(999, power))
-    else:
-        raise _unreadable(text)
     return ceil(Fraction(number) * scale)
 
 
@@ -69,7 +67,3 @@ def requested(claim: PersistentVolumeClaim) -> int | None:
             f"claim {kubernetes.key(claim)} asks for {text} of storage; more than {LARGEST} bytes cannot be asked for",
         )
     return amount
-
-
-def _unreadable(text: str) -> Refusal:
-    return Refusal(State.FINISHED, f"cannot read {text[:64]!r} as a quantity")

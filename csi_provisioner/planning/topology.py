@@ -57,9 +57,6 @@ class TopologyMemory:
         if node != self.node and not in_flight:
             self.node, self.keys, self.labels, self.terms = node, (), {}, ()
 
-    def keep(self, seen: "TopologyMemory") -> None:
-        self.keys, self.labels, self.terms = seen.keys, seen.labels, seen.terms
-
 
 def requirement(
     facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose
@@ -72,7 +69,7 @@ def requirement(
         requisite, first = _delayed(facts, cluster, seen)
     else:
         requisite, first = _immediate(facts, cluster, seen, choose)
-    memory.keep(seen)
+    memory.keys, memory.labels, memory.terms = seen.keys, seen.labels, seen.terms
     if not requisite:
         return None
     allowed = facts.allowed
