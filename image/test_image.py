@@ -44,7 +44,12 @@ class Image:
 
     def command(self, *arguments: str, user: str = "", mounts: Sequence[Path] = (), **environment: str) -> list[str]:
         """Runs them in a container; `mounts` are folders that it sees below /run."""
-        lines = ['mount --bind "$0" "$0"', 'mount -t proc proc "$0/proc"', 'mount --bind /dev "$0/dev"']
+        lines = [
+            'mkdir -p "$0/proc" "$0/dev" "$0/run"',
+            'mount --bind "$0" "$0"',
+            'mount -t proc proc "$0/proc"',
+            'mount --bind /dev "$0/dev"',
+        ]
         lines += [f'mount -t tmpfs none "$0/run" && mkdir -p "$0/run{folder}"' for folder in mounts]
         lines += [f'mount --bind {folder} "$0/run{folder}"' for folder in mounts]
         given = [*self.config["Env"], *(f"{name}={value}" for name, value in environment.items())]
