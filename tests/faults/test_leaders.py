@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,15 +80,23 @@ async def test_a_container_that_was_killed_leads_again_at_once(real_world: Real,
     assert "taking a random one" not in world.log()
 
 
+@asynccontextmanager
+async def running(process: trio.Process) -> AsyncIterator[trio.Process]:
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
 async def test_a_standby_leads_within_a_second_of_the_release(real_world: Real, tmp_path: Path) -> None:
     world = real_world
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     await world.storage_class()
-    first = await world.another(logs[0], *as_leader(world))
-    try:
+    async with running(await world.another(logs[0], *as_leader(world))) as first:
         await reads(world, logs[0], LEADS)
-        second = await world.another(logs[1], *as_leader(world))
-        try:
+        async with running(await world.another(logs[1], *as_leader(world))):
             await reads(world, logs[1], "The lease has a holder")
             await trio.sleep(3)
             first.send_signal(signal.SIGTERM)
@@ -95,9 +105,26 @@ async def test_a_standby_leads_within_a_second_of_the_release(real_world: Real, 
             assert seconds(released, await reads(world, logs[1], LEADS)) < 1
             await world.claim("data")
             await world.bound("data")
-        finally:
-            second.kill()
-            await second.wait()
-    finally:
-        first.kill()
-        await first.wait()
+
+
+async def test_a_standby_with_a_driver_leads_when_the_leader_has_lost_its_own(real_world: Real, tmp_path: Path) -> None:
+    world = real_world
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    await world.storage_class()
+    async with (
+        world.another_driver(tmp_path / "other") as other,
+        running(await world.another(logs[0], *as_leader(world))) as first,
+    ):
+        await reads(world, logs[0], LEADS)
+        async with running(await world.another(logs[1], *as_leader(world), driver=other)):
+            await reads(world, logs[1], "The lease has a holder")
+            await world.stop_driver()
+            lost = await reads(world, logs[0], "Lost connection to CSI driver")
+            await world.claim("data")
+            assert seconds(lost, await reads(world, logs[1], LEADS)) < 17
+            await world.bound("data")
+            assert len(other.calls("CreateVolume")) == 1
+            assert world.made() == []
+            events = await world.events("data", "DriverUnavailable")
+            assert [event["type"] for event in events] == ["Warning"]
+            assert first.returncode is None, "it lives on, and stands by"

@@ -55,9 +55,9 @@ class Real(World):
     async def start(self, *flags: str) -> None:
         self._process = await self.another(self._log, *flags)
 
-    async def another(self, log_file: Path, *flags: str) -> trio.Process:
-        """One more provisioner, which the caller ends."""
-        arguments = [f"--csi-address={self._plugin.socket}", f"--kubeconfig={self.kubeconfig}"]
+    async def another(self, log_file: Path, *flags: str, driver: ForeignDriver | None = None) -> trio.Process:
+        """One more provisioner, which the caller ends; with the same driver, or with one of its own."""
+        arguments = [f"--csi-address={(driver or self._plugin).socket}", f"--kubeconfig={self.kubeconfig}"]
         arguments += ["--extra-create-metadata", f"--retry-interval-start={self.first_retry}s", *flags]
         with log_file.open("ab") as log:
             return await trio.lowlevel.open_process(
@@ -105,6 +105,18 @@ class Real(World):
         return self._log.read_text() if self._log.exists() else ""
 
     # ---- the driver
+
+    @asynccontextmanager
+    async def another_driver(self, folder: Path) -> AsyncIterator[ForeignDriver]:
+        """As on another node: the same driver, with a socket and volumes of its own."""
+        await trio.Path(folder).mkdir()
+        plugin = ForeignDriver(folder)
+        plugin.configure(**self._config)
+        await plugin.start()
+        try:
+            yield plugin
+        finally:
+            await plugin.kill()
 
     async def stop_driver(self) -> None:
         await self._plugin.kill()
