@@ -225,7 +225,8 @@ async def test_an_error_with_much_to_say_ends_no_other_call(tmp_path: Path) -> N
 
     async with linked(tmp_path, lambda call: call.refuse(8, said)) as (other, link):
         error = await link.fail()
-        assert (error.code, error.message) == (Code.RESOURCE_EXHAUSTED, said)
+        assert error.code == Code.RESOURCE_EXHAUSTED
+        assert said.startswith(error.message.removesuffix("…"))
         assert (link.lost, len(other.connections)) == (0, 1)
 
 

@@ -105,3 +105,18 @@ def test_a_secret_is_known_however_a_driver_puts_it(value: str, said: str) -> No
     shown = scrubbed(said, csi.DeleteVolumeRequest(secrets={"key": value}))
     assert "nter" not in shown
     assert "***stripped***" in shown
+
+
+@pytest.mark.parametrize(("values", "length"), [(20_000, 1_000), (100, 1_000_000)])
+def test_where_there_is_too_much_to_look_for_nothing_is_shown(values: int, length: int) -> None:
+    """Anybody may fill a Secret; looking for all of it would keep everything else waiting."""
+    request = csi.CreateVolumeRequest(secrets={f"key-{n}": f"secret-{n}" for n in range(values)})
+    shown = scrubbed("secret-5 " + "x" * length, request)
+    assert f"{values} secret values" in shown
+    assert "secret-5" not in shown
+
+
+def test_a_drivers_words_are_cut_after_its_secrets_are_stripped() -> None:
+    request = csi.CreateVolumeRequest(secrets={"key": "secret-value"})
+    shown = scrubbed("x" * (16 * 1024 - 6) + "secret-value" + "\x1b" * 1_000_000, request)
+    assert shown == "x" * (16 * 1024 - 6) + "***str…"
