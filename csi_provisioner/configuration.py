@@ -171,6 +171,8 @@ def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
     crossing, attributes = gates.cross_namespace, gates.volume_attributes_class
     found = values.fill(ProvisioningSettings, cross_namespace=crossing, volume_attributes_class=attributes)
+    if found.volume_journal not in ("auto", "on", "off"):
+        raise Fatal(f"--volume-journal={found.volume_journal}: it must be auto, on or off", 2)
     prefix, length = found.volume_name_prefix, found.volume_name_uuid_length
     if length not in _UUID_LENGTHS:
         raise Fatal(f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32", 2)

@@ -76,6 +76,12 @@ class ProvisioningSettings:
     controller_publish_readonly: bool = flag(
         "controller-publish-readonly", False, "Make the volumes of ReadOnlyMany claims read-only."
     )
+    volume_journal: str = flag(
+        "volume-journal",
+        "auto",
+        "Keep in Leases what is in progress, so that no volume is lost when this process dies: auto, on (no volume is "
+        "made without) or off. auto needs a namespace: --leader-election-namespace, or that of the pod.",
+    )
     prevent_volume_mode_conversion: bool = flag(
         "prevent-volume-mode-conversion",
         True,

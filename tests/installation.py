@@ -60,6 +60,7 @@ class Installation:
         self._serving = trio.CancelScope()
         self._stop = trio.Event()
         self._ended = trio.Event()
+        self._running = trio.CancelScope()
         self._code = -1
 
     def _note(self, call: Call) -> None:
@@ -99,7 +100,7 @@ class Installation:
         settings = self.cluster.settings(self.config, **groups)
         settings = replace(settings, csi=replace(settings.csi, timeout=call_timeout, expected_driver=expected_driver))
         configure(log or LogSettings())
-        self._stop, self._ended = trio.Event(), trio.Event()
+        self._stop, self._ended, self._running = trio.Event(), trio.Event(), trio.CancelScope()
         before = len(self.logged("Caches are synced"))
         stop = None if signals else self._stop
         self._nursery.start_soon(
@@ -108,8 +109,18 @@ class Installation:
         await self.until(lambda: len(self.logged("Caches are synced")) > before or self._ended.is_set())
 
     async def _provision(self, run: Callable[[], Awaitable[int]]) -> None:
-        self._code = await run()
+        with self._running:
+            self._code = await run()
         self._ended.set()
+
+    async def kill(self) -> None:
+        """As with -9: whatever it still wants to do reaches nobody. The driver is gone for a while too."""
+        cut = self.api.add(ApiFault("*", "*", agent="csi-provisioner*", cut="before", times=None))
+        self.kill_driver()
+        self._running.cancel()
+        await self.ended()
+        cut.times = 0
+        await self.serve()
 
     async def stop(self) -> int:
         """As on SIGTERM; the exit code."""

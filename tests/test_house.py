@@ -14,9 +14,10 @@ PARAMETERS = 8
 # after the first house each its own bound, and of all the rest.
 PARTS = {
     "the volume journal": (
-        900,
-        "planning/entries.py planning/recovery.py provision/journal.py provision/journal_leases.py "
-        "provision/recovery.py provision/writer.py work/workers.py",
+        950,
+        "planning/entries.py planning/recovery.py provision/intents.py provision/journal.py "
+        "provision/journal_leases.py provision/recovery.py provision/writer.py supervisor/recovering.py "
+        "work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
     "what a person can ask": (850, "planning/evidence.py commands/*.py"),

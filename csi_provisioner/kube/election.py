@@ -95,6 +95,7 @@ class LeaderElector:
     random: Callable[[], float] = randomness.random
     keeps_journal: Callable[[], bool] = lambda: False
     gap: bool = True
+    lost: bool = False
 
     def __post_init__(self) -> None:
         self._lease = f"{self.settings.namespace}/{self.name}"
@@ -104,7 +105,6 @@ class LeaderElector:
         self._renewed: float | None = None  # when the last good renewal was sent; None: not leading
         self._sent: Moment = (0.0, 0.0)  # when our last write was
         self._may_hold = False
-        self._lost = False
         self._acquired: set[str] = set()  # the acquireTimes that we have sent
         self._soon = trio.Event()
         self._released = trio.Event()
@@ -141,9 +141,9 @@ class LeaderElector:
                 term.cancel_scope.cancel()
         finally:
             self._end_term()
-            if self._may_hold and not self._lost:
+            if self._may_hold and not self.lost:
                 await self._give_back()
-        if self._lost:
+        if self.lost:
             raise Fatal(f"lost the lease {self._lease}; another process may lead now", 1)
 
     async def _become_leader(self) -> None:
@@ -187,7 +187,7 @@ class LeaderElector:
             with trio.move_on_after(self.settings.retry_period):
                 await self._soon.wait()
             self._soon = trio.Event()
-        self._lost = True
+        self.lost = True
         term.cancel()
 
     async def _renewed_in_time(self) -> bool:

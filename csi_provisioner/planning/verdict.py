@@ -9,6 +9,8 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 
+# Final codes that say nothing about a volume: drivers give them for all kinds of trouble
+NEVER_CERTAIN = frozenset((Code.ALREADY_EXISTS, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS))
 # After any other code the driver is done, and a claim that is deleted then needs no further call.
 _MAY_STILL_RUN = frozenset((Code.CANCELED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.ABORTED))
 

@@ -30,6 +30,7 @@ from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 from . import release
 from .create import Creator
 from .gather import Gatherer
+from .intents import Intents
 from .memory import ClaimMemory, Infeasible, Unsaved
 from .orphans import Orphans
 from .right import RULE, RightToSave
@@ -62,6 +63,7 @@ class Tools:
 
     kube: KubeClient
     gatherer: Gatherer
+    intents: Intents
     creator: Creator
     saver: Saver
     memory: ClaimMemory
@@ -102,6 +104,7 @@ class ClaimReconciler:
             return DONE
         if claim is None:
             self._memory.forget(uid)
+            self._tools.intents.hand_over(uid)
             return DONE
         held = known.infeasible
         if held is not None and self._holds(held, claim):
@@ -152,8 +155,11 @@ class ClaimReconciler:
 
     def _end(self, claim: PersistentVolumeClaim, reason: str) -> None:
         """Tries end here without a volume; one that the driver may still be making will have no owner."""
-        uncertain = self._memory.finish(claim.metadata.uid)
-        if uncertain and claim.spec.volumeName != self.volume_name(claim):
+        uid, name = claim.metadata.uid, self.volume_name(claim)
+        uncertain = self._memory.finish(uid)
+        if claim.spec.volumeName == name:
+            self._tools.intents.over(name)
+        elif not self._tools.intents.hand_over(uid) and uncertain:
             self.suspect(claim, reason)
 
     def suspect(self, claim: PersistentVolumeClaim, reason: str) -> None:
@@ -169,8 +175,11 @@ class ClaimReconciler:
                 return True
             self._memory.forget_written(uid)
         # Quirk Q4, kept: the default name counts too, whatever name the flags ask for.
-        if any(name in self._caches.volumes for name in (naming.default_name(uid), self.volume_name(claim))):
+        own = self.volume_name(claim)
+        if any(name in self._caches.volumes for name in (naming.default_name(uid), own)):
             self._memory.finish(uid)
+            if own in self._caches.volumes:
+                self._tools.intents.over(own)
             self._count(claim, None)
             return True
         return False
@@ -184,11 +193,7 @@ class ClaimReconciler:
         return False
 
     def volume_name(self, claim: PersistentVolumeClaim) -> str:
-        """ "" where these flags make no name."""
-        try:
-            return naming.volume_name(claim.metadata.uid, self._rules.provisioning)
-        except Refusal:
-            return ""  # said in an event when it is asked for again
+        return self._tools.intents.name(claim.metadata.uid)
 
     # ---- the try
 
@@ -202,6 +207,7 @@ class ClaimReconciler:
             plan = await self._tools.gatherer.plan(claim, storage_class)
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
+            plan = await self._tools.intents.declare(plan)
             self._memory.ask(claim)
             # Until the driver says for certain that it is not, it may be at work on the volume.
             asked = True
@@ -214,6 +220,9 @@ class ClaimReconciler:
                 await self._tools.creator.undo(plan, answer, refusal)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
+        except trio.Cancelled:
+            self._tools.intents.cut(claim.metadata.uid)
+            raise
         await self._save(claim, pv, made.volume_id)
         self._count(claim, trio.current_time() - started)
         self._refresh(storage_class, pv)
@@ -248,6 +257,7 @@ class ClaimReconciler:
         """`asked`: the driver was called, so that the state is its own word."""
         if isinstance(error, CallError):
             code = None if error.not_grpc else error.code
+            self._tools.intents.answered(claim.metadata.uid, code)
             error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim))
         said = f"claim {kubernetes.key(claim)}: {error}"  # the queue's key, a UID, tells people nothing
         if error.lost and attempt.excused:
@@ -288,6 +298,8 @@ class ClaimReconciler:
             # The answer was final: nothing runs in the driver any more.
             if outcome.state is not State.IN_BACKGROUND:
                 self._memory.finish(uid)
+                if self._caches.claims.by_uid(uid) is None:
+                    self._tools.intents.hand_over(uid)
         elif outcome.state is State.NO_CHANGE:
             # An API server that is away refuses nobody: the claim is asked for again, and its source has to stay.
             if not error.unavailable:
@@ -341,6 +353,12 @@ class ClaimReconciler:
             f"the driver has made the volume, and its PersistentVolume cannot be written: {error}; {what}",
             failure_class=f"save {error.code}",
         )
+
+    def name_taken(self, entry: Unsaved, found: str) -> None:
+        """There is a PersistentVolume of that name already, with another volume."""
+        name, claim = entry.volume.metadata.name, entry.claim
+        reason = f"PersistentVolume {name} names volume {found} instead"
+        self._tools.orphans.suspect(volume_id=entry.volume_id, name=name, claim=claim, reason=reason)
 
     def announce(self, pv: PersistentVolume) -> None:
         """The volume is in the API server (provision.md 13): said on the claim if it still exists."""

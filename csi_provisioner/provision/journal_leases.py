@@ -1,7 +1,7 @@
 """The Leases that the volume journal stands in: one request each, and whose a Lease is (design.md 6)."""
 
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,14 +9,18 @@ import trio
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.model.kubernetes import Lease
+from csi_provisioner.planning.fnv import fnv1a
 
 T = TypeVar("T")
 Object = dict[str, Any]
 
 ENTRIES = "csi-provisioner.io/journal-entries"
 TERM = "csi-provisioner.io/journal-term"
+# A name has at most 253 characters, and the number still comes
+LONGEST = 240
 # Seconds for a request: one that hangs keeps every claim waiting
 LIMIT = 5.0
+FIRST_PAUSE = 0.1
 # Answers that the next try would get as well: no right, no namespace, too large
 FOR_GOOD = (400, 403, 404, 405, 413, 422)
 
@@ -26,14 +30,22 @@ class ForeignTermError(Exception):
         return "another process has taken over the volume journal"
 
 
+def leader_of(lease: str, node: str) -> str:
+    """The name that those of the Leases begin with: where each node has a provisioner, each has a journal."""
+    whole = f"{lease}-{node}" if node else lease
+    return whole if len(whole) <= LONGEST else f"{lease}-{fnv1a(whole):08x}"
+
+
 @dataclass(eq=False)
 class JournalLeases:
     """`leader` is the name of the leader's own Lease. `term`, a random word of this leadership, is in all that it
-    writes."""
+    writes. `pause` waits after a request that failed, for so long, and says how long next time; it raises the error
+    where asking again is no use."""
 
     client: KubeClient
     leader: str
     namespace: str
+    pause: Callable[[KubeError, float], Awaitable[float]]
     term: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def name(self, number: int) -> str:
@@ -46,6 +58,30 @@ class JournalLeases:
         """Raises ForeignTermError. Somebody who only scribbled in it has left our term, or none."""
         if lease is not None and annotation(lease, TERM) not in (None, self.term):
             raise ForeignTermError
+
+    async def look(self, number: int) -> Object | None:
+        """The object, or None if there is none; asked until it is answered. Raises KubeError as `pause`."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self.get(number)
+            except KubeError as error:
+                pause = await self.pause(error, pause)
+
+    async def claim(
+        self, number: int, lease: Object | None, packed: str | None = None, *, check: bool = False
+    ) -> Object:
+        """Puts our term into it, for certain. With `check` another one that is there is not overwritten."""
+        pause = FIRST_PAUSE
+        while lease is None or not self.is_ours(lease):
+            try:
+                lease = await self.put(number, lease, packed)
+            except KubeError as error:
+                pause = await self.pause(error, pause)
+                lease = await self.look(number)
+                if check:
+                    self.check(lease)
+        return lease
 
     async def get(self, number: int) -> Object | None:
         """None: there is none."""

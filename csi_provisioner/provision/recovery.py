@@ -5,7 +5,7 @@ request of the entry is sent again, idempotent by name; a volume that comes is d
 and told with its id if it can. Keys are volume names, items of a loop of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -54,8 +54,8 @@ class Journal(Protocol):
         """When the first take-over of the term had succeeded; None: not yet."""
 
     @property
-    def gap(self) -> bool:
-        """A leader without journal was there since these entries were written."""
+    def doubted(self) -> Collection[str]:
+        """Names of those since which a leader without journal was there."""
 
     async def confirm(self, name: str) -> bool:
         """A write with this entry, begun now, was answered: the term is still ours. False: the journal is off."""
@@ -127,7 +127,9 @@ class Recovery:
         if ended is not None:
             return ended
         rules = self.rules
-        if kept := recovery.why_not_asked(entry, age=self._ages[name], elected=rules.elected, gap=self.journal.gap):
+        if kept := recovery.why_not_asked(
+            entry, age=self._ages[name], elected=rules.elected, gap=name in self.journal.doubted
+        ):
             return self._told(name, entry, "", kept)
         found = await self._secret(entry)
         try:

@@ -13,6 +13,7 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, after
+from csi_provisioner.planning import deletion
 
 from .memory import ClaimMemory, Unsaved
 
@@ -37,7 +38,8 @@ TOO_LARGE = ("request is too large", "message larger than max")
 @dataclass(eq=False)
 class Saver:
     """`written` is called once per volume that is in the API server, `refused` for an answer that only a person can
-    change; `wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound."""
+    change; `wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound.
+    `over` is told of each whose end is certain, `taken` of one whose name another volume has, with that one's id."""
 
     kube: KubeClient
     volumes: Store[PersistentVolume]
@@ -46,6 +48,8 @@ class Saver:
     refused: Callable[[Unsaved, KubeError], None]
     wake: Callable[[str, float], None]
     ended: Callable[[str], None]
+    over: Callable[[str], None]
+    taken: Callable[[Unsaved, str], None]
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
@@ -77,6 +81,7 @@ class Saver:
             # After the look, during which the watch may have shown the end.
             if entry.ended:
                 self.memory.drop_unsaved(name)
+                self.over(name)
                 self.ended(entry.claim.metadata.uid)
                 return None
             if not there:
@@ -87,6 +92,7 @@ class Saver:
                 self.refused(entry, error)
             return error
         self.memory.note_written(name)
+        self.over(name)
         self.written(entry.volume)
         return None
 
@@ -115,10 +121,17 @@ class Saver:
             self.volumes.remember(await self.kube.create(PersistentVolume, entry.volume))
         except KubeError as error:
             if error.already_exists:
+                await self._look_whose(entry)
                 return
             entry.sent = before or error.unavailable
             entry.refused = _is_final(error)
             raise
+
+    async def _look_whose(self, entry: Unsaved) -> None:
+        """An object of that name is there: ours, if it names our volume."""
+        found = await self.kube.get(PersistentVolume, entry.volume.metadata.name)
+        if (other := deletion.handle(found)) not in (entry.volume_id, None):
+            self.taken(entry, other)
 
 
 def _is_final(error: KubeError) -> bool:

@@ -24,11 +24,11 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.settings import ElectionSettings
 
 from .journal import NUMBERS, Log, Write
-from .journal_leases import ENTRIES, ForeignTermError, JournalLeases, Object, annotation, is_for_good
+from .journal_leases import ENTRIES, FIRST_PAUSE, ForeignTermError, JournalLeases, Object, annotation, is_for_good
 
 BYTES_A_SECOND = 128 * 1024
 """A write of n KiB is followed by n/128 s of pause: large Leases at full speed would fill etcd in minutes."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+LONGEST_PAUSE = 2.0
 # Seconds until a journal that was switched off is tried again
 ANOTHER_LOOK = 600.0
 # Seconds: the entry of a volume that is still tried says so again, since what is old is not believed (`recovery`)
@@ -51,6 +51,8 @@ class JournalWriter:
     gap: bool = True
     renewed: Callable[[], float] = lambda: -math.inf
     renew: Callable[[], None] = lambda: None
+    lost: Callable[[], bool] = lambda: False
+    """Whether another process may lead already."""
     inherited: dict[str, Entry] = field(default_factory=dict)
     """Entries of earlier leaders, by volume name, until they have left."""
     doubted: set[str] = field(default_factory=set)
@@ -59,9 +61,11 @@ class JournalWriter:
     """When the first take-over had succeeded; None: not yet."""
     off: str = ""
     """Why there is no journal just now."""
+    found: Callable[[str], None] = lambda _name: None
+    """Told of a name that comes to those inherited."""
 
     def __post_init__(self) -> None:
-        self._leases = JournalLeases(self.client, self.lease, self.election.namespace)
+        self._leases = JournalLeases(self.client, self.lease, self.election.namespace, self._pause)
         self._log = Log(self.driver)
         self._changed = trio.Event()
         self._written = trio.Event()
@@ -166,7 +170,8 @@ class JournalWriter:
 
     def doubt(self, name: str) -> None:
         """A call ended without a certain answer: a later one that is final says nothing about the volume."""
-        self._uncertain.add(name)
+        if name in self._begun:
+            self._uncertain.add(name)
 
     def is_certain(self, name: str) -> bool:
         return name not in self._uncertain and name not in self.inherited
@@ -183,6 +188,18 @@ class JournalWriter:
             names.discard(name)
         self._log.leave(name)
 
+    def hand_over(self, name: str) -> bool:
+        """Nobody tries any more: what may be there is left to recovery, as if it had been found. False: no entry."""
+        entry = self.entry(name)
+        if entry is None:
+            return False
+        if self.is_certain(name):
+            self.leave(name)
+        else:
+            self.inherited[name] = entry
+            self.found(name)
+        return True
+
     def entry(self, name: str) -> Entry | None:
         text = self._log.text(name)
         return entries.understood(text, self.driver) if text is not None else None
@@ -193,7 +210,7 @@ class JournalWriter:
 
     def begun_unconfirmed(self) -> list[str]:
         """Of a lost term: calls for these volumes were begun when another process may have led already."""
-        return [name for name, begun in self._begun.items() if begun >= self._sure_at()]
+        return [name for name, begun in self._begun.items() if self.lost() and begun >= self._sure_at()]
 
     # ---- the task
 
@@ -215,6 +232,7 @@ class JournalWriter:
         except KubeError as error:
             self._switch_off(error)
         except ForeignTermError as error:
+            self.lost = lambda: True
             if self.election.enabled:
                 raise Fatal(f"{error}: it leads now", 1) from error
             self._ended = True
@@ -222,7 +240,7 @@ class JournalWriter:
 
     async def finish(self) -> None:
         """At a stop, when `run` has ended: takes out what has left, without pauses. The caller bounds it."""
-        if not self.is_kept:
+        if not self.is_kept or self.lost():
             return
         try:
             if self._log.pending is not None:
@@ -272,12 +290,12 @@ class JournalWriter:
         inherited: dict[str, Entry] = {}
         highest = max((number for number, lease in found.items() if lease is not None), default=-1)
         for number in range(min(highest + 2, NUMBERS)):
-            lease = await self._claimed(number, found[number], None, lambda _lease: None)
+            lease = await self._leases.claim(number, found[number])
             inherited |= taken.read(number, lease, trio.current_time())
             if not taken.is_open(number):
                 text = "A part of the volume journal is not understood, it stays as it is"
                 log.warning(text, lease=self._leases.name(number))
-        if not self._leases.is_ours(await self._look(0)):
+        if not self._leases.is_ours(await self._leases.look(0)):
             raise ForeignTermError
         self._log, self.off = taken, ""
         self._note_success()
@@ -287,23 +305,11 @@ class JournalWriter:
         log.info("Took over the volume journal", lease=self._leases.name(0), entries=len(inherited))
         self._wake()
         self.renew()
+        for name in inherited:
+            self.found(name)
 
     async def _read_all(self) -> dict[int, Object | None]:
-        return {number: await self._look(number) for number in range(NUMBERS)}
-
-    async def _claimed(
-        self, number: int, lease: Object | None, packed: str | None, check: Callable[[Object | None], None]
-    ) -> Object:
-        """Once it has our term. `check` is asked about what is there instead."""
-        pause = FIRST_PAUSE
-        while lease is None or not self._leases.is_ours(lease):
-            try:
-                lease = await self._leases.put(number, lease, packed)
-            except KubeError as error:
-                pause = await self._pause(error, pause)
-                lease = await self._look(number)
-                check(lease)
-        return lease
+        return {number: await self._leases.look(number) for number in range(NUMBERS)}
 
     # ---- one write
 
@@ -318,7 +324,7 @@ class JournalWriter:
                 break
             except KubeError as error:
                 pause = await self._pause(error, pause)
-            lease = await self._look(write.number)
+            lease = await self._leases.look(write.number)
             self._leases.check(lease)
             if lease is None:
                 await self._make_again()
@@ -342,16 +348,7 @@ class JournalWriter:
             held = self._log.objects.get(number)
             if held is not None:
                 packed = annotation(held.lease, ENTRIES) if held.sealed else entries.pack(held.texts)
-                held.lease = lease or await self._claimed(number, None, packed, self._leases.check)
-
-    async def _look(self, number: int) -> Object | None:
-        """The object, or None if there is none; asked until it is answered. Raises KubeError as `_pause`."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return await self._leases.get(number)
-            except KubeError as error:
-                pause = await self._pause(error, pause)
+                held.lease = lease or await self._leases.claim(number, None, packed, check=True)
 
     # ---- what goes wrong
 

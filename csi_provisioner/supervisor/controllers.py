@@ -7,22 +7,15 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from csi_provisioner.capacity.publisher import CapacityClient, Publisher
 from csi_provisioner.capacity.segments import fixed
-from csi_provisioner.csi.driver import Driver
 from csi_provisioner.deletion.dropped import DroppedVolumes
 from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.kube.caches import Caches
-from csi_provisioner.kube.client import KubeClient
-from csi_provisioner.kube.end import End
-from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.index import Index
-from csi_provisioner.kube.kept import Kept
-from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.nodes import race
 from csi_provisioner.nodes.capacity_check import CapacityCheck
@@ -35,42 +28,25 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection import clones
-from csi_provisioner.provision import claims, save
+from csi_provisioner.provision import claims, recovery, save
 from csi_provisioner.provision.claims import ClaimReconciler, Owner
 from csi_provisioner.provision.create import Creator
 from csi_provisioner.provision.gather import Gatherer
+from csi_provisioner.provision.intents import Intents
 from csi_provisioner.provision.memory import ClaimMemory, claim_uid
-from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.provision.placement import ClusterPlacement
+from csi_provisioner.provision.recovery import Recovery
 from csi_provisioner.provision.save import Saver
-from csi_provisioner.settings import ProvisioningSettings, Settings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop, Reconcile
+from csi_provisioner.work.workers import Helpers, Pool, Workers
+
+from .parts import Parts
+from .recovering import recovering
 
 # Names of the loops, also in the metrics (process.md 8.3).
 CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the process has made before any work starts, and what outlives a term. `local` is this node where each has a
-    provisioner of its own; `capacity` is None unless it is published; `synced` is told when the caches are whole."""
-
-    settings: Settings
-    provisioning: ProvisioningSettings
-    metrics: Metrics
-    kube: KubeClient
-    driver: Driver
-    events: EventRecorder
-    memory: ClaimMemory
-    orphans: Orphans
-    kept: Kept
-    end: End
-    identity: str
-    local: LocalNode | None = None
-    capacity: CapacityClient | None = None
-    synced: Callable[[], None] = lambda: None
 
 
 class Controllers:
@@ -79,6 +55,10 @@ class Controllers:
         self._facts = facts
         self._caches = caches
         self._exclusive = Exclusive()
+        self._workers = Workers(parts.settings.retries.workers)  # of claims, and of what earlier leaders began
+        self.intents = Intents(
+            parts.journal, parts.provisioning, caches.claims, parts.memory, rest=lambda: self.claims.resting()
+        )
         self._cluster = self._topology() if facts.topology else None
         # Controllers refer to each other in both directions: a lambda looks up the one that is made later.
         self._owns: Owner | None = None
@@ -93,19 +73,28 @@ class Controllers:
             refused=lambda entry, error: self.provisioner.save_refused(entry, error),
             wake=lambda name, floor: self.saves.wake(name, floor=floor),
             ended=lambda uid: self.claims.wake(uid),
+            over=self.intents.over,
+            taken=lambda entry, found: self.provisioner.name_taken(entry, found),
         )
         self.provisioner = self._provisioner()
         self.claims = self._provision()
         self.dropped, self.volumes = self._delete()
         self.saves = self._save()
-        self.loops = [self.claims, self.volumes, self._release_clones(), *competing]
+        self._recovery: Recovery | None = None
+        recoveries: list[Loop] = []
+        if parts.journal is not None:
+            make = partial(self._loop, workers=Helpers(self._workers, recovery.WORKERS))
+            self._recovery, loop = recovering(parts, parts.journal, facts, caches, self._owns, make)
+            recoveries = [loop]
+        self.loops = [self.claims, self.volumes, self._release_clones(), *competing, *recoveries]
         """What the term runs. Saving goes on after them, and the publisher runs its own loop."""
-        self.of_driver = [self.claims, self.volumes, *competing, *publishing]
+        self.of_driver = [self.claims, self.volumes, *competing, *publishing, *recoveries]
         """Those that call the driver; they pause while it is away."""
 
     def readers(self) -> Readers:
         """All claims that may still be filled from a source."""
-        return Readers(self._caches.claims.values(), self._parts.memory.reading())
+        found = self._recovery.readers() if self._recovery is not None else {}
+        return Readers(self._caches.claims.values(), found | self._parts.memory.reading())
 
     def waiting(self) -> Iterator[PersistentVolumeClaim]:
         """Claims that this process would provision now."""
@@ -128,7 +117,9 @@ class Controllers:
 
         def saw_claim(_key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
             if new is None:
-                if old is not None and memory.of(old.metadata.uid).topology is not None:
+                if old is not None and (
+                    memory.of(old.metadata.uid).topology is not None or self.intents.holds(old.metadata.uid)
+                ):
                     loop.wake(old.metadata.uid)  # to forget it, or to go on if a call is under way
             elif gate.concerns(new, facts) or memory.of(new.metadata.uid).asked is not None:
                 loop.wake(new.metadata.uid)
@@ -142,7 +133,9 @@ class Controllers:
             CLAIMS,
             self.provisioner.reconcile,
             about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.of(uid).asked or uid},
+            workers=self._workers,
         )
+        loop.most_resting = self._parts.settings.retries.workers
         # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)
@@ -275,6 +268,7 @@ class Controllers:
             claims.Tools(
                 parts.kube,
                 self._gatherer(placement, memory.is_under_way),
+                self.intents,
                 creator,
                 self._saver,
                 memory,
@@ -341,7 +335,7 @@ class Controllers:
         *,
         about: Callable[[str], Mapping[str, object]],
         id_of: Callable[[str], str] = lambda key: key,
-        workers: int | None = None,
+        workers: int | Pool | None = None,
         backoff: Backoff | None = None,
     ) -> Loop:
         retries = self._parts.settings.retries

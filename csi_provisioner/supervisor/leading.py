@@ -1,23 +1,31 @@
 """Leader election around the work, and its health check (process.md 6, 7; design.md 2).
 
-Without `--leader-election` the work begins at once and no Lease is touched.
+Without `--leader-election` the work begins at once. Each leadership has its own journal of volumes, and the client of
+the election writes it.
 """
 
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 
 import trio
 
 from csi_provisioner.kube import identity
-from csi_provisioner.kube.client import Cluster
+from csi_provisioner.kube.client import Cluster, KubeClient
 from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.provision import journal_leases
+from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import Settings
 
 from .clients import api_client
 from .connection import Connection
+
+Lead = Callable[[JournalWriter | None], Awaitable[None]]
 
 
 class Leadership:
@@ -41,7 +49,7 @@ class Leadership:
         cluster: Cluster,
         events: EventRecorder,
         connection: Connection,
-        lead: Callable[[], Awaitable[None]],
+        lead: Lead,
         stop: trio.Event,
     ) -> None:
         """Waits for the lease and runs `lead` under it, again and again until `stop`.
@@ -49,10 +57,14 @@ class Leadership:
         Competes only while the driver answers: a leader without one would keep the lease from those that have one.
         Raises Fatal if the lease is lost while `lead` runs.
         """
-        if not self.sought:
-            await lead()
-            return
         settings, driver = self._settings.election, connection.facts.name
+        if not self.sought:
+            async with api_client(cluster, self._end, purpose=" (volume journal)") as leases:
+                journal = self._journal(leases, driver)
+                if journal is not None:
+                    journal.gap = False  # nobody counts the terms: the age of an entry alone decides
+                await lead(journal)
+            return
         # Its own client without a limit, so that busy workers never delay a renewal (design.md 3, rule 8).
         client = api_client(cluster, self._end, purpose=" (leader election)")
         with identity.held(socket.gethostname()) as holder:
@@ -69,4 +81,29 @@ class Leadership:
                         end=self._end,
                         ready=connection.answers,
                     )
-                    await self._elector.run(lead)
+                    await self._elector.run(partial(self._lead, lead, leases, driver, self._elector))
+
+    async def _lead(self, lead: Lead, leases: KubeClient, driver: str, elector: LeaderElector) -> None:
+        journal = self._journal(leases, driver)
+        if journal is not None:
+            journal.gap, journal.renew = elector.gap, elector.renew_soon
+            journal.lost = lambda: elector.lost
+            journal.renewed, elector.keeps_journal = lambda: elector.renewed, lambda: journal.is_whole
+        await lead(journal)
+
+    def _journal(self, client: KubeClient, driver: str) -> JournalWriter | None:
+        """None where it is not wanted, or nothing says which namespace it is to stand in."""
+        settings, wanted = self._settings, self._settings.provisioning.volume_journal
+        namespace = settings.election.own_namespace
+        if wanted == "off" or (wanted == "auto" and not namespace):
+            log.info("No volume journal is kept", flag=wanted, namespace=namespace)
+            return None
+        return JournalWriter(
+            client=client,
+            driver=driver,
+            lease=journal_leases.leader_of(identity.sanitised(driver), settings.nodes.node_name),
+            election=replace(settings.election, namespace=namespace or "default"),
+            hold=settings.election.lease_duration + settings.csi.timeout,
+            metrics=self._metrics,
+            required=wanted == "on",
+        )

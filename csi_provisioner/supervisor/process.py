@@ -10,7 +10,8 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -34,13 +35,15 @@ from csi_provisioner.planning import leftover, rights
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
+from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import HEALTH_PATH, LIVE_PATH, READY_PATH, ProvisioningSettings, Settings
 
 from .clients import api_client, capacity_client
 from .connection import Connection
-from .controllers import QUEUES, Parts
+from .controllers import QUEUES
 from .leading import Leadership
 from .observer import Observer
+from .parts import Parts
 from .rights import Rights
 from .term import LeaderTerm
 
@@ -280,15 +283,15 @@ class _Process:
 
     # ---- leading
 
-    async def _lead(self, parts: Parts, connection: Connection) -> None:
+    async def _lead(self, parts: Parts, connection: Connection, journal: JournalWriter | None) -> None:
         """Until the process stops, or the lease is given back because the driver stays away.
 
         A new term begins each time the driver comes back with other capabilities, and what is known of claims stays.
         Of an earlier leadership nothing stays but the suspected orphans: somebody else may have led in between.
         """
-        parts = replace(parts, memory=ClaimMemory())
-        self._works = True
-        async with trio.open_nursery() as keeping:
+        parts = replace(parts, memory=ClaimMemory(), journal=journal)
+        async with trio.open_nursery() as keeping, self._journal_kept(journal):
+            self._works = True
             keeping.start_soon(parts.kept.run)
             try:
                 self._outdated.set()
@@ -306,6 +309,21 @@ class _Process:
             with trio.move_on_after(LAST_NOTES):
                 await parts.kept.write()
             keeping.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _journal_kept(self, journal: JournalWriter | None) -> AsyncIterator[None]:
+        """Taken over before anything else; at the end what is over is taken out, in the time of the last saves."""
+        if journal is None:
+            yield
+            return
+        try:
+            async with trio.open_nursery() as writing:
+                await writing.start(journal.run)
+                yield
+                writing.cancel_scope.cancel()
+        finally:
+            async with self._end.shield(max(0.0, self._end.deadline() - trio.current_time() - LAST_EVENTS)):
+                await journal.finish()
 
     async def _run_term(self, term: LeaderTerm, connection: Connection) -> None:
         """Until the process stops, the driver has other capabilities, or it has been away for too long."""

@@ -14,6 +14,7 @@ import trio
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
+from csi_provisioner.planning import recovery
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
 from csi_provisioner.provision import save
@@ -21,7 +22,8 @@ from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.runner import Loop
 
 from .caches import caches_for, follow
-from .controllers import Controllers, Parts
+from .controllers import Controllers
+from .parts import Parts
 
 # When the driver is back, waiting items become due at random within this time, not all at once.
 RELEASE_SPREAD = 2.0
@@ -34,6 +36,8 @@ AWAY = (
 )
 # Claims on which an outage of the driver is told, the oldest first.
 TOLD_AWAY = 100
+
+UNSURE = "the driver was asked for it when another process may have led already"
 
 # How often the end of a term checks whether everything is saved.
 SAVED_POLL = 0.05
@@ -172,7 +176,7 @@ class LeaderTerm:
             volume = entry.volume
             claim = volume.spec.claimRef or ObjectReference()
             volume_id = entry.volume_id
-            if self._is_gone(claim.uid):
+            if self._is_lost(claim.uid):
                 reason = "the claim is gone, and the process ends before the PersistentVolume could be saved"
                 orphans.suspect(volume_id=volume_id, name=volume.metadata.name, claim=claim, reason=reason)
                 continue
@@ -180,12 +184,20 @@ class LeaderTerm:
             text = f"A volume is made and its PersistentVolume is not written; {NEXT}"
             log.warning(text, volumeID=volume_id or "unknown", PV=volume, claim=claim)
         for uid, asked in memory.in_progress().items():
-            if self._is_gone(uid):
+            if self._is_lost(uid):
                 provisioner.suspect(asked, "the claim is gone, and the process ends before the driver was certain")
             else:
                 name = provisioner.volume_name(asked)
                 log.warning(f"The driver may be making a volume; {NEXT}", volume=name, claim=asked)
 
-    def _is_gone(self, uid: str) -> bool:
-        """False as long as the caches are not complete: they do not say then which claims are gone."""
-        return self._synced and self._caches.claims.by_uid(uid) is None
+        if self._parts.journal is not None:
+            for name in self._parts.journal.begun_unconfirmed():
+                found = self._parts.journal.entry(name)
+                claim = recovery.claim_of(found) if found is not None else ObjectReference()
+                orphans.suspect(volume_id="", name=name, claim=claim, reason=UNSURE)
+
+    def _is_lost(self, uid: str) -> bool:
+        """The claim is gone, and the next leader will not know of its volume. False as long as the caches are not
+        complete: they do not say then which claims are gone."""
+        gone = self._synced and self._caches.claims.by_uid(uid) is None
+        return gone and not self._controllers.intents.holds(uid)

@@ -41,6 +41,7 @@ class Real(World):
     def __init__(self, api: Api, plane: ControlPlane, folder: Path) -> None:
         super().__init__(api)
         self.plane = plane
+        self.lease_namespace = plane.provisioner[0]
         self.kubeconfig = plane.provisioner_kubeconfig
         self._folder = folder
         self._plugin = ForeignDriver(folder)

@@ -5,7 +5,9 @@ HTTP in either world; what differs is the driver and how the provisioner runs (`
 the product: all it sees are requests.
 """
 
+import base64
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,12 +59,27 @@ class World(ABC):
 
     patience = 60.0
     first_retry = 1.0
+    lease_namespace = "default"
+    """Of leases, for `--leader-election-namespace`."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self.driver = f"{api.ns}.csi.example.com"
         self.class_name = api.unique("class")
         self._own_volumes: set[str] = set()
+
+    async def journal(self) -> dict[str, Object]:
+        """What stands in the volume journal, by volume name: read as a person would, with kubectl and zlib."""
+        found: dict[str, Object] = {}
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.lease_namespace}/leases"
+        code, leases = await self.api.request("GET", path)
+        assert code == 200, leases
+        prefix = self.driver.replace(".", "-") + "-journal-"
+        for lease in leases["items"]:
+            text = lease["metadata"].get("annotations", {}).get("csi-provisioner.io/journal-entries", "{}")
+            if lease["metadata"]["name"].startswith(prefix):
+                found |= json.loads(text if text.startswith("{") else zlib.decompress(base64.b64decode(text)))
+        return found
 
     # ---- the provisioner
 

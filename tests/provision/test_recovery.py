@@ -42,7 +42,7 @@ class Kept:
     def __init__(self, *entries: tuple[str, Entry]) -> None:
         self.inherited = dict(entries)
         self.taken_at: float | None = trio.current_time()
-        self.gap = False
+        self.doubted: set[str] = set()
         self.off = False
         self.confirmed: list[float] = []
 
@@ -143,7 +143,7 @@ async def _recovering(
     settings = site.cluster.settings(site.config)
     caches = Caches(claims=Store[PersistentVolumeClaim](index="uid"), volumes=Store[PersistentVolume]())
     journal = Kept(*(entries or [(NAME, entry())]))
-    journal.gap = gap
+    journal.doubted = {NAME} if gap else set()
     async with (
         Channel(settings.csi.address, on_lost=lambda: None, metrics=metrics) as channel,
         trio.open_nursery() as nursery,

@@ -347,4 +347,6 @@ async def test_who_lost_the_lease_knows_which_calls_were_begun_since_it_was_cert
             await trio.sleep(10)
         journal.begin("pvc-2")
         process.renewing = False
+        assert journal.begun_unconfirmed() == []
+        journal.lost = lambda: True
         assert journal.begun_unconfirmed() == ["pvc-2"]

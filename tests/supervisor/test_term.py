@@ -20,7 +20,7 @@ from csi_provisioner.planning.wellknown import STORAGE_PROVISIONER
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.settings import Settings
-from csi_provisioner.supervisor.controllers import Parts
+from csi_provisioner.supervisor.parts import Parts
 from csi_provisioner.supervisor.term import LeaderTerm
 from tests.installation import Installation
 

@@ -1,0 +1,111 @@
+"""What a claim's way tells the volume journal: before the driver is asked, and when the volume's end is certain.
+
+Design.md 6. Without a journal nothing is kept, and all of this says nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from csi_provisioner.csi import wire
+from csi_provisioner.kube.store import Store
+from csi_provisioner.model import csi
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import entries, naming, verdict
+from csi_provisioner.planning.refusal import Refusal, not_ours
+from csi_provisioner.planning.request import Plan
+from csi_provisioner.settings import ProvisioningSettings
+
+from .memory import ClaimMemory
+from .writer import JournalWriter
+
+Rest = Callable[[], AbstractAsyncContextManager[None]]
+"""While inside, another task has this one's worker."""
+
+
+@dataclass(eq=False)
+class Intents:
+    journal: JournalWriter | None
+    settings: ProvisioningSettings
+    claims: Store[PersistentVolumeClaim]
+    memory: ClaimMemory
+    rest: Rest
+    _moved: set[str] = field(default_factory=set)  # found ones that were refused since: another place may do
+
+    async def declare(self, plan: Plan) -> Plan:
+        """The request to send, once it stands in the journal: from here on a crash leaves no volume that nobody knows.
+
+        Raises Refusal where the claim was deleted while it waited.
+        """
+        journal, name, uid = self.journal, plan.draft.name, plan.draft.claim.metadata.uid
+        if journal is None:
+            return plan
+        plan = self._as_before(plan)
+        bare = wire.encode(replace(plan.request, secrets={}))
+        try:
+            async with self.rest():
+                await journal.enter(name, entries.of_plan(plan, bare, when=0, uncertain=False))
+        except BaseException:
+            journal.drop(name)
+            raise
+        if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
+            journal.drop(name)
+            raise not_ours("it was deleted before the driver was asked")
+        journal.begin(name)
+        return plan
+
+    def _as_before(self, plan: Plan) -> Plan:
+        """A call of an earlier leader may still be at work: the same place is asked for again."""
+        assert self.journal is not None
+        name = plan.draft.name
+        found = self.journal.inherited.get(name)
+        if found is None or name in self._moved:
+            return plan
+        place = wire.decode(found.request, csi.CreateVolumeRequest).accessibility_requirements
+        request = replace(plan.request, accessibility_requirements=place)
+        return msgspec.structs.replace(plan, request=request)
+
+    def answered(self, uid: str, code: int | None) -> None:
+        """The call failed. A final answer is the volume's end, unless an earlier call may have made it."""
+        name, journal = self.name(uid), self.journal
+        if journal is None:
+            return
+        if verdict.state_of(code, topology_active=False, selected_node="") is State.IN_BACKGROUND:
+            journal.doubt(name)
+            return
+        self._moved.add(name)
+        if code in verdict.NEVER_CERTAIN:
+            journal.doubt(name)
+        elif journal.is_certain(name):
+            self.over(name)
+
+    def cut(self, uid: str) -> None:
+        """The try was cancelled, perhaps within the call."""
+        if self.journal is not None:
+            self.journal.doubt(self.name(uid))
+
+    def over(self, name: str) -> None:
+        """The PersistentVolume is there, or the volume certainly is not."""
+        self._moved.discard(name)
+        if self.journal is not None:
+            self.journal.leave(name)
+
+    def hand_over(self, uid: str) -> bool:
+        """The claim is worked on no more: recovery looks after a volume that may be there. False: there is no entry."""
+        if self.journal is None or self.memory.of(uid).unsaved is not None:
+            return False
+        return self.journal.hand_over(self.name(uid))
+
+    def holds(self, uid: str) -> bool:
+        """Does the next leader know of the volume?"""
+        return self.journal is not None and self.journal.holds(self.name(uid))
+
+    def name(self, uid: str) -> str:
+        """Of the claim's volume; "" where these flags make none."""
+        try:
+            return naming.volume_name(uid, self.settings)
+        except Refusal:
+            return ""  # said in an event when it is asked for again

@@ -1,0 +1,39 @@
+"""What the process has made before any work starts, and what outlives a term of its work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csi_provisioner.capacity.publisher import CapacityClient
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.end import End
+from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.kept import Kept
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.nodes.local import LocalNode
+from csi_provisioner.provision.memory import ClaimMemory
+from csi_provisioner.provision.orphans import Orphans
+from csi_provisioner.provision.writer import JournalWriter
+from csi_provisioner.settings import ProvisioningSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process has made before any work starts, and what outlives a term. `local` is this node where each has a
+    provisioner of its own; `capacity` is None unless it is published; `synced` is told when the caches are whole."""
+
+    settings: Settings
+    provisioning: ProvisioningSettings
+    metrics: Metrics
+    kube: KubeClient
+    driver: Driver
+    events: EventRecorder
+    memory: ClaimMemory
+    orphans: Orphans
+    kept: Kept
+    end: End
+    identity: str
+    journal: JournalWriter | None = None
+    local: LocalNode | None = None
+    capacity: CapacityClient | None = None
+    synced: Callable[[], None] = lambda: None
