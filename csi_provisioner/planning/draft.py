@@ -1,4 +1,4 @@
-"""What is settled about a volume before anything is read for it (provision.md 8 rows 1 to 11).
+"""What is decided about a volume before anything is read for it (provision.md 8 rows 1 to 11).
 
 The later steps, in `sources`, `secrets`, `attributes_class` and `request`, all start from this value.
 """

@@ -1,4 +1,4 @@
-"""From a claim to the CreateVolumeRequest: what is settled first, what is put together last (provision.md 8 and 9.1).
+"""From a claim to the CreateVolumeRequest: what is decided first, what is put together last (provision.md 8 and 9.1).
 
 In between the caller reads what `sources`, `secrets` and `attributes_class` ask for, in the order of section 8.
 """
