@@ -14,6 +14,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import nox
 
@@ -71,25 +72,24 @@ def install(session: nox.Session, *groups: str, project: bool = True) -> None:
     session.install("-c", "constraints.txt", *parts, *(["-e", "."] if project else []))
 
 
-def not_run(session: nox.Session, what: str, why: str) -> None:
-    say = session.error if os.environ.get("NOT_RUN") == "error" else session.warn
-    say(f"NOT RUN: {what} ({why})")
+def not_run(session: nox.Session, what: str, why: str) -> NoReturn:
+    """Ends the session, which then counts as skipped, not as passed."""
+    end = session.error if os.environ.get("NOT_RUN") == "error" else session.skip
+    end(f"NOT RUN: {what} ({why})")
 
 
-def control_plane(session: nox.Session, what: str) -> str | None:
+def control_plane(session: nox.Session, what: str) -> str:
     """The folder with etcd, kube-apiserver and the others: KUBEBUILDER_ASSETS, or what tests/controlplane builds.
 
-    The first build takes minutes; KUBERNETES=1.37 in the environment names another version than 1.36. None, and a word
-    about what is not run, where a program is missing or nothing can be built.
+    The first build takes minutes; KUBERNETES=1.37 in the environment names another version than 1.36. Where a program
+    is missing or nothing can be built, `what` is not run.
     """
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         if missing := [name for name in PROGRAMS if not (Path(assets) / name).exists()]:
             not_run(session, what, f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}")
-            return None
         return assets
     if not shutil.which("go"):
         not_run(session, what, "no KUBEBUILDER_ASSETS, and no Go toolchain to build what it needs")
-        return None
     build = [CONTROL_PLANE / "build", os.environ.get("KUBERNETES", "1.36")]
     done = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -156,16 +156,13 @@ def rights(session: nox.Session) -> None:
 def _on_control_plane(session: nox.Session, what: str, *arguments: str) -> None:
     install(session, "test", "sandbox")
     assets = control_plane(session, what)
-    if assets is not None:
-        session.run("pytest", "-m", "cluster", *RERUN, *arguments, env={"KUBEBUILDER_ASSETS": assets})
+    session.run("pytest", "-m", "cluster", *RERUN, *arguments, env={"KUBEBUILDER_ASSETS": assets})
 
 
 @nox.session(venv_backend="none")
 def kustomize(session: nox.Session) -> None:
     """What kustomize/ has builds."""
     assets = control_plane(session, "the builds of kustomize/")
-    if assets is None:
-        return
     for folder in sorted(file.parent for file in (ROOT / "kustomize").rglob("kustomization.yaml")):
         built = session.run(f"{assets}/kubectl", "kustomize", str(folder), external=True, silent=True)
         session.log(f"{folder.relative_to(ROOT)}: {str(built).count('kind: ')} objects and references")
@@ -176,8 +173,6 @@ def conformance(session: nox.Session) -> None:
     """Compare with the Go external-provisioner; scenario names or globs may follow `--`."""
     what = "the comparison with the Go external-provisioner"
     assets = control_plane(session, what)
-    if assets is None:
-        return
     install(session, "conformance")
     command = [
         str(CONFORMANCE / "check"),
@@ -309,7 +304,6 @@ def image(session: nox.Session) -> None:
     missing = [name for name in ("buildah", "debootstrap", "setpriv", "unshare") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         not_run(session, "the image", f"needs root and {', '.join(missing or ['all of its rights'])}")
-        return
     install(session, "test", "sandbox", "nox")
     for architecture in ("x86_64", "aarch64"):
         wheels = ("uv", "pip", "install", "--quiet", "--dry-run", "--target", session.create_tmp(), "--require-hashes")
@@ -323,7 +317,6 @@ def workflows(session: nox.Session) -> None:
     """actionlint, over .github/workflows."""
     if not shutil.which("go"):
         not_run(session, "actionlint", "no Go toolchain to build it")
-        return
     folder = Path(session.create_tmp()).resolve()
     session.run("go", "install", ACTIONLINT, env={"GOBIN": str(folder)}, external=True)
     session.run(str(folder / "actionlint"), "-color=false", external=True)
