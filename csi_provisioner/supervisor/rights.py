@@ -31,28 +31,28 @@ class Rights:
 
     async def run(self) -> None:
         """Until nothing that is needed is missing."""
-        while not await self._look(self._wanted):  # noqa: ASYNC110 - asks the server
-            await trio.sleep(UNANSWERED)
-        if self._missing:
-            await trio.sleep(SECOND_LOOK)
-            await self._look(self._missing)
-        self._tell()
-        while any(right.needed for right in self._missing):
-            await trio.sleep(AGAIN)
-            before = len(self._missing)
-            if await self._look(self._missing) and len(self._missing) < before:
-                log.info("Rights that were missing are there", missing=len(self._missing))
+        with closing(self._client()) as client:
+            while not await self._look(client, self._wanted):  # noqa: ASYNC110 - asks the server
+                await trio.sleep(UNANSWERED)
+            if self._missing:
+                await trio.sleep(SECOND_LOOK)
+                await self._look(client, self._missing)
+            self._tell()
+            while any(right.needed for right in self._missing):
+                await trio.sleep(AGAIN)
+                before = len(self._missing)
+                if await self._look(client, self._missing) and len(self._missing) < before:
+                    log.info("Rights that were missing are there", missing=len(self._missing))
 
-    async def _look(self, rights: list[Right]) -> bool:
+    async def _look(self, client: KubeClient, rights: list[Right]) -> bool:
         """Whether the server has answered. A review without an answer is nothing that is missing."""
         missing = []
-        with closing(self._client()) as client:
-            for right in rights:
-                allowed = await is_allowed(client, right.verb, right.resource, right.group, right.namespace, right.name)
-                if allowed is None:
-                    return False
-                if not allowed:
-                    missing.append(right)
+        for right in rights:
+            allowed = await is_allowed(client, right.verb, right.resource, right.group, right.namespace, right.name)
+            if allowed is None:
+                return False
+            if not allowed:
+                missing.append(right)
         self._missing = missing
         needed = tuple(described(right) for right in self._missing if right.needed)
         others = tuple(described(right) for right in self._missing if not right.needed)
