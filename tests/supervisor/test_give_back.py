@@ -3,6 +3,7 @@
 The lease is 15 s, renewed every 5 s.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -30,9 +31,9 @@ def _is_held(site: Installation) -> bool:
     return bool(_lease(site)["holderIdentity"])
 
 
-async def _leader(site: Installation) -> None:
+async def _leader(site: Installation, election: ElectionSettings = ELECTION) -> None:
     site.storage_class()
-    await site.start(election=ELECTION)
+    await site.start(election=election)
     assert _is_held(site)
 
 
@@ -145,9 +146,9 @@ async def test_a_stop_while_the_driver_is_away_and_nobody_leads_ends_at_once(sit
     assert trio.current_time() - since < 1
 
 
-async def _unsaved(site: Installation) -> str:
+async def _unsaved(site: Installation, election: ElectionSettings = ELECTION) -> str:
     """A volume is made and cannot be saved, and the driver is away. Returns its id."""
-    await _leader(site)
+    await _leader(site, election)
     site.refuse("create", VOLUME)
     site.claim()
     await site.until(lambda: site.driver.state.volumes)
@@ -183,6 +184,19 @@ async def test_an_unsaved_volume_whose_claim_is_gone_is_told_at_the_give_back(si
     site.delete("PersistentVolumeClaim", "data")
     await site.until(lambda: not _is_held(site))
     assert any(volume_id in str(line.keys) for line in site.logged("may be left over"))
+
+
+async def test_with_a_volume_journal_the_next_leader_deletes_it(site: Installation) -> None:
+    volume_id = await _unsaved(site, replace(ELECTION, own_namespace=NAMESPACE))
+    site.delete("PersistentVolumeClaim", "data")
+    await site.until(lambda: not _is_held(site))
+    assert site.logged("may be left over") == []
+    assert list(site.driver.state.volumes) == [volume_id]
+    site.api.clear()
+    await site.serve()
+    await site.until(lambda: not site.driver.state.volumes, limit=120)
+    assert site.logged("may be left over") == []
+    assert site.objects.all(VOLUME) == []
 
 
 # ---- an outage is told
