@@ -74,7 +74,9 @@ def read(
     for warning in values.warnings:
         log.warning(warning)
     gates = gates_of(values[flags.FEATURE_GATES])
-    nodes = values.fill(NodeSettings, node_name=environ.get("NODE_NAME", ""))
+    nodes = values.fill(NodeSettings)
+    # A controller's manifest may have the variable too, and is no node's: its journal goes from one to another.
+    nodes = replace(nodes, node_name=environ.get("NODE_NAME", "") if nodes.enabled else "")
     if nodes.enabled and not nodes.node_name:
         raise Fatal("--node-deployment needs the name of the node in the environment variable NODE_NAME", 255)
     if values[flags.VERSION]:

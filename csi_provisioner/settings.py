@@ -139,7 +139,7 @@ class NodeSettings:
     # Long on purpose: nodes must not all ask for one claim at the same time.
     max_delay: float = flag("node-deployment-max-delay", 60.0, "Longest such wait.")
     node_name: str = ""
-    """Always set when enabled."""
+    """Set when enabled, and only then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,7 @@ def test_each_flag_fills_its_field(argument: str, path: str, value: object) -> N
         ([], {"NAMESPACE": "a", "POD_NAMESPACE": "b"}, "capacity.namespace", "a"),
         ([], {"POD_NAME": "p"}, "capacity.pod_name", "p"),
         (["--node-deployment"], {"NODE_NAME": "n"}, "nodes.node_name", "n"),
+        ([], {"NODE_NAME": "n"}, "nodes.node_name", ""),
         (["--leader-election"], {"POD_NAMESPACE": "b", "NAMESPACE": "a"}, "election.namespace", "b"),
         (["--leader-election", "--leader-election-namespace=f"], {"POD_NAMESPACE": "b"}, "election.namespace", "f"),
         (["--leader-election"], {}, "election.namespace", "default"),

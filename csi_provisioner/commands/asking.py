@@ -29,7 +29,7 @@ from csi_provisioner.planning.entries import Entry, UnreadableError
 from csi_provisioner.planning.evidence import Known
 from csi_provisioner.planning.leftover import Leftover
 from csi_provisioner.provision.journal import NUMBERS
-from csi_provisioner.provision.journal_leases import ENTRIES
+from csi_provisioner.provision.journal_leases import ENTRIES, leader_of
 from csi_provisioner.settings import Settings
 
 from .entry import CannotAskError
@@ -167,7 +167,8 @@ class Asking:
             if not error.forbidden:
                 raise
             # As published roles have it: no `list`.
-            wanted = [*(f"{base}-journal-{number:02}" for number in range(NUMBERS)), leftover.lease_name(base)]
+            own = leader_of(base, self.settings.nodes.node_name)
+            wanted = [*(f"{own}-journal-{number:02}" for number in range(NUMBERS)), leftover.lease_name(base)]
             return [lease for name in wanted if (lease := await self.get(Lease, name, namespace)) is not None]
         return [lease for lease in leases if names.fullmatch(lease.metadata.name)]
 

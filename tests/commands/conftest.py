@@ -130,7 +130,7 @@ def ask(site: Installation, capsys: pytest.CaptureFixture[str], tmp_path: Path, 
             flags = (f"--csi-address={site.cluster.socket(site.config)}", *flags)
         everything = [f"--kubeconfig={tmp_path / 'kubeconfig'}", "--leader-election-namespace=default", *flags]
         command = orphans.COMMAND
-        asked = command.read([*everything, *(["-ojson"] if json else [])], {}, orphans.wanted)
+        asked = command.read([*everything, *(["-ojson"] if json else [])], {"NODE_NAME": "node-7"}, orphans.wanted)
         code = asked if isinstance(asked, int) else await command.answered(orphans.answer, *asked)
         out, err = capsys.readouterr()
         return Answer(code, out, err)

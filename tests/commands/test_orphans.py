@@ -319,3 +319,11 @@ async def test_a_list_of_the_cluster_that_expires_begins_again(ask: Ask, storage
     storage.leftover("vol-3")
     storage.site.refuse("list", VOLUME, 410, times=1, skip=1)
     assert (await ask()).code == 0
+
+
+async def test_a_node_reads_its_own_journal_without_that_right_too(ask: Ask, storage: Storage) -> None:
+    storage.owned(1)
+    storage.site.refuse("list", "Lease", 403)
+    name = storage.entry(lease=f"{LEASE}-node-7-journal-02")
+    assert (await ask()).code == 0
+    assert [orphan["persistentVolume"] for orphan in (await ask("--node-deployment")).orphans] == [name]
