@@ -32,18 +32,17 @@ def as_leader(world: Real) -> tuple[str, str]:
     return "--leader-election", f"--leader-election-namespace={world.plane.provisioner[0]}"
 
 
-async def reads(world: Real, log: Path, text: str) -> str:
-    """The time of the first line with the text."""
-
+async def reads(world: Real, log: Path, text: str, times: int = 1) -> str:
+    """The time of the line with the text, of so many."""
     found: list[str] = []
 
     async def there() -> bool:
         lines = (await trio.Path(log).read_text()).splitlines()
-        found.extend(line for line in lines if text in line)
-        return bool(found)
+        found[:] = [line for line in lines if text in line]
+        return len(found) >= times
 
     await world.wait(f"{text!r} in {log.name}", there)
-    return found[0].split()[1]
+    return found[times - 1].split()[1]
 
 
 def seconds(earlier: str, later: str) -> float:
@@ -128,3 +127,12 @@ async def test_a_standby_with_a_driver_leads_when_the_leader_has_lost_its_own(re
             events = await world.events("data", "DriverUnavailable")
             assert [event["type"] for event in events] == ["Warning"]
             assert first.returncode is None, "it lives on, and stands by"
+            # Nobody leads without a driver, and then the first one that has its driver again.
+            await other.kill()
+            await reads(world, logs[1], "Gave the lease back")
+            await trio.sleep(5)
+            assert (await trio.Path(logs[0]).read_text()).count(LEADS) == 1
+            await world.start_driver()
+            await reads(world, logs[0], LEADS, times=2)
+            await world.claim("late")
+            await world.bound("late")
