@@ -1,5 +1,7 @@
 """Every asynchronous test runs on Trio; a module that wants virtual time overrides `anyio_backend` with a MockClock."""
 
+import gc
+
 import pytest
 
 from tests.cluster.controlplane import control_plane
@@ -10,3 +12,8 @@ __all__ = ["anyio_backend", "control_plane"]
 @pytest.fixture
 def anyio_backend() -> object:
     return "trio"
+
+
+def pytest_collection_finish() -> None:
+    """The collector comes less often: what the suite has imported made each of its rounds long."""
+    gc.set_threshold(10_000, 20, 20)

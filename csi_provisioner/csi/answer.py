@@ -19,14 +19,14 @@ from csi_provisioner.model.codes import Code
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 Headers = Iterable[tuple[str, str]]
 
+# Bytes of a message that may be received (process.md 4.1).
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a message that may be received (process.md 4.1)."""
 
+# Before each message: whether it is compressed, and its length.
 _FRAME = struct.Struct(">BI")
-"""Before each message: whether it is compressed, and its length."""
 
+# A status has 32 bits. Not `int()`, which also reads " 5", "+5" and "1_0".
 _NUMBER = re.compile("[0-9]{1,10}")
-"""A status: 32 bits."""
 
 # What a proxy's or web server's answer means: the gRPC specification's "HTTP to gRPC Status Code Mapping".
 _OF_HTTP = {
@@ -63,8 +63,10 @@ def read(
     if too_large(received):
         length = _FRAME.unpack_from(received)[1]
         raise CallError(Code.RESOURCE_EXHAUSTED, f"the answer is larger than allowed ({length} vs. {LARGEST} bytes)")
+    # An answer of headers only ("trailers-only"): a driver that fails at once sends no other.
     if "grpc-status" in head:
         raise _status(head)
+    # Before the question whether it broke off: a web server at this socket is to be named as such.
     if head:
         _check_is_grpc(head)
     if trailers is None and broken and lost:

@@ -41,11 +41,11 @@ from csi_provisioner.model.codes import Code, label
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 
+# Seconds between attempts of `wait_connected` (process.md 4.2), and between its log lines.
 RETRY_PAUSE = 1.0
-"""Seconds between attempts of `wait_connected` (process.md 4.2)."""
 STILL_CONNECTING = 10.0
-"""Seconds between its log lines."""
 
+# Two processes that ask for these at once could make a volume twice, or delete one that is in use.
 CHANGING = frozenset({"/csi.v1.Controller/CreateVolume", "/csi.v1.Controller/DeleteVolume"})
 
 
@@ -76,8 +76,8 @@ class Channel(AsyncContextManagerMixin):
         metrics: CallMetrics,
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
+        # What keeps us from being connected, for people.
         self.trouble = ""
-        """What keeps us from being connected, for people."""
         self.left_politely = False
         self._open = trio.Event()
         self._open.set()
@@ -86,6 +86,7 @@ class Channel(AsyncContextManagerMixin):
         self._metrics = metrics
         self._may_begin = may_begin
         self._connection: _Connection | None = None
+        # Calls that find no connection wait for the first of them to make one.
         self._connecting = trio.Lock()
 
     @asynccontextmanager
@@ -96,6 +97,7 @@ class Channel(AsyncContextManagerMixin):
             try:
                 yield self
             finally:
+                # First forgotten, then closed: our own closing is no loss to be told of.
                 connection, self._connection = self._connection, None
                 if connection is not None:
                     connection.close_quietly()
@@ -133,6 +135,7 @@ class Channel(AsyncContextManagerMixin):
 
     def hold(self) -> None:
         """From now on calls wait for `release`, but for those by which the next connection is met."""
+        # Calls that wait already hold the event that `release` will set: it must not be replaced.
         if self._open.is_set():
             self._open = trio.Event()
 
@@ -227,10 +230,10 @@ class _Connection(H2Protocol, AbstractHandler):
         self._loop = loop
         self._on_lost: Callable[[_Connection, bool], None] | None = on_lost
         self._streams: set[Stream] = set()
+        # The driver's settings have come, or the connection has ended.
         self.settled = trio.Event()
-        """The driver's settings have come, or the connection has ended."""
+        # No call can be begun on it any more.
         self.lost = False
-        """No call can be begun on it any more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
@@ -242,6 +245,7 @@ class _Connection(H2Protocol, AbstractHandler):
         self.connection.flush()
         self.processor = EventsProcessor(self, self.connection)
         handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)
+        # grpclib raises for an event that it has no handler for, and for it a GOAWAY ends all calls at once.
         handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
         handlers[ConnectionTerminated] = lambda event: self._leave(event.last_stream_id, GOODBYE)
         settings_changed, stream_reset = handlers[RemoteSettingsChanged], handlers[StreamReset]

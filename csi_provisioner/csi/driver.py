@@ -23,10 +23,10 @@ from csi_provisioner.settings import CsiSettings
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 
+# Volumes a page: with all that a driver says of each they stay well below the 4 MiB of a message.
 PAGE = 500
-"""Volumes: with all that a driver says of each they stay well below the 4 MiB of a message."""
+# Seconds from one probe to the next (process.md 4.3).
 PROBE_PERIOD = 1.0
-"""Seconds from one probe to the next (process.md 4.3)."""
 
 
 class Driver:
@@ -67,6 +67,7 @@ class Driver:
         try:
             ready = await self.probe()
         except CallError as error:
+            # A driver that starts slowly may not answer yet. Any other failure is the answer of one that cannot work.
             if error.code != Code.DEADLINE_EXCEEDED:
                 raise Fatal(f"the CSI driver does not answer probes ({error}); see its own log", 1) from error
             log.warning("CSI driver probe timed out", err=str(error))

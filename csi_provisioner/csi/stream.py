@@ -28,6 +28,7 @@ HTTP2 = H2Configuration(
 )
 
 
+# The largest number that HTTP/2 has for a stream: a GOAWAY with it ends none.
 ALL_STREAMS = 2**31 - 1
 GOODBYE = "it has ended the connection politely"
 
@@ -37,8 +38,8 @@ class Http2(H2Connection):
     connection, and all calls on it. The most that h2 takes in one piece: 64 frames of 16 KiB."""
 
     DEFAULT_MAX_HEADER_LIST_SIZE = 1024 * 1024
+    # The driver takes no more calls here: none may be begun, also not by one that waited for its turn.
     leaving = False
-    """The driver takes no more calls here: none may be begun, also not by one that waited for its turn."""
 
     def get_next_available_stream_id(self) -> int:
         if self.leaving:
@@ -79,12 +80,12 @@ class Stream(protocol.Stream):
         self.sending = trio.CancelScope()
         self.over = trio.Event()
         self.received = bytearray()
+        # Why nothing more will come, if it ended before its status did.
         self.broken: str | None = None
-        """Why nothing more will come, if it ended before its status did."""
+        # It broke off with its connection, not alone.
         self.lost = False
-        """It broke off with its connection, not alone."""
+        # The driver may have begun with it.
         self.taken = True
-        """The driver may have begun with it."""
         self._release: Callable[[], None] | None = None
 
     def init_stream(self, stream_id: int, connection: protocol.Connection) -> None:

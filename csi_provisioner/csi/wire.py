@@ -23,13 +23,14 @@ Taker = Callable[[Message, Any], None]
 _NUMBER, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # wire types
 _NUMBERS = (betterproto2.TYPE_BOOL, betterproto2.TYPE_INT32, betterproto2.TYPE_INT64, betterproto2.TYPE_ENUM)
 _MAP_KEY, _MAP_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES  # tags in a map's entry
+# The bytes of all short lengths, made once: most texts are that short.
 _SHORT = [bytes([number]) for number in range(128)]
 
+# Fields of a message, with all that is within. It is many times what one has; the millions that fit into 4 MiB would
+# keep the loop for seconds, and the lease would be lost.
 MOST = 100_000
-"""Fields of a message, with all that is within. It is many times what one has; the millions that fit into 4 MiB would
-keep the loop for seconds, and the lease would be lost."""
+# Of these, in the message that is being read. There is only one at a time, as reading never waits.
 _left = [0]
-"""Of these, in the message that is being read. There is only one at a time, as reading never waits."""
 
 
 def encode(message: Message) -> bytes:
@@ -246,6 +247,7 @@ def _values(data: bytes) -> Iterator[tuple[int, Any]]:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     number = shift = 0
+    # 64 bits are ten bytes of seven; a longer number is not read on, however long it is.
     while position < len(data) and shift < 70:
         byte = data[position]
         position += 1
