@@ -31,8 +31,6 @@ T = TypeVar("T", bound=Resource)
 # Seconds we ask the server to keep a watch open (process.md 5.3); random, so that not all watches end together. Nor is
 # it left alone for longer, whatever `Retry-After` says.
 SHORTEST_WATCH, LONGEST_WATCH = 300, 600
-# Seconds without a line after which a watch is given up, where there are bookmarks: one comes each minute
-INACTIVITY = 70.0
 # Seconds that a server may take longer to end a watch than it was asked to, before it counts as silent
 LATE = 10.0
 # Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
@@ -113,7 +111,7 @@ class Reflector(Generic[T]):
         seconds = SHORTEST_WATCH + int((LONGEST_WATCH - SHORTEST_WATCH) * self.random())
         opened: float | None = None
         error: KubeError | None = None
-        with trio.move_on_after(INACTIVITY) as silence:
+        with trio.move_on_after(watching.INACTIVITY) as silence:
             try:
                 async with self.client.watch(
                     self.kind, self.scope, resource_version=version, timeout_seconds=seconds
@@ -121,14 +119,14 @@ class Reflector(Generic[T]):
                     opened = trio.current_time()
                     if FOLLOW not in self._troubles:
                         self._resolve(WATCH)
-                    silence.deadline = opened + (INACTIVITY if self._bookmarks else seconds + LATE)
+                    silence.deadline = opened + (watching.INACTIVITY if self._bookmarks else seconds + LATE)
                     async for event, line in events:
                         version = self._show(event, line) or version
                         if not advanced and watching.is_above(version, state.version):
                             advanced = True
                             self._resolve(WATCH, FOLLOW)
                         if self._bookmarks:
-                            silence.deadline = trio.current_time() + INACTIVITY
+                            silence.deadline = trio.current_time() + watching.INACTIVITY
             except KubeError as caught:
                 error = caught
         lasted = None if opened is None else trio.current_time() - opened

@@ -11,7 +11,8 @@ import trio
 
 from csi_provisioner.kube.client import KubeClient, Scope
 from csi_provisioner.kube.errors import KubeError
-from csi_provisioner.kube.reflector import INACTIVITY, LONGEST_WATCH, SHORTEST_WATCH
+from csi_provisioner.kube.reflector import LONGEST_WATCH, SHORTEST_WATCH
+from csi_provisioner.kube.watching import INACTIVITY
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import Lease
 

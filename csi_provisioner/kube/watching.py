@@ -20,6 +20,8 @@ from csi_provisioner.kube.store import version_number
 
 # Seconds a watch must have been open, and have ended in order, to have got on though it showed nothing new
 HEALTHY = 5.0
+# Seconds without a line after which a watch is given up, where there are bookmarks: one comes each minute
+INACTIVITY = 70.0
 # Seconds from one whole list to the next, the first of all apart: a proxy that ends every watch costs no more
 LIST_GAP = 30.0
 # Seconds between tries, doubling from the first to the longest, plus or minus a fifth, so that many reflectors do not
@@ -97,11 +99,13 @@ def after_no_page(state: Listing, error: KubeError) -> Step:
 def after_watch(state: Watching, ended: Ended) -> Step:
     code, floor = (None, 0.0) if ended.error is None else (ended.error.code, ended.error.floor)
     if ended.progress:
-        if ended.expired:  # the version was good a moment ago: nothing is wrong but our age
+        # The version was good a moment ago, and nothing is wrong but our age; or it is of another history than the
+        # server's, as after a restore: a server shows nothing then until it has come as far, or what is older.
+        goes_back = 0 <= version_number(ended.version) < version_number(state.version)
+        silent = not ended.advanced and (ended.lasted or 0.0) >= INACTIVITY
+        if ended.expired or goes_back or silent:
             return Listing(), None
-        # One that goes back shows the same again: a server that always does is not asked in a circle.
-        failed = code is not None or is_above(state.version, ended.version)
-        return Watching(ended.version, int(failed)), floor if failed else None
+        return Watching(ended.version, int(code is not None)), None if code is None else floor
     # Neither tells anything of the watch: nobody has looked at the question.
     postponed = code in (429, 503) or (code == 0 and ended.lasted is None)
     failures, stuck = state.failures + 1, state.stuck or not postponed

@@ -38,12 +38,14 @@ BEHIND = KubeError(504, causes=("ResourceVersionTooLarge",))
 WATCHES: dict[str, tuple[Watching, Ended, Step]] = {
     # it got on
     "closed after showing something": (STUCK, Ended("9", True, 0.1), (Watching("9"), None)),
-    "closed in time": (STUCK, Ended("7", False, 300), (Watching("7"), None)),
+    "closed in time": (STUCK, Ended("7", False, 69), (Watching("7"), None)),
+    "closed in time, with no bookmark: perhaps of another history": (STUCK, Ended("7", False, 300), (Listing(), None)),
     "cut after showing something": (STUCK, Ended("9", True, 0.1, KubeError(0)), (Watching("9", 1), 0)),
     "error after showing something": (STUCK, Ended("9", True, 0.1, KubeError(500)), (Watching("9", 1), 0)),
     "refused service after showing something": (STUCK, Ended("9", True, 0.1, BUSY), (Watching("9", 1), 9)),
     "version too old after it got on: list at once": (STUCK, Ended("9", True, 60, KubeError(410)), (Listing(), None)),
-    "went back behind a bookmark": (STUCK, Ended("6", True, 9), (Watching("6", 1), 0)),
+    "went back: of another history": (STUCK, Ended("6", True, 9), (Listing(), None)),
+    "versions without an order": (STUCK, Ended("b", True, 9), (Watching("b"), None)),
     # nobody has looked at the question: the version stays good, and nothing is known of watches
     "not opened": (Watching("7", 3), Ended("7", error=KubeError(0)), (Watching("7", 4), 0)),
     "not opened again and again": (
