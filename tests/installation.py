@@ -120,7 +120,13 @@ class Installation:
         self._running.cancel()
         await self.ended()
         cut.times = 0
+        await trio.sleep(0.5)  # until the driver's old socket is gone
         await self.serve()
+
+    @property
+    def is_over(self) -> bool:
+        """The provisioner has ended."""
+        return self._ended.is_set()
 
     async def stop(self) -> int:
         """As on SIGTERM; the exit code."""
