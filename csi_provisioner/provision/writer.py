@@ -51,6 +51,7 @@ class JournalWriter:
     gap: bool = True
     renewed: Callable[[], float] = lambda: -math.inf
     renew: Callable[[], None] = lambda: None
+    may_begin: Callable[[], bool] = lambda: True
     lost: Callable[[], bool] = lambda: False
     """Whether another process may lead already."""
     inherited: dict[str, Entry] = field(default_factory=dict)
@@ -165,8 +166,9 @@ class JournalWriter:
         self._changed.set()
 
     def begin(self, name: str) -> None:
-        """A call is made now."""
-        self._begun[name] = trio.current_time()
+        """A call is made now, if the lease lets it."""
+        if self.may_begin():
+            self._begun[name] = trio.current_time()
 
     def doubt(self, name: str) -> None:
         """A call ended without a certain answer: a later one that is final says nothing about the volume."""

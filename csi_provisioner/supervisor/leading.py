@@ -105,5 +105,6 @@ class Leadership:
             election=replace(settings.election, namespace=namespace or "default"),
             hold=settings.election.lease_duration + settings.csi.timeout,
             metrics=self._metrics,
+            may_begin=self._end.may_begin,
             required=wanted == "on",
         )

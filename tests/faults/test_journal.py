@@ -1,5 +1,7 @@
 """Killed with -9 while volumes are made, their claims deleted before the next start: nothing is left (design.md 6)."""
 
+import signal
+
 import pytest
 import trio
 
@@ -93,3 +95,40 @@ async def test_a_hundred_volumes_that_a_kill_cut_off_are_all_deleted(real_world:
     await world.nothing_left()
     await settled(world)
     assert TOLD not in world.log()
+
+
+async def test_a_leader_that_was_frozen_before_its_calls_asks_the_driver_for_nothing(
+    real_world: Real, gate: Gateway
+) -> None:
+    """It has the answer of the journal's write when it wakes, and another one has led and judged in between."""
+    world = real_world
+    election = ("--leader-election", "--leader-election-lease-duration=4s", "--leader-election-renew-deadline=3s")
+    flags = keeping(world, *election, "--leader-election-retry-period=1s", "--timeout=2s")
+    names = [f"data-{number}" for number in range(60)]
+    await world.storage_class()
+    for name in names:
+        await world.claim(name)
+    answer = gate.hold(JOURNAL)
+    await world.start(*flags)
+
+    async def entered() -> bool:
+        return bool(await world.journal())
+
+    await world.wait("the first entries are there", entered)
+    world.send(signal.SIGSTOP)
+    frozen = world.let_go()
+    try:
+        answer.set()
+        await world.delete(CLAIM, *names)
+        await world.start(*flags)
+        await settled(world)
+        before = len(world.calls("CreateVolume"))
+        frozen.send_signal(signal.SIGCONT)
+        with trio.fail_after(30):
+            assert await frozen.wait() == 1
+        await trio.sleep(1)
+        assert len(world.calls("CreateVolume")) == before
+        await world.nothing_left()
+        assert not await world.journal()
+    finally:
+        frozen.kill()

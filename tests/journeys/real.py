@@ -86,6 +86,12 @@ class Real(World):
         assert self._process is not None
         self._process.send_signal(number)
 
+    def let_go(self) -> trio.Process:
+        """The process, which the world forgets: another one can be started beside it."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        return process
+
     async def kill(self) -> None:
         await self._end(signal.SIGKILL)
 

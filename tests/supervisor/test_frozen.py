@@ -3,6 +3,7 @@
 import trio
 
 from csi_provisioner.settings import ElectionSettings
+from sandbox.api.faults import Fault as ApiFault
 from tests.deletion.released import released
 from tests.installation import NAMESPACE, VOLUME, Installation
 
@@ -54,3 +55,22 @@ async def test_one_that_still_has_the_lease_goes_on_once_it_has_renewed_it(site:
     site.claim()
     await site.bound("data")
     assert len(site.calls()) == 1
+
+
+async def test_calls_that_waited_for_the_journal_are_not_made_after_the_lease(site: Installation) -> None:
+    """It is frozen while the journal's write is under way, and its answer is there when it wakes."""
+    clock = Boottime()
+    site.storage_class()
+    election = ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE)
+    await site.start(clock=clock, election=election)
+    site.api.add(ApiFault("update", "Lease", name="*-journal-00", delay=2.0, times=None))
+    for number in range(60):
+        site.claim(f"data-{number}")
+    await site.rest(3)  # the second write has all who came during the first
+    called = len(site.calls())
+    clock.slept += 20
+    site.refuse("*", "Lease", name="*-com")
+    assert await site.ended() == 1
+    assert len(site.calls()) == called < 5
+    told = site.logged("A volume may be left over")
+    assert len(told) <= called
