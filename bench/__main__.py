@@ -45,11 +45,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100, help="count API requests with so many claims; 0: do not")
     parser.add_argument("--profile", action="store_true", help="only say where the time goes, for the largest backlog")
     parser.add_argument("--command", default=COMMAND, help="another provisioner; {sock} and {kubeconfig} are replaced")
+    parser.add_argument("--volume-journal", choices=["on", "off"], default="on", help="of our own provisioner")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the driver takes for a volume")
     parser.add_argument("what", nargs="?", choices=["start"], help="only this: until probes are answered")
     options = parser.parse_args()
     if options.what:
         return start.main()
     options.claims = options.claims or [500, 2000]
+    if options.command == COMMAND:
+        options.command += f" --leader-election-namespace=default --volume-journal={options.volume_journal}"
     # as Ctrl-C, which Trio knows how to take: the processes started here are ended either way
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -61,7 +65,7 @@ def main() -> None:
 
 
 async def _run(opening: AbstractAsyncContextManager[Cluster], options: argparse.Namespace, folder: Path) -> None:
-    driver = Driver(folder / "csi.sock")
+    driver = Driver(folder / "csi.sock", options.delay)
     try:
         async with opening as cluster, Api(cluster.admin) as api, trio.open_nursery() as nursery:
             for body in (storage_class("bench", NAME), storage_class("other", OTHER)):

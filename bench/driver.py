@@ -51,7 +51,8 @@ CALLS: dict[str, tuple[type[Any], Any]] = {
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
         self._counts: collections.Counter[str] = collections.Counter()
         self._first: dict[str, float] = {}
 
@@ -60,10 +61,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             return None
         request_type, answer = CALLS[details.method]
         rpc = details.method.rpartition("/")[2]
+        delay = self._delay if rpc == "CreateVolume" else 0.0
 
         def respond(request: Any, context: Any) -> Any:
             self._counts[rpc] += 1
             self._first.setdefault(rpc, time.time())
+            time.sleep(delay)
             return answer(request)
 
         return grpc.unary_unary_rpc_method_handler(respond, request_type.parse, bytes)
@@ -78,9 +81,10 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 class Driver:
     """The driver's process, from outside."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, delay: float = 0.0) -> None:
         self.socket = socket
-        self._process = subprocess.Popen([sys.executable, "-m", "bench.driver", str(socket)], stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", "bench.driver", str(socket), str(delay)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout
         self._out = self._process.stdout
         self._out.readline()  # it says when it listens
@@ -99,8 +103,9 @@ class Driver:
 def main() -> None:
     signals = {signal.SIGTERM, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for all threads: only this one takes them
-    handlers = Handlers()
-    server = grpc.server(ThreadPoolExecutor(max_workers=8), handlers=[handlers])
+    delay = float(sys.argv[2])
+    handlers = Handlers(delay)
+    server = grpc.server(ThreadPoolExecutor(max_workers=100 if delay else 8), handlers=[handlers])
     server.add_insecure_port(f"unix:{sys.argv[1]}")
     server.start()
     print("listening", flush=True)
