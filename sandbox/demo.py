@@ -52,12 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="csi-sandbox-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         log = folder / "provisioner.log"
+        # The log has its own stream so that the story stays readable; its end is shown if the story fails.
         if not options.log:
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(log.open("w", buffering=1))))
         code = 1
         foreign = Foreign(options.driver_socket, dict(options.parameter)) if options.driver_socket else None
         try:
             demo = Demo(options.claims, folder, out, keep=options.keep, flags=options.flags, foreign=foreign)
+            # Trio hands failures on in groups, also a single one.
             code = trio.run(demo.run)
         except* FailedError as group:
             out.write("".join(f"\nFAILED: {error}\n" for error in _leaves(group)))
@@ -118,11 +120,13 @@ class Demo:
         kubeconfig = self._folder / "kubeconfig"
         socket = self._folder / "csi.sock" if self._foreign is None else self._foreign.socket
         async with trio.open_nursery() as services:
+            # First, so that Ctrl-C during the start leaves no socket and no folder behind.
             services.start_soon(self._stop_on_signal, services.cancel_scope)
             api: ApiServer = await services.start(partial(serve_api, objects=self._objects))
             await trio.Path(kubeconfig).write_text(api.kubeconfig_text())
             if self._driver is not None:
                 await services.start(self._driver.serve, socket)
+            # The StorageClass has to name the driver, and one of your own says its name only when asked.
             name = self._driver.config.name if self._driver is not None else await _name_of(socket)
             arguments = [f"--csi-address={socket}", f"--kubeconfig={kubeconfig}", *self._flags]
             embedded = ", embedded; volumes are folders" if self._driver is not None else ""
@@ -130,6 +134,7 @@ class Demo:
             tale.say(f"CSI driver      {socket}  ({name}{embedded})")
             tale.say(f"provisioner     csi-provisioner {' '.join(arguments)}\n")
             async with trio.open_nursery() as nursery:
+                # An inner nursery: the provisioner drains while API and driver still answer it.
                 nursery.start_soon(self._provision, settings(arguments))
                 with self._telling:
                     await self._tell(tale, kubeconfig, name)
@@ -141,6 +146,7 @@ class Demo:
 
     async def _provision(self, settings: Settings) -> None:
         code = await supervisor.run(settings, stop=self._stop)
+        # It may only end when it is told to: whatever else it ends with is the demo's failure too.
         if code or not self._stop.is_set():
             raise FailedError(f"the provisioner ended with exit code {code}")
 
@@ -166,11 +172,13 @@ class Demo:
             self._objects.delete("PersistentVolumeClaim", name, "default")
             await trio.lowlevel.checkpoint()
         await self._chapter(tale, story.REMOVED)
+        # The API can look tidy although the driver leaks; a driver of your own cannot be looked into.
         if self._driver is not None and self._driver.state.volumes:
             raise FailedError(f"the driver still has {len(self._driver.state.volumes)} volumes")
         tale.say(f"\n{len(self._claims)} of {len(self._claims)} claims got their volume and gave it back.")
 
     async def _chapter(self, tale: Story, step: str) -> None:
+        # Not for ever: a provisioner that hangs must not hang the demo.
         limit = PATIENCE + PATIENCE_PER_CLAIM * len(self._claims)
         with trio.move_on_after(limit) as patience:
             await tale.until(step)

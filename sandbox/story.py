@@ -60,6 +60,7 @@ class Story:
 
     async def until(self, step: str) -> None:
         """Wait until all claims have come so far."""
+        # The numbers that are shown are those of the chapter that is being told.
         self._chapter = next(chapter for chapter in _CHAPTERS if step in chapter)
         while len(self._reached[step]) < self._total:
             await self._changed.wait()

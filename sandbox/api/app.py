@@ -57,10 +57,12 @@ class Api:
             if self._token and request.headers.get("authorization") != f"Bearer {self._token}":
                 raise errors.unauthorized()
             body = await request.body()
+            # Discovery is neither counted nor spoiled by faults: every client begins with it.
             found = discovery.page(request.url.path, self._objects.kinds)
             if found is not None:
                 await _send(Answer(200, found), scope, receive, send)
                 return
+            # Reviews are no objects: they are answered and never stored.
             if request.url.path.endswith("/selfsubjectaccessreviews"):
                 await _send(self._review(_read(request, body)), scope, receive, send)
                 return
@@ -82,6 +84,7 @@ class Api:
 
     async def _serve(self, call: Call, where: Target, request: Request, body: bytes, send: Send) -> None:
         scope, receive = request.scope, request.receive
+        # A fault may delay, answer in the request's place, or cut; what it does not say happens as usual.
         fault = self._faults.meet(call)
         if fault is not None and fault.delay:
             await trio.sleep(fault.delay)
@@ -103,9 +106,11 @@ class Api:
         except ApiError as problem:
             answer = _refusal(problem)
         except Exception:
+            # A mistake of the sandbox is an answer too; otherwise a test would hang instead of failing.
             _log.exception("the sandbox API failed at %s %s", call.verb, request.url.path)
             answer = _refusal(ApiError(500, "InternalError", "the sandbox API failed; its log has the details"))
         if fault is not None and fault.cut:
+            # The request was acted on: the client cannot know whether, which is what such a fault is for.
             await self._break_off(fault, answer, scope, send)
             return
         call.code = answer.code
@@ -115,6 +120,7 @@ class Api:
         if fault.cut == "answer":
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
             await send({"type": "http.response.start", "status": answer.code, "headers": headers})
+            # The length was promised, so that the client sees a broken answer and not a short one.
             half = answer.body[: len(answer.body) // 2]
             await send({"type": "http.response.body", "body": half, "more_body": True})
         self._cut(scope["client"])
@@ -136,6 +142,7 @@ class Api:
         if verb == "patch":
             change = _change(where, request, body)
             return _object(200, objects.patch(kind, where.key, change, status=status, dry_run=dry_run), where)
+        # A deletion may bring its options as a body or as parameters.
         options = _read(request, body) if body else {}
         preconditions = options.get("preconditions") or {}
         dry_run = dry_run or bool(options.get("dryRun"))
@@ -159,6 +166,7 @@ class Api:
         wanted = query.get("resourceVersion") or "0"
         if not wanted.isdigit():
             raise errors.bad_request(f"invalid resource version: {wanted!r}")
+        # A version of the future comes from another server's life; the answer says to wait for it.
         self._objects.storage.check_seen(int(wanted))
         exact = query.get("resourceVersionMatch") == "Exact"
         chosen = _chosen(where, request)
@@ -173,6 +181,7 @@ class Api:
         metadata: Object = {"resourceVersion": str(page.number)}
         if page.continue_token:
             metadata["continue"] = page.continue_token
+            # With a selector the server does not know how many are left, and says nothing.
             if chosen is None:
                 metadata["remainingItemCount"] = page.remaining
         if tables.wanted(request.headers.get("accept", "")):

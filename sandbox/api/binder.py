@@ -86,6 +86,7 @@ class Binder:
     def settle(self) -> None:
         """Work until nothing is left to do."""
         while self._dirty:
+            # A dict as an ordered set: the oldest mark first, and each key once.
             name, key = next(iter(self._dirty))
             del self._dirty[name, key]
             try:
@@ -113,9 +114,11 @@ class Binder:
                     self._mark(PVC, claim)
             self._mark("Pod", change.now.key)
         elif kind.name == "StorageClass":
+            # Any of them may have waited for this class.
             for claim in self._unbound:
                 self._mark(PVC, claim)
         elif kind.name == "Node":
+            # A new node may be the first that fits.
             for pod in self._scheduler.waiting:
                 self._mark("Pod", pod)
 
@@ -193,6 +196,7 @@ class Binder:
         annotations = claim["metadata"].get("annotations") or {}
         if provisioner == _NO_PROVISIONER or (late and not annotations.get(SELECTED_NODE)):
             return
+        # Asked once: writing the same annotations again would wake every watch.
         if any(annotations.get(name) != provisioner for name in PROVISIONER_KEYS):
             self._annotate(claim, dict.fromkeys(PROVISIONER_KEYS, provisioner))
 
@@ -213,6 +217,7 @@ class Binder:
             if volume is None or volume["metadata"].get("deletionTimestamp"):
                 continue
             uid = volume["spec"]["claimRef"].get("uid")
+            # A claim of the same name may be a new one; a volume reserved by name only fits whichever comes.
             if uid == claim["metadata"]["uid"] or (not uid and _fits(volume, claim)):
                 yield volume
 
@@ -275,6 +280,7 @@ class Binder:
         if claim is not None and claim["metadata"]["uid"] == reference["uid"]:
             if claim["spec"].get("volumeName") in (None, "", key[1]):
                 return  # binding is the claim's turn
+            # A volume by hand that another claim of its name lost is kept; one made on demand is released.
             if not _made_on_demand(volume):
                 return
         if phase not in ("Released", "Failed"):

@@ -9,6 +9,7 @@ import msgspec
 from sandbox.api.errors import Object, no_such_path
 from sandbox.api.kinds import Kind, Registry
 
+# kubectl compares versions and warns of a server that is too old for it.
 _VERSION = {
     "major": "1",
     "minor": "36",
@@ -28,14 +29,17 @@ def page(path: str, kinds: Registry) -> bytes | None:
     match path.strip("/").split("/"):
         case ["version"]:
             found: Object | None = _VERSION
+        # Not JSON: probes look at the status only.
         case ["healthz" | "livez" | "readyz"]:
             return b"ok"
         case ["api"]:
             found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         case ["apis"]:
+            # A dict keeps the order of the registry and drops repeats.
             groups = dict.fromkeys(kind.group for kind in kinds if kind.group)
             found = {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name, kinds) for name in groups]}
         case ["apis", group]:
+            # A group without kinds is unknown: its definition may have been deleted just now.
             if all(kind.group != group for kind in kinds):
                 raise no_such_path()
             found = {"kind": "APIGroup", "apiVersion": "v1", **_group(group, kinds)}
@@ -78,6 +82,7 @@ def _resources(group: str, version: str, kinds: Registry) -> Object:
             "kind": kind.name,
             "verbs": _VERBS,
         }
+        # So that `kubectl get pvc` finds it.
         resources.append(entry | ({"shortNames": list(kind.short)} if kind.short else {}))
         if kind.status:
             resources.append(
@@ -93,6 +98,7 @@ def _root(group: str, version: str) -> str:
 
 def _openapi(group: str, version: str, kinds: Registry) -> Object:
     paths: Object = {}
+    # kubectl looks for this parameter in the schema, and validates itself if it is missing.
     validation = {"name": "fieldValidation", "in": "query", "schema": {"type": "string", "uniqueItems": True}}
     for kind in _of(group, version, kinds):
         scope = "namespaces/{namespace}/" if kind.namespaced else ""

@@ -45,6 +45,7 @@ class ApiError(Exception):
     def status(self) -> Object:
         status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": self.extra, "status": "Failure"}
         status |= {"message": self.message, "code": self.code}
+        # Some answers of the real server have no reason; clients must not rely on one.
         if self.reason:
             status["reason"] = self.reason
         if self.details:
@@ -82,6 +83,7 @@ def conflict(resource: str, group: str, name: str, why: str = "") -> ApiError:
 
 def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> ApiError:
     texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    # As the server joins them: several causes stand in brackets.
     listed = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = _about(kind, group, name)
     details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]

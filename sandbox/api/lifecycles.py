@@ -53,6 +53,7 @@ def _define(objects: Ruled, change: Change) -> None:
     for obj in objects.all(kind):
         meta = obj["metadata"]
         objects.delete(kind, meta["name"], meta.get("namespace", ""))
+    # Last: its objects could not be deleted once the kind is unknown.
     objects.kinds.remove(kind)
 
 
@@ -65,6 +66,7 @@ def _empty(objects: Ruled, name: str) -> None:
     for kind in objects.kinds:
         for obj in objects.all(kind) if kind.namespaced else ():
             if obj["metadata"]["namespace"] == name:
+                # One with finalizers stays for now, and its own end is heard here again.
                 left = not objects.delete(kind, obj["metadata"]["name"], name).gone or left
     if not left:
         objects.edit("Namespace", name, change=lambda obj: obj["spec"].update(finalizers=[]))

@@ -121,10 +121,12 @@ class Objects:
             order, objects = collection.at(number)
         except errors.ApiError as problem:
             if continue_token:
+                # The client knows no number, only its token; the message has to speak of that.
                 problem.message = "The provided continue parameter is too old to display a consistent list result."
             raise
         items: list[Version] = []
         for index, key in enumerate(order):
+            # Keys are sorted, so the token's key says where the page before has ended.
             if (namespace and key[0] != namespace) or (start is not None and key <= start):
                 continue
             version = objects[key]
@@ -150,8 +152,10 @@ class Objects:
         if meta.get("resourceVersion"):
             # an internal error in a real API server too, and one without a reason
             raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        # What only the server may say is dropped from a client's object without a word, as there.
         for owned in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"):
             meta.pop(owned, None)
+        # From the seeded source, so that a test's objects have the same ids in every run.
         meta["uid"] = str(UUID(int=self._random.getrandbits(128), version=4))
         meta["creationTimestamp"] = self.now()
         if kind.generation:
@@ -174,6 +178,7 @@ class Objects:
             raise errors.bad_request(
                 f"the name of the object ({meta['name']}) does not match the name on the URL ({key[1]})"
             )
+        # An update without a version would overwrite whatever others have written; few kinds allow it.
         if not meta.get("resourceVersion") and not kind.unconditional:
             cause = Cause("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
             raise errors.invalid(kind.name, kind.group, key[1], [cause])
@@ -190,6 +195,7 @@ class Objects:
         self._take(kind, obj, key[0])
         if obj["metadata"].get("name") != key[1]:
             raise errors.bad_request("metadata.name may not be patched")
+        # A patch that carries the uid guards against an object that was deleted and made anew.
         if obj["metadata"].get("uid") not in (None, old.obj["metadata"]["uid"]):
             cause = Cause("metadata.uid", f'Invalid value: "{obj["metadata"]["uid"]}": field is immutable')
             raise errors.invalid(kind.name, kind.group, key[1], [cause])
@@ -237,6 +243,7 @@ class Objects:
         obj["metadata"]["deletionTimestamp"] = self.now()
         obj["metadata"]["deletionGracePeriodSeconds"] = 0
         if kind.generation:
+            # The wish has changed (it is to go), so controllers see a new generation.
             obj["metadata"]["generation"] = obj["metadata"].get("generation", 1) + 1
         if kind.name == "Namespace":
             obj["status"] = {"phase": "Terminating"}
@@ -262,6 +269,7 @@ class Objects:
             raise errors.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
+        # Empty ones are left out, as Go's encoder does.
         for field in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
             if not meta.get(field, True):
                 del meta[field]
@@ -275,6 +283,7 @@ class Objects:
             cause = Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")
             raise errors.invalid(kind.name, kind.group, "", [cause])
         for _ in range(_GENERATE_TRIES):
+            # 63 characters are the limit of many names; five of them are the suffix.
             name = prefix[:58] + "".join(self._random.choices(_SUFFIX_LETTERS, k=5))
             if self.storage.get(kind, (meta.get("namespace", ""), name)) is None:
                 break
@@ -301,6 +310,7 @@ class Objects:
             home = self.find("Namespace", namespace)
             if home is None:
                 raise errors.not_found("namespaces", "", namespace)
+            # Otherwise a namespace that is being emptied could be filled faster than that.
             if home["metadata"].get("deletionTimestamp"):
                 why = f"unable to create new content in namespace {namespace} because it is being terminated"
                 raise errors.forbidden(kind.plural, kind.group, obj["metadata"]["name"], why)
@@ -326,12 +336,14 @@ class Objects:
             validation.default(kind.name, obj)
         self._check(kind, obj, old.obj)
         self._check_no_new_finalizers(kind, obj, old.obj)
+        # A write that changes nothing makes no version and wakes no watch.
         if obj == old.obj:
             return old
         if kind.generation and not status and _contents(obj) != _contents(old.obj):
             meta["generation"] = before.get("generation", 1) + 1
         if dry_run:
             return Version(old.key, old.number, obj)
+        # The last finalizer has gone: this write is the deletion that was waiting for it.
         if before.get("deletionTimestamp") and not _finalizers(kind, obj):
             return self.storage.remove(kind, old.key, obj)
         return self.storage.write(kind, old.key, obj)

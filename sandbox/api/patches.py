@@ -28,6 +28,7 @@ def merge(document: Any, patch: Any) -> Any:
     """RFC 7396: null deletes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
         return patch
+    # RFC 7396: a patch with members makes an object of whatever was there before.
     result = document if isinstance(document, dict) else {}
     for name, value in patch.items():
         if value is None:
@@ -42,12 +43,14 @@ def strategic(document: Object, patch: Object, path: tuple[str, ...] = ()) -> Ob
     directive = patch.get("$patch")
     if directive == "delete":
         return {}
+    # The whole map is replaced, without the directive itself.
     if directive == "replace":
         return {name: value for name, value in patch.items() if name != "$patch"}
     retained = patch.get("$retainKeys")
     if retained is not None:
         document = {name: value for name, value in document.items() if name in retained}
     for name, value in patch.items():
+        # Directives are obeyed at the end, when the lists they speak of are merged.
         if name.startswith("$"):
             continue
         here = (*path, name)
@@ -72,10 +75,12 @@ def _identity(entry: Any, path: tuple[str, ...]) -> Any:
 
 def _merge_list(before: list[Any], patch: list[Any], path: tuple[str, ...]) -> list[Any]:
     key = MERGED_LISTS[path]
+    # One such entry anywhere makes the patch's list replace the object's.
     if any(entry == {"$patch": "replace"} for entry in patch):
         return [entry for entry in patch if "$patch" not in entry]
     merged = {_identity(entry, path): entry for entry in before}
     for entry in patch:
+        # Without its key an entry could not be told from the others; the server refuses it too.
         if key and key not in entry:
             raise bad_request(f"map: {entry} does not contain declared merge key: {key}")
         identity = _identity(entry, path)
@@ -93,6 +98,7 @@ def _arrange(entries: dict[Any, Any], patched: list[Any], before: list[Any]) -> 
     second = [identity for identity in entries if identity not in patched]
     arranged: list[Any] = []
     while first and second:
+        # A new entry has no place in the object and therefore comes before what is left there.
         stood = before.index(first[0]) if first[0] in before else -1
         arranged.append((first if stood < before.index(second[0]) else second).pop(0))
     return [entries[identity] for identity in arranged + first + second]
@@ -107,6 +113,7 @@ def _obey_list_directives(document: Object, patch: Object, path: tuple[str, ...]
             here = (*path, field)
             present = {_identity(entry, here): entry for entry in document[field]}
             document[field] = _arrange(present, [_identity(entry, here) for entry in values], list(present))
+        # Go's `omitempty`: an emptied list is not written out, and clients see it as absent.
         if document.get(field) == []:
             del document[field]
 
@@ -128,10 +135,12 @@ def _apply(document: Any, operation: Object) -> Any:
         if "value" not in operation:
             raise bad_request(f"json patch {action} needs a value")
         value = operation["value"]
+        # The guard of a patch: what it finds otherwise refuses all of it, also what came before.
         if action == "test":
             if _read(document, target) != value:
                 raise _unprocessable(f"testing path {operation['path']!r} failed")
             return document
+        # Reads first, because only what is there can be replaced.
         if action == "replace":
             _read(document, target)
             return _write(document, target, value, insert=False)
@@ -154,6 +163,7 @@ def _unprocessable(why: str) -> ApiError:
 def _pointer(path: str) -> list[str]:
     if path and not path.startswith("/"):
         raise bad_request(f"json pointer {path!r} must begin with a slash")
+    # RFC 6901: in this order, so that `~01` means `~1` and not a slash.
     return [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
 
 
@@ -177,9 +187,11 @@ def _write(document: Any, pointer: list[str], value: Any, *, insert: bool) -> An
     container, last = _read(document, pointer[:-1]), pointer[-1]
     if isinstance(container, dict):
         container[last] = value
+    # The place after the last entry: how a JSON patch appends.
     elif isinstance(container, list) and last == "-":
         container.append(value)
     elif isinstance(container, list) and last.isdigit() and int(last) <= len(container) - (not insert):
+        # An insertion replaces the empty slice at that place, a replacement the one entry.
         container[int(last) : int(last) + (not insert)] = [value]
     else:
         raise _unprocessable(f"cannot write at {last!r}")

@@ -33,8 +33,10 @@ class Target:
 
     def verb(self, method: str, *, watch: bool) -> str:
         verbs = _OBJECT_VERBS if self.name else _COLLECTION_VERBS
+        # A status can be read and written, but neither made nor deleted by itself.
         if method not in verbs or (self.subresource and method in ("POST", "DELETE")):
             raise method_not_allowed()
+        # RBAC knows a watch as a verb; in HTTP it is a list with a parameter.
         return "watch" if watch and verbs[method] == "list" else verbs[method]
 
 
@@ -48,10 +50,12 @@ def target(path: str, kinds: Registry) -> Target:
         case _:
             raise no_such_path()
     namespace = ""
+    # `/namespaces/x/status` is the status of the namespace itself, all longer paths lead into it.
     if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in _SUBRESOURCES:
         namespace, rest = rest[1], rest[2:]
     if not 1 <= len(rest) <= 3 or "" in rest:
         raise no_such_path()
+    # Padded, so that a short path leaves the rest empty.
     plural, name, subresource = (*rest, "", "")[:3]
     kind = kinds.at(group, version, plural)
     if kind is None or (subresource and not (kind.status and subresource in _SUBRESOURCES)):
@@ -88,6 +92,7 @@ class Journal:
         self._calls.clear()
 
     def __iter__(self) -> Iterator[Call]:
+        # A copy: requests may come while a test looks through them.
         return iter(list(self._calls))
 
     def __len__(self) -> int:

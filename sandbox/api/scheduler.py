@@ -41,6 +41,7 @@ class Scheduler:
         self.waiting.add(key)
         found = [self._objects.find("PersistentVolumeClaim", name, space) for space, name in claims_of(pod)]
         claims = [claim for claim in found if claim is not None and not claim["metadata"].get("deletionTimestamp")]
+        # A claim that is missing or being deleted keeps the pod waiting, whatever the others do.
         if len(claims) < len(found):
             return
         pending = [claim for claim in claims if _BIND_COMPLETED not in _annotations(claim)]
@@ -49,6 +50,7 @@ class Scheduler:
         if any(not self._is_late(claim) for claim in pending):
             return  # the volume controller's turn
         if homeless:
+            # Claims of one pod must not go to different nodes: one that is chosen already decides.
             node = next(iter(nodes), None) or self._choose(key, pod, claims)
             for claim in homeless if node else ():
                 self._give_node(claim, str(node))

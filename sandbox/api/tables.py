@@ -18,6 +18,7 @@ _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
 
 def wanted(accept: str) -> bool:
     """Whether the client prefers a table. Watches are never tables here: kubectl prints their plain objects as well."""
+    # Only the first type that is offered: kubectl names plain JSON as its second choice.
     return "as=Table" in accept.partition(",")[0]
 
 
@@ -28,6 +29,7 @@ def table(kind: Kind, objects: Sequence[Object], metadata: Object, now: str) -> 
     for obj in objects:
         cells = [obj["metadata"]["name"], *(str(read(obj) or "") for read in columns.values())]
         age = _age(obj["metadata"]["creationTimestamp"], now)
+        # kubectl needs the metadata of a row for `-o name` and for labels as columns.
         partial: Object = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
         rows.append({"cells": [*cells, age], "object": partial})
     definitions = [
@@ -41,6 +43,7 @@ def table(kind: Kind, objects: Sequence[Object], metadata: Object, now: str) -> 
 def _age(created: str, now: str) -> str:
     seconds = int((_time(now) - _time(created)).total_seconds())
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        # As kubectl shows ages: 90 seconds are `90s`, from two minutes on it is minutes.
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{max(seconds, 0)}s"

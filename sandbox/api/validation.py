@@ -73,6 +73,7 @@ def decode(kind: str, obj: Object) -> None:
         at: Any = obj
         for step in path:
             at = at.get(step) if isinstance(at, dict) else None
+        # Micro times of leases need six digits: client-go's writers send them, and others are refused.
         if at is not None and not (isinstance(at, str) and form.fullmatch(at)):
             raise undecodable(kind, f'parsing time "{at}" as "{form.pattern}": cannot parse')
     canonicalize(kind, obj)
@@ -82,6 +83,7 @@ def decode(kind: str, obj: Object) -> None:
     if kind == "PersistentVolumeClaim":
         for name in ("dataSource", "dataSourceRef"):
             if obj.get("spec", {}).get(name):
+                # Go writes this field out even if it is empty, so clients see null.
                 obj["spec"][name].setdefault("apiGroup", None)
 
 
@@ -117,6 +119,7 @@ def mirror_data_sources(spec: Object) -> None:
     """A source in the claim's own namespace is said in both fields, whichever one was given."""
     source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
     if source and not reference:
+        # The old field knows two kinds only; anything else is dropped without a word, as there.
         if not _is_classic_source(source):
             del spec["dataSource"]
         else:
@@ -151,6 +154,7 @@ def _default_namespace(obj: Object) -> None:
 
 def _default_secret(obj: Object) -> None:
     obj.setdefault("type", "Opaque")
+    # Write-only: what is read back is `data`.
     for name, value in (obj.pop("stringData", None) or {}).items():
         obj.setdefault("data", {})[name] = base64.b64encode(value.encode()).decode()
 
@@ -237,6 +241,7 @@ def _claim(new: Object, old: Object | None) -> Iterator[Cause]:
 def _frozen_claim(spec: Object, old: Object) -> Object:
     """The part of a claim's spec that may not change: a name, once given, stays; requests may grow when bound."""
     free = {"volumeAttributesClassName"}
+    # These two may be given later, by the binder or a default, and then no more.
     free |= {name for name in ("volumeName", "storageClassName") if not old.get(name)}
     if old.get("volumeName"):
         free.add("resources")
@@ -260,6 +265,7 @@ def _volume(new: Object, old: Object | None) -> Iterator[Cause]:
     if not sources:
         yield Cause("spec", "Required value: must specify a volume type", "FieldValueRequired")
     elif len(sources) > 1:
+        # Which field the message names depends on the order of the server's own checks.
         surplus = "csi" if "csi" in sources else list(sources)[-1]
         message = "Forbidden: may not specify more than 1 volume type"
         yield Cause(f"spec.{surplus}", message, "FieldValueForbidden")
@@ -273,6 +279,7 @@ def _volume(new: Object, old: Object | None) -> Iterator[Cause]:
         yield Cause("spec.persistentvolumesource", "Forbidden: spec.persistentvolumesource is immutable after creation",
                     "FieldValueForbidden")  # fmt: skip
     yield from _immutable(spec, old["spec"], "volumeMode", path="spec.")
+    # An affinity may be added later, but not changed once it is there.
     if old["spec"].get("nodeAffinity"):
         yield from _immutable(spec, old["spec"], "nodeAffinity", path="spec.")
 
@@ -295,6 +302,7 @@ def _class(new: Object, old: Object | None) -> Iterator[Cause]:
     yield from _one_of("reclaimPolicy", new.get("reclaimPolicy"), "Delete", "Retain", "Recycle")
     yield from _one_of("volumeBindingMode", new.get("volumeBindingMode"), "Immediate", "WaitForFirstConsumer")
     if old is not None:
+        # Absent and empty are the same to the server.
         if (new.get("parameters") or {}) != (old.get("parameters") or {}):
             yield Cause("parameters", "Forbidden: updates to parameters are forbidden.", "FieldValueForbidden")
         if new.get("provisioner") != old.get("provisioner"):
@@ -321,6 +329,7 @@ def _attachment(new: Object, old: Object | None) -> Iterator[Cause]:
 
 
 def _event(new: Object, old: Object | None) -> Iterator[Cause]:
+    # Events about cluster-wide objects stand in `default`.
     about = (new.get("involvedObject") or {}).get("namespace") or "default"
     if about != new["metadata"].get("namespace"):
         yield Cause("involvedObject.namespace", f'Invalid value: "{about}": does not match event.namespace')

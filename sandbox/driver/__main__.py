@@ -36,12 +36,14 @@ async def _serve_until_signal(driver: Driver, socket: str) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.serve, socket)
+            # Whoever starts this program waits for the line: from here on a connection succeeds.
             print(f"listening on {socket}", flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
 
 def _record(call: Call, out: TextIO) -> None:
+    # `on_call` also tells of the beginning, when there is no outcome to write down.
     if not call.running:
         line = {
             "time": time.time(),
@@ -51,6 +53,7 @@ def _record(call: Call, out: TextIO) -> None:
             "deadline": call.deadline,
         }
         out.write(json.dumps(line) + "\n")
+        # At once, since the reader is another process and this one may be killed.
         out.flush()
 
 

@@ -31,6 +31,7 @@ class Controller(services.ControllerBase):
             raise Refused("INVALID_ARGUMENT", "a volume name is required")
         sizes = message.capacity_range or csi.CapacityRange()
         source = message.volume_content_source or csi.VolumeContentSource()
+        # A driver without the capability must refuse; making an empty volume would lose the user's data.
         if source.volume and "CLONE_VOLUME" not in self._config.controller:
             raise Refused("INVALID_ARGUMENT", "volumes cannot be cloned by this driver")
         wanted = Wanted(
@@ -68,6 +69,7 @@ class Controller(services.ControllerBase):
         )
 
     async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
+        # The driver may give smaller pages than it is asked for, and tests want it to.
         limit = min(filter(None, (message.max_entries, self._config.page)), default=0)
         volumes, token = page(self._state.volumes.values(), limit, message.starting_token)
         entries = [self._entry(volume) for volume in volumes]
@@ -87,6 +89,7 @@ class Controller(services.ControllerBase):
         if sizes is None:
             raise Refused("INVALID_ARGUMENT", "a capacity range is required")
         volume = self._state.expand_volume(message.volume_id, sizes.required_bytes, sizes.limit_bytes)
+        # Nothing is mounted, so there is no file system for a node to grow.
         return csi.ControllerExpandVolumeResponse(capacity_bytes=volume.size, node_expansion_required=False)
 
     async def controller_modify_volume(
@@ -132,6 +135,7 @@ class Controller(services.ControllerBase):
         return csi.Volume(
             volume_id=volume.id,
             capacity_bytes=volume.size,
+            # Real drivers put into it what their node service needs; some repeat the parameters there.
             volume_context=self._config.volume_context
             | (volume.parameters if self._config.context_of_parameters else {}),
             content_source=_content_source(volume),
@@ -163,6 +167,7 @@ def _snapshot(snapshot: Snapshot) -> csi.Snapshot:
 
 def _segments(requirement: csi.TopologyRequirement | None) -> tuple[dict[str, str], ...]:
     """The segments in which the volume may be made: the preferred ones first, in their order."""
+    # CSI wants the preferred segments tried first, and any of the requisite ones after them.
     return tuple(t.segments for t in (*requirement.preferred, *requirement.requisite)) if requirement else ()
 
 
@@ -172,12 +177,14 @@ def _is_block(capabilities: list[csi.VolumeCapability]) -> bool:
     """
     if not capabilities:
         raise Refused("INVALID_ARGUMENT", "volume capabilities are required")
+    # A newer client's access mode may come as a number without a name; only 0 says that none was given.
     unknown = csi.VolumeCapabilityAccessModeMode.UNKNOWN
     for capability in capabilities:
         if capability.block is None and capability.mount is None:
             raise Refused("INVALID_ARGUMENT", "a volume capability without an access type")
         if capability.access_mode is None or capability.access_mode.mode == unknown:
             raise Refused("INVALID_ARGUMENT", "a volume capability without an access mode")
+    # Several capabilities are several ways to use one volume, and it has one form on the disk.
     kinds = {capability.block is not None for capability in capabilities}
     if len(kinds) > 1:
         raise Refused("INVALID_ARGUMENT", "a volume cannot be both a block device and a file system")

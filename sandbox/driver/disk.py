@@ -25,6 +25,7 @@ class Disk:
         count.
         """
         data = self._folder(kind, id_) / "data"
+        # A clone and a restored snapshot begin with the data of their source.
         if copy_of:
             shutil.copytree(self._folder(*copy_of) / "data", data)
         else:
@@ -33,6 +34,7 @@ class Disk:
 
     def save(self, kind: str, id_: str, state: msgspec.Struct) -> None:
         folder = self._folder(kind, id_)
+        # Written beside and renamed: a crash leaves the old state or the new one, never half of one.
         fresh = folder / "state.json.new"
         fresh.write_bytes(msgspec.json.encode(state))
         fresh.replace(folder / "state.json")

@@ -21,8 +21,10 @@ class Identity(services.IdentityBase):
         )
 
     async def probe(self, message: csi.ProbeRequest) -> csi.ProbeResponse:
+        # Not being ready is a fault, which `server` puts into this answer.
         return csi.ProbeResponse(ready=True)
 
 
 def _type(name: str | int) -> csi.PluginCapabilityServiceType:
+    # Tests also play drivers of a later CSI version: numbers that have no name yet.
     return csi.PluginCapabilityServiceType[name] if isinstance(name, str) else csi.PluginCapabilityServiceType(name)

@@ -18,6 +18,7 @@ class Node(services.NodeBase):
         segment = self._config.node_segment
         return csi.NodeGetInfoResponse(
             node_id=self._config.node_id,
+            # Without a segment the driver knows no topology at all, which is not the same as an empty one.
             accessible_topology=csi.Topology(segments=dict(segment)) if segment else None,
         )
 

@@ -91,6 +91,7 @@ class Driver:
         self, path: str | Path, *, task_status: trio.TaskStatus["Driver"] = trio.TASK_STATUS_IGNORED
     ) -> Never:
         """Listen on the socket until cancelled. The socket is gone afterwards."""
+        # Made anew each time: the config may have changed while nobody was served.
         services = [Identity(self.config), Controller(self.config, self.state), Node(self.config)]
         try:
             async with trio.open_nursery() as nursery:
@@ -114,6 +115,7 @@ class Driver:
             call.cancelled = True
             raise
         finally:
+            # Also for a call that was cut off: tests wait for it to have ended.
             call.running = False
             self._tell(call)
         return response
@@ -125,17 +127,20 @@ class Driver:
 
     async def _respond(self, call: Call, method: Method) -> Any:
         needed = _NEEDS.get(call.rpc)
+        # A driver does not serve what it has no capability for, whatever its code could do.
         if call.rpc in _NOT_SERVED or (needed and needed not in self.config.controller):
             raise Refused("UNIMPLEMENTED", f"this driver has no {call.rpc}")
         fault = self.faults.take(call.rpc, self._subjects(call.request))
         if fault is None:
             return await method(call.request)
+        # In this order a fault may combine them: late, then held at a gate, then no answer or a wrong one.
         await trio.sleep(fault.delay)
         if fault.gate:
             await self.faults.gate(fault.gate).wait()
         if fault.hang:
             await trio.sleep_forever()
         if fault.code:
+            # The worst case for a client: the work is done and the answer says that it failed.
             if fault.created:
                 await method(call.request)
             raise Refused(fault.code, fault.message)
@@ -144,6 +149,7 @@ class Driver:
     def _subjects(self, request: Any) -> list[str]:
         """What a fault's pattern is searched in: the volume's name and id, the claim's name where it is known, and the
         token of a list."""
+        # Requests have different fields; a pattern is simply not found in those that lack one.
         name, id_ = getattr(request, "name", ""), getattr(request, "volume_id", "")
         token = getattr(request, "starting_token", "")
         volume = self.state.volumes.get(id_)

@@ -107,9 +107,11 @@ class State:
         return self.volumes[id_] if id_ else None
 
     def create_volume(self, wanted: Wanted) -> Volume:
+        # Before the look at what exists: csi-sanity wants NOT_FOUND for a source that is not there.
         source = self._source(wanted)
         existing = self.volume_named(wanted.name)
         if existing:
+            # A retry gets the same volume. Whoever wants another one under its name is told so.
             _check_same(existing, wanted)
             return existing
         self._check_mutable(wanted.mutable_parameters)
@@ -128,6 +130,7 @@ class State:
             source_volume=wanted.source_volume,
         )
         if self._disk:
+            # The folder comes first: if the disk is full, nothing is remembered that is not there.
             kind = VOLUMES if wanted.source_volume else SNAPSHOTS
             self._disk.create(VOLUMES, volume.id, volume, copy_of=(kind, source.id) if source else None)
         self.volumes[volume.id] = volume
@@ -148,9 +151,11 @@ class State:
 
     def expand_volume(self, id_: str, required: int, limit: int) -> Volume:
         volume = self.volume(id_)
+        # It is that large already: a retry of an expansion succeeds without another one.
         if required <= volume.size and not (limit and volume.size > limit):
             return volume
         pool = self._pool_of(volume)
+        # Its own bytes count as room: it grows in place.
         largest = min(self._config.pools[pool].largest_volume, volume.size + self._free(pool))
         if required > largest or (limit and limit < max(required, volume.size)):
             raise Refused("OUT_OF_RANGE", f"volume {id_} of {volume.size} bytes cannot become {required} bytes")
@@ -166,6 +171,7 @@ class State:
 
     def capacity(self, segment: Mapping[str, str]) -> tuple[int, int]:
         """Bytes left in the pools that this segment reaches, and the largest volume that could be made there."""
+        # An empty segment asks for the whole cluster, which every pool is part of.
         pools = [pool for pool in range(len(self._used)) if _reaches(segment, self._config.pools[pool].segment)]
         largest = (min(self._free(pool), self._config.pools[pool].largest_volume) for pool in pools)
         return sum(map(self._free, pools)), max(largest, default=0)
@@ -178,6 +184,7 @@ class State:
         volume = self.volume(volume_id)
         existing = self._snapshot_names.get(name)
         if existing:
+            # Idempotent by name, as for volumes.
             if self.snapshots[existing].volume != volume_id:
                 raise Refused("ALREADY_EXISTS", f"snapshot {name} is of another volume")
             return self.snapshots[existing]

@@ -85,20 +85,23 @@ async def test_what_is_sent(tmp_path: Path) -> None:
         (1e12, "99999999S"),
     ],
 )
-async def test_4_5_the_limit_on_the_wire(tmp_path: Path, limit: float, said: str) -> None:
+async def test_the_driver_is_told_the_limit_in_at_most_eight_digits(tmp_path: Path, limit: float, said: str) -> None:
+    """process.md 4.5."""
     async with linked(tmp_path) as (other, link):
         await link.delete(limit=limit)
     assert other.calls[0].headers["grpc-timeout"] == said
 
 
-async def test_4_5_a_shorter_scope_of_the_caller_is_told_too(tmp_path: Path) -> None:
+async def test_a_shorter_scope_of_the_caller_is_told_too(tmp_path: Path) -> None:
+    """process.md 4.5."""
     async with linked(tmp_path, answer_nothing) as (other, link):
         with trio.move_on_after(2):
             await link.delete()
     assert other.calls[0].headers["grpc-timeout"] == "2000m"
 
 
-async def test_4_5_no_answer_is_a_timeout(tmp_path: Path) -> None:
+async def test_no_answer_is_a_timeout(tmp_path: Path) -> None:
+    """process.md 4.5."""
     async with linked(tmp_path, answer_nothing) as (other, link):
         started = trio.current_time()
         error = await link.fail()
@@ -108,13 +111,16 @@ async def test_4_5_no_answer_is_a_timeout(tmp_path: Path) -> None:
         assert link.lost == 0
 
 
-async def test_4_5_a_timeout_the_driver_reports(tmp_path: Path) -> None:
+async def test_a_timeout_that_the_driver_reports_is_one(tmp_path: Path) -> None:
+    """process.md 4.5."""
     async with linked(tmp_path, lambda call: call.refuse(4, "too slow")) as (_, link):
         error = await link.fail()
     assert (error.code, error.message) == (Code.DEADLINE_EXCEEDED, "too slow")
 
 
-async def test_4_5_a_stream_reset_when_its_time_is_up_is_a_timeout(tmp_path: Path) -> None:
+async def test_a_stream_reset_when_its_time_is_up_is_a_timeout(tmp_path: Path) -> None:
+    """process.md 4.5."""
+
     async def reset_late(call: Call) -> None:
         await trio.sleep(LIMIT)
         await call.reset(8)
@@ -207,7 +213,9 @@ async def test_an_answer_larger_than_the_windows(tmp_path: Path) -> None:
         await link.delete()
 
 
-async def test_4_1_an_answer_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
+async def test_an_answer_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
+    """process.md 4.1."""
+
     async def huge(call: Call) -> None:
         await call.send_headers(HEADERS)
         await call.send_data(b"\0" + (LARGEST + 1).to_bytes(4, "big") + b"x" * 20_000)

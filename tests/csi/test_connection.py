@@ -40,7 +40,10 @@ async def goodbye_and_cut(call: Call) -> None:
 
 
 @pytest.mark.parametrize("end", [cut, cut_in_the_answer, garbage, goodbye_and_cut])
-async def test_4_4_a_connection_that_ends_in_a_call(tmp_path: Path, end: Callable[[Call], Awaitable[None]]) -> None:
+async def test_a_connection_that_ends_in_a_call_fails_the_call(
+    tmp_path: Path, end: Callable[[Call], Awaitable[None]]
+) -> None:
+    """process.md 4.4."""
     async with linked(tmp_path, end) as (other, link):
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -74,7 +77,8 @@ async def test_an_answer_without_a_status_is_unavailable(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("politely", [True, False])
-async def test_4_4_a_loss_while_idle_is_noticed_once(tmp_path: Path, politely: bool) -> None:
+async def test_a_loss_while_idle_is_noticed_once(tmp_path: Path, politely: bool) -> None:
+    """process.md 4.4."""
     async with linked(tmp_path) as (other, link):
         await link.delete()
         (connection,) = other.connections
@@ -83,7 +87,8 @@ async def test_4_4_a_loss_while_idle_is_noticed_once(tmp_path: Path, politely: b
         assert link.lost == 1
 
 
-async def test_4_4_an_idle_connection_is_not_a_lost_one(tmp_path: Path) -> None:
+async def test_an_idle_connection_is_not_a_lost_one(tmp_path: Path) -> None:
+    """process.md 4.4."""
     async with linked(tmp_path) as (other, link):
         await link.delete()
         await trio.sleep(24 * 3600)
@@ -145,7 +150,8 @@ async def test_a_socket_nobody_listens_on_is_unavailable(tmp_path: Path) -> None
     assert "refused" in error.message
 
 
-async def test_4_2_connecting_is_tried_every_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_connecting_is_tried_every_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 4.2."""
     async with peer(tmp_path / "csi.sock") as other:
         other.stop()
         other.path.unlink()
@@ -162,7 +168,8 @@ async def test_4_2_connecting_is_tried_every_second(tmp_path: Path, capsys: pyte
         assert link.lost == 0
 
 
-async def test_4_2_a_driver_that_hangs_up_before_it_speaks_is_not_connected(tmp_path: Path) -> None:
+async def test_a_driver_that_hangs_up_before_it_speaks_is_not_connected(tmp_path: Path) -> None:
+    """process.md 4.2."""
     path = tmp_path / "csi.sock"
     with listening(path) as listener:
         link = Link(path)
@@ -173,7 +180,8 @@ async def test_4_2_a_driver_that_hangs_up_before_it_speaks_is_not_connected(tmp_
     assert link.lost == 0
 
 
-async def test_4_2_a_socket_that_accepts_and_says_nothing_is_a_timeout(tmp_path: Path) -> None:
+async def test_a_socket_that_accepts_and_says_nothing_is_a_timeout(tmp_path: Path) -> None:
+    """process.md 4.2."""
     path = tmp_path / "csi.sock"
     with listening(path):
         link = Link(path)

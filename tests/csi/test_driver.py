@@ -69,9 +69,10 @@ PROBES = {
 
 
 @pytest.mark.parametrize(("steps", "times"), PROBES.values(), ids=PROBES)
-async def test_4_3_probing(
+async def test_a_driver_is_probed_every_second_until_it_is_ready(
     tmp_path: Path, steps: list[tuple[float, csi.ProbeResponse | Code]], times: list[float]
 ) -> None:
+    """process.md 4.3."""
     script = Script(*steps)
     async with driven(tmp_path, script) as (_, driver):
         await driver.connect()
@@ -80,7 +81,8 @@ async def test_4_3_probing(
 
 
 @pytest.mark.parametrize("code", set(Code) - {Code.OK, Code.DEADLINE_EXCEEDED})
-async def test_4_3_any_other_status_ends_the_start(tmp_path: Path, code: Code) -> None:
+async def test_any_status_but_a_timeout_ends_the_start(tmp_path: Path, code: Code) -> None:
+    """process.md 4.3."""
     script = Script((0, NOT_READY), (0, code))
     async with driven(tmp_path, script) as (_, driver):
         with pytest.raises(Fatal) as caught:
@@ -89,7 +91,8 @@ async def test_4_3_any_other_status_ends_the_start(tmp_path: Path, code: Code) -
     assert len(script.times) == 2
 
 
-async def test_4_2_no_driver_in_time(tmp_path: Path) -> None:
+async def test_no_driver_in_time_ends_the_start(tmp_path: Path) -> None:
+    """process.md 4.2."""
     settings = CsiSettings(address=str(tmp_path / "none.sock"))
     async with Channel(settings.address, on_lost=lambda: None, metrics=Counted()) as channel:
         started = trio.current_time()
@@ -99,7 +102,8 @@ async def test_4_2_no_driver_in_time(tmp_path: Path) -> None:
     assert caught.value.code == 1
 
 
-async def test_4_2_a_driver_that_says_nothing(tmp_path: Path) -> None:
+async def test_a_driver_that_says_nothing_ends_the_start(tmp_path: Path) -> None:
+    """process.md 4.2."""
     settings = CsiSettings(address=str(tmp_path / "mute.sock"))
     with listening(tmp_path / "mute.sock"):
         async with Channel(settings.address, on_lost=lambda: None, metrics=Counted()) as channel:
@@ -173,7 +177,8 @@ def verbose() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("verbose")
-async def test_9_3_a_call_is_logged_without_its_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_call_is_logged_without_its_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.3."""
     response = csi.CreateVolumeResponse(volume=csi.Volume(volume_id="vol-1"))
     async with driven(tmp_path, always(response)) as (_, driver):
         await driver.create_volume(csi.CreateVolumeRequest(name="pvc-1", secrets={"password": "hidden"}))
@@ -185,7 +190,8 @@ async def test_9_3_a_call_is_logged_without_its_secrets(tmp_path: Path, capsys: 
 
 
 @pytest.mark.usefixtures("verbose")
-async def test_9_3_a_failed_call_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_failed_call_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """process.md 9.3."""
     async with driven(tmp_path, lambda call: call.refuse(Code.ABORTED, "busy")) as (_, driver):
         with pytest.raises(Fatal):
             await driver.identify()

@@ -56,24 +56,27 @@ ROWS = {
 
 
 @pytest.mark.parametrize(("message", "shown"), ROWS.values(), ids=ROWS)
-def test_9_3(message: Message, shown: str) -> None:
+def test_each_kind_of_field_is_shown(message: Message, shown: str) -> None:
     assert redact(message) == shown
     json.loads(shown)
 
 
-def test_9_3_the_table_is_what_the_proto_says() -> None:
+def test_the_table_of_secrets_is_what_the_proto_says() -> None:
+    """process.md 9.3."""
     marked = protobuf.marked_fields()
     assert len(marked) == 11
     assert marked == SECRET_FIELDS
 
 
 @pytest.mark.parametrize(("message", "field"), sorted(SECRET_FIELDS))
-def test_9_3_secrets_are_stripped_by_the_option(message: str, field: str) -> None:
+def test_secrets_are_stripped_by_the_option(message: str, field: str) -> None:
+    """process.md 9.3."""
     request = getattr(csi, message)(**{field: {"key": "hidden"}})
     assert redact(request) == f'{{"{field}":"***stripped***"}}'
 
 
-def test_9_3_secrets_are_stripped_at_every_level() -> None:
+def test_secrets_are_stripped_at_every_level() -> None:
+    """process.md 9.3."""
     # The proto has none inside another message yet; a newer one may.
     secret = {("Topology", "segments"), ("Volume", "volume_id")}
     response = csi.CreateVolumeResponse(

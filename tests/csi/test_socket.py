@@ -86,9 +86,10 @@ CAUSES: dict[Callable[[Path], None], tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__.strip("_"))
-async def test_4_2_what_is_in_the_way(
+async def test_what_is_in_the_way_is_said_with_advice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cause: Callable[[Path], None]
 ) -> None:
+    """process.md 4.2."""
     if "closed" in cause.__name__ and os.getuid():
         pytest.skip("only root can be somebody else")
     for folder in (tmp_path, *tmp_path.parents):
@@ -113,9 +114,10 @@ async def test_4_2_what_is_in_the_way(
     assert advice in str(caught.value)
 
 
-async def test_4_2_the_same_is_not_said_at_every_try_but_after_a_success_again(
+async def test_the_same_is_not_said_at_every_try_but_what_is_new_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """process.md 4.2."""
     path = tmp_path / "csi.sock"
     async with Channel(str(path), on_lost=lambda: None, metrics=Counted()) as channel:
         with trio.move_on_after(25):

@@ -27,25 +27,25 @@ async def client() -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "WHATEVER"])
-async def test_7_metrics_answer_every_method(client: httpx2.AsyncClient, method: str) -> None:
+async def test_metrics_answer_every_method(client: httpx2.AsyncClient, method: str) -> None:
     answer = await client.request(method, "/m")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'controller_persistentvolumeclaim_provision_total{class="fast",source=""} 1\n' in answer.text
 
 
-async def test_7_head_has_no_body(client: httpx2.AsyncClient) -> None:
+async def test_the_answer_to_head_has_no_body(client: httpx2.AsyncClient) -> None:
     answer = await client.head("/m")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize("path", ["/", "/m/", "/metrics", "/healthz", "/M", "/m/x", "/healthz/leader-election"])
-async def test_7_everything_else_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
+async def test_everything_else_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert (answer.status_code, answer.text) == (404, "404 page not found\n")
 
 
-async def test_7_gzip_if_accepted(client: httpx2.AsyncClient) -> None:
+async def test_an_answer_is_packed_if_the_client_takes_that(client: httpx2.AsyncClient) -> None:
     async with client.stream("GET", "/m", headers={"accept-encoding": "gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
         packed = b"".join([chunk async for chunk in answer.aiter_raw()])
@@ -53,7 +53,7 @@ async def test_7_gzip_if_accepted(client: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", GET], ids=["silent", "takes nothing of its answer"])
-async def test_7_no_client_holds_up_the_end(sent: bytes) -> None:
+async def test_no_client_holds_up_the_end(sent: bytes) -> None:
     with trio.fail_after(2):
         async with serving({"/m": page("#" * 32_000_000)}) as address:
             host, port = address.rsplit(":", 1)
@@ -86,20 +86,21 @@ async def test_7_no_client_holds_up_the_end(sent: bytes) -> None:
         ),
     ],
 )
-def test_1_3_forms_of_the_address(endpoint: str, family: int | None, reached_at: str) -> None:
+def test_an_address_has_several_forms(endpoint: str, family: int | None, reached_at: str) -> None:
+    """process.md 1.3."""
     with listen(endpoint, "/metrics") as listener:
         assert family in (None, listener.family)
         socket.create_connection((reached_at, listener.getsockname()[1])).close()
 
 
 @pytest.mark.parametrize("endpoint", ["8080", "::1:8080", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:"])
-def test_7_a_bad_address_is_named(endpoint: str) -> None:
+def test_a_bad_address_is_named(endpoint: str) -> None:
     with pytest.raises(Fatal) as caught:
         listen(endpoint, "/metrics")
     assert f"cannot listen on {endpoint} to serve /metrics" in str(caught.value)
 
 
-def test_7_a_taken_port_is_named_with_the_path() -> None:
+def test_a_taken_port_is_named_with_the_path() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(Fatal, match=f"{endpoint} to serve /m: Address already in use$"):
@@ -115,7 +116,8 @@ def test_7_a_taken_port_is_named_with_the_path() -> None:
     ],
     ids=["6.6 well", "6.6 not renewed", "controls"],
 )
-async def test_6_6_health_of_the_election(trouble: str | None, status: int, text: str) -> None:
+async def test_the_health_of_the_election_is_a_page(trouble: str | None, status: int, text: str) -> None:
+    """process.md 6.6."""
     async with serving({"/health": health_page(lambda: trouble)}) as address, httpx2.AsyncClient() as client:
         answer = await client.get(f"http://{address}/health")
     assert (answer.status_code, answer.text) == (status, text)

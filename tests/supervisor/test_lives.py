@@ -175,7 +175,8 @@ async def test_a_second_life_does_not_lose_a_call_that_ran(site: Installation) -
 
 
 @pytest.mark.parametrize("rpc", ["Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities"])
-async def test_process_4_4_one_that_dies_before_it_is_known_ends_the_process(site: Installation, rpc: str) -> None:
+async def test_one_that_dies_before_it_is_known_ends_the_process(site: Installation, rpc: str) -> None:
+    """process.md 4.4."""
     site.fault(rpc=rpc, hang=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.start)
@@ -185,7 +186,8 @@ async def test_process_4_4_one_that_dies_before_it_is_known_ends_the_process(sit
     assert len(site.logged("Lost connection to CSI driver, exiting")) == 1
 
 
-async def test_process_10_3_one_that_refuses_to_say_what_it_can_do_is_not_lost(site: Installation) -> None:
+async def test_one_that_refuses_to_say_what_it_can_do_is_not_lost(site: Installation) -> None:
+    """process.md 10.3."""
     site.fault("UNAVAILABLE", rpc="ControllerGetCapabilities")
     await site.start()
     assert await site.ended() == 255

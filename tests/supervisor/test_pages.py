@@ -21,7 +21,10 @@ METRICS, HEALTH, PROFILES = "/m", "/healthz/leader-election", "/debug/pprof/"
     ],
     ids=["plain", "leader election", "--metrics-address", "--enable-pprof", "--metrics-address --enable-pprof"],
 )
-async def test_7_pages(site: Installation, election: bool, http: dict[str, bool], expected: set[str]) -> None:
+async def test_which_pages_there_are_follows_from_the_flags(
+    site: Installation, election: bool, http: dict[str, bool], expected: set[str]
+) -> None:
+    """process.md 7."""
     await site.start(
         http=HttpSettings(endpoint="127.0.0.1:0", path=METRICS, **http),
         election=ElectionSettings(enabled=election, namespace=NAMESPACE),
@@ -46,7 +49,8 @@ FRAMES = ("000000040000000000", "00000e01040000000183868704084d6574726963730f", 
     ],
     ids=["HTTP/2", "h2c", "websocket"],
 )
-async def test_7_no_request_ends_the_process(site: Installation, sent: bytes, status: bytes) -> None:
+async def test_no_request_ends_the_process(site: Installation, sent: bytes, status: bytes) -> None:
+    """process.md 7."""
     await site.start()
     host, port = site.logged("Listening")[-1].keys["address"].rsplit(":", 1)
     async with await trio.open_tcp_stream(host, int(port)) as client:
@@ -58,7 +62,8 @@ async def test_7_no_request_ends_the_process(site: Installation, sent: bytes, st
     await site.bound("data")
 
 
-async def test_7_the_first_answer_comes_at_once(site: Installation) -> None:
+async def test_the_first_answer_comes_at_once(site: Installation) -> None:
+    """process.md 7."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.start)
         await site.until(lambda: site.logged("Listening"))

@@ -16,7 +16,8 @@ async def _standing_by(site: Installation) -> None:
         await site.start(election=ELECTION)
 
 
-async def test_8_it_shows_the_series_that_are_there_from_the_start(site: Installation) -> None:
+async def test_it_shows_the_series_that_are_there_from_the_start(site: Installation) -> None:
+    """process.md 8."""
     await _standing_by(site)
     found = await site.metrics()
     assert found['leader_election_master_status{name=""}'] == 0

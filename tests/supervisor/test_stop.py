@@ -96,8 +96,8 @@ async def test_while_the_driver_is_away(site: Installation) -> None:
     assert await _stopped_after(site) == (0, pytest.approx(0, abs=0.1))
 
 
-async def test_13_also_without_grace_a_made_volume_gets_its_last_try(site: Installation) -> None:
-    """One claim's call uses up the whole grace period; the other's volume is written all the same."""
+async def test_also_without_grace_a_made_volume_gets_its_last_try(site: Installation) -> None:
+    """One claim's call uses up the whole grace period; the other's volume is written all the same (provision.md 13)."""
     site.fault(match="/slow$", hang=True)
     site.storage_class()
     site.claim("slow")
@@ -112,8 +112,8 @@ async def test_13_also_without_grace_a_made_volume_gets_its_last_try(site: Insta
     await site.bound("made")
 
 
-async def test_3_2_tries_left_open_are_said_at_the_end(site: Installation) -> None:
-    """The claim is deleted, the driver has not been certain, and no later process will know."""
+async def test_tries_left_open_are_said_at_the_end(site: Installation) -> None:
+    """The claim is deleted, the driver has not been certain, and no later process will know (provision.md 3.2)."""
     await _creating(site, 1000.0, call_timeout=5.0, shutdown_grace=1.0)
     await site.until(lambda: len(site.calls()) == 2)
     name = site.volume_of("data")
@@ -126,7 +126,8 @@ async def test_3_2_tries_left_open_are_said_at_the_end(site: Installation) -> No
     assert "certain" in str(line.keys["reason"])
 
 
-async def test_3_2_those_whose_claim_is_there_are_the_next_process_s(site: Installation) -> None:
+async def test_tries_whose_claim_is_there_are_left_to_the_next_process(site: Installation) -> None:
+    """provision.md 3.2."""
     await _creating(site, 1000.0, call_timeout=5.0, shutdown_grace=1.0)
     await site.until(lambda: len(site.calls()) == 2)
     await site.stop()
@@ -154,8 +155,9 @@ async def test_a_lost_lease_ends_all_and_says_what_is_open(site: Installation) -
     assert site.driver.made("CreateVolume", running=True) == []
 
 
-async def test_design_3_9_after_a_lost_lease_all_is_over_before_another_can_lead(site: Installation) -> None:
-    """Also where the lease ends soon after its renewal is given up: the last tries get what is left of it."""
+async def test_after_a_lost_lease_all_is_over_before_another_can_lead(site: Installation) -> None:
+    """Also where the lease ends soon after its renewal is given up: the last tries get what is left of it
+    (design.md 3, rule 9)."""
     site.storage_class()
     site.claim()
     site.refuse("create", VOLUME)
@@ -182,9 +184,10 @@ def too_early() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_10_2_more_signals_than_two_cut_nothing_off(
+async def test_more_signals_than_two_cut_nothing_off(
     site: Installation, too_early: list[int], number: signal.Signals
 ) -> None:
+    """process.md 10.2."""
     site.fault(capacity_delta=-1)
     site.fault(rpc="DeleteVolume", hang=True)
     site.storage_class()
