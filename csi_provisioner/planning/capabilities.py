@@ -9,6 +9,9 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 
 BLOCK = "Block"
+# Access modes of a claim, repeats among them: nobody needs more than four, and writing 90,000, which the API server
+# takes, into a request keeps everything else waiting for half a second
+MOST_MODES = 1000
 _SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
 
 _MODES = {
@@ -51,7 +54,11 @@ def of_claim(
         if name not in modes:
             known = ", ".join(modes)
             raise Refusal(State.FINISHED, f"claim {kubernetes.key(claim)} has access mode {name!r}, none of {known}")
-    # One message for each mode: a claim may repeat them by the ten thousand.
+    if len(wanted) > MOST_MODES:
+        text = (
+            f"claim {kubernetes.key(claim)} has {len(wanted)} access modes, more than {MOST_MODES} cannot be asked for"
+        )
+        raise Refusal(State.FINISHED, text)
     block = claim.spec.volumeMode == BLOCK
     made = {name: _capability(modes[name], block, fstype, mount_options) for name in set(wanted)}
     return tuple(made[name] for name in wanted)

@@ -84,6 +84,11 @@ def test_one_capability_for_each_mode(modes: tuple[str, ...], count: int) -> Non
     assert len(capabilities.of_claim(claim(modes=modes), driver(), "", None)) == count
 
 
+def test_more_access_modes_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(Refusal, match="claim shop/a has 1001 access modes"):
+        capabilities.of_claim(claim(modes=("ReadWriteOnce",) * 1001), driver(), "", None)
+
+
 def test_a_mounted_volume_has_fs_type_and_mount_options_p19_request_1() -> None:
     """provision.md 8.6."""
     [found] = capabilities.of_claim(claim(), driver(), "xfs", ["noatime", "ro"])
