@@ -49,11 +49,6 @@ class Driver:
         """Who answers now is who is expected: calls that have waited since the last connection ended may go on."""
         self._channel.release()
 
-    async def probe(self) -> bool:
-        """Whether the driver says it is ready; a driver that says nothing about it is."""
-        answer = await self._call("Identity/Probe", csi.ProbeRequest(), csi.ProbeResponse, meets=True)
-        return answer.ready is not False
-
     async def probe_until_ready(self) -> None:
         """Ask at once and then every second until ready, for as long as it takes. Only a time-out is asked again."""
         tick = trio.current_time() + PROBE_PERIOD
@@ -65,16 +60,16 @@ class Driver:
 
     async def _probed_ready(self) -> bool:
         try:
-            ready = await self.probe()
+            answer = await self._call("Identity/Probe", csi.ProbeRequest(), csi.ProbeResponse, meets=True)
         except CallError as error:
             # A driver that starts slowly may not answer yet. Any other failure is the answer of one that cannot work.
             if error.code != Code.DEADLINE_EXCEEDED:
                 raise Fatal(f"the CSI driver does not answer probes ({error}); see its own log", 1) from error
             log.warning("CSI driver probe timed out", err=str(error))
             return False
-        if not ready:
+        if answer.ready is False:  # one that says nothing about it is ready
             log.warning("CSI driver is not ready")
-        return ready
+        return answer.ready is not False
 
     async def identify(self) -> str:
         """The driver's name, which must not be empty."""

@@ -31,14 +31,10 @@ def pages() -> Mapping[str, Page]:
     profiling = trio.Lock()
 
     async def cpu(request: Request) -> Response:
-        try:
-            profiling.acquire_nowait()
-        except trio.WouldBlock:
+        if profiling.locked():
             return Response("a CPU profile is being taken already, there can only be one\n", 500)
-        try:
+        async with profiling:
             return Response(await _cpu_profile(request))
-        finally:
-            profiling.release()
 
     return {
         PROFILES_PATH: _index,
@@ -88,13 +84,8 @@ def _threads() -> Iterator[str]:
 
 async def _cpu_profile(request: Request) -> str:
     """A profile of Trio's thread, which does all the work. It ends early if the client hangs up."""
-    profile = cProfile.Profile()
-    profile.enable()
-    try:
-        with trio.move_on_after(_seconds(request.query.get("seconds", ""))):
-            await request.gone()
-    finally:
-        profile.disable()
+    with cProfile.Profile() as profile, trio.move_on_after(_seconds(request.query.get("seconds", ""))):
+        await request.gone()
     text = StringIO()
     pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(LINES)
     return text.getvalue()

@@ -276,7 +276,7 @@ async def test_calls_wait_until_the_connection_is_met_but_for_those_that_meet_it
         nursery.start_soon(driver.delete_volume, csi.DeleteVolumeRequest(volume_id="v"))
         nursery.start_soon(driver.get_capacity, csi.GetCapacityRequest())
         await trio.sleep(5)
-        assert await driver.probe()
+        await driver.probe_until_ready()
         await driver.read_capabilities()
         met = ["Probe", "GetPluginCapabilities", "ControllerGetCapabilities"]
         assert [call.method for call in other.calls] == met
