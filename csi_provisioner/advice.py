@@ -10,13 +10,14 @@ from typing import NamedTuple
 KUSTOMIZATIONS = {
     "base": "persistentvolumes persistentvolumeclaims events nodes leases.coordination.k8s.io "
     "storageclasses.storage.k8s.io csinodes.storage.k8s.io volumeattachments.storage.k8s.io "
-    "volumeattributesclasses.storage.k8s.io volumesnapshots.snapshot.storage.k8s.io "
-    "volumesnapshotcontents.snapshot.storage.k8s.io",
-    "capacity": "csistoragecapacities.storage.k8s.io pods replicasets.apps",
-    "reference-grants": "referencegrants.gateway.networking.k8s.io",
-    "secrets": "secrets",
+    "volumeattributesclasses.storage.k8s.io",
+    "components/leader-election": "watch/leases.coordination.k8s.io",
+    "components/snapshots": "volumesnapshots.snapshot.storage.k8s.io volumesnapshotcontents.snapshot.storage.k8s.io",
+    "components/capacity": "csistoragecapacities.storage.k8s.io pods replicasets.apps",
+    "components/reference-grants": "referencegrants.gateway.networking.k8s.io",
+    "components/secrets": "secrets",
 }
-"""Folders of `kustomize/`, and the kinds on which each grants rights."""
+"""Folders of `kustomize/`, and the kinds on which each grants the daemon rights; a verb, if another has the rest."""
 
 
 class Row(NamedTuple):
@@ -105,7 +106,11 @@ def advice(error: object, **facts: str) -> str:
     return row(error).text.format(**facts)
 
 
-def kustomization(group: str, plural: str) -> str | None:
-    """The folder that grants rights on a kind."""
+def kustomization(group: str, plural: str, verb: str = "") -> str | None:
+    """The folder that grants a right on a kind."""
     kind = f"{plural}.{group}".rstrip(".")
-    return next((folder for folder, kinds in KUSTOMIZATIONS.items() if kind in kinds.split()), None)
+    for asked in (f"{verb}/{kind}", kind):
+        for folder, kinds in KUSTOMIZATIONS.items():
+            if asked in kinds.split():
+                return folder
+    return None

@@ -10,6 +10,11 @@ from csi_provisioner.advice import KUSTOMIZATIONS, TABLE, advice, kustomization,
 FOLDERS = Path(__file__).parent.parent / "kustomize"
 
 
+# Whose rights people use, not the daemon; who has less than all that is needed on a kind.
+NOT_THE_DAEMONS = "components/explain"
+PARTS = {"components/leader-election": "watch/"}
+
+
 def _granted(folder: Path) -> set[str]:
     kinds: set[str] = set()
     for file in folder.glob("*.yaml"):
@@ -20,18 +25,24 @@ def _granted(folder: Path) -> set[str]:
 
 
 def test_the_table_of_kustomizations_is_what_the_folders_grant() -> None:
-    granted = {folder.name: _granted(folder) for folder in FOLDERS.iterdir() if _granted(folder)}
+    folders = {str(folder.relative_to(FOLDERS)): folder for folder in [FOLDERS / "base", *FOLDERS.glob("components/*")]}
+    granted = {
+        name: {PARTS.get(name, "") + kind for kind in _granted(folder)}
+        for name, folder in folders.items()
+        if _granted(folder) and name != NOT_THE_DAEMONS
+    }
     assert {folder: set(kinds.split()) for folder, kinds in KUSTOMIZATIONS.items()} == granted
 
 
 @pytest.mark.parametrize(
     ("group", "plural", "folder"),
     [
-        ("", "secrets", "secrets"),
-        ("apps", "replicasets", "capacity"),
-        ("", "pods", "capacity"),
-        ("gateway.networking.k8s.io", "referencegrants", "reference-grants"),
-        ("snapshot.storage.k8s.io", "volumesnapshots", "base"),
+        ("", "secrets", "components/secrets"),
+        ("apps", "replicasets", "components/capacity"),
+        ("", "pods", "components/capacity"),
+        ("gateway.networking.k8s.io", "referencegrants", "components/reference-grants"),
+        ("snapshot.storage.k8s.io", "volumesnapshots", "components/snapshots"),
+        ("", "persistentvolumes", "base"),
         ("apps", "deployments", None),
         ("other.example.com", "secrets", None),
         ("", "", None),
@@ -39,6 +50,11 @@ def test_the_table_of_kustomizations_is_what_the_folders_grant() -> None:
 )
 def test_who_grants_what(group: str, plural: str, folder: str | None) -> None:
     assert kustomization(group, plural) == folder
+
+
+def test_who_grants_a_verb_that_the_others_of_its_kind_are_not_with() -> None:
+    found = {verb: kustomization("coordination.k8s.io", "leases", verb) for verb in ("watch", "update", "")}
+    assert found == {"watch": "components/leader-election", "update": "base", "": "base"}
 
 
 CAUSES = {

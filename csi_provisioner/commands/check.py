@@ -143,7 +143,7 @@ class Check:
         elif allowed:
             self.say(OK, f"right to {right}")
         else:
-            folder = kustomization(right.group, right.resource)
+            folder = kustomization(right.group, right.resource, right.verb)
             add = f"add {right.rule}" + (f" (kustomize/{folder} has it)" if folder else "")
             parts = [part for part in (right.without, add) if part]
             self.say(MISSING, f"right to {right}", "; ".join(parts), needed=right.needed)

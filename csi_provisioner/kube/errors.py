@@ -147,7 +147,8 @@ def from_status(body: bytes, code: int = 0, retry_after: float | None = None) ->
     code = code or status.code
     missing = (details.kind, details.name) if code == 404 and status.reason == "NotFound" and details.name else None
     text, reason = status.message[:LONGEST_MESSAGE], status.reason[:LONGEST_TEXT]
-    folder = kustomization(details.group, details.kind)
-    if code == 403 and folder and " cannot " in text:  # not what a quota or a webhook does not want
+    verb = text.partition(" cannot ")[2].partition(" ")[0]  # nothing where a quota or a webhook does not want it
+    folder = kustomization(details.group, details.kind, verb)
+    if code == 403 and folder and verb:
         text += f"; kustomize/{folder} grants it"
     return KubeError(code, reason, text, retry_after=retry_after, causes=causes, missing=missing)

@@ -68,6 +68,7 @@ def wanted(settings: Settings, facts: DriverFacts, lease: str) -> Iterator[Right
             without = "a snapshot may be deleted while a claim is made from it"
             yield _optional(verb, "volumesnapshots", SNAPSHOTS, without=without)
     yield from _election(settings, lease)
+    yield from _journal(settings)
     yield from _capacity(settings)
 
 
@@ -96,11 +97,21 @@ def _election(settings: Settings, lease: str) -> Iterator[Right]:
     yield _optional("watch", "leases", LEASES, namespace, lease, without=without)
 
 
+def _journal(settings: Settings) -> Iterator[Right]:
+    wanted, namespace = settings.provisioning.volume_journal, settings.election.own_namespace
+    if wanted == "off" or (wanted == "auto" and not namespace):
+        return
+    without = "no volume journal: a volume may be lost when this process is killed"
+    # With an election `create` is asked for already.
+    for verb in ("get", "update") if settings.election.enabled else ("get", "create", "update"):
+        yield Right(verb, "leases", LEASES, namespace or "default", needed=wanted == "on", without=without)
+
+
 def _capacity(settings: Settings) -> Iterator[Right]:
     capacity = settings.capacity
     if not capacity.enabled:
         return
-    for verb in ("list", "watch", "create", "update", "delete"):
+    for verb in ("list", "watch", "create", "patch", "delete"):
         yield Right(verb, "csistoragecapacities", STORAGE, capacity.namespace)
     if capacity.ownerref_level >= 0:
         yield Right("get", "pods", "", capacity.namespace)

@@ -68,5 +68,5 @@ class Rights:
 def described(right: Right) -> str:
     """With what does not work without it, and what to add."""
     without = f": {right.without}" if right.without else ""
-    folder = kustomization(right.group, right.resource)
+    folder = kustomization(right.group, right.resource, right.verb)
     return f"{right}{without}; add {right.rule}" + (f" (kustomize/{folder} has it)" if folder else "")

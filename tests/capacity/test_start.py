@@ -92,7 +92,7 @@ async def test_a_missing_right_names_the_kustomization(
     cluster.server.faults.add(Fault(verb=verb, kind=kind, code=403, message=said, times=None))
     capacity = replace(SETTINGS, ownerref_level=1, pod_name="p-0")
     assert await supervisor.run(cluster.settings(CONFIG, capacity=capacity), stop=trio.Event()) == 255
-    assert "kustomize/capacity grants it" in capsys.readouterr().err
+    assert "kustomize/components/capacity grants it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ import trustme
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent.parent
-# The base, and what users opt in to: secrets named by classes, grants of the cross-namespace gate
-MANIFESTS = [REPOSITORY / "kustomize" / name for name in ("base", "secrets", "reference-grants", "capacity")]
+KUSTOMIZE = REPOSITORY / "kustomize"
+# With the base, all that grants the daemon rights: the tests use every flag.
+COMPONENTS = ("leader-election", "snapshots", "secrets", "reference-grants", "capacity")
 RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 CONTROLLERS = (
     "persistentvolume-binder-controller,persistentvolumeclaim-protection-controller,persistentvolume-protection-controller,"
@@ -41,6 +42,7 @@ CUSTOM_KINDS = (
     ("snapshot.storage.k8s.io", "v1", "Namespaced", "VolumeSnapshot", "volumesnapshots"),
     ("snapshot.storage.k8s.io", "v1", "Cluster", "VolumeSnapshotContent", "volumesnapshotcontents"),
     ("gateway.networking.k8s.io", "v1beta1", "Namespaced", "ReferenceGrant", "referencegrants"),
+    ("monitoring.coreos.com", "v1", "Namespaced", "ServiceMonitor", "servicemonitors"),
 )
 
 
@@ -61,6 +63,14 @@ def free_ports(count: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
+
+
+def until(what: str, holds: Callable[[], bool], limit: float = 20.0) -> None:
+    """Wait in real time: an API server's caches come a little later than its answers."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
 
 
 def die_with_the_tests() -> None:
@@ -221,6 +231,7 @@ class ControlPlane:
             f"--client-ca-file={self.ca_file}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
+            "--allow-privileged",  # as everywhere where drivers run
             f"--service-account-key-file={folder / 'sa.key'}",
             f"--service-account-signing-key-file={folder / 'sa.key'}",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -308,8 +319,17 @@ class ControlPlane:
     # ---- use
 
     def rendered_rights(self) -> list[dict[str, Any]]:
-        rendered = [yaml.safe_load_all(self.kubectl("kustomize", str(folder))) for folder in MANIFESTS]
-        return [obj for documents in rendered for obj in documents if obj["kind"] in RIGHTS]
+        folder = self.folder / "rights"
+        folder.mkdir(exist_ok=True)
+        base = os.path.relpath(KUSTOMIZE, folder)
+        parts = {"resources": [f"{base}/base"], "components": [f"{base}/components/{name}" for name in COMPONENTS]}
+        return [obj for obj in self.rendered(folder, parts) if obj["kind"] in RIGHTS]
+
+    def rendered(self, folder: Path, kustomization: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """What a folder builds to; with a kustomization, which is written there first."""
+        if kustomization is not None:
+            (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
+        return list(yaml.safe_load_all(self.kubectl("kustomize", str(folder))))
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         command = [self.programs / "kubectl", *arguments]
@@ -322,6 +342,10 @@ class ControlPlane:
 
     def apply(self, *objects: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def delete(self, *objects: dict[str, Any]) -> None:
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=given)
 
 
 @pytest.fixture(scope="session")

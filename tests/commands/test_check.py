@@ -158,7 +158,7 @@ async def test_a_class_with_a_secret_needs_it_and_the_right_to_read_it(site: Ins
     site.api.denied.add(("get", "secrets"))
     found = await ask()
     assert "claims of class secret fail; add" in found.text("right to get secrets in namespace default")
-    assert "(kustomize/secrets has it)" in found.text("right to get secrets in namespace default")
+    assert "(kustomize/components/secrets has it)" in found.text("right to get secrets in namespace default")
 
 
 async def test_a_template_needs_secrets_of_all_namespaces(site: Installation, ask: Ask) -> None:

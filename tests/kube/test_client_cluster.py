@@ -72,9 +72,9 @@ async def test_an_account_without_a_right_is_told_the_kustomization(control_plan
     file = control_plane.kubeconfig("scheduler")  # who has neither
     client = connect(resolve(ClusterSettings(kubeconfig=str(file))), user_agent="csi-provisioner/test")
     try:
-        with pytest.raises(KubeError, match=r"cannot get resource.*; kustomize/secrets grants it \("):
+        with pytest.raises(KubeError, match=r"cannot get resource.*; kustomize/components/secrets grants it \("):
             await client.get(Secret, "login", "default")
-        with pytest.raises(KubeError, match=r"cannot create resource.*; kustomize/capacity grants it \("):
+        with pytest.raises(KubeError, match=r"cannot create resource.*; kustomize/components/capacity grants it \("):
             await client.create(CSIStorageCapacity, CSIStorageCapacity(ObjectMeta(name="c")), "default")
     finally:
         client.close()

@@ -43,7 +43,7 @@ LEASES = {
 }
 CAPACITY = {
     f"{verb} csistoragecapacities.storage.k8s.io in namespace ns"
-    for verb in ("list", "watch", "create", "update", "delete")
+    for verb in ("list", "watch", "create", "patch", "delete")
 }
 ELECTION = replace(DEFAULT, election=replace(DEFAULT.election, enabled=True, namespace="ns"))
 PUBLISHING = replace(DEFAULT, capacity=replace(DEFAULT.capacity, enabled=True, namespace="ns"))
@@ -81,6 +81,27 @@ MORE: dict[str, tuple[Settings, DriverFacts, set[str]]] = {
 @pytest.mark.parametrize(("settings", "facts", "more"), MORE.values(), ids=MORE.keys())
 def test_each_part_that_is_on_needs_its_own(settings: Settings, facts: DriverFacts, more: set[str]) -> None:
     assert texts(True, settings, facts) == ALWAYS | more
+
+
+def journal(settings: Settings) -> dict[str, bool]:
+    """The rights on leases of whatever name, and whether they are needed."""
+    leases = (right for right in rights(settings) if right.resource == "leases" and not right.name)
+    return {right.verb: right.needed for right in leases}
+
+
+def keeping(journal: str, settings: Settings = DEFAULT) -> Settings:
+    return replace(settings, provisioning=replace(settings.provisioning, volume_journal=journal))
+
+
+IN_A_POD = replace(DEFAULT, election=replace(DEFAULT.election, own_namespace="ns"))
+
+
+def test_the_journal_needs_leases_where_it_is_kept() -> None:
+    assert journal(IN_A_POD) == dict.fromkeys(("get", "create", "update"), False)
+    assert journal(keeping("on")) == dict.fromkeys(("get", "create", "update"), True)
+    elected = replace(IN_A_POD, election=replace(IN_A_POD.election, enabled=True))
+    assert journal(elected) == {"get": False, "create": True, "update": False}
+    assert journal(DEFAULT) == journal(keeping("off", IN_A_POD)) == {}
 
 
 def test_the_rest_says_what_does_not_work_without_it() -> None:

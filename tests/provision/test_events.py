@@ -232,7 +232,7 @@ async def test_a_forbidden_secret_names_the_kustomization(site: Installation) ->
     site.claim(**_no_secret(site))
     await site.start()
     assert (
-        f"{said}; kustomize/secrets grants it (403 Forbidden)"
+        f"{said}; kustomize/components/secrets grants it (403 Forbidden)"
         in (await site.event("data", "ProvisioningFailed"))["message"]
     )
 
