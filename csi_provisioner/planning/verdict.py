@@ -36,7 +36,7 @@ def judge(plan: Plan, response: csi.CreateVolumeResponse) -> csi.Volume:
     """The volume, with the size it is taken to have. Raises Refusal for an answer that cannot be used."""
     volume, wanted = response.volume, plan.draft.required_bytes
     driver, name = plan.draft.driver.name, plan.draft.name
-    if volume is None or not volume.volume_id:
+    if volume is None:
         text = f"driver {driver} says it created volume {name} but does not say which volume that is"
         raise Refusal(State.IN_BACKGROUND, text)
     # 0 is how a driver says that it does not know. Any other size is taken to the byte.

@@ -136,8 +136,6 @@ def test_the_size_is_looked_at_before_the_content() -> None:
     assert "1 bytes" in text
 
 
-@pytest.mark.parametrize("capacity", [0, 1], ids=["all else is right", "too small as well"])
-def test_an_empty_volume_id_names_no_volume(capacity: int) -> None:
-    """No PersistentVolume can be made of it, and nothing can be deleted by it."""
-    text = refused(plan(), response(volume_id="", capacity=capacity))
-    assert "which volume" in text
+def test_an_empty_volume_id_is_left_to_the_api_server() -> None:
+    """provision.md 9.3: it refuses the PersistentVolume, and the driver is not asked again."""
+    assert verdict.judge(plan(), response(volume_id="")).volume_id == ""

@@ -35,12 +35,9 @@ async def test_a_volume_that_is_too_small_is_deleted_and_made_again(site: Instal
     assert len(site.driver.state.volumes) == 1
 
 
-@pytest.mark.parametrize("answer", [{"no_volume": True}, {"volume_id": ""}], ids=["no volume", "without an id"])
-async def test_an_answer_that_names_no_volume_leaves_nothing_to_delete_quirk_3(
-    site: Installation, answer: dict[str, Any]
-) -> None:
+async def test_an_answer_that_names_no_volume_leaves_nothing_to_delete_quirk_3(site: Installation) -> None:
     """provision.md 9.3."""
-    await _made_unusable(site, **answer)
+    await _made_unusable(site, no_volume=True)
     failed = await site.event("data", "ProvisioningFailed")
     assert "does not say which volume" in failed["message"]
     await site.bound("data")
