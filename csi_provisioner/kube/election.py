@@ -41,6 +41,8 @@ TRIES_IN_DOUBT = 5
 JOURNAL = "csi-provisioner.io/journal"
 """The annotation of a Lease whose term kept a volume journal throughout: its `leaseTransitions` (design.md 6). Another
 number was left by an earlier leader, and somebody without a journal has led since."""
+# What the API takes: somebody who writes this number would otherwise keep everybody from leading.
+MOST_TRANSITIONS = 2**31 - 1
 # Seconds after the lease's end in which the process should have stopped by itself (process.md 6.6)
 HEALTH_GRACE = 20.0
 
@@ -69,7 +71,7 @@ def written(
         "leaseDurationSeconds": int(duration),
         "acquireTime": before.acquireTime if leading and not changes_hands else now,
         "renewTime": now,
-        "leaseTransitions": (before.leaseTransitions or 0) + changes_hands,
+        "leaseTransitions": min((before.leaseTransitions or 0) + changes_hands, MOST_TRANSITIONS),
     }
 
 

@@ -42,6 +42,10 @@ WRITTEN: dict[str, tuple[LeaseSpec | None, dict[str, object]]] = {
     "created": (None, {"acquireTime": "now", "leaseTransitions": 0}),
     "acquired": (THEIRS, {"acquireTime": "now", "leaseTransitions": 4}),
     "acquired, given back": (LeaseSpec(holderIdentity=""), {"acquireTime": "now", "leaseTransitions": 1}),
+    "acquired, counted as far as the API can": (
+        LeaseSpec(holderIdentity="them", leaseTransitions=2**31 - 1),
+        {"acquireTime": "now", "leaseTransitions": 2**31 - 1},
+    ),
     "renewed": (OURS, {"acquireTime": "then", "leaseTransitions": 3}),
 }
 
