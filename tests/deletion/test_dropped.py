@@ -8,13 +8,15 @@ from msgspec.structs import replace
 from csi_provisioner.model.kubernetes import CSIVolumeSource
 from csi_provisioner.planning import leftover
 from csi_provisioner.planning.leftover import Leftover
-from csi_provisioner.settings import ElectionSettings, NodeSettings
+from csi_provisioner.settings import ElectionSettings, NodeSettings, ProvisioningSettings
 from tests.deletion.released import PROVISIONED_BY, bound, released
 from tests.installation import VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
 
 LEASE = "sandbox-csi-example-com-dropped"
 HERE = ElectionSettings(own_namespace="default")
+# Its Leases are none of these tests' business.
+NO_JOURNAL = ProvisioningSettings(extra_create_metadata=True, volume_journal="off")
 PREFIX = "volume.kubernetes.io/provisioner-deletion-secret-"
 
 
@@ -36,7 +38,7 @@ def remove(site: Installation, name: str = "pv") -> None:
 
 async def started(site: Installation, **more: Any) -> None:
     site.storage_class()
-    await site.start(election=HERE, **more)
+    await site.start(election=HERE, provisioning=NO_JOURNAL, **more)
 
 
 async def test_a_retained_volume_whose_persistent_volume_is_deleted_is_told_once_counted_and_kept(
