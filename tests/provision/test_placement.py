@@ -90,7 +90,7 @@ async def test_a_node_without_csinode_is_given_up_p19_topology_2(cluster: Cluste
     assert 'failed to get selected CSINode n2: csinode.storage.k8s.io "n2" not found' in failed
 
 
-async def test_topology_13_10_a_node_that_goes_before_its_csinode_is_given_up(cluster: Cluster) -> None:
+async def test_a_node_that_goes_before_its_csinode_is_given_up(cluster: Cluster) -> None:
     """As in a cluster that shrinks: the garbage collector takes the CSINode a moment after the Node."""
     await start(cluster)
     cluster.objects.delete("Node", "n2")
@@ -163,7 +163,8 @@ async def test_attachments_are_watched_for_drivers_that_attach_p19_topology_6(cl
     assert bool(cluster.server.calls.of(kind="VolumeAttachment")) == attaches
 
 
-async def test_topology_13_2_no_node_is_read_for_a_claim(cluster: Cluster) -> None:
+async def test_no_node_is_read_for_a_claim(cluster: Cluster) -> None:
+    """topology.md 13."""
     await start(cluster)
     for number in range(10):
         cluster.claim(f"a-{number}", "late", node="n1")
@@ -181,7 +182,8 @@ async def test_topology_6_ordinals_walk_through_the_zones(cluster: Cluster) -> N
     assert first == ["z-1", "z-2", "z-3", "z-1", "z-2", "z-3"]
 
 
-async def test_topology_13_6_immediate_topology_can_be_switched_off(cluster: Cluster) -> None:
+async def test_immediate_topology_can_be_switched_off(cluster: Cluster) -> None:
+    """topology.md 13."""
     driver = await cluster.driver(ZONED)
     cluster.provisioner(cluster.settings(ZONED, provisioning=ProvisioningSettings(immediate_topology=False)))
     cluster.claim("a", "now")
@@ -190,7 +192,8 @@ async def test_topology_13_6_immediate_topology_can_be_switched_off(cluster: Clu
     assert call.request.accessibility_requirements is None
 
 
-async def test_topology_13_9_exhausted_storage_is_final(cluster: Cluster) -> None:
+async def test_exhausted_storage_is_final(cluster: Cluster) -> None:
+    """topology.md 13."""
     driver = await start(cluster)
     driver.faults.add(Fault(code="RESOURCE_EXHAUSTED", times=None))
     cluster.claim("a", "now")
@@ -200,7 +203,8 @@ async def test_topology_13_9_exhausted_storage_is_final(cluster: Cluster) -> Non
     assert len(driver.made("CreateVolume")) == 2
 
 
-def test_topology_13_5_csinodes_of_v1_only() -> None:
+def test_csinodes_of_v1_only() -> None:
+    """topology.md 13."""
     assert api_info(CSINode).resource.api_version == "storage.k8s.io/v1"
 
 

@@ -281,7 +281,8 @@ async def test_a_cancellation_ends_running_tasks_at_once() -> None:
     assert claims.running == {}
 
 
-async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retried() -> None:
+async def test_the_queue_metrics_tell_what_waits_runs_and_was_retried() -> None:
+    """process.md 8.3."""
     metrics = Metrics()
     scrapes: list[bytes] = []
 
@@ -306,7 +307,8 @@ async def test_process_8_3_the_queue_metrics_tell_what_waits_runs_and_was_retrie
     assert 'workqueue_work_duration_seconds_count{name="claims"} 1' in after
 
 
-async def test_process_8_3_what_waits_for_its_time_is_not_in_the_queue() -> None:
+async def test_what_waits_for_its_time_is_not_in_the_queue() -> None:
+    """process.md 8.3."""
     metrics = Metrics()
 
     async def work(key: str, _attempt: Attempt) -> Outcome:
@@ -327,7 +329,7 @@ async def test_process_8_3_what_waits_for_its_time_is_not_in_the_queue() -> None
         claims.stop()
 
 
-async def test_process_8_3_a_key_counts_once_from_its_wait_until_a_worker_takes_it() -> None:
+async def test_a_key_counts_once_from_its_wait_until_a_worker_takes_it() -> None:
     """Moved to an earlier time, woken at work, held up by another loop, tried again: what was added was taken."""
     metrics, exclusive = Metrics(), Exclusive()
 
