@@ -27,7 +27,8 @@ PARTS = {
         "supervisor/observer.py supervisor/rights.py",
     ),
 }
-REST_LINES = 9600
+# 8,900 of the first house, and what wires the later parts into it.
+REST_LINES = 9300
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.
