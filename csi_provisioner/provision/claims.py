@@ -207,17 +207,17 @@ class ClaimReconciler:
             plan = await self._tools.gatherer.plan(claim, storage_class)
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
-            plan = await self._tools.intents.declare(plan)
-            self._memory.ask(claim)
-            # Until the driver says for certain that it is not, it may be at work on the volume.
-            asked = True
-            answer = await self._tools.creator.create(plan)
-            try:
-                made = verdict.judge(plan, answer)
-                pv = self._compose(plan, made)
-            except Refusal as refusal:
-                # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
-                await self._tools.creator.undo(plan, answer, refusal)
+            async with self._tools.intents.declared(plan) as plan:
+                self._memory.ask(claim)
+                # Until the driver says for certain that it is not, it may be at work on the volume.
+                asked = True
+                answer = await self._tools.creator.create(plan)
+                try:
+                    made = verdict.judge(plan, answer)
+                    pv = self._compose(plan, made)
+                except Refusal as refusal:
+                    # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
+                    await self._tools.creator.undo(plan, answer, refusal)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
         except trio.Cancelled:

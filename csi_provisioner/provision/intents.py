@@ -3,8 +3,8 @@
 Design.md 6. Without a journal nothing is kept, and all of this says nothing.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -18,12 +18,10 @@ from csi_provisioner.planning import entries, naming, verdict
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.settings import ProvisioningSettings
+from csi_provisioner.work.workers import Pool
 
 from .memory import ClaimMemory
 from .writer import JournalWriter
-
-Rest = Callable[[], AbstractAsyncContextManager[None]]
-"""While inside, another task has this one's worker."""
 
 
 @dataclass(eq=False)
@@ -32,30 +30,37 @@ class Intents:
     settings: ProvisioningSettings
     claims: Store[PersistentVolumeClaim]
     memory: ClaimMemory
-    rest: Rest
+    workers: Pool
     _moved: set[str] = field(default_factory=set)  # found ones that were refused since: another place may do
 
-    async def declare(self, plan: Plan) -> Plan:
-        """The request to send, once it stands in the journal: from here on a crash leaves no volume that nobody knows.
+    @asynccontextmanager
+    async def declared(self, plan: Plan) -> AsyncIterator[Plan]:
+        """Inside, the driver may be asked, for the plan that is given: it stands in the journal, so that a crash leaves
+        no volume of which nobody knows, and the task has a worker, which it had not while it waited.
 
-        Raises Refusal where the claim was deleted while it waited.
+        Raises Refusal where the claim was deleted meanwhile.
         """
         journal, name, uid = self.journal, plan.draft.name, plan.draft.claim.metadata.uid
         if journal is None:
-            return plan
+            yield plan
+            return
         plan = self._as_before(plan)
-        bare = wire.encode(replace(plan.request, secrets={}))
+        entry = entries.of_plan(plan, wire.encode(replace(plan.request, secrets={})), when=0, uncertain=False)
         try:
-            async with self.rest():
-                await journal.enter(name, entries.of_plan(plan, bare, when=0, uncertain=False))
+            await journal.enter(name, entry)
+            await self.workers.acquire()
         except BaseException:
             journal.drop(name)
             raise
-        if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
-            journal.drop(name)
-            raise not_ours("it was deleted before the driver was asked")
-        journal.begin(name)
-        return plan
+        try:
+            await journal.enter(name, entry)  # long ago by now, perhaps: then the term is looked at again
+            if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
+                journal.drop(name)
+                raise not_ours("it was deleted before the driver was asked")
+            journal.begin(name)
+            yield plan
+        finally:
+            self.workers.release()
 
     def _as_before(self, plan: Plan) -> Plan:
         """A call of an earlier leader may still be at work: the same place is asked for again."""

@@ -56,9 +56,7 @@ class Controllers:
         self._caches = caches
         self._exclusive = Exclusive()
         self._workers = Workers(parts.settings.retries.workers)  # of claims, and of what earlier leaders began
-        self.intents = Intents(
-            parts.journal, parts.provisioning, caches.claims, parts.memory, rest=lambda: self.claims.resting()
-        )
+        self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, self._workers)
         self._cluster = self._topology() if facts.topology else None
         # Controllers refer to each other in both directions: a lambda looks up the one that is made later.
         self._owns: Owner | None = None
@@ -133,9 +131,9 @@ class Controllers:
             CLAIMS,
             self.provisioner.reconcile,
             about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.of(uid).asked or uid},
-            workers=self._workers,
+            # With a journal a task needs a worker for its call alone, and as many tasks again wait for the journal.
+            workers=self._workers if self._parts.journal is None else 2 * self._parts.settings.retries.workers,
         )
-        loop.most_resting = self._parts.settings.retries.workers
         # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)

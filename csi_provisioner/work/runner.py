@@ -7,8 +7,7 @@ workers.
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -45,14 +44,11 @@ class Loop:
     metrics: QueueMetrics
     id_of: Callable[[str], str] = lambda key: key
     about: Callable[[str], Mapping[str, object]] = lambda key: {}
-    most_resting: int = 0
-    """Tasks, more than there are workers, that may wait for something else (`resting`)."""
     running: dict[str, float] = field(init=False, default_factory=dict)
     """Key -> when its task started."""
 
     def __post_init__(self) -> None:
         self._pool: Pool = Workers(self.workers) if isinstance(self.workers, int) else self.workers
-        self._resting: set[trio.lowlevel.Task] = set()  # tasks that have no worker for a while
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
@@ -188,25 +184,8 @@ class Loop:
             self.metrics.finished(trio.current_time() - started)
             # Whoever waits for the id is only put into the schedule here, so the outcome is acted on before it runs.
             self.exclusive.leave(what)
-            if (task := trio.lowlevel.current_task()) in self._resting:  # cancelled before it had a worker again
-                self._resting.discard(task)
-            else:
-                free.release()
+            free.release()
         self._act_on(key, outcome)
-
-    @asynccontextmanager
-    async def resting(self) -> AsyncIterator[None]:
-        """For a task of ours that waits for something else: another one has its worker meanwhile, unless as many rest
-        already as may."""
-        if len(self._resting) >= self.most_resting:
-            yield
-            return
-        task = trio.lowlevel.current_task()
-        self._resting.add(task)
-        self._pool.release()
-        yield
-        await self._pool.acquire()
-        self._resting.discard(task)
 
     def _depth(self) -> int:
         """What waits for a worker. What waits for its time is not in the queue: alerts on its length mean a backlog."""
