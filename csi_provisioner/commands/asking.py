@@ -92,6 +92,7 @@ class Asking:
                     raise
                 found, token = [], None  # the list has become too old to be read on: from its beginning
                 continue
+            # One that nobody can read may be the owner of any volume.
             if page.unreadable and kind is not Lease:
                 name = next(iter(page.unreadable)) or "(without a name)"
                 raise CannotAskError(f"{kind.__name__} {name} cannot be read, and may name any volume")
@@ -127,6 +128,7 @@ class Asking:
             found |= {entry.volume.volume_id: entry for entry in page.entries if entry.volume is not None}
             if not (token := page.next_token):
                 return found
+            # A driver may be wrong in this too, and the command would never end.
             if token in tokens:
                 raise CannotAskError(f"the driver's list has no end: its token {token!r} comes again")
             tokens.add(token)

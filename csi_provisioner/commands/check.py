@@ -70,6 +70,7 @@ class Check:
     async def run(self) -> None:
         facts = await self._driver()
         await self._served()
+        # Which rights are needed follows from what the driver can do.
         if facts is not None:
             for right in wanted(self.settings, facts, identity.sanitised(facts.name)):
                 await self._right(right)
@@ -130,7 +131,9 @@ class Check:
             try:
                 served: bool | None = kind in await self.kube.kinds(path)
             except KubeError as error:
+                # A group that is not served has no path at all.
                 served = False if error.code == 404 else None
+                # Nobody answers, or does not know us: nothing else would be answered either.
                 if error.code in (0, 401):
                     raise
             missing = MISSING if kind in needed else OFF
@@ -187,6 +190,7 @@ class Check:
             self.say(OFF, about, "its allowedTopologies are not sent: the driver has no topology")
         if not refusals:
             self.say(OK, about, "; ".join(plan.warnings))
+        # The other secrets are for the node's part of the driver; the provisioner only writes their names down.
         for role, template in plan.secrets.items():
             if role is templates.PROVISIONER:
                 await self._secret(about, template)
@@ -199,6 +203,7 @@ class Check:
         right = Right("get", "secrets", "", "" if templated else template.namespace, needed=False,
                       without=f"claims of {about} fail")  # fmt: skip
         await self._right(right)
+        # Which secret a template means is only known with a claim.
         if templated or "${" in template.name:
             return
         reference = SecretReference(name=template.name, namespace=template.namespace)

@@ -50,6 +50,7 @@ class Command:
             return asked
         for number in (signal.SIGTERM, signal.SIGINT):  # it ends like any tool
             signal.signal(number, signal.SIG_DFL)
+        # The daemon's log lines would stand between the lines of the answer.
         log.quiet = not asked[0].logging.verbosity
         return trio.run(self.answered, answer, *asked)
 
@@ -57,6 +58,7 @@ class Command:
         code = 1
         try:
             code = await answer(settings, asked)
+        # In groups, because the connections have tasks of their own.
         except* (CannotAskError, KubeError, Fatal) as group:
             cause = _leaf(group)
             code = self._failed(str(cause), 2 if isinstance(cause, Fatal) and cause.code == 2 else 1)

@@ -29,6 +29,7 @@ def manifest(finding: Finding, driver: str) -> tuple[str, list[str]]:
         spec.csi.volumeAttributes = dict(finding.volume.volume_context) if finding.volume is not None else None
         if not spec.csi.volumeAttributes:
             assumed.append("csi.volumeAttributes are not known; some drivers cannot mount the volume without them")
+    # Whoever adopts a volume looks at its data first.
     spec.persistentVolumeReclaimPolicy = "Retain"
     secret = finding.secret
     annotations = {

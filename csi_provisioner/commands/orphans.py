@@ -73,6 +73,7 @@ async def answer(settings: Settings, wanted: Wanted) -> int:
         known = await asked.known()
         found = evidence.report(known)
         doubt = evidence.doubt(known, found)
+        # A list that is wrong makes orphans of volumes that are in use.
         if doubt and not wanted.force:
             raise CannotAskError(
                 f"{doubt}: is this the right cluster, and the right driver? --force goes on all the same"

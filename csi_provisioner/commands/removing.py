@@ -39,6 +39,7 @@ class Removal:
             raise CannotAskError("there is no driver to delete it: " + "; ".join(self.asked.notes))
         finding = self._finding(found)
         await self._confirm(finding)
+        # What was true before the question need not be true after it.
         finding = self._finding(await self._looked_again(finding))
         reference = self._reference(finding)
         values = await self._read(reference)
@@ -66,6 +67,7 @@ class Removal:
     async def _confirm(self, finding: Finding) -> None:
         if self.yes:
             return
+        # A script that forgot --yes must not delete by accident, and must not wait for ever either.
         if not sys.stdin.isatty():
             raise Fatal("there is no terminal to ask at: --yes deletes without asking", 2)
         why = "; ".join(finding.evidence) or "only the driver's list has it"
@@ -82,6 +84,7 @@ class Removal:
         names = [volume.metadata.name for volume in known.volumes]
         if finding.name and finding.name in names and finding.found != [evidence.LISTING] and not self.force:
             raise CannotAskError(f"PersistentVolume {finding.name} is there again; nothing is deleted")
+        # A claim that waits is given this very volume when it is tried next.
         for claim in known.claims:
             named = naming.volume_name(claim.metadata.uid, known.settings)
             if finding.name and finding.name in (claim.spec.volumeName, named) and not self.force:
@@ -97,6 +100,7 @@ class Removal:
         try:
             attachments = await self.asked.all(VolumeAttachment)
         except KubeError as error:
+            # Not every role lets us list attachments, and drivers that attach nothing have none.
             self.asked.note(f"whether it is attached is not known: {error}")
             return []
         return [each.spec.nodeName for each in attachments if name and each.spec.source.persistentVolumeName == name]

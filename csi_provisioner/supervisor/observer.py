@@ -29,6 +29,7 @@ class Observer:
     def state(self) -> State:
         loops = sorted(self.term.loops, key=lambda loop: loop.name) if self.term is not None else []
         caches = self.term.caches if self.term is not None else None
+        # Counting begins with the first probe that finds a key due, and ends by itself.
         if any(loop.may_take for loop in loops):
             self._doubted.set()
         failures = sorted((failure for loop in loops for failure in loop.failures()), key=lambda failure: failure.ago)

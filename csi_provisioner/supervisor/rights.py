@@ -34,6 +34,7 @@ class Rights:
         with closing(self._client()) as client:
             while not await self._look(client, self._wanted):  # noqa: ASYNC110 - asks the server
                 await trio.sleep(UNANSWERED)
+            # Roles are often applied together with the pod, in any order.
             if self._missing:
                 await trio.sleep(SECOND_LOOK)
                 await self._look(client, self._missing)
