@@ -1,5 +1,7 @@
 """The volume journal in a claim's way: what is in it while the driver is asked, and when it leaves (design.md 6)."""
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from csi_provisioner.provision.journal_leases import ENTRIES
 from csi_provisioner.settings import ElectionSettings, ProvisioningSettings, RetrySettings
 from sandbox.api.faults import Fault as ApiFault
 from sandbox.driver import Config, Pool
-from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation, installation
+from tests.installation import CLAIM, NAMESPACE, SECRET, VOLUME, Installation, installation
 
 ELECTION = ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE)
 ALONE = ElectionSettings(own_namespace=NAMESPACE)
@@ -293,3 +295,47 @@ async def test_the_next_leader_asks_for_the_place_that_was_asked_for(anyio_backe
         first, second = (call.request.accessibility_requirements for call in site.calls())
         assert first is not None
         assert first == second
+
+
+@pytest.mark.parametrize("secret", ["is there", "is gone"])
+async def test_the_secret_of_a_volume_is_in_no_entry_and_is_read_again_for_its_deletion(
+    site: Installation, secret: str
+) -> None:
+    site.objects.create(SECRET, {"metadata": {"name": "key"}, "data": {"password": "aHVudGVyMg=="}}, NAMESPACE)
+    reference = {
+        "csi.storage.k8s.io/provisioner-secret-name": "key",
+        "csi.storage.k8s.io/provisioner-secret-namespace": NAMESPACE,
+    }
+    name = await made_and_killed(site, ELECTION, parameters=reference)
+    assert site.calls()[0].request.secrets == {"password": "hunter2"}
+    lease = next(lease for lease in site.objects.all("Lease") if lease["metadata"]["name"].endswith("journal-00"))
+    text = entries.unpack(lease["metadata"]["annotations"][ENTRIES])[name]
+    assert b"hunter2" not in base64.b64decode(json.loads(text)["request"])
+    assert json.loads(text)["secret"] == {"name": "key", "namespace": NAMESPACE}
+    site.delete(CLAIM, "data")
+    if secret == "is gone":
+        site.delete(SECRET, "key")
+    await site.start(election=ELECTION)
+    await site.until(lambda: not site.driver.state.volumes, limit=60)
+    sent = {} if secret == "is gone" else {"password": "hunter2"}
+    assert [call.request.secrets for call in (site.calls()[-1], *site.calls("DeleteVolume"))] == [sent, sent]
+    assert site.logged(TOLD) == []
+
+
+async def test_the_source_of_a_copy_stays_until_its_entry_is_judged(site: Installation) -> None:
+    site.storage_class()
+    await site.start(election=ELECTION)
+    site.claim("source")
+    await site.bound("source")
+    site.fault(delay=5.0, created=True, code="INTERNAL", match="/copy$", times=1)
+    site.claim("copy", dataSource={"kind": CLAIM, "name": "source"})
+    await site.until(lambda: len(site.driver.state.volumes) == 2)
+    await site.kill()
+    site.delete(CLAIM, "copy")
+    site.delete(CLAIM, "source")
+    await site.start(election=ELECTION)
+    await site.rest(HOLD - 10)
+    assert site.finalizers(CLAIM, "source") != []
+    await site.until(lambda: not site.driver.state.volumes, limit=600)
+    assert site.find(CLAIM, "source") is None
+    assert site.logged(TOLD) == []
