@@ -45,6 +45,8 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 DIST = ROOT / "dist"
 # What the roles of kustomize/ give is shown on a real control plane in these; they are a session of their own.
 RIGHTS = (
+    "tests/rights",
+    "tests/charts",
     "tests/faults/test_rights.py",
     "tests/cluster/test_kustomize.py",
     "tests/cluster/test_controlplane.py::test_the_provisioner_has_its_own_rights_and_no_more",

@@ -54,8 +54,10 @@ def wanted(settings: Settings, facts: DriverFacts, lease: str) -> Iterator[Right
     yield _optional("patch", "persistentvolumes", without="our finalizer stays on volumes that people have deleted")
     yield _optional("delete", "persistentvolumes", without="volumes are deleted, and their PersistentVolumes stay")
     yield _optional("get", "persistentvolumes", without="no clones, and no volume of an earlier leader is recovered")
-    yield _optional("get", "persistentvolumeclaims", without="no volume of an earlier leader is recovered")
-    yield _optional("update", "persistentvolumeclaims", without="no other node is chosen after a failure; no clones")
+    without = "no other node is chosen after a failure; no clones"
+    yield _optional("update", "persistentvolumeclaims", without=without)
+    without += "; no volume of an earlier leader is recovered"
+    yield _optional("get", "persistentvolumeclaims", without=without)
     yield _optional("create", "events", without="people do not see on their claims what happens")
     yield _optional("patch", "events", without="repeats of an event are not counted")
     if settings.provisioning.volume_attributes_class:
@@ -64,9 +66,10 @@ def wanted(settings: Settings, facts: DriverFacts, lease: str) -> Iterator[Right
     if "CREATE_DELETE_SNAPSHOT" in facts.controller:
         yield _optional("get", "volumesnapshots", SNAPSHOTS, without="claims from snapshots fail")
         yield _optional("get", "volumesnapshotcontents", SNAPSHOTS, without="claims from snapshots fail")
-        for verb in ("update", "list"):
-            without = "a snapshot may be deleted while a claim is made from it"
-            yield _optional(verb, "volumesnapshots", SNAPSHOTS, without=without)
+        without = "a snapshot may be deleted while a claim is made from it"
+        yield _optional("update", "volumesnapshots", SNAPSHOTS, without=without)
+        without = "our finalizer stays on snapshots that an earlier process has left"
+        yield _optional("list", "volumesnapshots", SNAPSHOTS, without=without)
     yield from _election(settings, lease)
     yield from _journal(settings)
     yield from _capacity(settings)

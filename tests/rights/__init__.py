@@ -1,0 +1,1 @@
+"""Every right of `kustomize/`, and what is missing without it."""
