@@ -105,9 +105,9 @@ class JournalWriter:
         was heard of late, a write is awaited in any case. Raises Refusal where `--volume-journal=on` and there is no
         room.
         """
+        self._ends_later.discard(name)
         if not confirm and self.is_kept and self._is_enough(name):
             return True
-        self._ends_later.discard(name)
         entry = msgspec.structs.replace(
             entry, when=int(self.client.server_time()), uncertain=name in self._uncertain or name in self.inherited
         )

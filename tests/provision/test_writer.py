@@ -262,6 +262,17 @@ async def test_what_was_found_stays_until_its_hold_is_over_whatever_its_end(api:
         assert api.names()[0] == set()
 
 
+async def test_what_was_found_and_came_to_its_end_and_is_tried_again_stays(api: JournalApi) -> None:
+    api.write(0, THEIRS)
+    async with writing(api) as process:
+        journal = await process.lead()
+        assert await journal.enter("pvc-1", entry("old"))
+        journal.leave("pvc-1")
+        assert await journal.enter("pvc-1", entry("old"))
+        await trio.sleep(60)
+        assert api.names()[0] == {"pvc-1"}
+
+
 async def test_after_a_gap_a_journal_is_whole_once_nothing_from_before_it_is_left(api: JournalApi) -> None:
     """Else the next leader would believe what this one did not."""
     api.write(0, THEIRS | {"pvc-2": entries.encode(entry("two"))})
