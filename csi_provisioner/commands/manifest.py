@@ -13,6 +13,7 @@ from csi_provisioner.model.kubernetes import CSIVolumeSource, VolumeSpec
 from csi_provisioner.planning import affinity, quantity, wellknown
 from csi_provisioner.planning.evidence import Finding
 
+# What is not here is ReadWriteOnce: one node, however many writers.
 _MODES = {
     Mode.MULTI_NODE_READER_ONLY: "ReadOnlyMany",
     Mode.MULTI_NODE_MULTI_WRITER: "ReadWriteMany",
@@ -25,6 +26,7 @@ def manifest(finding: Finding, driver: str) -> tuple[str, list[str]]:
     assumed: list[str] = []
     spec = finding.leftover.spec if finding.leftover is not None and finding.leftover.spec is not None else None
     spec = spec or _composed(finding, driver, assumed)
+    # The caches keep no attributes of a volume that is in use, so only the driver's list may still know them.
     if spec.csi is not None and spec.csi.volumeAttributes is None:
         spec.csi.volumeAttributes = dict(finding.volume.volume_context) if finding.volume is not None else None
         if not spec.csi.volumeAttributes:
@@ -32,6 +34,7 @@ def manifest(finding: Finding, driver: str) -> tuple[str, list[str]]:
     # Whoever adopts a volume looks at its data first.
     spec.persistentVolumeReclaimPolicy = "Retain"
     secret = finding.secret
+    # Ours from now on, so that a later deletion takes the same way as that of any volume.
     annotations = {
         wellknown.PROVISIONED_BY: driver,
         wellknown.DELETION_SECRET_NAME: secret.name if secret else "",

@@ -34,7 +34,9 @@ USAGE = (
     "namespace of the lease."
 )
 COMMAND = Command("orphans", FLAGS, USAGE)
+# Of the JSON: a field is only ever added
 VERSION = 1
+# Exit code, apart from those of any failure
 FOUND = 3
 
 
@@ -93,6 +95,7 @@ def _adopted(asked: Asking, known: Known, found: Report, volume_id: str) -> int:
     if other := evidence.owner(known.volumes, volume_id):
         raise CannotAskError(f"PersistentVolume {other} names volume {volume_id} already")
     finding = found.find(volume_id)
+    # What only the list has may be adopted too: that harms nobody, its reclaim policy is Retain.
     if finding is None:
         listed = (known.listed or {}).get(volume_id)
         if listed is None:

@@ -19,8 +19,8 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.leftover import Leftover
 from csi_provisioner.planning.refusal import Refusal
 
+# Seconds that a tool needs to adopt a volume under another name; all that go meanwhile share one look
 GRACE = 10.0
-"""Seconds that a tool needs to adopt a volume under another name; all that go meanwhile share one look."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,6 +48,7 @@ class DroppedVolumes:
             self._handled.add(new.metadata.uid)
         if old is None or new is not None:
             return
+        # The driver was asked by somebody else: nobody here can know what it said.
         if old.metadata.uid in self._handled:
             self._handled.discard(old.metadata.uid)
         elif leftover.is_ours(old, self.driver) and self._is_local(old) and not self.deleted(old):
@@ -93,6 +94,7 @@ class DroppedVolumes:
         dropped = leftover.of_volume(volume, self.driver, when=int(self.now()))
         self.metrics.dropped_volume()
         self.keep(dropped)
+        # A person copies this into a command line.
         what = dropped.volume_id or "(its id cannot be told)"
         todo = f"csi-provisioner orphans --delete {what} deletes it, orphans --adopt {what} prints a PersistentVolume"
         log.warning(

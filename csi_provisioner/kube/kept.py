@@ -64,6 +64,7 @@ class Kept:
             return False
         self._told = ""
         # While it was written more may have come, and pushed out the oldest of a full queue.
+        # What came while the write was under way is still to be written; the oldest may have been pushed out.
         for written in news:
             if self._waiting and self._waiting[0] is written:
                 self._waiting.popleft()

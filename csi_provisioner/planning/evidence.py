@@ -19,8 +19,8 @@ from csi_provisioner.settings import ProvisioningSettings
 
 JOURNAL, LISTING = "journal", "listing"
 
+# One in so many listed volumes without an owner is believed; more of them are rather a wrong list.
 SHARE = 5
-"""One in so many listed volumes without an owner is believed; more of them are rather a wrong list."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -86,6 +86,7 @@ def doubt(known: Known, found: Report) -> str | None:
     """Why the lists look wrong rather than the volumes lost."""
     if not known.volumes and (found.orphans or known.listed):
         return "the cluster has no PersistentVolume at all"
+    # What the journal or a warning says too is no matter of lists.
     alone = sum(finding.found == [LISTING] for finding in found.orphans)
     if alone * SHARE > len(known.listed or ()):
         return f"{alone} of the {len(known.listed or ())} volumes that the driver lists have no PersistentVolume"
@@ -99,6 +100,7 @@ class _Look:
         self._names = {volume.metadata.name for volume in known.volumes}
         names = ((naming.volume_name(claim.metadata.uid, known.settings), claim) for claim in known.claims)
         self._claims = dict(names)
+        # Not within a longer word: another prefix may end as ours does.
         length = known.settings.volume_name_uuid_length
         uid = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}" if length == -1 else f"[0-9a-f]{{{length}}}"
         self._named = re.compile(f"(?<![a-z0-9]){re.escape(known.settings.volume_name_prefix)}-{uid}(?![a-z0-9])")
@@ -108,6 +110,7 @@ class _Look:
 
     def report(self) -> Report:
         listed = self._known.listed
+        # What was noted without an id gets it from the list.
         ids = {name: id_ for id_, entry in (listed or {}).items() if (name := self._name_of(id_, entry))}
         for name, entry in self._known.journal.items():
             self._judge_entry(name, entry, ids.get(name, ""))
@@ -134,7 +137,8 @@ class _Look:
         if volume_id in self._handles or (not volume_id and leftover.name in self._names):
             return
         if volume_id and listed is not None and volume_id not in listed:
-            return  # it is gone from the backend
+            # It is gone from the backend: somebody has deleted it there.
+            return
         if leftover.kind == "suspect" and self._is_awaited(leftover.name):
             self._in_progress.add(leftover.name)
             return
@@ -146,10 +150,12 @@ class _Look:
         if volume_id in self._handles:
             return
         name = self._name_of(volume_id, listed)
+        # What is known of it already is evidence enough, whatever its id and context say.
         known = self._findings.get(volume_id)
         if known is None and name is None:
             self._unknown.append(volume_id)
             return
+        # Made this very moment: its PersistentVolume comes.
         if name is not None and self._is_awaited(name):
             self._in_progress.add(name)
             return

@@ -14,10 +14,10 @@ from csi_provisioner.planning import deletion, entries, finalizers, secrets, wel
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 
+# The annotation: texts by volume id, or by name where that is unknown, oldest first
 DROPPED = "csi-provisioner.io/dropped"
-"""The annotation: texts by volume id, or by name where that is unknown, oldest first."""
+# About 10 KiB in etcd. Older ones stay in the log, the events and the metric.
 KEPT = 200
-"""About 10 KiB in etcd. Older ones stay in the log, the events and the metric."""
 
 
 class Leftover(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +51,8 @@ def added(known: Mapping[str, bytes], news: Iterable[Leftover]) -> dict[str, byt
     texts = dict(known)
     for leftover in news:
         key = leftover.volume_id or leftover.name
-        texts.pop(key, None)  # the newest word on a volume counts, and stands last
+        # The newest word on a volume counts, and stands last.
+        texts.pop(key, None)
         texts[key] = msgspec.json.encode(leftover)
     return dict(list(texts.items())[-KEPT:])
 
@@ -79,7 +80,8 @@ def is_ours(volume: PersistentVolume, driver: DriverFacts) -> bool:
 
 
 def was_being_deleted(volume: PersistentVolume) -> bool:
-    """A provisioner before us had asked the driver to delete it: our finalizer goes after that."""
+    """A provisioner before us had asked the driver to delete it."""
+    # Our finalizer goes only after the driver's answer, and never before with this policy.
     return (
         bool(volume.metadata.deletionTimestamp)
         and volume.spec.persistentVolumeReclaimPolicy == "Delete"

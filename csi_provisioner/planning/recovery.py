@@ -18,9 +18,9 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_GROUP, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
+# Seconds: an entry that is older when it is first judged is told. Without an election nobody counts the terms in which
+# another program may have finished the volume and given it away, so less is believed.
 ELECTED, UNELECTED = 3600.0, 600.0
-"""Seconds: an entry that is older when it is first judged is told. Without an election nobody counts the terms in which
-another program may have finished the volume and given it away, so less is believed."""
 
 # Codes that drivers give for all kinds of trouble: the next try may be answered otherwise.
 _VAGUE = frozenset((Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS))
@@ -28,6 +28,7 @@ _VAGUE = frozenset((Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS))
 
 def is_wanted(claim: PersistentVolumeClaim, name: str, driver: DriverFacts, settings: ProvisioningSettings) -> bool:
     """Does this living claim still want the volume of that name from this driver?"""
+    # Bound to another volume it waits for none, and so does one that other flags would name otherwise.
     if claim.spec.volumeName not in (None, "", name) or not gate.addressed_to(claim, driver):
         return False
     return naming.volume_name(claim.metadata.uid, settings) == name

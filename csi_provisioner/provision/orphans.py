@@ -41,6 +41,7 @@ class Orphans:
     ) -> None:
         """Say it once, as a warning that names everything an administrator needs to look the volume up. `volume_id` is
         empty where the driver never told it, `secret` what deletes it."""
+        # Said with its id, it is not said again without: a stop tells what an undo has told.
         if any(known.name == name and volume_id in ("", known.volume_id) for known in self.suspects):
             return
         meta = claim.metadata if isinstance(claim, PersistentVolumeClaim) else claim

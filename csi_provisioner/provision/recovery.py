@@ -33,10 +33,10 @@ from .orphans import Orphans
 T = TypeVar("T", bound=Resource)
 
 QUEUE = "recoveries"
+# Recoveries side by side, within --worker-threads: living claims go first
 WORKERS = 4
-"""Recoveries side by side, within --worker-threads: living claims go first."""
+# Seconds until an entry is looked at again whose claim is still at work; the claim's end wakes it sooner
 ANOTHER_LOOK = 60.0
-"""Seconds until an entry is looked at again whose claim is still at work; the claim's end wakes it sooner."""
 
 Wants = Callable[[PersistentVolumeClaim, str], bool]
 """Does this living claim still want the volume of that name, from this process?"""
@@ -111,11 +111,13 @@ class Recovery:
             return DONE
         if trio.current_time() < self.judges_at:
             return RetryAt(self.judges_at, "a call of the leader before may still land")
+        # What the caches know costs no request; most entries end here.
         if name in self.caches.volumes:
             return self._owned(name)
         claim = self.caches.claims.by_uid(entry.claim.uid)
         if self.rules.under_way(entry.claim.uid) or (claim is not None and self.rules.wants(claim, name)):
             return RetryAt(trio.current_time() + ANOTHER_LOOK, "its claim is at work")
+        # Once: a driver that is away for hours makes nobody else the owner.
         self._ages.setdefault(name, self.rules.clock() - entry.when)
         try:
             return await self._recover(name, entry)
@@ -138,6 +140,7 @@ class Recovery:
             if recovery.is_final(None if error.not_grpc else error.code, with_secret=found is not None):
                 return self._told(name, entry, "", f"the driver does not make it again, so it may be there: {error}")
             raise
+        # Nothing can be deleted without an id, and the next answer will not have one either.
         if not volume_id:
             return self._told(name, entry, "", "the driver does not say which volume it is")
         if retained := recovery.why_retained(entry):
@@ -145,8 +148,10 @@ class Recovery:
         ended = await self._looked(name, entry)
         if ended is not None:
             return ended
+        # After the second look, as the last of all: an administrator may have taken the volume under another name.
         if other := await self._named_by(volume_id):
             return self._told(name, entry, volume_id, other)
+        # The looks took their time, and another leader may have come meanwhile.
         await self._confirmed(name)
         request = csi.DeleteVolumeRequest(volume_id=volume_id, secrets=(found or SecretData()).reveal())
         await self.driver.delete_volume(request, migrated=self._migrated(entry))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import trio
 
+# The share of those that come after, while others wait
 ONE_IN = 8
 
 
@@ -42,6 +43,7 @@ class Workers:
             self._free -= 1
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
+        # An event each, not a lot to park in: who is woken has the worker, also if it is cancelled just then.
         mine = trio.Event()
         self._waiting[low].append(mine)
         try:
@@ -75,6 +77,7 @@ class Helpers:
         return self._most.value > 0 and self._workers.is_free
 
     async def acquire(self) -> None:
+        # Its own bound first: who waits for it must not hold one of the shared workers.
         await self._most.acquire()
         try:
             await self._workers.acquire(low=True)
