@@ -14,7 +14,7 @@ from tests.charts import NAMES
 from tests.installation import NAMESPACE, Installation
 from tests.rights import table
 from tests.rights.granted import Granted, granted
-from tests.rights.life import is_ready, losses
+from tests.rights.life import CONFIG, is_ready, losses
 
 pytestmark = pytest.mark.cluster
 
@@ -49,6 +49,7 @@ async def test_what_is_missing_without_a_right_is_what_the_docs_say(site: Instal
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
 async def test_without_an_election_a_right_on_leases_costs_the_journal_alone(site: Installation, verb: str) -> None:
     [right] = [right for right in granted() if (right.verb, right.resource) == (verb, "leases")]
+    site.cluster.node("node-1", CONFIG.name, zone="z-1")
     site.storage_class()
     _take(site, right)
     await site.start(election=ElectionSettings(own_namespace=NAMESPACE))
@@ -56,7 +57,7 @@ async def test_without_an_election_a_right_on_leases_costs_the_journal_alone(sit
     await site.bound("data")
     await site.until(lambda: "no volume journal" in str([line.keys for line in site.logged("Rights are missing")]))
     assert await is_ready(site)
-    assert not site.logged("Took over the volume journal")
+    await site.until(lambda: site.logged("No volume journal"))
 
 
 def test_the_docs_have_a_row_for_each_right_and_no_more() -> None:
