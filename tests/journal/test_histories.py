@@ -19,6 +19,7 @@ PINNED = [
     ("a final answer after an uncertain one is no certainty", 8, "refuse lost delete err"),
     ("what the driver refuses to make again is told", 71, "refuse kill delete lost"),
     ("a claim that is bound elsewhere counts as gone", 1, "elsewhere kill"),
+    ("a take-over writes a word that nobody else has", 13, "twins kill delete late lost"),
 ]
 """Rules, and a history that goes wrong without each: found once by taking the rule out of the code."""
 
