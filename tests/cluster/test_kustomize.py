@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from csi_provisioner import __version__
 from tests.charts import chart, roles
 from tests.cluster.controlplane import COMPONENTS, KUSTOMIZE, RIGHTS, ControlPlane, until
 
@@ -96,6 +97,32 @@ def test_a_labelled_workload_gets_our_container_with_all_components(
     probed = {ours[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness")}
     assert (probed, ours["readinessProbe"]["httpGet"]["path"]) == ({"/livez"}, "/readyz")
     assert ours["volumeMounts"] == [{"name": "socket-dir", "mountPath": "/csi"}]
+
+
+THEIRS = {"name": "csi-provisioner", "image": "registry.k8s.io/sig-storage/csi-provisioner:v6.3.0", "args": ["-v=5"]}
+
+
+def test_a_provisioner_that_is_there_becomes_ours(control_plane: ControlPlane, copy: Path) -> None:
+    given = workload("Deployment", DRIVER, THEIRS)
+    ours, driver = containers(together(control_plane, copy, given, "sidecar", "leader-election"), "Deployment")
+    assert (ours["image"], ours["args"][-1], driver) == ("csi-provisioner", "--leader-election", DRIVER)
+
+
+def test_one_line_swaps_the_image_alone(control_plane: ControlPlane, copy: Path) -> None:
+    given = workload("Deployment", DRIVER, THEIRS, labelled=False)
+    swap = {"name": "registry.k8s.io/sig-storage/csi-provisioner", "newName": "example.com/ours", "newTag": "1"}
+    objects = together(control_plane, copy, given, images=[swap])
+    assert containers(objects, "Deployment") == [DRIVER, THEIRS | {"image": "example.com/ours:1"}]
+
+
+def test_the_overlays_take_the_image_of_this_version(control_plane: ControlPlane) -> None:
+    for overlay, kind in (
+        ("controller", "Deployment"),
+        ("hostpath", "StatefulSet"),
+        ("hostpath-distributed", "DaemonSet"),
+    ):
+        ours, *_ = containers(control_plane.rendered(KUSTOMIZE / "overlays" / overlay), kind)
+        assert ours["image"] == f"registry.example.com/csi-provisioner:{__version__}"
 
 
 def test_a_workload_without_the_label_stays_as_it_is(control_plane: ControlPlane, copy: Path) -> None:
