@@ -55,6 +55,7 @@ class Loop:
         self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
         self.taken = 0
         """Keys that a worker was found for, ever."""
+        self.runs = False
         self._changed = trio.Event()
         self._paused = False
         self._accepting = trio.CancelScope()
@@ -67,9 +68,10 @@ class Loop:
 
     @property
     def may_take(self) -> bool:
-        """A key is due, and nothing holds it back: neither a pause, nor a stop, nor that no worker is free."""
+        """A key is due, and nothing holds it back: neither that caches are not complete, so that `run` has not begun,
+        nor a pause, nor a stop, nor that no worker is free."""
         held = self._paused or self._accepting.cancel_called or not self._pool.is_free
-        return self.is_behind and not held
+        return self.runs and self.is_behind and not held
 
     def state(self, stalled: float) -> QueueState:
         now, due = trio.current_time(), self._schedule.next_due()
@@ -126,6 +128,7 @@ class Loop:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
         free = self._pool
         with self.metrics.watch(self._depth, self._ages):
+            self.runs = True
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 with self._accepting:

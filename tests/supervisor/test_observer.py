@@ -40,6 +40,7 @@ class Stuck:
         self.loop = Loop(
             "claims", nothing, workers=workers, backoff=Backoff(1, 10), exclusive=Exclusive(), metrics=metrics
         )
+        self.loop.runs = True
         leadership = SimpleNamespace(sought=False, health=lambda: None)
         self.observer = Observer(cast("Any", leadership))
         caches = Caches(claims=Store(), volumes=Store())
@@ -106,6 +107,13 @@ async def test_a_pause_a_time_to_come_and_a_stop_hold_a_key_back() -> None:
     stopped.loop.wake("a")
     for one in (paused, later, stopped):
         await held_back(one)
+
+
+async def test_a_loop_that_waits_for_its_caches_is_not_stuck() -> None:
+    waiting = Stuck()
+    waiting.loop.runs = False
+    waiting.loop.wake("a")
+    await held_back(waiting)
 
 
 async def test_without_a_free_worker_a_backlog_waits() -> None:
