@@ -22,6 +22,8 @@ from csi_provisioner.settings import Settings
 FIRST_CONNECT = 30.0
 # Pause before the next attempt at a driver that answers, but not as it should.
 RECONNECT_PAUSE = 1.0
+# A driver that has said goodbye is met again within this time, or it is away.
+MET_SOON = 5.0
 TERMINATION_LOG = trio.Path("/dev/termination-log")
 LOST = "Lost connection to CSI driver, exiting"
 
@@ -117,11 +119,13 @@ class Connection:
             # Before the attempt, so that a loss during it is seen at its end.
             self._lost, self._gone = trio.Event(), False
             try:
-                if self.is_away:
-                    await self.driver.connect()
-                await self.driver.probe_until_ready()
-                name = await self.driver.identify()
-                found = await self._read_facts(name) if name == known else None
+                # One that is not ready is asked again without end, and would pass for one that answers.
+                with trio.move_on_after(math.inf if self.is_away else MET_SOON) as soon:
+                    if self.is_away:
+                        await self.driver.connect()
+                    await self.driver.probe_until_ready()
+                    name = await self.driver.identify()
+                    found = await self._read_facts(name) if name == known else None
             except Fatal as error:
                 self._gone = True  # a goodbye without a new connection is a loss too
                 if self.is_away:
@@ -129,6 +133,9 @@ class Connection:
                         log.warning("CSI driver is not usable yet, trying on", err=error)
                     told = str(error)
                     await trio.sleep(RECONNECT_PAUSE)
+                continue
+            if soon.cancelled_caught:
+                self._gone = True
                 continue
             if found is None:
                 text = f"The CSI driver came back as {name!r}, it was {known!r} before; starting over"

@@ -179,6 +179,30 @@ async def test_a_save_that_succeeds_before_that_is_one(site: Installation) -> No
     await site.until(lambda: site.find(VOLUME, site.volume_of("data")) is not None, limit=10)
 
 
+async def test_at_a_stop_a_driver_that_has_gone_too_leaves_saves_their_whole_time(site: Installation) -> None:
+    """The pod ends, and its containers with it."""
+    site.storage_class()
+    site.refuse("create", VOLUME)
+    site.claim()
+    await site.start(election=ELECTION, shutdown_grace=40.0)
+    await site.until(lambda: site.logged("Could not save the PersistentVolume"))
+    async with trio.open_nursery() as nursery:
+        site.kill_driver()
+        nursery.start_soon(site.stop)
+        await trio.sleep(20)
+        site.api.clear()
+    assert site.find(VOLUME, site.volume_of("data")) is not None
+    assert site.logged(LEFT) == []
+    assert not _is_held(site)
+
+
+async def test_after_a_goodbye_a_driver_that_is_not_ready_loses_the_lease(site: Installation) -> None:
+    await _leader(site)
+    site.fault(rpc="Probe", not_ready=True)
+    site.driver.say_goodbye()
+    await site.until(lambda: not _is_held(site), limit=20)
+
+
 async def test_an_unsaved_volume_whose_claim_is_gone_is_told_at_the_give_back(site: Installation) -> None:
     volume_id = await _unsaved(site)
     site.delete("PersistentVolumeClaim", "data")

@@ -88,6 +88,30 @@ async def test_a_list_that_is_refused_is_named_and_no_reason_for_a_restart(site:
     assert (await ready(site))[0] == 200
 
 
+async def test_claims_that_wait_for_a_list_that_is_refused_are_no_reason_for_a_restart(site: Installation) -> None:
+    site.refuse("list", "StorageClass", 403)
+    site.storage_class()
+    site.claim()
+    with trio.move_on_after(5):
+        await site.start()
+    for _ in range(5):
+        assert await alive(site) == 200
+        await site.rest(20)
+
+
+async def test_after_a_goodbye_a_driver_that_is_not_ready_is_away(site: Installation) -> None:
+    await site.start()
+    site.fault(rpc="Probe", not_ready=True)
+    site.driver.say_goodbye()
+    await site.rest(60)
+    code, lines = await ready(site)
+    assert code == 500
+    assert "[-] driver: sandbox.csi.example.com has not answered for" in lines
+    site.driver.faults.clear()
+    await site.rest(5)
+    assert (await ready(site))[0] == 200
+
+
 async def test_a_right_that_is_granted_with_the_pod_is_not_missing(site: Installation) -> None:
     site.api.denied.add(("list", "storageclasses"))
     with trio.move_on_after(5):
