@@ -43,8 +43,10 @@ def _driver(state: State) -> Condition:
 
 
 def _caches(state: State) -> Condition:
-    if not state.leadership.leads:
-        return (OK, "caches: ok: standing by") if state.leadership.sought else (FAILED, "caches: not begun")
+    if state.leadership.sought and not state.leadership.leads:
+        return OK, "caches: ok: standing by"
+    if not state.begun:
+        return FAILED, "caches: not begun"
     if state.unsynced:
         return FAILED, f"caches: waiting for the first list of {', '.join(state.unsynced)}"
     return OK, "caches: ok"

@@ -16,7 +16,7 @@ class LeadershipState(msgspec.Struct, frozen=True):
     sought: bool = False
     """Without an election every process works."""
     leads: bool = False
-    """A term runs here."""
+    """The lease is held here; without an election: work has begun."""
     trouble: str = ""
     """What the election's own health check says."""
 
@@ -58,3 +58,5 @@ class State(msgspec.Struct, frozen=True):
     rights: RightsState = RightsState()
     ended: tuple[str, ...] = ()
     """Tasks that should run for ever and do not."""
+    begun: bool = True
+    """A term runs here: not while a leader takes the volume journal over, nor while it gives the lease back."""

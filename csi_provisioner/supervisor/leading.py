@@ -4,6 +4,7 @@ Without `--leader-election` the work begins at once. Each leadership has its own
 the election writes it.
 """
 
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -39,6 +40,10 @@ class Leadership:
         self._elector: LeaderElector | None = None
         if self.sought:
             metrics.leading(False)
+
+    @property
+    def leads(self) -> bool:
+        return self._elector is not None and self._elector.renewed > -math.inf
 
     def health(self) -> str | None:
         """The reason why the leader is unhealthy, or None."""

@@ -28,6 +28,7 @@ class Observer:
 
     def state(self) -> State:
         loops = sorted(self.term.loops, key=lambda loop: loop.name) if self.term is not None else []
+        seen, begun = self._leadership, self.term is not None
         caches = self.term.caches if self.term is not None else None
         # Counting begins with the first probe that finds a key due, and ends by itself.
         if any(loop.may_take for loop in loops):
@@ -35,7 +36,8 @@ class Observer:
         failures = sorted((failure for loop in loops for failure in loop.failures()), key=lambda failure: failure.ago)
         return State(
             driver=self._driver(),
-            leadership=LeadershipState(self._leadership.sought, self.term is not None, self._leadership.health() or ""),
+            leadership=LeadershipState(seen.sought, begun or seen.leads, seen.health() or ""),
+            begun=begun,
             unsynced=tuple(sorted(caches.unsynced)) if caches is not None else (),
             queues=tuple(loop.state(self._stalled.get(loop, (0, 0.0))[1]) for loop in loops),
             failures=tuple(failures),

@@ -16,7 +16,9 @@ READY: dict[str, tuple[State, bool, str]] = {
     "standing by": (State(MET, STANDS_BY, rights=KNOWN), True, "[+] caches: ok: standing by"),
     "no election": (State(MET, LeadershipState(leads=True), rights=KNOWN), True, "[+] leadership: ok: no election"),
     "driver not met": (State(leadership=STANDS_BY), False, "[-] driver: not met yet"),
-    "nothing begun": (State(), False, "[-] caches: not begun"),
+    "nothing begun": (State(begun=False), False, "[-] caches: not begun"),
+    "a leader before its work": (State(MET, LEADS, begun=False), False, "not begun\n[+] leadership: ok: leading"),
+    "standing by before any work": (State(MET, STANDS_BY, begun=False), True, "[+] caches: ok: standing by"),
     "driver away": (
         State(DriverState("csi.example.com", away=12.4), STANDS_BY, rights=KNOWN),
         False,

@@ -1,5 +1,7 @@
 """The pages for probes, as the process has them over its life (process.md 7; design.md 4)."""
 
+from dataclasses import replace
+
 import httpx2
 import pytest
 import trio
@@ -84,6 +86,18 @@ async def test_a_list_that_is_refused_is_named_and_no_reason_for_a_restart(site:
     assert len(site.logged("Rights are missing")) == 1
     site.api.clear()
     await site.until(lambda: site.logged("Rights that were missing are there"))
+    await site.until(lambda: site.logged("Caches are synced"))
+    assert (await ready(site))[0] == 200
+
+
+async def test_a_leader_that_waits_for_its_journal_is_no_standby(site: Installation) -> None:
+    refused = site.refuse("get", "Lease", name="*-journal-*")
+    with trio.move_on_after(5):
+        await site.start(election=replace(ELECTION, own_namespace=NAMESPACE))
+    code, lines = await ready(site)
+    assert code == 500
+    assert "[-] caches: not begun\n[+] leadership: ok: leading\n" in lines
+    refused.times = 0
     await site.until(lambda: site.logged("Caches are synced"))
     assert (await ready(site))[0] == 200
 

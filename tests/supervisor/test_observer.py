@@ -41,7 +41,7 @@ class Stuck:
             "claims", nothing, workers=workers, backoff=Backoff(1, 10), exclusive=Exclusive(), metrics=metrics
         )
         self.loop.runs = True
-        leadership = SimpleNamespace(sought=False, health=lambda: None)
+        leadership = SimpleNamespace(sought=False, leads=False, health=lambda: None)
         self.observer = Observer(cast("Any", leadership))
         caches = Caches(claims=Store(), volumes=Store())
         self.observer.term = cast("Any", SimpleNamespace(loops={self.loop}, caches=caches))
