@@ -73,6 +73,11 @@ class Connection:
             with trio.move_on_at(since + seconds):
                 await self._changed.wait()
 
+    async def has_other_facts(self, known: DriverFacts) -> None:
+        """Returns when the driver has come back with others."""
+        while self.facts == known:
+            await self._changed.wait()
+
     def _set_away(self, since: float) -> None:
         self.away_since = since
         self._metrics.driver_ready(not self.is_away)

@@ -32,7 +32,6 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.planning import leftover, rights
-from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.provision.writer import JournalWriter
@@ -163,7 +162,7 @@ class _Process:
                 log.info("Waiting for the CSI driver", address=address)
                 await connection.meet_first()
                 facts, local = connection.facts, connection.local
-                services.start_soon(self._look_at_rights(cluster, facts).run)
+                services.start_soon(self._look_at_rights, cluster, connection)
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     kept = Kept(
                         kube, leftover.lease_name(identity.sanitised(facts.name)), self._settings.election.own_namespace
@@ -186,12 +185,18 @@ class _Process:
                     )
                     await self._work(cluster, parts, connection)
 
-    def _look_at_rights(self, cluster: Cluster, facts: DriverFacts) -> Rights:
+    async def _look_at_rights(self, cluster: Cluster, connection: Connection) -> None:
+        """Which are needed follows from what the driver can do."""
         # A client of its own without a limit: these requests must not delay claims.
         client = partial(connect, cluster, user_agent=f"csi-provisioner/{__version__} (rights)")
-        found = rights.wanted(self._settings, facts, identity.sanitised(facts.name))
-        self._observer.rights = Rights(client, list(found))
-        return self._observer.rights
+        while True:
+            facts = connection.facts
+            found = rights.wanted(self._settings, facts, identity.sanitised(facts.name))
+            self._observer.rights = Rights(client, list(found))
+            async with trio.open_nursery() as looking:
+                looking.start_soon(self._observer.rights.run)
+                await connection.has_other_facts(facts)
+                looking.cancel_scope.cancel()
 
     def _is_behind(self) -> bool:
         return self._observer.term is not None and self._observer.term.is_behind

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import httpx2
+import msgspec
 import pytest
 import trio
 
@@ -143,6 +144,21 @@ async def test_what_works_without_a_right_is_ready_without_it(site: Installation
     code, lines = await ready(site)
     assert code == 200
     assert "[!] rights: missing: patch events: repeats of an event are not counted; add" in lines
+
+
+async def test_a_driver_that_comes_back_with_other_capabilities_needs_other_rights(site: Installation) -> None:
+    site.api.denied.add(("watch", "volumeattachments"))
+    await site.start()
+    await site.rest(15)
+    assert (await ready(site))[0] == 200
+    site.kill_driver()
+    await site.rest(2)
+    both = (*site.config.controller, "PUBLISH_UNPUBLISH_VOLUME")
+    await site.serve(msgspec.structs.replace(site.config, controller=both))
+    await site.rest(15)
+    code, lines = await ready(site)
+    assert code == 500
+    assert "[-] rights: missing: watch volumeattachments" in lines
 
 
 async def test_reviews_that_are_not_answered_are_not_known(site: Installation) -> None:
