@@ -119,7 +119,8 @@ async def _serve_and_work(settings: Settings, listener: socket | None) -> int:
             from csi_provisioner.diagnostics.server import Server
             from csi_provisioner.model.state import State
 
-            server = Server({LIVE_PATH: pages.conditions_page(lambda: health.live(State()))}, more=True)
+            alive = pages.conditions_page(lambda: health.live(State()))
+            server = Server({} if settings.http.legacy else {LIVE_PATH: alive}, more=True)
             serving.start_soon(server.serve, listener)
         supervisor = await trio.to_thread.run_sync(import_module, "csi_provisioner.supervisor")
         gc.freeze()

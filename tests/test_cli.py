@@ -206,6 +206,21 @@ def test_probes_are_answered_before_anybody_else_is(tmp_path: Path) -> None:
     assert "process_start_time_seconds" in answers["/metrics"].text
 
 
+def test_an_address_for_metrics_alone_has_no_health_from_the_first_moment(tmp_path: Path) -> None:
+    """process.md 7."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = [each.replace("--http-endpoint", "--metrics-address") for each in alone(tmp_path, endpoint)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            while '"Listening"' not in process.stderr.readline():
+                pass
+            assert httpx2.get(f"http://{endpoint}/livez", timeout=30).status_code == 404
+        finally:
+            process.kill()
+
+
 def test_a_taken_port_is_told_before_the_driver_is_asked(tmp_path: Path) -> None:
     """process.md 3."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
