@@ -177,7 +177,7 @@ class LeaderTerm:
             claim = volume.spec.claimRef or ObjectReference()
             volume_id = entry.volume_id
             if self._is_lost(claim.uid):
-                reason = "the claim is gone, and the process ends before the PersistentVolume could be saved"
+                reason = "the claim is gone, and the leadership ends before the PersistentVolume could be saved"
                 orphans.suspect(volume_id=volume_id, name=volume.metadata.name, claim=claim, reason=reason)
                 continue
             # Whoever leads next asks the driver again, and the same name gives the same volume.
@@ -185,7 +185,7 @@ class LeaderTerm:
             log.warning(text, volumeID=volume_id or "unknown", PV=volume, claim=claim)
         for uid, asked in memory.in_progress().items():
             if self._is_lost(uid):
-                provisioner.suspect(asked, "the claim is gone, and the process ends before the driver was certain")
+                provisioner.suspect(asked, "the claim is gone, and the leadership ends before the driver was certain")
             else:
                 name = provisioner.volume_name(asked)
                 log.warning(f"The driver may be making a volume; {NEXT}", volume=name, claim=asked)
