@@ -348,13 +348,15 @@ class _Process:
 
             async def too_long() -> None:
                 await connection.away_for(self._settings.election.lease_duration)
-                if self._stop.is_set():  # a pod that ends takes its driver along, and saves have the grace period
+                if self._stop.is_set():  # saves have the grace period
                     await trio.sleep_forever()
                 log.error("The CSI driver stays away, giving the lease back; leading again once it answers")
 
             async def tell_outages() -> None:
                 while True:
                     await connection.away_for(TOLD_AFTER)
+                    if self._stop.is_set():  # a pod that ends takes its driver along
+                        return
                     term.tell_driver_is_away()
                     await connection.answers()
 

@@ -193,6 +193,7 @@ async def test_at_a_stop_a_driver_that_has_gone_too_leaves_saves_their_whole_tim
         site.api.clear()
     assert site.find(VOLUME, site.volume_of("data")) is not None
     assert site.logged(LEFT) == []
+    assert site.events("data", "DriverUnavailable") == [], "it is nobody's trouble"
     assert not _is_held(site)
 
 
