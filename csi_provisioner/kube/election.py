@@ -162,7 +162,7 @@ class LeaderElector:
 
     async def _watch(self) -> None:
         def version() -> str:
-            return "" if self._known is None else str(self._known["metadata"]["resourceVersion"])
+            return "" if self._known is None else str(self._known["metadata"].get("resourceVersion") or "")
 
         await release.watch(
             self.client,

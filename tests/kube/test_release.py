@@ -62,6 +62,18 @@ async def test_without_the_right_to_watch_looks_find_the_release(api: LeaseApi) 
         assert 0 < await takes_over(a, b) <= 11
 
 
+async def test_a_lease_without_a_version_is_looked_at_all_the_same(api: LeaseApi) -> None:
+    """What stands between us and the API server may answer so; it must not end the process."""
+    api.watchable = True
+    spec = {"holderIdentity": "a", "leaseDurationSeconds": 60}
+    api.lease = {"kind": "Lease", "metadata": {"name": "lock", "namespace": "ns"}, "spec": spec}
+    async with candidates(api) as (start, _):
+        b = await start("b")
+        await trio.sleep(30)
+        assert not b.leads
+        assert api.watched == []
+
+
 async def test_renewals_labels_and_a_deletion_are_no_release(api: LeaseApi) -> None:
     api.watchable = True
     async with candidates(api) as (start, _):
