@@ -24,7 +24,7 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.settings import ElectionSettings
 
 from .journal import NUMBERS, Log, Write
-from .journal_leases import ENTRIES, FIRST_PAUSE, ForeignTermError, JournalLeases, Object, annotation, is_for_good
+from .journal_leases import ENTRIES, FIRST_PAUSE, ForeignTermError, JournalLeases, annotation, is_for_good
 
 BYTES_A_SECOND = 128 * 1024
 """A write of n KiB is followed by n/128 s of pause: large Leases at full speed would fill etcd in minutes."""
@@ -288,7 +288,7 @@ class JournalWriter:
     async def _take_over(self) -> None:
         """Every object gets our term, lowest number first, and the one above the highest is made: nobody who led before
         can write a journal any more."""
-        taken, found = Log(self.driver), await self._read_all()
+        taken, found = Log(self.driver), await self._leases.look_at_all(NUMBERS)
         inherited: dict[str, Entry] = {}
         highest = max((number for number, lease in found.items() if lease is not None), default=-1)
         for number in range(min(highest + 2, NUMBERS)):
@@ -309,9 +309,6 @@ class JournalWriter:
         self.renew()
         for name in inherited:
             self.found(name)
-
-    async def _read_all(self) -> dict[int, Object | None]:
-        return {number: await self._leases.look(number) for number in range(NUMBERS)}
 
     # ---- one write
 
@@ -345,7 +342,7 @@ class JournalWriter:
         self.renew()
         while self.election.enabled and self.renewed() < since:  # noqa: ASYNC110 - nobody says when it is
             await trio.sleep(FIRST_PAUSE)
-        for number, lease in (await self._read_all()).items():
+        for number, lease in (await self._leases.look_at_all(NUMBERS)).items():
             self._leases.check(lease)
             held = self._log.objects.get(number)
             if held is not None:
