@@ -109,13 +109,14 @@ class FlagSet:
         the positionals only `words` matter, which would have had to come first."""
         values = Values()
         rest = iter(arguments)
+        flags_end = False
         for argument in rest:
-            if argument == "--":
-                break
+            flags_end = flags_end or argument == "--"
             if argument in words:
-                right = " ".join([argument, *(other for other in arguments if other is not argument)])
+                others = (other for other in arguments if other is not argument and other != "--")
+                right = " ".join([argument, *others])
                 raise Fatal(f"{argument} has to be the first word: csi-provisioner {right}", 2)
-            if not argument.startswith("-") or argument == "-":
+            if flags_end or not argument.startswith("-") or argument == "-":
                 continue  # positionals are ignored
             name, text = self._split(argument)
             flag = self.known[name]

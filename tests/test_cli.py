@@ -150,6 +150,9 @@ def test_the_word_of_a_command_comes_first() -> None:
     assert done.returncode == 2
     assert "csi-provisioner orphans --v=3 --delete=x" in done.stderr
     assert run("--volume-name-prefix", "orphans", "--version").returncode == 0
+    done = run("--v=3", "--", "check")
+    assert done.returncode == 2
+    assert "csi-provisioner check --v=3\n" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "orphans"])
