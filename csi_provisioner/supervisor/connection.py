@@ -25,7 +25,6 @@ RECONNECT_PAUSE = 1.0
 # A driver that has said goodbye is met again within this time, or it is away.
 MET_SOON = 5.0
 TERMINATION_LOG = trio.Path("/dev/termination-log")
-LOST = "Lost connection to CSI driver, exiting"
 
 
 class Connection:
@@ -87,19 +86,27 @@ class Connection:
     # ---- meeting it
 
     async def meet_first(self) -> None:
-        """If the driver is lost here, the process ends: there is no work yet that would make waiting worthwhile."""
+        """The socket has to answer within `FIRST_CONNECT`; from then on the driver is waited for, whatever it loses.
+        Raises Fatal for what it answers."""
         await self.driver.connect(FIRST_CONNECT)
-        try:
-            await self.driver.probe_until_ready()
-            name = await self.driver.identify()
-            self._check_name(name)
-            self.facts, self.local = await self._read_facts(name), await self._read_local()
-            self._metrics.driver_ready(True)
-        except Fatal as error:
-            if not self._lost.is_set():
-                raise
-            await _write_termination_message(LOST)
-            raise Fatal(f"{LOST}: {error}", 1) from error
+        while True:
+            self._lost, self._gone = trio.Event(), False
+            try:
+                await self.driver.probe_until_ready()
+                name = await self.driver.identify()
+                self._check_name(name)
+                self.facts, self.local = await self._read_facts(name), await self._read_local()
+            except Fatal as error:
+                if not self._lost.is_set():
+                    raise
+                log.error("Lost connection to CSI driver before it was met, reconnecting", err=error)
+                await trio.sleep(RECONNECT_PAUSE)
+                await self.driver.connect()
+                continue
+            if not self._lost.is_set():  # else `watch` meets it again
+                self.driver.met()
+                self._set_away(math.inf)
+            return
 
     async def watch(self, lost: Callable[[], None], met: Callable[[bool], None]) -> None:
         """Runs until cancelled: calls `lost` at each end of the connection, and `met` when the driver is met again,
