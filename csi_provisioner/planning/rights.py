@@ -48,7 +48,7 @@ class Right(msgspec.Struct, frozen=True):
 
 
 def wanted(settings: Settings, facts: DriverFacts, lease: str) -> Iterator[Right]:
-    """`lease` is the name of the leader's lease."""
+    """`lease` is the name of the leader's lease, "" while the driver's name is not known."""
     yield from _watched(settings, facts)
     yield Right("create", "persistentvolumes")
     yield _optional("patch", "persistentvolumes", without="our finalizer stays on volumes that people have deleted")
@@ -94,6 +94,8 @@ def _election(settings: Settings, lease: str) -> Iterator[Right]:
         return
     namespace = settings.election.namespace
     yield Right("create", "leases", LEASES, namespace)  # no name: the server cannot know it yet
+    if not lease:
+        return
     for verb in ("get", "update"):
         yield Right(verb, "leases", LEASES, namespace, lease)
     without = "after a leader has stopped, another one leads only after up to eleven seconds"

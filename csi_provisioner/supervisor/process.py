@@ -160,9 +160,9 @@ class _Process:
             async with channel:
                 connection = self._observer.connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
+                services.start_soon(self._look_at_rights, cluster, connection)
                 await connection.meet_first()
                 facts, local = connection.facts, connection.local
-                services.start_soon(self._look_at_rights, cluster, connection)
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
                     kept = Kept(
                         kube, leftover.lease_name(identity.sanitised(facts.name)), self._settings.election.own_namespace
@@ -186,7 +186,7 @@ class _Process:
                     await self._work(cluster, parts, connection)
 
     async def _look_at_rights(self, cluster: Cluster, connection: Connection) -> None:
-        """Which are needed follows from what the driver can do."""
+        """Which are needed follows from what the driver can do; until it is met, from the flags alone."""
         # A client of its own without a limit: these requests must not delay claims.
         client = partial(connect, cluster, user_agent=f"csi-provisioner/{__version__} (rights)")
         while True:

@@ -115,3 +115,9 @@ def test_a_right_shows_the_rule_to_add() -> None:
     right = Right("get", "leases", "coordination.k8s.io", "ns", "lock")
     rule = '{apiGroups: ["coordination.k8s.io"], resources: [leases], verbs: [get], resourceNames: [lock]}'
     assert right.rule == rule
+
+
+def test_what_goes_by_the_drivers_name_waits_until_it_is_known() -> None:
+    found = {str(right) for right in wanted(ELECTION, DriverFacts(""), "") if right.resource == "leases"}
+    assert "create leases.coordination.k8s.io in namespace ns" in found
+    assert not [right for right in found if right.startswith(("get", "update", "watch"))]

@@ -51,8 +51,24 @@ async def test_before_the_driver_answers_it_is_alive_and_not_ready(site: Install
     with trio.move_on_after(5):
         await site.start()
     assert await ready(site) == (500, "[-] driver: not met yet\n[-] caches: not begun\n"
-        "[+] leadership: ok: no election\n[!] rights: not known\n")  # fmt: skip
+        "[+] leadership: ok: no election\n[+] rights: ok\n")  # fmt: skip
     assert await alive(site) == 200
+
+
+async def test_rights_are_looked_at_before_the_driver_answers(site: Installation) -> None:
+    """What the flags need; what the driver's abilities need besides is looked at when it is met."""
+    site.fault(rpc="Probe", not_ready=True)
+    site.api.denied.add(("list", "storageclasses"))
+    with trio.move_on_after(30):
+        await site.start(election=ELECTION)
+    assert "[-] rights: missing: list storageclasses.storage.k8s.io; add" in (await ready(site))[1]
+    assert len(site.logged("Rights are missing")) == 1
+    site.api.clear()
+    site.driver.faults.clear()
+    await site.until(lambda: site.logged("Caches are synced"))
+    await site.until(lambda: site.logged("Caches are synced") and site.requests.of("watch", "StorageClass"))
+    await site.rest(5)
+    assert "[+] rights: ok" in (await ready(site))[1]
 
 
 async def test_a_driver_that_is_away_is_no_reason_for_a_restart(site: Installation) -> None:
