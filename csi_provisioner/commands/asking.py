@@ -184,18 +184,25 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(settings: Settings) -> AsyncIterator[Asking]:
-    """With connections to both. Takes no part in the election, and asks the driver for nothing but its name."""
+async def connected(settings: Settings, command: str) -> AsyncIterator[tuple[KubeClient, Driver]]:
+    """To both. Takes no part in the election."""
     cluster = resolve(settings.cluster)
     channel = Channel(settings.csi.address, on_lost=lambda: None, metrics=Metrics())
     async with channel, trio.open_nursery() as services:
         services.start_soon(cluster.credentials.run)
-        kube = connect(cluster, user_agent=f"csi-provisioner/{__version__} (orphans)")
+        kube = connect(cluster, user_agent=f"csi-provisioner/{__version__} ({command})")
         try:
-            yield await _met(settings, kube, Driver(channel, settings.csi))
+            yield kube, Driver(channel, settings.csi)
         finally:
             kube.close()
         services.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def asking(settings: Settings) -> AsyncIterator[Asking]:
+    """Asks the driver for nothing but its name and what it can do."""
+    async with connected(settings, "orphans") as (kube, driver):
+        yield await _met(settings, kube, driver)
 
 
 async def _met(settings: Settings, kube: KubeClient, driver: Driver) -> Asking:

@@ -5,23 +5,19 @@ Exit codes: 0 all that the flags need is there, 3 something is missing, 1 could 
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
-import trio
 
-from csi_provisioner import __version__, flags
+from csi_provisioner import flags
 from csi_provisioner.advice import kustomization
-from csi_provisioner.csi.channel import Channel
 from csi_provisioner.csi.driver import Driver
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.flagset import Values
 from csi_provisioner.kube import identity
-from csi_provisioner.kube.client import KubeClient, KubeError, connect, resolve
+from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.reviews import is_allowed
 from csi_provisioner.logs import escaped
-from csi_provisioner.metrics import Metrics
 from csi_provisioner.migration.registry import IN_TREE_NAMES
 from csi_provisioner.model.kubernetes import Secret, SecretReference, StorageClass
 from csi_provisioner.planning import classes, templates
@@ -30,7 +26,7 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.rights import Right, wanted
 from csi_provisioner.settings import Settings
 
-from .asking import CONNECT
+from .asking import CONNECT, connected
 from .entry import OUTPUT, Command, say, table
 
 OK, MISSING, OFF, NOT_KNOWN = "ok", "missing", "off", "not known"
@@ -226,7 +222,8 @@ def is_json(values: Values) -> bool:
 
 
 async def answer(settings: Settings, json: bool) -> int:
-    async with _connected(settings) as check:
+    async with connected(settings, COMMAND.name) as (kube, driver):
+        check = Check(settings, kube, driver)
         await check.run()
     missing = any(line.status == MISSING and line.needed for line in check.lines)
     if json:
@@ -240,18 +237,3 @@ async def answer(settings: Settings, json: bool) -> int:
 
 def _cells(line: Line) -> Iterator[str]:
     return map(escaped, (line.status, line.about, line.text))
-
-
-@asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Check]:
-    """Takes no part in the election, and asks the driver for nothing but its name and what it can do."""
-    cluster = resolve(settings.cluster)
-    channel = Channel(settings.csi.address, on_lost=lambda: None, metrics=Metrics())
-    async with channel, trio.open_nursery() as services:
-        services.start_soon(cluster.credentials.run)
-        kube = connect(cluster, user_agent=f"csi-provisioner/{__version__} (check)")
-        try:
-            yield Check(settings, kube, Driver(channel, settings.csi))
-        finally:
-            kube.close()
-        services.cancel_scope.cancel()
