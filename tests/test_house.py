@@ -21,6 +21,10 @@ PARTS = {
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
     "what a person can ask": (850, "planning/evidence.py commands/*.py"),
+    "what a daemon answers its own commands": (
+        400,
+        "model/live.py diagnostics/asked.py commands/daemon.py supervisor/answering.py",
+    ),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "

@@ -10,6 +10,12 @@ class DriverState(msgspec.Struct, frozen=True):
     ready: bool = False
     away: float | None = None
     """For how long it has not answered; None: it answers, or was never met."""
+    version: str = ""
+    plugin: tuple[str, ...] = ()
+    """Capabilities, by their names in the proto."""
+    controller: tuple[str, ...] = ()
+    topology: bool = False
+    """Volumes have one: the driver has it, and its gate is on."""
 
 
 class LeadershipState(msgspec.Struct, frozen=True):
@@ -19,6 +25,14 @@ class LeadershipState(msgspec.Struct, frozen=True):
     """The lease is held here; without an election: work has begun."""
     trouble: str = ""
     """What the election's own health check says."""
+    identity: str = ""
+    """Who we are in the Lease."""
+    lease: str = ""
+    """NAMESPACE/NAME."""
+    holder: str = ""
+    """Who is in it, as far as it was seen."""
+    since: float | None = None
+    """For how long that one has held it; without an election: for how long the work has gone on."""
 
 
 class QueueState(msgspec.Struct, frozen=True):
