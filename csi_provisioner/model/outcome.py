@@ -52,6 +52,7 @@ class Retry(msgspec.Struct, frozen=True):
     floor: float = 0.0
     lost: bool = False
     state: State = State.NO_CHANGE
+    step: str = ""
 
 
 class RetryAt(msgspec.Struct, frozen=True):
@@ -62,6 +63,7 @@ class RetryAt(msgspec.Struct, frozen=True):
     reason: str
     failed: bool = False
     state: State = State.NO_CHANGE
+    step: str = ""
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -95,6 +97,8 @@ class TryError(Exception):
     """The same request will be refused again: it is repeated slowly (provision.md 6)."""
     lost = False
     retry_after: float | None = None
+    step = ""
+    """At which step of a claim it ended (planning/steps)."""
 
     def _cause(self) -> "TryError | None":
         # `raise ... from` names the cause; without it, it is the error that was being handled.
@@ -125,5 +129,5 @@ def after(error: TryError, said: str = "", *, due: float | None = None, give_up:
         return GiveUp(said, error.state)
     # A failure all the same, so it counts as a try.
     if due is not None:
-        return RetryAt(due, said, failed=True, state=error.state)
-    return Retry(said, error.floor, error.lost, error.state)
+        return RetryAt(due, said, failed=True, state=error.state, step=error.step)
+    return Retry(said, error.floor, error.lost, error.state, error.step)

@@ -6,7 +6,7 @@ Node ownership (row 3 of section 4) needs reads and writes and belongs to `nodes
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import wellknown
+from csi_provisioner.planning import steps, wellknown
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 
@@ -56,9 +56,10 @@ def decide(claim: PersistentVolumeClaim, storage_class: StorageClass | None, dri
             State.NO_CHANGE,
             f"StorageClass {claim_class(claim)!r} of claim {kubernetes.key(claim)} does not exist; "
             "create it or make the claim anew with another class",
+            step=steps.CLASS,
         )
     if storage_class.volumeBindingMode == LATE_BINDING and not scheduler_node(claim):
-        raise not_ours("the claim waits for its first consumer: no node selected yet")
+        raise not_ours("the claim waits for its first consumer: no node selected yet", step=steps.NODE)
     return storage_class
 
 
@@ -82,4 +83,4 @@ def check_class(storage_class: StorageClass, driver: DriverFacts) -> None:
     """Section 5 step 5: the class may have been replaced after the claim was annotated."""
     name, provisioner = storage_class.metadata.name, storage_class.provisioner
     if not driver.answers_to(provisioner):
-        raise not_ours(f"StorageClass {name!r} is now of provisioner {provisioner!r}")
+        raise not_ours(f"StorageClass {name!r} is now of provisioner {provisioner!r}", step=steps.CLASS)

@@ -11,16 +11,17 @@ T = TypeVar("T")
 class Refusal(TryError):  # noqa: N818 - a refusal is an answer, not a fault
     """This try cannot go on. `message` is for events and logs."""
 
-    def __init__(self, state: State, message: str, detail: str = "") -> None:
+    def __init__(self, state: State, message: str, detail: str = "", step: str = "") -> None:
         super().__init__(message)
         self.state = state
         self.message = message
         self.detail = detail
+        self.step = step
 
 
-def not_ours(reason: str, event: str = "") -> Refusal:
+def not_ours(reason: str, event: str = "", step: str = "") -> Refusal:
     """No failure: there is nothing for us to do."""
-    refusal = Refusal(State.FINISHED, reason)
+    refusal = Refusal(State.FINISHED, reason, step=step)
     refusal.ignored, refusal.event = True, event
     return refusal
 

@@ -11,13 +11,14 @@ from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim, ReferenceGrant
 from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
-from csi_provisioner.planning import attributes_class, capabilities, gate, naming, parameters, quantity, sources
+from csi_provisioner.planning import attributes_class, capabilities, gate, naming, parameters, quantity, sources, steps
 from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, accepted
 from csi_provisioner.planning.secrets import References
 from csi_provisioner.planning.sources import Content
+from csi_provisioner.planning.steps import at
 from csi_provisioner.planning.wellknown import SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -51,12 +52,17 @@ def draft(
 ) -> Draft:
     """Rows 2 to 11 of section 8, in their order."""
     # The order is a contract: of several mistakes people are told the same one as by the reference.
-    source = sources.normalise(claim, settings, grants)
-    accepted(class_plan.translation)
-    if source is not None:
-        sources.check_kind(source, claim)
-    attributes_name = attributes_class.wanted(claim, settings)
-    capabilities.check_driver(driver, source.kind if source else "", attributes_class=attributes_name is not None)
+    with at(steps.SOURCE):
+        source = sources.normalise(claim, settings, grants)
+    with at(steps.CLASS):
+        accepted(class_plan.translation)
+    with at(steps.SOURCE):
+        if source is not None:
+            sources.check_kind(source, claim)
+    with at(steps.ATTRIBUTES):
+        attributes_name = attributes_class.wanted(claim, settings)
+    with at(steps.DRIVER):
+        capabilities.check_driver(driver, source.kind if source else "", attributes_class=attributes_name is not None)
     # An empty selector is one too.
     if claim.spec.selector is not None:
         raise Refusal(
@@ -65,7 +71,8 @@ def draft(
             "by a new one; make the claim anew without it",
         )
     name = naming.volume_name(claim.metadata.uid, settings)
-    fstype = accepted(class_plan.fstype) or settings.default_fstype
+    with at(steps.PARAMETERS):
+        fstype = accepted(class_plan.fstype) or settings.default_fstype
     return Draft(
         claim=claim,
         class_plan=class_plan,

@@ -19,7 +19,7 @@ from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
-from csi_provisioner.planning import gate, naming, verdict, volume
+from csi_provisioner.planning import gate, naming, steps, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
@@ -259,6 +259,7 @@ class ClaimReconciler:
             code = None if error.not_grpc else error.code
             self._tools.intents.answered(claim.metadata.uid, code)
             error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim))
+        error.step = error.step or (steps.CALL if asked else steps.QUEUE)
         said = f"claim {kubernetes.key(claim)}: {error}"  # the queue's key, a UID, tells people nothing
         if error.lost and attempt.excused:
             return after(error, said)  # the call is still in progress

@@ -28,13 +28,14 @@ from csi_provisioner.model.kubernetes import (
     VolumeSnapshotContent,
 )
 from csi_provisioner.model.secret import SecretData
-from csi_provisioner.planning import attributes_class, classes, finalizers, request, secrets, sources
+from csi_provisioner.planning import attributes_class, classes, finalizers, request, secrets, sources, steps
 from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import DataSource, Draft
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Content
+from csi_provisioner.planning.steps import at
 from csi_provisioner.planning.wellknown import CLONE_FINALIZER, SNAPSHOT_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -66,17 +67,24 @@ class Gatherer:
         Raises `Refusal`; cancellation between two writes is harmless, each is repeated by the next try.
         """
         # In the order of provision.md 8: of several things that are wrong, people are told the first.
-        draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
+        with at(steps.CLAIM):
+            draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
         _warn(draft.class_plan.warnings, draft)
-        content = await self._content(draft, protect) if draft.source else None
-        requirement = self.placement.requirement(draft) if self.placement else None
-        reference = secrets.provisioner_reference(draft)
-        data = await self._secret(draft, reference) if reference else None
-        references = secrets.references(draft)
+        with at(steps.SOURCE):
+            content = await self._content(draft, protect) if draft.source else None
+        with at(steps.TOPOLOGY):
+            requirement = self.placement.requirement(draft) if self.placement else None
+        with at(steps.SECRET):
+            reference = secrets.provisioner_reference(draft)
+            data = await self._secret(draft, reference) if reference else None
+            references = secrets.references(draft)
         # Said before the VolumeAttributesClass is read, which may be missing as well.
-        request.check_parameters(draft)
-        mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
-        return request.finish(draft, content, requirement, references, data, mutable, self.settings)
+        with at(steps.PARAMETERS):
+            request.check_parameters(draft)
+        with at(steps.ATTRIBUTES):
+            mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
+        with at(steps.PARAMETERS):
+            return request.finish(draft, content, requirement, references, data, mutable, self.settings)
 
     def class_plan(self, storage_class: StorageClass) -> ClassPlan:
         """Made once for each version of the class."""

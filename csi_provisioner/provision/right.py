@@ -11,6 +11,7 @@ import trio
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.reviews import is_allowed
 from csi_provisioner.model.outcome import State
+from csi_provisioner.planning import steps
 from csi_provisioner.planning.refusal import Refusal
 
 AGAIN = 10.0
@@ -41,4 +42,4 @@ class RightToSave:
                 self._doubted = not self._granted
         if not self._granted:
             text = f"this process may not create PersistentVolumes, so the driver is not asked for a volume; {RULE}"
-            raise Refusal(State.NO_CHANGE, text)
+            raise Refusal(State.NO_CHANGE, text, step=steps.RIGHT)
