@@ -26,6 +26,7 @@ PARTS = {
         "model/live.py diagnostics/asked.py commands/daemon.py supervisor/answering.py",
     ),
     "why a claim has no volume": (75, "planning/steps.py planning/pending.py"),
+    "what is new in the field": (60, "deletion/detaching.py"),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "

@@ -16,26 +16,23 @@ from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
-from csi_provisioner.kube.index import Index
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.model.kubernetes import (
-    PersistentVolume,
-    Secret,
-    VolumeAttachment,
-)
+from csi_provisioner.model.kubernetes import PersistentVolume, Secret
 from csi_provisioner.model.outcome import DONE, Attempt, Done, Outcome, TryError, after
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
-from csi_provisioner.planning.deletion import FinalizerChange, Target
+from csi_provisioner.planning.deletion import Attached, FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
+
+from .detaching import Detaching
 
 
 @dataclass(eq=False)
 class VolumeReconciler:
     """`segments` are the local topology of a per-node deployment. `tell_deleted`: the driver has deleted the volume of
-    that id (capacity.md 10)."""
+    that id (capacity.md 10). `wake` has the volume of that name looked at."""
 
     caches: Caches
     kube: KubeClient
@@ -45,10 +42,11 @@ class VolumeReconciler:
     metrics: Metrics
     segments: Mapping[str, str] | None
     tell_deleted: Callable[[PersistentVolume, str], None]
+    wake: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
-        self.caches.attachments.subscribe(self._attachments.saw)
+        self._detaching = Detaching(self.events, self.metrics, self.wake)
+        self._detaching.follow(self.caches.attachments)
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
         self._asking: dict[str, str] = {}  # of those it is being asked for
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
@@ -63,6 +61,7 @@ class VolumeReconciler:
         if new is None:
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
+            self._detaching.over(name)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         volume = self.caches.volumes.get(name)
@@ -80,6 +79,7 @@ class VolumeReconciler:
                 return self._refused(volume, error)
             self.caches.volumes.remember(volume)
         if not deletion.should_delete(volume):
+            self._detaching.over(name)
             return DONE
         return await self._delete(volume, attempt)
 
@@ -99,6 +99,8 @@ class VolumeReconciler:
             await self._remove(volume)
         except KubeError as error:
             outcome = self._refused(volume, error)
+        except Attached as attached:
+            return self._detaching.wait(volume, attached)
         except TryError as error:
             if error.lost and attempt.excused:
                 # The call is repeated when the driver is back, and is neither counted nor told before.
@@ -120,7 +122,7 @@ class VolumeReconciler:
         deletion.check_accessible(target.volume, self.segments)
         capabilities.check_driver(self.facts)
         data = await self._secrets(target)
-        deletion.check_detached(volume, self._attachments.of(volume.metadata.name))
+        deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
         migrated = target.migrated if self.facts.in_tree_name else None
         request = deletion.request(target, data)
         self._asking[volume.metadata.name] = volume.metadata.uid

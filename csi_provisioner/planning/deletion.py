@@ -3,7 +3,7 @@
 Refusals carry a state because all do; deletion has no use for it: every failure is tried again with back-off.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import affinity, finalizers, wellknown
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.refusal import Refusal, not_ours
+from csi_provisioner.planning.refusal import Refusal, not_ours, some
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
 FinalizerChange = Literal["add", "remove"]
@@ -110,17 +110,28 @@ def watches_attachments(driver: DriverFacts) -> bool:
     return "PUBLISH_UNPUBLISH_VOLUME" in driver.controller
 
 
+class Attached(Refusal):
+    """The volume is still on `nodes`: that is no failure, and waited for."""
+
+    def __init__(self, name: str, attachments: Sequence[VolumeAttachment]) -> None:
+        self.nodes = tuple(sorted({attachment.spec.nodeName for attachment in attachments}))
+        objects, it = ("VolumeAttachments", "they are") if len(attachments) > 1 else ("VolumeAttachment", "it is")
+        super().__init__(
+            State.FINISHED,
+            f"volume {name} is still attached to node{'s' * (len(self.nodes) > 1)} {some(self.nodes)} "
+            f"({objects} {some(sorted(attachment.metadata.name for attachment in attachments))}), and is deleted once "
+            f"{it} gone; a node that is shut down for good lets go once it is deleted, or tainted "
+            "node.kubernetes.io/out-of-service",
+        )
+
+
 def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachment]) -> None:
     """Row 7: that an attachment exists is enough, whatever it says of itself."""
     name = volume.metadata.name
     # One that is being deleted counts too: until it is gone, a node may still write to the volume.
-    for attachment in attachments:
-        if attachment.spec.source.persistentVolumeName == name:
-            raise Refusal(
-                State.FINISHED,
-                f"cannot delete volume {name}: it is still attached to node {attachment.spec.nodeName} "
-                f"(VolumeAttachment {attachment.metadata.name}); it is deleted once that is gone",
-            )
+    found = [attachment for attachment in attachments if attachment.spec.source.persistentVolumeName == name]
+    if found:
+        raise Attached(name, found)
 
 
 def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:

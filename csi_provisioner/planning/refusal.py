@@ -1,11 +1,14 @@
 """How planning says no. The states are those of provision.md 3.2; deletion knows none (delete.md 7), its refusals carry
 `FINISHED`."""
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from csi_provisioner.model.outcome import State, TryError
 
 T = TypeVar("T")
+
+_SHOWN = 5  # so many of a long list: an event holds 1,024 characters
 
 
 class Refusal(TryError):  # noqa: N818 - a refusal is an answer, not a fault
@@ -34,3 +37,9 @@ def accepted(value: T | Refusal) -> T:
         # The kept one belongs to the class and is raised for many claims at once.
         raise Refusal(value.state, value.message)
     return value
+
+
+def some(words: Sequence[T], text: Callable[[T], str] = str) -> str:
+    """The first few of a list for people, and how many more there are."""
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(text(word) for word in words[:_SHOWN]) + more

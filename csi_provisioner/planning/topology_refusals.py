@@ -4,20 +4,15 @@ Each text names the node, what the driver told about it in its CSINode, the labe
 repairs it. The first words are those that people search for. All but E1 leave the state of an earlier try as it was.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import terms
 from csi_provisioner.planning.cluster import ClusterTopology, entry_of
-from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.refusal import Refusal, some
 from csi_provisioner.planning.terms import Keys, Term
 
-T = TypeVar("T")
-
 PREFIX = "error generating accessibility requirements: "
-
-_SHOWN = 5  # so many of a long list: an event holds 1,024 characters
 
 
 def no_csinode(node: str) -> Refusal:
@@ -43,7 +38,7 @@ def no_keys(node: str, cluster: ClusterTopology) -> Refusal:
     others = [entry.name for entry in csinode.spec.drivers or []] if csinode else []
     return _refusal(
         f"no topology keys for selected node {node}: its CSINode does not list driver {driver} "
-        f"(listed: {_some(others) or 'none'}); check that a pod of the driver's node plugin runs and is ready "
+        f"(listed: {some(others) or 'none'}); check that a pod of the driver's node plugin runs and is ready "
         "on that node (node selector, tolerations, node-driver-registrar)"
     )
 
@@ -51,7 +46,7 @@ def no_keys(node: str, cluster: ClusterTopology) -> Refusal:
 def labels_missing(node: str, keys: Keys, cluster: ClusterTopology) -> Refusal:
     """E3."""
     driver, labels = cluster.driver, cluster.labels(node)
-    told = f"driver {driver} registered the topology keys {_some(keys)} in its CSINode"
+    told = f"driver {driver} registered the topology keys {some(keys)} in its CSINode"
     if labels is None:
         return _refusal(
             f"selected node {node} does not exist as a Node, though {told}; if the node is gone for good, "
@@ -60,7 +55,7 @@ def labels_missing(node: str, keys: Keys, cluster: ClusterTopology) -> Refusal:
     missing = [key for key in keys if key not in labels]
     present = terms.text(tuple((key, labels[key]) for key in keys if key in labels))
     return _refusal(
-        f"selected node {node} lacks the label {_some(missing)}: {told}, and the node has {present or 'none of them'}; "
+        f"selected node {node} lacks the label {some(missing)}: {told}, and the node has {present or 'none of them'}; "
         "kubelet sets these labels when the driver registers: restart the driver's node plugin on that node, "
         "or set the label again if somebody removed it"
     )
@@ -87,7 +82,7 @@ def nothing_registered(cluster: ClusterTopology) -> Refusal:
 def illegal_keys(keys: Iterable[str], driver: str) -> Refusal:
     """E6."""
     return _refusal(
-        f"driver {driver} registered the topology keys {_some([repr(key) for key in keys])}, which no node label can "
+        f"driver {driver} registered the topology keys {some([repr(key) for key in keys])}, which no node label can "
         "have; the driver's node plugin must report keys of the form prefix/name"
     )
 
@@ -95,7 +90,7 @@ def illegal_keys(keys: Iterable[str], driver: str) -> Refusal:
 def no_node_carries(keys: Keys, driver: str) -> Refusal:
     """E7."""
     return _refusal(
-        f"topology keys {_some(keys)} were registered by driver {driver}, but no node carries all of them as labels; "
+        f"topology keys {some(keys)} were registered by driver {driver}, but no node carries all of them as labels; "
         "kubelet sets these labels when the driver registers: restart the driver's node plugin, "
         "or set the labels again if somebody removed them"
     )
@@ -125,10 +120,5 @@ def _refusal(text: str) -> Refusal:
     return Refusal(State.NO_CHANGE, PREFIX + text)
 
 
-def _some(words: Sequence[T], text: Callable[[T], str] = str) -> str:
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(text(word) for word in words[:_SHOWN]) + more
-
-
 def _terms(found: Sequence[Term]) -> str:
-    return _some(found, lambda term: f"{{{terms.text(term)}}}") or "no term at all"
+    return some(found, lambda term: f"{{{terms.text(term)}}}") or "no term at all"

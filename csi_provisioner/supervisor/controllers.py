@@ -163,6 +163,7 @@ class Controllers:
             metrics=parts.metrics,
             segments=segments,
             tell_deleted=deleted,
+            wake=lambda name: loop.wake(name),
         )
         dropped = DroppedVolumes(
             volumes=caches.volumes,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sandbox.driver.config import Config
 from sandbox.driver.state import Wanted
 from tests.installation import VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
@@ -50,8 +51,15 @@ def bound(site: Installation, name: str = "pv", **fields: Any) -> str:
     return handle
 
 
-def attached(site: Installation, volume: str, name: str = "attachment", **status: Any) -> None:
-    spec = {"attacher": site.config.name, "nodeName": "node-1", "source": {"persistentVolumeName": volume}}
+def attached(site: Installation, volume: str, name: str = "attachment", node: str = "node-1", **status: Any) -> None:
+    spec = {"attacher": site.config.name, "nodeName": node, "source": {"persistentVolumeName": volume}}
     site.objects.create("VolumeAttachment", {"metadata": {"name": name}, "spec": spec})
     if status:
         site.edit("VolumeAttachment", name, lambda obj: obj.update(status=status), status=True)
+
+
+async def reconfigured(site: Installation, config: Config) -> None:
+    """Another driver on the same socket."""
+    site.kill_driver()
+    await site.rest(0.1)
+    await site.serve(config)

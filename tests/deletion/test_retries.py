@@ -5,24 +5,16 @@ import pytest
 import trio
 
 from csi_provisioner.settings import NodeSettings
-from sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
-from tests.deletion.released import PROVISIONED_BY, attached, released
-from tests.installation import ATTACHMENT, CLASS, VOLUME, Installation
+from tests.deletion.released import PROVISIONED_BY, reconfigured, released
+from tests.installation import CLASS, VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
 
-ATTACHES = msgspec.structs.replace(Config(), controller=(*CONTROLLER_CAPABILITIES, "PUBLISH_UNPUBLISH_VOLUME"))
 CODES = ["NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED", "UNAVAILABLE"]
 HERE, THERE = {"zone": "here"}, {"zone": "there"}
 
 
 async def _gone(site: Installation, name: str = "pv") -> None:
     await site.until(lambda: site.find(VOLUME, name) is None)
-
-
-async def _as(site: Installation, config: Config) -> None:
-    site.kill_driver()
-    await site.rest(0.1)
-    await site.serve(config)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -92,7 +84,7 @@ async def test_a_volume_without_a_csi_source_is_told_and_waits(site: Installatio
 
 async def test_a_driver_that_cannot_delete_is_told_and_not_asked(site: Installation) -> None:
     """delete.md 7."""
-    await _as(site, msgspec.structs.replace(site.config, controller=("GET_CAPACITY",)))
+    await reconfigured(site, msgspec.structs.replace(site.config, controller=("GET_CAPACITY",)))
     released(site)
     await site.start()
     event = await site.event("pv", "VolumeFailedDelete", 3)
@@ -100,92 +92,12 @@ async def test_a_driver_that_cannot_delete_is_told_and_not_asked(site: Installat
     assert site.calls("DeleteVolume") == []
 
 
-# ---- attachments
-
-
-@pytest.mark.parametrize("status", [{}, {"attached": True}, {"attached": False}], ids=["unknown", "yes", "no"])
-async def test_attached_volumes_wait_d13_6(site: Installation, status: dict[str, bool]) -> None:
-    """delete.md 7.2."""
-    await _as(site, ATTACHES)
-    released(site)
-    attached(site, "pv", **status)
-    await site.start()
-    event = await site.event("pv", "VolumeFailedDelete", 3)
-    for fact in ("volume pv", "node node-1", "attachment"):
-        assert fact in event["message"]
-    assert site.calls("DeleteVolume") == []
-    site.delete(ATTACHMENT, "attachment")
-    await _gone(site)
-    assert len(site.calls("DeleteVolume")) == 1
-
-
-async def test_an_attachment_that_is_being_deleted_still_counts_d13_6(site: Installation) -> None:
-    """delete.md 7.2."""
-    await _as(site, ATTACHES)
-    released(site)
-    attached(site, "pv")
-    site.edit(ATTACHMENT, "attachment", lambda obj: obj["metadata"].update(finalizers=["example.com/detaching"]))
-    site.delete(ATTACHMENT, "attachment")
-    await site.start()
-    await site.rest(100)
-    assert site.calls("DeleteVolume") == []
-
-
-async def test_a_volume_waits_for_the_last_of_two_attachments_d13_6(site: Installation) -> None:
-    """delete.md 7.2."""
-    await _as(site, ATTACHES)
-    released(site)
-    attached(site, "pv", "one")
-    attached(site, "pv", "two")
-    await site.start()
-    await site.event("pv", "VolumeFailedDelete")
-    site.delete(ATTACHMENT, "one")
-    await site.rest(100)
-    assert site.calls("DeleteVolume") == []
-    site.delete(ATTACHMENT, "two")
-    await _gone(site)
-
-
-async def test_attachments_of_other_volumes_do_not_count(site: Installation) -> None:
-    """delete.md 7.2."""
-    await _as(site, ATTACHES)
-    released(site)
-    attached(site, "other")
-    await site.start()
-    await _gone(site)
-    assert site.events("pv") == []
-
-
-async def test_an_attachment_that_came_and_moved_while_the_watch_was_cut_counts_d13_6(site: Installation) -> None:
-    """delete.md 7.2."""
-    await _as(site, ATTACHES)
-    await site.start()
-    attached(site, "pv")
-    await site.rest(1)
-    site.api.cut_watches(ATTACHMENT)
-    site.refuse("watch", ATTACHMENT, 410, times=1)
-    site.delete(ATTACHMENT, "attachment")
-    await site.rest(100)
-    released(site)
-    await _gone(site)
-    assert site.events("pv") == []
-
-
-async def test_a_driver_that_does_not_attach_needs_no_attachments_d13_6_p19_topology_6(site: Installation) -> None:
-    """delete.md 7.2."""
-    released(site)
-    attached(site, "pv")
-    await site.start()
-    await _gone(site)
-    assert site.requests.of("*", ATTACHMENT) == []
-
-
 # ---- migrated volumes, and nodes
 
 
 async def test_calls_for_migrated_volumes_are_labelled_d13_16(site: Installation) -> None:
     """delete.md 7."""
-    await _as(site, msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
+    await reconfigured(site, msgspec.structs.replace(site.config, name="ebs.csi.aws.com"))
     released(
         site,
         annotations={PROVISIONED_BY: "kubernetes.io/aws-ebs"},
@@ -215,7 +127,7 @@ async def test_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Installat
     local = msgspec.structs.replace(
         site.config, node_segment=HERE, plugin=("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
     )
-    await _as(site, local)
+    await reconfigured(site, local)
     released(site, "theirs", nodeAffinity=_affinity(THERE))
     released(site, "ours", nodeAffinity=_affinity(HERE))
     released(site, "anywhere")

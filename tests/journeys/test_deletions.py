@@ -37,8 +37,8 @@ async def test_an_attached_volume_waits_for_its_detachment(world: World) -> None
     attached = world.api.unique("attached")
     await world.create(ATTACHMENT, attachment(attached, name))
     await world.delete(CLAIM, "data")
-    failed = await world.event(name, "VolumeFailedDelete")
-    assert "node-1" in failed["message"]
+    waits = await world.event(name, "VolumeDelete")
+    assert "node-1" in waits["message"]
     volume = await world.get(VOLUME, name)
     assert volume is not None
     assert VOLUME_FINALIZER in finalizers(volume)

@@ -181,7 +181,7 @@ def attachment(pv: str | None) -> k8s.VolumeAttachment:
 
 def test_an_attached_volume_is_refused_d13_6() -> None:
     """delete.md 12."""
-    with pytest.raises(Refusal, match="pv-1: it is still attached to node n1"):
+    with pytest.raises(Refusal, match="volume pv-1 is still attached to node n1 "):
         deletion.check_detached(volume(), [attachment("other"), attachment("pv-1")])
 
 
