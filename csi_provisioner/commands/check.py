@@ -19,7 +19,7 @@ from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.reviews import is_allowed
 from csi_provisioner.logs import escaped
 from csi_provisioner.migration.registry import IN_TREE_NAMES
-from csi_provisioner.model.kubernetes import Secret, SecretReference, StorageClass
+from csi_provisioner.model.kubernetes import GATEWAY, Secret, SecretReference, StorageClass
 from csi_provisioner.planning import classes, templates
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
@@ -38,11 +38,11 @@ USAGE = (
 COMMAND = Command("check", FLAGS, USAGE)
 VERSION = 1
 FOUND = 3
-# Kinds that the cluster need not have, the path at which it serves them, and what is off without them.
+# Kinds that the cluster need not have, the paths at which it may serve them, and what is off without them.
 SERVED = (
     ("VolumeAttributesClass", "/apis/storage.k8s.io/v1", "claims with a VolumeAttributesClass fail"),
     ("VolumeSnapshot", "/apis/snapshot.storage.k8s.io/v1", "claims from snapshots fail"),
-    ("ReferenceGrant", "/apis/gateway.networking.k8s.io/v1beta1", "sources in other namespaces are refused"),
+    ("ReferenceGrant", f"/apis/{GATEWAY}/v1 /apis/{GATEWAY}/v1beta1", "sources in other namespaces are refused"),
     ("CSIStorageCapacity", "/apis/storage.k8s.io/v1", "storage capacity cannot be published"),
 )
 
@@ -121,19 +121,23 @@ class Check:
     async def _served(self) -> None:
         gates, capacity = self.settings.gates, self.settings.capacity
         needed = {"ReferenceGrant": gates.cross_namespace, "CSIStorageCapacity": capacity.enabled}
-        for kind, path, without in SERVED:
+        for kind, paths, without in SERVED:
             if needed.get(kind) is False:
                 continue
-            try:
-                served: bool | None = kind in await self.kube.kinds(path)
-            except KubeError as error:
-                # A group that is not served has no path at all.
-                served = False if error.code == 404 else None
-                # Nobody answers, or does not know us: nothing else would be answered either.
-                if error.code in (0, 401):
-                    raise
+            answers = {await self._is_served(kind, path) for path in paths.split()}
+            served = True if True in answers else None if None in answers else False
             missing = MISSING if kind in needed else OFF
             self.say({True: OK, False: missing, None: NOT_KNOWN}[served], f"kind {kind}", "" if served else without)
+
+    async def _is_served(self, kind: str, path: str) -> bool | None:
+        try:
+            return kind in await self.kube.kinds(path)
+        except KubeError as error:
+            # Nobody answers, or does not know us: nothing else would be answered either.
+            if error.code in (0, 401):
+                raise
+            # A group that is not served has no path at all.
+            return False if error.code == 404 else None
 
     async def _right(self, right: Right) -> None:
         allowed = await is_allowed(self.kube, right.verb, right.resource, right.group, right.namespace, right.name)

@@ -8,7 +8,7 @@ is resumed. Objects shrink to what the store keeps page by page, so that a large
 """
 
 import random as randomness
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Generic, NoReturn, TypeVar
@@ -44,7 +44,8 @@ LIST, WATCH, FOLLOW = "list", "watch", "follow"
 @dataclass(eq=False)
 class Reflector(Generic[T]):
     """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
-    event shows, with the event's own bytes, before the store is.
+    event shows, with the event's own bytes, before the store is. `served` says as which version the cluster serves the
+    kind; it is asked first of all, and again after a 404.
     """
 
     client: KubeClient
@@ -53,6 +54,7 @@ class Reflector(Generic[T]):
     scope: Scope = EVERYWHERE
     resync: float = RESYNC
     on_event: Callable[[T, bytes], None] | None = None
+    served: Callable[[], Awaitable[type[T]]] | None = None
     page: int = 500
     random: Callable[[], float] = randomness.random
 
@@ -60,6 +62,7 @@ class Reflector(Generic[T]):
         self._gathered: dict[str, T | None] = {}
         self._synced = trio.Event()  # the first list is whole
         self._next_list = -inf
+        self._unsure = self.served is not None  # as which version the kind is served
         self._bookmarks = False  # whether this server sends any
         self._troubles = Troubles(self.client.troubles)
 
@@ -88,8 +91,11 @@ class Reflector(Generic[T]):
             self._gathered = {}
             await trio.sleep_until(self._next_list)
         try:
+            if self.served is not None and self._unsure:
+                self.kind, self._unsure = await self.served(), False
             page = await self.client.list_page(self.kind, self.scope, limit=self.page, continue_token=state.token)
         except KubeError as error:
+            self._unsure |= error.code == 404
             self._report(LIST, error, quiet=error.code == 410)
             return watching.after_no_page(state, error)
         for obj in page.items:
@@ -129,6 +135,7 @@ class Reflector(Generic[T]):
                             silence.deadline = trio.current_time() + watching.INACTIVITY
             except KubeError as caught:
                 error = caught
+                self._unsure |= error.code == 404
         lasted = None if opened is None else trio.current_time() - opened
         if silence.cancelled_caught:
             error = KubeError(0, "Silent", "nothing came for too long: the connection must be dead")

@@ -109,7 +109,8 @@ def after_watch(state: Watching, ended: Ended) -> Step:
     # Neither tells anything of the watch: nobody has looked at the question.
     postponed = code in (429, 503) or (code == 0 and ended.lasted is None)
     failures, stuck = state.failures + 1, state.stuck or not postponed
-    if ended.expired or (state.stuck and not postponed):
+    # 404: there are no such objects here, or no longer in this version of the API.
+    if ended.expired or code == 404 or (state.stuck and not postponed):
         return Listing(None, failures, stuck), 0.0
     return Watching(ended.version, failures, stuck), floor
 

@@ -304,7 +304,9 @@ class VolumeSnapshotContent(GlobalResource, Object):
 # ---- grants, capacity, events
 
 
-# Still v1beta1: only clusters with the alpha gate for sources of other namespaces need it.
+GATEWAY = "gateway.networking.k8s.io"
+
+
 class ReferenceGrantFrom(msgspec.Struct, gc=False, omit_defaults=True):
     group: str = ""
     kind: str = ""
@@ -323,9 +325,15 @@ class ReferenceGrantSpec(msgspec.Struct, gc=False, omit_defaults=True):
     to: list[ReferenceGrantTo] | None = None
 
 
-@resource("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
+@resource(GATEWAY, "v1", "ReferenceGrant", "referencegrants")
 class ReferenceGrant(NamespacedResourceG, Object):
     spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
+
+
+# The same object: clusters have the one or the other, and newer ones both.
+@resource(GATEWAY, "v1beta1", "ReferenceGrant", "referencegrants")
+class BetaReferenceGrant(ReferenceGrant):
+    pass
 
 
 class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):

@@ -3,16 +3,19 @@
 Objects of other drivers are kept by name only, except for claims that may need a protected source.
 """
 
+from functools import partial
 from typing import Any
 
 import trio
 
 from csi_provisioner.kube.caches import Caches
-from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import (
+    GATEWAY,
+    BetaReferenceGrant,
     CSINode,
     Node,
     PersistentVolume,
@@ -53,18 +56,19 @@ async def follow(
     if deletion.watches_attachments(facts):
         reflectors.append(Reflector(kube, VolumeAttachment, caches.attachments))
     if grants:
-        reflectors.append(Reflector(kube, ReferenceGrant, caches.grants))
+        reflectors.append(Reflector(kube, ReferenceGrant, caches.grants, served=partial(_served_grants, kube)))
     if nodes:
         reflectors += [Reflector(kube, Node, caches.nodes), Reflector(kube, CSINode, caches.csinodes)]
     caches.unsynced.update(reflector.kind.__name__ for reflector in reflectors)
 
-    async def followed(reflector: Reflector[Any], *, task_status: trio.TaskStatus[None]) -> None:
+    async def followed(reflector: Reflector[Any], kind: str, *, task_status: trio.TaskStatus[None]) -> None:
         await reflector.run(task_status=task_status)
-        caches.ended.add(reflector.kind.__name__)  # a defect: it runs for ever
+        caches.ended.add(kind)  # a defect: it runs for ever
 
     async def synced(reflector: Reflector[Any]) -> None:
-        await watches.start(followed, reflector)
-        caches.unsynced.discard(reflector.kind.__name__)
+        kind = reflector.kind.__name__
+        await watches.start(followed, reflector, kind)
+        caches.unsynced.discard(kind)
 
     log.info("Watching", kinds=" ".join(reflector.kind.__name__ for reflector in reflectors))
     async with trio.open_nursery() as watches:
@@ -74,6 +78,16 @@ async def follow(
                 syncing.start_soon(synced, reflector)
         log.info("Caches are synced", claims=len(caches.claims), volumes=len(caches.volumes))
         task_status.started()
+
+
+async def _served_grants(kube: KubeClient) -> type[ReferenceGrant]:
+    try:
+        if "ReferenceGrant" in await kube.kinds(f"/apis/{GATEWAY}/v1"):
+            return ReferenceGrant
+    except KubeError as error:
+        if error.code not in (403, 404):
+            raise
+    return BetaReferenceGrant
 
 
 def _kept_claim(claim: PersistentVolumeClaim, facts: DriverFacts) -> PersistentVolumeClaim | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,6 +131,14 @@ async def test_a_cluster_without_snapshots_has_them_off(site: Installation, ask:
     found = await ask()
     assert found.code == 0
     assert found.status("kind VolumeSnapshot") == "off"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+async def test_reference_grants_may_be_served_in_either_version(site: Installation, ask: Ask, version: str) -> None:
+    kinds = site.objects.kinds
+    kinds.add(replace(kinds.named("ReferenceGrant"), versions=(version,), heads={}))
+    found = await ask("--feature-gates=CrossNamespaceVolumeDataSource=true")
+    assert found.status("kind ReferenceGrant") == "ok"
 
 
 async def test_a_class_that_no_claim_can_use_is_told(site: Installation, ask: Ask) -> None:
