@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -54,7 +55,7 @@ class Sender:
         """Seconds since 1970 by the API server's clock, as its last answer told it; by ours before that."""
         if self._dated is not None:
             with suppress(ValueError):
-                return parsedate_to_datetime(self._dated[0].decode()).timestamp() + trio.current_time() - self._dated[1]
+                return _parsed(self._dated[0]) + trio.current_time() - self._dated[1]
         return time.time()
 
     async def send(self, ask: BasicRequest, begin: Begin = None) -> bytes:
@@ -108,6 +109,11 @@ class Sender:
                 raise error
             await trio.sleep(pause)
             waits += 1
+
+
+@lru_cache(maxsize=1)  # it is the same header for a whole second
+def _parsed(date: bytes) -> float:
+    return parsedate_to_datetime(date.decode()).timestamp()
 
 
 def _late() -> KubeError:

@@ -75,7 +75,7 @@ class JournalWriter:
         self._bypassed = False
         self._behind = False  # since a bypass, what the API server has is not what should be there
         self._ended = False  # no more tries
-        self._known: set[str] = set()  # whose entries were written in this term
+        self._known: dict[str, int] = {}  # when the entries were written that were written in this term
         self._begun: dict[str, float] = {}  # when a call was last begun under an entry
         self._uncertain: set[str] = set()
         self._ends_later: set[str] = set()  # their ends are certain, and the hold is not over
@@ -112,12 +112,13 @@ class JournalWriter:
             entry, when=int(self.client.server_time()), uncertain=name in self._uncertain or name in self.inherited
         )
         try:
-            return await self._entered(name, entries.encode(entry))
+            return await self._entered(name, entry)
         except BaseException:
             self.drop(name)
             raise
 
-    async def _entered(self, name: str, text: bytes) -> bool:
+    async def _entered(self, name: str, entry: Entry) -> bool:
+        text = entries.encode(entry)
         while True:
             while not self.is_kept:
                 if not self.required:
@@ -131,7 +132,7 @@ class JournalWriter:
             if current is not self._log or not self.is_kept:
                 current.withdraw(name)
             elif current.is_durable(name):
-                self._known.add(name)
+                self._known[name] = entry.when
                 self.doubted.discard(name)
                 return True
             elif not self.required:
@@ -148,11 +149,11 @@ class JournalWriter:
         return confirmed
 
     def _is_enough(self, name: str) -> bool:
-        if name not in self._known or not self._log.is_durable(name):
+        when = self._known.get(name)
+        if when is None or not self._log.is_durable(name):
             return False
         fresh = self._sure_at() >= trio.current_time() - self.election.retry_period
-        entry = self.entry(name)
-        return fresh and entry is not None and self.client.server_time() - entry.when < RENEWED
+        return fresh and self.client.server_time() - when < RENEWED
 
     def _sure_at(self) -> float:
         """When the last request was sent whose answer said that the term is ours."""
@@ -185,8 +186,9 @@ class JournalWriter:
         if name in self.inherited and trio.current_time() < self.judges_at:
             self._ends_later.add(name)
             return
-        self.inherited.pop(name, None)
-        for names in (self.doubted, self._uncertain, self._known):
+        for of_name in (self.inherited, self._known):
+            of_name.pop(name, None)
+        for names in (self.doubted, self._uncertain):
             names.discard(name)
         self._log.leave(name)
 
