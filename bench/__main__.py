@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bench import start
+from bench import against, builds, start
 from bench.api import Api, Sight
 from bench.clusters import Cluster, real, sandbox
 from bench.driver import NAME, Driver
@@ -47,10 +47,18 @@ def main() -> None:
     parser.add_argument("--command", default=COMMAND, help="another provisioner; {sock} and {kubeconfig} are replaced")
     parser.add_argument("--volume-journal", choices=["on", "off"], default="on", help="of our own provisioner")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that the driver takes for a volume")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with this commit, in turn, on the control plane")
+    parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
+    parser.add_argument("--flags", default="", help="more flags for this tree's own")
+    parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("what", nargs="?", choices=["start"], help="only this: until probes are answered")
     options = parser.parse_args()
     if options.what:
         return start.main()
+    if options.against:
+        options.cluster, options.claims = options.cluster or ["real"], options.claims or [1000]
+        there = builds.Build(options.against, builds.commit(options.against), options.against_flags)
+        options.builds = (there, builds.Build("here", builds.here(), options.flags))
     options.claims = options.claims or [500, 2000]
     if options.command == COMMAND:
         options.command += f" --leader-election-namespace=default --volume-journal={options.volume_journal}"
@@ -75,7 +83,10 @@ async def _run(opening: AbstractAsyncContextManager[Cluster], options: argparse.
             sight = Sight(NAME)
             await nursery.start(api.follow, VOLUMES, sight)
             measure = Measure(cluster, api, driver, sight, options.command, folder)
-            if options.profile:
+            if options.against:
+                for claims in options.claims:
+                    await against.compare(measure, *options.builds, pairs=options.pairs, claims=claims)
+            elif options.profile:
                 stats = await measure.profile(max(options.claims))
                 stats.sort_stats("tottime").print_stats(50)
                 stats.sort_stats("cumulative").print_stats("csi_provisioner|lightkube|grpclib|betterproto2", 60)

@@ -112,28 +112,26 @@ class Measure:
         """What a start costs when there is nothing to do; this is taken off what the claims cost."""
         starts = []
         for _ in range(3):  # the first one compiles what is not compiled yet, and any may meet a busy machine
-            async with self._running() as provisioner:
+            async with self.running() as provisioner:
                 await provisioner.quiet()
                 starts.append(Idle(provisioner.cpu(), provisioner.memory()))
         return min(starts, key=lambda idle: idle.cpu)
 
     async def backlog(self, claims: int, idle: Idle) -> Backlog:
-        await self._create_claims(claims)
-        created = len(self._sight.written)
-        async with self._running() as provisioner:
-            await self._until(lambda: len(self._sight.written) - created == claims, "all volumes written")
+        await self.create_claims(claims)
+        async with self.running() as provisioner:
+            written = await self.volumes_written(claims)
             cpu = provisioner.cpu() - idle.cpu
             await provisioner.quiet()
             cpu_with_events = provisioner.cpu() - idle.cpu
             memory, started = provisioner.memory(), provisioner.started
         creation = self._driver.stats()
-        took = self._sight.written[-1] - creation["first"]["CreateVolume"]
+        took = written[-1] - creation["first"]["CreateVolume"]
 
-        await self._until(lambda: self._sight.count("Bound") == claims, "all volumes bound")
-        await self._api.remove(CLAIMS)
-        await self._until(lambda: self._sight.count("Released") == claims, "all volumes released")
-        async with self._running() as provisioner:
-            await self._until(lambda: not self._sight.phases, "all volumes gone")
+        await self.all_bound(claims)
+        await self.release(claims)
+        async with self.running() as provisioner:
+            await self.all_gone()
             await provisioner.quiet()
             deletion_cpu = provisioner.cpu() - idle.cpu
         deletion = self._driver.stats()
@@ -158,7 +156,7 @@ class Measure:
             await self._api.create(VOLUMES, (foreign_volume(number) for number in range(objects)))
             claims = (claim(number, "other", OTHER, volume=f"other-{number:05}") for number in range(objects))
             await self._api.create(CLAIMS, claims)
-            async with self._running() as provisioner:
+            async with self.running() as provisioner:
                 await provisioner.quiet(seconds=3)
                 return provisioner.memory()
         finally:
@@ -168,18 +166,18 @@ class Measure:
         """The provisioner's requests for so many claims created, then deleted; a start's own are taken off."""
         self._cluster.count_requests()
         self._cluster.requests()
-        async with self._running() as provisioner:
+        async with self.running() as provisioner:
             await provisioner.quiet()
         at_start = self._cluster.requests()
-        await self._create_claims(claims)
-        async with self._running() as provisioner:
-            await self._until(lambda: self._sight.count("Bound") == claims, "all volumes bound")
+        await self.create_claims(claims)
+        async with self.running() as provisioner:
+            await self.all_bound(claims)
             await provisioner.quiet()
         created = self._cluster.requests()
         await self._api.remove(CLAIMS)
         await self._until(lambda: self._sight.count("Released") == claims, "all volumes released")
-        async with self._running() as provisioner:
-            await self._until(lambda: not self._sight.phases, "all volumes gone")
+        async with self.running() as provisioner:
+            await self.all_gone()
             await provisioner.quiet()
         self._driver.stats()
         return created - at_start, self._cluster.requests() - at_start
@@ -191,22 +189,43 @@ class Measure:
         if not self._command.startswith(module):
             raise RuntimeError("only this provisioner can be profiled")
         profiled = self._command.replace(module, f"{sys.executable} -m cProfile -o {out} -m csi_provisioner", 1)
-        await self._create_claims(claims)
-        async with self._running(profiled) as provisioner:
-            await self._until(lambda: self._sight.count("Bound") == claims, "all volumes bound")
+        await self.create_claims(claims)
+        async with self.running(profiled) as provisioner:
+            await self.all_bound(claims)
             await provisioner.quiet()
         return pstats.Stats(str(out))
 
-    async def _create_claims(self, claims: int) -> None:
+    async def create_claims(self, claims: int) -> None:
         self._driver.stats()
+        self._sight.written.clear()
         await self._api.create(CLAIMS, (claim(number, "bench", NAME) for number in range(claims)))
+
+    async def volumes_written(self, claims: int) -> list[float]:
+        """When each of the backlog's volumes was first seen."""
+        await self._until(lambda: len(self._sight.written) == claims, "all volumes written")
+        return self._sight.written
+
+    async def all_bound(self, claims: int) -> None:
+        await self._until(lambda: self._sight.count("Bound") == claims, "all volumes bound")
+
+    async def release(self, claims: int) -> None:
+        """Delete the claims, so that every volume waits for its deletion."""
+        await self._api.remove(CLAIMS)
+        await self._until(lambda: self._sight.count("Released") == claims, "all volumes released")
+
+    async def all_gone(self) -> None:
+        await self._until(lambda: not self._sight.phases, "all volumes gone")
+
+    def first_call(self, rpc: str) -> float:
+        """When the driver was first asked this since the last time it was looked at."""
+        return float(self._driver.stats()["first"][rpc])
 
     async def _until(self, holds: Callable[[], bool], what: str) -> None:
         print(f"  waiting: {what}", file=sys.stderr, flush=True)
         await self._sight.until(holds, what, 600)
 
     @asynccontextmanager
-    async def _running(self, command: str = "") -> AsyncIterator[Provisioner]:
+    async def running(self, command: str = "") -> AsyncIterator[Provisioner]:
         provisioner = Provisioner(
             command or self._command,
             socket=self._driver.socket,

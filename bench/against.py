@@ -1,0 +1,69 @@
+"""Two builds in turn on one control plane, as ratios: what a machine does to both of a pair is in neither ratio.
+
+A pair is both builds one after the other, the next pair the other way round. Each build takes the same backlog from its
+own exec until its volumes are written and its events with them, then deletes it. Judge by the median of nine pairs; one
+and the same build against itself shows what the machine's noise is worth. Rates need a machine that does nothing else.
+"""
+
+import statistics
+from dataclasses import asdict, dataclass
+
+from bench.builds import Build
+from bench.measure import Measure
+
+FLAGS = ["--csi-address={sock}", "--kubeconfig={kubeconfig}", "--leader-election-namespace=default"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of processor time are a claim's in ms, start included; rates a second; memory in MiB."""
+
+    create_cpu: float
+    delete_cpu: float
+    create_rate: float
+    """From exec to the last PersistentVolume."""
+    middle_rate: float
+    """Of the middle 80 % of the backlog: without start and end."""
+    first_call: float
+    memory: float
+    """When all claims are bound and nothing has happened for some seconds."""
+
+
+async def compare(measure: Measure, old: Build, new: Build, *, pairs: int, claims: int) -> None:
+    ratios: dict[str, list[float]] = {}
+    for number in range(pairs):
+        order = (old, new) if number % 2 else (new, old)
+        rounds = {build.name: await one_round(measure, build, claims) for build in order}
+        before, after = asdict(rounds[old.name]), asdict(rounds[new.name])
+        for figure in before:
+            ratios.setdefault(figure, []).append(after[figure] / before[figure])
+        print(f"pair {number + 1}: " + ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before))
+    print(f"\n{new.name} / {old.name}, {claims} claims, {pairs} pairs: median (smallest to largest)")
+    for figure, values in ratios.items():
+        print(f"{figure:>12}  {statistics.median(values):.3f}  ({min(values):.3f} to {max(values):.3f})", flush=True)
+
+
+async def one_round(measure: Measure, build: Build, claims: int) -> Round:
+    command = build.command(FLAGS)
+    await measure.create_claims(claims)
+    async with measure.running(command) as provisioner:
+        written = await measure.volumes_written(claims)
+        await measure.all_bound(claims)
+        await provisioner.quiet(seconds=3)
+        create_cpu, memory, started = provisioner.cpu(), provisioner.memory(), provisioner.started
+    first_call = measure.first_call("CreateVolume") - started
+    await measure.release(claims)
+    async with measure.running(command) as provisioner:
+        await measure.all_gone()
+        await provisioner.quiet()
+        delete_cpu = provisioner.cpu()
+    tenth = claims // 10
+    middle = written[-1 - tenth] - written[tenth]
+    return Round(
+        create_cpu=1000 * create_cpu / claims,
+        delete_cpu=1000 * delete_cpu / claims,
+        create_rate=claims / (written[-1] - started),
+        middle_rate=(claims - 2 * tenth) / middle,
+        first_call=first_call,
+        memory=memory,
+    )
