@@ -40,7 +40,7 @@ class CapacityCheck:
             return True  # take it: provisioning reports the bad class in an event
         facts = PlacementFacts(claim.metadata.name, self.node, allowed, self.gatherer.settings)
         try:
-            topology.requirement(facts, placement.cluster, TopologyMemory(), choose=lambda nodes: nodes[0])
+            topology.requirement(facts, placement.cluster, TopologyMemory())
         except Refusal as refusal:
             log.v(3, "Claim is not for this node", PVC=claim, reason=refusal.message)
             return False

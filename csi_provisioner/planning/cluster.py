@@ -7,6 +7,7 @@ of nodes (topology.md 7). One writer, many readers; everything it gives out is i
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import CSINode, CSINodeDriver, Node, NodeName
@@ -28,6 +29,8 @@ class ClusterTopology:
         self._labels: dict[str, Mapping[str, str]] = {}
         self._csinodes: dict[str, CSINode] = {}
         self._registered: dict[NodeName, Keys] = {}
+        self._sets: Counter[Keys] = Counter()  # how many nodes registered each set of keys
+        self._united: tuple[list[tuple[Term, ...]], tuple[Term, ...], list[csi.Topology]] = ([], (), [])
         self._terms: dict[Keys, _Terms] = {}  # for each key set somebody asked for
         for node in nodes:
             self.node_changed(node.metadata.name, None, node)
@@ -50,14 +53,17 @@ class ClusterTopology:
 
     def csinode_changed(self, name: str, _old: CSINode | None, new: CSINode | None) -> None:
         self._csinodes.pop(name, None)
-        self._registered.pop(NodeName(name), None)
+        before = self._registered.pop(NodeName(name), None)
+        if before is not None:
+            self._sets[before] -= 1
         if new is None:
             return
         self._csinodes[name] = new
         entry = entry_of(new, self.driver)
         # Without keys it is as good as not registered. Only the refusals tell the two apart, for people.
         if entry is not None and entry.topologyKeys:
-            self._registered[NodeName(name)] = terms.normalised(entry.topologyKeys)
+            keys = self._registered[NodeName(name)] = terms.normalised(entry.topologyKeys)
+            self._sets[keys] += 1
 
     # ---- what claims ask for
 
@@ -72,18 +78,30 @@ class ClusterTopology:
         """The driver's topology keys on that node, sorted; empty if it registered none there."""
         return self._registered.get(NodeName(node), ())
 
-    def registered(self) -> Sequence[NodeName]:
-        """The nodes on which the driver registered at least one key."""
-        return list(self._registered)
+    def registered(self) -> Sequence[Keys]:
+        """Each set of keys that the driver registered on a node: several while a new version of it is rolled out."""
+        return sorted(+self._sets)
 
     def terms(self, keys: Keys) -> tuple[Term, ...]:
         """The distinct terms of all nodes that carry every key, whether or not the driver runs there."""
         return self._of(keys).ordered()
 
+    def united(self, sets: Sequence[Keys]) -> tuple[Term, ...]:
+        """Those of several sets of keys, in canonical order; the same tuple until something changes."""
+        if len(sets) == 1:
+            return self.terms(sets[0])
+        parts, (known, found, _) = [self.terms(keys) for keys in sets], self._united
+        if len(parts) != len(known) or any(part is not before for part, before in zip(parts, known, strict=True)):
+            found = terms.canonical(chain.from_iterable(parts))
+            self._united = parts, found, [terms.topology(term) for term in found]
+        return found
+
     def messages(self, found: tuple[Term, ...]) -> Sequence[csi.Topology]:
         """The terms as the driver gets them; shared, so not to be changed."""
         if not found:
             return ()
+        if found is self._united[1]:
+            return self._united[2]
         known = self._terms.get(tuple(key for key, _ in found[0]))
         if known is not None and known.ordered() is found:
             return known.messages

@@ -35,10 +35,14 @@ def of_labels(labels: Mapping[str, str], keys: Keys) -> Term | None:
         return None
 
 
+def order(term: Term) -> tuple[int, Term]:
+    """As the reference sorts, byte by byte: z-10 comes before z-2."""
+    return len(term), term
+
+
 def canonical(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Sorted, without identical terms; a term that is part of another stays."""
-    # As the reference sorts, byte by byte: z-10 comes before z-2.
-    return tuple(sorted(set(terms), key=lambda term: (len(term), term)))
+    return tuple(sorted(set(terms), key=order))
 
 
 def flatten(allowed: Iterable[TopologySelectorTerm]) -> list[Term]:

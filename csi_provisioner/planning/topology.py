@@ -5,8 +5,9 @@ question (`DriverFacts.topology`). What each refusal says is in `topology_refusa
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import msgspec
 
@@ -19,8 +20,6 @@ from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.refusal import accepted
 from csi_provisioner.planning.terms import Allowed, Keys, Term
 from csi_provisioner.settings import ProvisioningSettings
-
-Choose = Callable[[Sequence[NodeName]], NodeName]
 
 
 class PlacementFacts(msgspec.Struct, frozen=True):
@@ -59,16 +58,16 @@ class TopologyMemory:
 
 
 def requirement(
-    facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose
+    facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory
 ) -> csi.TopologyRequirement | None:
-    """What to ask for, or None for a volume that may be anywhere. `choose` picks one node of several at random."""
+    """What to ask for, or None for a volume that may be anywhere."""
     memory.begin(facts.selected_node, in_flight=facts.in_flight)
     # A copy: what a refused try has seen must not stay.
     seen = replace(memory)
     if facts.selected_node:
         requisite, first = _delayed(facts, cluster, seen)
     else:
-        requisite, first = _immediate(facts, cluster, seen, choose)
+        requisite, first = _immediate(facts, cluster, seen)
     memory.keys, memory.labels, memory.terms = seen.keys, seen.labels, seen.terms
     if not requisite:
         return None
@@ -97,27 +96,24 @@ def _delayed(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMe
         # A class may name only some of the driver's keys: its term fits if the node has all pairs of it.
         first = next((i for i, term in enumerate(requisite) if segments.issuperset(term)), None)
     else:
-        requisite = _aggregated(memory.keys, cluster, memory)
+        requisite = _aggregated([memory.keys], cluster, memory)
         first = _place(own, requisite)
     if first is None and requisite:
         raise refusals.nothing_fits(facts.selected_node, own, requisite, allowed is not None)
     return requisite, first or 0
 
 
-def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory, choose: Choose) -> Decision:
+def _immediate(facts: PlacementFacts, cluster: ClusterTopology, memory: TopologyMemory) -> Decision:
     if facts.allowed:
         requisite = facts.allowed.terms
     elif not facts.settings.immediate_topology:
         return (), 0
     else:
-        # Nodes can have registered different keys, for instance while a new version of the driver is rolled out. They
-        # are not merged: those of one node are taken.
-        if not memory.keys:
-            registered = cluster.registered()
-            if not registered:
-                raise refusals.nothing_registered(cluster)
-            memory.keys = cluster.keys(choose(registered))
-        requisite = _aggregated(memory.keys, cluster, memory)
+        # Nodes can have registered different keys, for instance while a new version of the driver is rolled out.
+        sets = cluster.registered()
+        if not sets and not memory.terms:
+            raise refusals.nothing_registered(cluster)
+        requisite = _aggregated(sets, cluster, memory)
     return requisite, spreading.shift(facts.claim, len(requisite)) if requisite else 0
 
 
@@ -141,18 +137,19 @@ def _selected_term(node: NodeName, cluster: ClusterTopology, memory: TopologyMem
 
 
 def _place(own: Term, requisite: tuple[Term, ...]) -> int | None:
-    """Where a term is among those of the same keys, which are sorted and may be thousands."""
-    place = bisect_left(requisite, own)
+    """Where a term is among others in canonical order, which may be thousands."""
+    place = bisect_left(requisite, terms.order(own), key=terms.order)
     return place if place < len(requisite) and requisite[place] == own else None
 
 
-def _aggregated(keys: Keys, cluster: ClusterTopology, memory: TopologyMemory) -> tuple[Term, ...]:
-    """Section 7: the terms of all nodes that carry the keys, remembered ones before current ones (rule C4)."""
+def _aggregated(sets: Sequence[Keys], cluster: ClusterTopology, memory: TopologyMemory) -> tuple[Term, ...]:
+    """Section 7: the terms of all nodes that carry the keys of a set, remembered ones before current ones (rule C4)."""
     if not memory.terms:
-        illegal = [key for key in keys if not terms.is_label_key(key)]
-        if illegal:
-            raise refusals.illegal_keys(illegal, cluster.driver)
-        memory.terms = cluster.terms(keys)
+        legal = [keys for keys in sets if all(map(terms.is_label_key, keys))]
+        memory.terms = cluster.united(legal)
         if not memory.terms:
+            keys = terms.normalised(chain.from_iterable(sets))
+            if len(legal) < len(sets):
+                raise refusals.illegal_keys([key for key in keys if not terms.is_label_key(key)], cluster.driver)
             raise refusals.no_node_carries(keys, cluster.driver)
     return memory.terms

@@ -6,7 +6,6 @@ from csi_provisioner.model import csi
 from csi_provisioner.planning import topology
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
-from csi_provisioner.planning.topology import Choose
 from csi_provisioner.settings import ProvisioningSettings
 
 from .memory import ClaimMemory
@@ -19,13 +18,12 @@ class ClusterPlacement:
     cluster: ClusterTopology
     settings: ProvisioningSettings
     memory: ClaimMemory
-    choose: Choose
 
     def requirement(self, draft: Draft) -> csi.TopologyRequirement | None:
         # While a call may run, labels that changed meanwhile must not change what is asked for (topology.md).
         uid = draft.claim.metadata.uid
         facts = topology.facts(draft, self.settings, in_flight=self.memory.of(uid).asked is not None)
-        return topology.requirement(facts, self.cluster, self.memory.topology(uid), self.choose)
+        return topology.requirement(facts, self.cluster, self.memory.topology(uid))
 
     def forget(self, uid: str) -> None:
         self.memory.finish(uid)

@@ -3,7 +3,6 @@
 A controller is a loop of `work` with a reconciler. Only one of them works on a claim at a time (design.md 3, rule 1).
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -294,7 +293,7 @@ class Controllers:
         if self._cluster is None:
             return None
         settings = self._parts.provisioning
-        return ClusterPlacement(self._cluster, settings, memory, choose=random.choice)
+        return ClusterPlacement(self._cluster, settings, memory)
 
     def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
         return Gatherer(

@@ -1,6 +1,6 @@
 """The clusters of topology.md 12 as objects; `zone` and `rack` stand for `acme.test/zone` and `acme.test/rack`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,7 @@ def ask(
     *,
     in_flight: bool = False,
 ) -> csi.TopologyRequirement | None:
-    def choose(names: Sequence[k8s.NodeName]) -> k8s.NodeName:
-        wanted = k8s.NodeName(case.get("keysFrom", names[0]))
-        assert wanted in names
-        return wanted
-
-    return requirement(facts(case, in_flight=in_flight), cluster, memory or TopologyMemory(), choose)
+    return requirement(facts(case, in_flight=in_flight), cluster, memory or TopologyMemory())
 
 
 def shown(topologies: Iterable[csi.Topology]) -> Segments:

@@ -44,7 +44,12 @@ def test_changes_one_by_one_or_all_at_once_give_the_same_cluster(changes: list[t
         assert index.terms(keys) is index.terms(keys)
         assert [dict(message.segments) for message in index.messages(expected)] == [dict(term) for term in expected]
         assert list(index.messages(index.terms(keys))) == list(index.messages(expected))
-    assert sorted(index.registered()) == sorted(fresh.registered())
+    sets = index.registered()
+    assert sets == fresh.registered()
+    united = index.united(sets)
+    assert united == terms.canonical(term for keys in sets for term in index.terms(keys))
+    assert index.united(sets) is united
+    assert [dict(message.segments) for message in index.messages(united)] == [dict(term) for term in united]
     assert all(index.keys(name) == fresh.keys(name) for name in ("n1", "n2", "n3", "n4"))
 
 

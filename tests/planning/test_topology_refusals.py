@@ -8,7 +8,7 @@ from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.topology import TopologyMemory
 
-from .clusters import DRIVER, ask, case, cluster, csinode, node
+from .clusters import DRIVER, answered, ask, case, cluster, csinode, node
 
 PREFIX = "error generating accessibility requirements: "
 
@@ -108,6 +108,13 @@ def test_an_illegal_key_is_refused() -> None:
         refused(ClusterTopology(DRIVER, [labelled], [named]), "n1"),
         [f"driver {DRIVER}", "'not a key/x/y'", "prefix/name"],
     )
+
+
+@pytest.mark.parametrize("other", ["rack", "not a key/x/y"])
+def test_a_set_of_keys_that_gives_no_place_does_not_keep_others_from_it(other: str) -> None:
+    """topology.md 7."""
+    index = ClusterTopology(DRIVER, [node("n1", {"zone": "z-1"})], [csinode("n1", ["zone"]), csinode("n2", [other])])
+    assert answered(ask({"pvc": "x"}, index)) == ([{"zone": "z-1"}], [{"zone": "z-1"}])
 
 
 def test_keys_that_no_node_carries_are_refused() -> None:

@@ -97,11 +97,21 @@ def test_incomplete_labels_are_read_again_each_time() -> None:
     ask(case("T25"), index, memory)
 
 
-def test_the_pick_of_the_keys_is_kept() -> None:
-    """topology.md 8 (C3)."""
+def test_the_terms_of_all_sets_of_keys_are_kept() -> None:
+    """topology.md 8 (C4)."""
     index, memory = cluster("K4"), TopologyMemory()
     assert answered(ask(case("T26"), index, memory)) == wanted(case("T26"))
-    assert answered(ask(case("T27"), index, memory)) == wanted(case("T26"))
+    index.csinode_changed("d1", None, None)
+    assert answered(ask(case("T26"), index, memory, in_flight=True)) == wanted(case("T26"))
+    assert len(answered(ask(case("T26"), index, TopologyMemory()))[0]) == 2
+
+
+def test_a_node_that_is_selected_in_flight_is_found_among_terms_of_several_sets_of_keys() -> None:
+    index, memory = cluster("K4"), TopologyMemory()
+    ask(case("T26"), index, memory)
+    requisite, preferred = answered(ask(case("T26") | {"selected": "d1"}, index, memory, in_flight=True))
+    assert requisite == case("T26")["requisite"]
+    assert preferred[0] == {"zone": "z-1"}
 
 
 def test_allowed_topologies_are_not_remembered() -> None:
