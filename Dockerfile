@@ -19,11 +19,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /tools && /tools/bin/pip install --require-hashes --only-binary :all: -r backend.txt
 
 FROM tools AS dependencies
-COPY image/requirements.txt ./
+# tracing.txt: what sends traces is in the image too (docs/tracing.md).
+ARG REQUIREMENTS=requirements.txt
+COPY image/requirements.txt image/tracing.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv --without-pip /opt/csi-provisioner \
  && /tools/bin/pip --python /opt/csi-provisioner/bin/python install \
-    --no-compile --require-hashes --only-binary :all: -r requirements.txt \
+    --no-compile --require-hashes --only-binary :all: -r ${REQUIREMENTS} \
  && find /opt/csi-provisioner/bin -type f -delete \
  && /tools/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/csi-provisioner/lib
 

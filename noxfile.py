@@ -71,7 +71,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 def install(session: nox.Session, *groups: str, project: bool = True) -> None:
     """The groups, and the project itself, at pinned versions."""
     parts = nox.project.dependency_groups(PROJECT, *groups)
-    session.install("-c", "constraints.txt", *parts, *(["-e", "."] if project else []))
+    session.install("-c", "constraints.txt", *parts, *(["-e", ".[tracing]"] if project else []))
 
 
 def not_run(session: nox.Session, what: str, why: str) -> NoReturn:
@@ -360,6 +360,7 @@ def constraints(session: nox.Session) -> None:
     session.run(*compiled, "--upgrade", *everything, "--output-file", "constraints.txt")
     pinned = (*compiled, "--constraint", "constraints.txt", "--generate-hashes", "--upgrade", "--output-file")
     session.run(*pinned, "image/requirements.txt", "pyproject.toml")
+    session.run(*pinned, "image/tracing.txt", "--extra", "tracing", "pyproject.toml")
     backend = Path(session.create_tmp()) / "backend.in"
     backend.write_text("\n".join(PROJECT["build-system"]["requires"]))
     session.run(*pinned, "image/backend.txt", str(backend))

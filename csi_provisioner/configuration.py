@@ -93,6 +93,7 @@ def read(
         election=_election(values, environ, pod_namespace_file),
         logging=logging,
         gates=gates,
+        traces=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
     )
     _check(settings)
     if values[flags.AUTOMAXPROCS]:

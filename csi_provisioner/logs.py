@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -139,7 +139,7 @@ class Log:
         if self.quiet and severity == "INFO":
             return
         # Keys of this line win over those of the task.
-        identified = dict(_with_uids(_ABOUT.get() | keys))
+        identified = dict(with_uids(_ABOUT.get() | keys))
         bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=identified)
         bound.log(severity, message)
 
@@ -238,7 +238,7 @@ def _plain(value: object) -> str:
     return f"{namespace}/{named.name}" if namespace else str(named.name)
 
 
-def _with_uids(keys: dict[str, object]) -> Iterator[tuple[str, object]]:
+def with_uids(keys: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Adds each object's UID beside its name, because a later object can have the same name."""
     for name, value in keys.items():
         named = None if isinstance(value, str) else _named(value)  # most are text

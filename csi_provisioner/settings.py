@@ -197,6 +197,8 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     logging: LogSettings = field(default_factory=LogSettings)
     gates: Gates = field(default_factory=Gates)
+    traces: bool = False
+    """OTEL_EXPORTER_OTLP_ENDPOINT is set; the library that sends them reads it and its like itself."""
     # Kubernetes gives a pod 30 s by default before it kills it.
     shutdown_grace: float = flag(
         "shutdown-grace-period",

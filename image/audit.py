@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILES = ("requirements.txt", "backend.txt")
+FILES = ("tracing.txt", "backend.txt")  # the first has all of requirements.txt
 NOT_ASKED = 75
 
 

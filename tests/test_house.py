@@ -27,6 +27,7 @@ PARTS = {
     ),
     "why a claim has no volume": (75, "planning/steps.py planning/pending.py"),
     "what is new in the field": (60, "deletion/detaching.py"),
+    "the traces of tries": (110, "traces.py otlp.py"),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "
@@ -34,7 +35,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 9340
+REST_LINES = 9370
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

@@ -20,7 +20,7 @@ def pins(path: Path) -> dict[str, str]:
     return {canonicalize_name(line.partition("==")[0]): line.partition("==")[2].partition(" ;")[0] for line in lines}
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "backend.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "tracing.txt", "backend.txt"])
 def test_the_image_installs_by_hash_what_the_tests_ran_with(name: str) -> None:
     path = ROOT / "image" / name
     tested = pins(ROOT / "constraints.txt")
@@ -36,6 +36,10 @@ def test_the_image_has_every_dependency() -> None:
     assert listed is not None
     wanted = {Requirement(each).name for each in re.findall(r'"(.*?)"', listed[1])}
     assert wanted - set(pins(ROOT / "image" / "requirements.txt")) == set()
+    extra = re.search(r"\ntracing = \[(.*?)\]\n", PROJECT)
+    assert extra is not None
+    more = {Requirement(each).name for each in re.findall(r'"(.*?)"', extra[1])}
+    assert (wanted | more) - set(pins(ROOT / "image" / "tracing.txt")) == set()
     assert set(re.findall(r'requires = \["(\w+)', PROJECT)) - set(pins(ROOT / "image" / "backend.txt")) == set()
 
 

@@ -38,6 +38,7 @@ from csi_provisioner.csi.socket import trouble
 from csi_provisioner.csi.stream import ALL_STREAMS, GOODBYE, HTTP2, Http2, Stream, headers
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
+from csi_provisioner.traces import traces
 
 ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 
@@ -120,7 +121,8 @@ class Channel(AsyncContextManagerMixin):
         started = trio.current_time()
         code_label = label(Code.CANCELED)  # unless it ends in one of the other ways
         try:
-            response = await self._ask(method, request, response_type, timeout, meets)
+            with traces.span(method[1:], remote=True):
+                response = await self._ask(method, request, response_type, timeout, meets)
             code_label = label(Code.OK)
         except CallError as error:
             code_label = error.label

@@ -13,9 +13,11 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
 from h2.exceptions import NoAvailableStreamIDError
+from hpack import NeverIndexedHeaderTuple
 
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer
+from csi_provisioner.traces import traces
 
 HTTP2 = H2Configuration(
     client_side=True,
@@ -142,7 +144,8 @@ class _Body(protocol.Buffer):
 
 
 def headers(method: str, timeout: float) -> list[tuple[str, str]]:
-    return [
+    parent = traces.parent()
+    fields: list[tuple[str, str]] = [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", method),
@@ -152,6 +155,10 @@ def headers(method: str, timeout: float) -> list[tuple[str, str]]:
         ("content-type", "application/grpc"),
         ("user-agent", _AGENT),
     ]
+    # Another one for each call: it must not take the others' places in the table of the header compression.
+    if parent is not None:
+        fields.append(cast(tuple[str, str], NeverIndexedHeaderTuple("traceparent", parent)))
+    return fields
 
 
 def _timeout(seconds: float) -> str:

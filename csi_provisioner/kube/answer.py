@@ -39,8 +39,12 @@ class Wanted(NamedTuple):
 
     def __str__(self) -> str:
         where = f"in {self.namespace}" if self.namespace not in (None, ALL_NS) else ""
-        what = f"{self.namespace}/{self.name}" if self.name and where else self.name or where
-        return f"{VERBS.get(self.verb, self.verb)} {self.kind} {what}".rstrip()
+        which = f"{self.namespace}/{self.name}" if self.name and where else self.name or where
+        return f"{self.what} {which}".rstrip()
+
+    @property
+    def what(self) -> str:
+        return f"{VERBS.get(self.verb, self.verb)} {self.kind}"
 
     def check_names(self) -> None:
         """The last defence against a name that leads elsewhere: planning has refused it before."""

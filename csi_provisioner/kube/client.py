@@ -30,6 +30,7 @@ from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import Answer, Transport
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta, PersistentVolumeClaim, VolumeSnapshot
+from csi_provisioner.traces import traces
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
@@ -258,7 +259,8 @@ class KubeClient:
             ask = self._lightkube.prepare_request(asked.verb, kind, name=asked.name, namespace=asked.namespace, **how)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
                 begin = begin or self._check
-            return read(await self._sender.send(ask, begin), kind, asked)
+            with traces.span(asked.what, asked.name, remote=True):
+                return read(await self._sender.send(ask, begin), kind, asked)
 
     def _check(self) -> None:
         if not self._may_begin():

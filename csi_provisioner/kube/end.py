@@ -28,7 +28,8 @@ class End:
     def __init__(self, shielded: float = SHIELDED, clock: Callable[[], float] = boottime) -> None:
         self.shielded = shielded
         self._clock = clock
-        self._stop = math.inf
+        self.gone_by = math.inf
+        """When the process has to be over, on Trio's clock, as far as is known now."""
         self._lease: Moment = (math.inf, math.inf)
         self._scopes: set[trio.CancelScope] = set()
 
@@ -45,7 +46,7 @@ class End:
 
     def deadline(self) -> float:
         """On Trio's clock, as far as is known now."""
-        return min(self._stop, trio.current_time() + self._left())
+        return min(self.gone_by, trio.current_time() + self._left())
 
     def _left(self) -> float:
         """Seconds of the lease, by the clock that has gone further."""
@@ -54,9 +55,9 @@ class End:
     def stop_by(self, moment: float) -> None:
         """`moment` is on Trio's clock; it holds for open shields too."""
         # Never later: a second wish to stop may only hurry.
-        self._stop = min(self._stop, moment)
+        self.gone_by = min(self.gone_by, moment)
         for scope in self._scopes:
-            scope.deadline = min(scope.deadline, self._stop)
+            scope.deadline = min(scope.deadline, self.gone_by)
 
     @asynccontextmanager
     async def shield(self, seconds: float, hurry: Callable[[], None] | None = None) -> AsyncIterator[trio.CancelScope]:
@@ -74,7 +75,7 @@ class End:
 
         async with trio.open_nursery() as nursery:
             # In peace the lease sets no limit: it is renewed meanwhile.
-            deadline = min(trio.current_time() + seconds, self._stop)
+            deadline = min(trio.current_time() + seconds, self.gone_by)
             with trio.CancelScope(shield=True, deadline=deadline) as scope:
                 self._scopes.add(scope)
                 nursery.start_soon(shrink)

@@ -18,6 +18,7 @@ from csi_provisioner.planning import entries, naming, verdict
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.settings import ProvisioningSettings
+from csi_provisioner.traces import traces
 from csi_provisioner.work.workers import Pool
 
 from .memory import ClaimMemory
@@ -47,8 +48,10 @@ class Intents:
         plan = self._as_before(plan)
         entry = entries.of_plan(plan, wire.encode(replace(plan.request, secrets={})), when=0, uncertain=False)
         try:
-            await journal.enter(name, entry)
-            await self.workers.acquire()
+            with traces.span("journal", name):
+                await journal.enter(name, entry)
+            with traces.span("wait for a worker"):
+                await self.workers.acquire()
         except BaseException:
             journal.drop(name)
             raise

@@ -36,6 +36,7 @@ from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import HEALTH_PATH, LIVE_PATH, READY_PATH, ProvisioningSettings, Settings
+from csi_provisioner.traces import traces
 
 from .clients import api_client, capacity_client
 from .connection import Connection
@@ -48,6 +49,8 @@ from .term import LeaderTerm
 
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
+# Time for the spans that still wait, if the grace period has some left.
+LAST_TRACES = 1.0
 # Time for what `orphans` is to find later, before the lease is given back.
 LAST_NOTES = 1.0
 # An outage of the driver that lasts so long is told on claims; a mere restart is not.
@@ -72,10 +75,13 @@ async def run(
     """
     process = _Process(settings, stop, clock, synced, server)
     failures: list[Fatal] = []
+    if settings.traces:
+        await traces.begin()
     try:
         await process.run()
     except* Fatal as group:
         failures = _leaves(group)
+    await traces.end(min(LAST_TRACES, process.end.gone_by - trio.current_time()))
     for error in failures:
         (log.fatal if error.code == 255 else log.error)("The process ends", err=error)
     return max((error.code for error in failures), default=process.exit_code)
@@ -102,8 +108,8 @@ class _Process:
         """The driver has other capabilities than when the term began."""
         election = settings.election
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
-        self._end = End(shielded, clock)
-        self._leadership = Leadership(settings, self._metrics, self._end)
+        self.end = End(shielded, clock)
+        self._leadership = Leadership(settings, self._metrics, self.end)
         self._observer = Observer(self._leadership)
         for name in QUEUES:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
@@ -131,7 +137,7 @@ class _Process:
                 if self._stop.is_set() and now > first + ONE_WISH:
                     log.warning("Second signal, ending at once", signal=signal.Signals(number).name)
                     self.exit_code = 1
-                    self._end.stop_by(now)
+                    self.end.stop_by(now)
                     process.cancel()
                     return
                 first = min(first, now)
@@ -142,7 +148,7 @@ class _Process:
         """One grace period for the whole end. Before the work has begun there is nothing to drain."""
         await self._stop.wait()
         process.deadline = trio.current_time() + self._settings.shutdown_grace
-        self._end.stop_by(process.deadline)
+        self.end.stop_by(process.deadline)
         if not self._works:
             process.cancel()
 
@@ -153,9 +159,9 @@ class _Process:
         wanted = self._settings.cluster
         cluster = resolve(wanted)  # once: all clients share its credentials
         services.start_soon(cluster.credentials.run)
-        async with api_client(cluster, self._end, qps=wanted.qps, burst=wanted.burst) as kube:
+        async with api_client(cluster, self.end, qps=wanted.qps, burst=wanted.burst) as kube:
             provisioning = await self._gated(kube)
-            address, metrics, may_begin = self._settings.csi.address, self._metrics, self._end.may_begin
+            address, metrics, may_begin = self._settings.csi.address, self._metrics, self.end.may_begin
             channel = Channel(address, on_lost=lambda: connection.on_lost(), metrics=metrics, may_begin=may_begin)
             async with channel:
                 connection = self._observer.connection = Connection(self._settings, metrics, channel)
@@ -163,7 +169,7 @@ class _Process:
                 services.start_soon(self._look_at_rights, cluster, connection)
                 await connection.meet_first()
                 facts, local = connection.facts, connection.local
-                async with capacity_client(cluster, self._settings, facts.name, metrics, self._end) as capacity:
+                async with capacity_client(cluster, self._settings, facts.name, metrics, self.end) as capacity:
                     kept = Kept(
                         kube, leftover.lease_name(identity.sanitised(facts.name)), self._settings.election.own_namespace
                     )
@@ -177,7 +183,7 @@ class _Process:
                         memory=ClaimMemory(),
                         orphans=Orphans(facts.name, metrics, kept.add),
                         kept=kept,
-                        end=self._end,
+                        end=self.end,
                         identity=_identity(facts.name, local),
                         local=local,
                         capacity=capacity,
@@ -257,7 +263,7 @@ class _Process:
             finally:
                 # Events tell people what happened last. At a stop the end of the grace period is their limit.
                 limit = math.inf if self._stop.is_set() else trio.current_time() + LAST_EVENTS
-                with trio.move_on_at(min(limit, self._end.deadline())):
+                with trio.move_on_at(min(limit, self.end.deadline())):
                     await parts.events.wait_written()
             telling.cancel_scope.cancel()
 
@@ -327,7 +333,7 @@ class _Process:
                 yield
                 writing.cancel_scope.cancel()
         finally:
-            async with self._end.shield(max(0.0, self._end.deadline() - trio.current_time() - LAST_EVENTS)):
+            async with self.end.shield(max(0.0, self.end.deadline() - trio.current_time() - LAST_EVENTS)):
                 await journal.finish()
 
     async def _run_term(self, term: LeaderTerm, connection: Connection) -> None:
@@ -338,7 +344,7 @@ class _Process:
                 await self._stop.wait()
                 term.stop()
                 # Shields and the last events need their part of the grace period; running calls have the rest.
-                drained = self._settings.shutdown_grace - self._end.shielded - LAST_EVENTS
+                drained = self._settings.shutdown_grace - self.end.shielded - LAST_EVENTS
                 nursery.cancel_scope.deadline = trio.current_time() + max(0.0, drained)
 
             async def hand_over(wait: Callable[[], Awaitable[None]]) -> None:

@@ -16,6 +16,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
 from csi_provisioner.model.state import Failure, QueueState
+from csi_provisioner.traces import traces
 
 from .backoff import Backoff
 from .exclusive import Exclusive
@@ -34,7 +35,7 @@ Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 @dataclass(eq=False)
 class Loop:
     """Works on keys with at most `workers` tasks, or as many as a pool gives. `wake` may be called at any time, also
-    before `run`. What `about` tells of a key is in every line of its task."""
+    before `run`. What `about` tells of a key is in every line of its task, with the id of the try."""
 
     name: str
     reconcile: Reconcile
@@ -178,17 +179,20 @@ class Loop:
             self.metrics.added()
 
     async def _work(self, key: str, what: str, free: Pool) -> None:
-        log.about(**self.about(key))
-        started = self.running[key] = trio.current_time()
-        try:
-            outcome = await self._contained(key)
-        finally:
-            del self.running[key], self._ids[key]
-            self.metrics.finished(trio.current_time() - started)
-            # Whoever waits for the id is only put into the schedule here, so the outcome is acted on before it runs.
-            self.exclusive.leave(what)
-            free.release()
-        self._act_on(key, outcome)
+        about = self.about(key)
+        with traces.tried(self.name, about) as id_:
+            log.about(**about, **{"try": id_})
+            started = self.running[key] = trio.current_time()
+            try:
+                outcome = await self._contained(key)
+            finally:
+                del self.running[key], self._ids[key]
+                self.metrics.finished(trio.current_time() - started)
+                # Whoever waits for the id is only put into the schedule here, so the outcome is acted on before it
+                # runs.
+                self.exclusive.leave(what)
+                free.release()
+            self._act_on(key, outcome)
 
     def _depth(self) -> int:
         """What waits for a worker. What waits for its time is not in the queue: alerts on its length mean a backlog."""
@@ -234,6 +238,7 @@ class Loop:
                 self.wake(key, delay, floor=floor)
 
     def _failed(self, key: str, delay: float, error: str) -> None:
+        traces.failed(error)
         failures = self.backoff.failures(key)
         self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}

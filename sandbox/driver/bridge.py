@@ -6,7 +6,7 @@ handler as a Trio one. A handler refuses with `Refused`; anything else it raises
 
 import re
 from asyncio import BaseTransport, Transport
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Never, Protocol, cast
 
 import trio
@@ -26,8 +26,9 @@ class Service(Protocol):
     def __mapping__(self) -> dict[str, Handler]: ...
 
 
-# one call of a service: its name on the wire, the service's method, the request, the seconds the client gives it
-Answer = Callable[[str, Callable[[Any], Awaitable[Any]], Any, float | None], Awaitable[Any]]
+# one call of a service: its name on the wire, the service's method, the request, the seconds the client gives it, and
+# what its headers say besides
+Answer = Callable[[str, Callable[[Any], Awaitable[Any]], Any, float | None, Mapping[str, Any]], Awaitable[Any]]
 
 
 async def listen(
@@ -118,7 +119,9 @@ class _Translated:
             request = await stream.recv_message()
             deadline = stream.deadline.time_remaining() if stream.deadline else None
             try:
-                response = await trio_asyncio.trio_as_aio(self._answer)(rpc, method, request, deadline)
+                response = await trio_asyncio.trio_as_aio(self._answer)(
+                    rpc, method, request, deadline, stream.metadata or {}
+                )
             except Refused as refused:
                 raise GRPCError(Status[refused.code], refused.message) from refused
             await stream.send_message(response)

@@ -5,7 +5,7 @@ A Driver outlives its socket: `serve` can be ended and started again on the same
 another Config in between when a new version of a driver is to be played.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never
@@ -51,6 +51,7 @@ class Call:
     rpc: str
     request: Any
     deadline: float | None
+    metadata: Mapping[str, Any]
     running: bool = True
     cancelled: bool = False
     code: str | None = None
@@ -101,8 +102,10 @@ class Driver:
             Path(path).unlink(missing_ok=True)  # noqa: ASYNC240 - no await after a cancellation
         raise AssertionError("listen returned")
 
-    async def _answer(self, rpc: str, method: Method, request: Any, deadline: float | None) -> Any:
-        call = Call(rpc, request, deadline)
+    async def _answer(
+        self, rpc: str, method: Method, request: Any, deadline: float | None, metadata: Mapping[str, Any]
+    ) -> Any:
+        call = Call(rpc, request, deadline, metadata)
         self.calls.append(call)
         self._tell(call)
         try:
