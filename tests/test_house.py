@@ -26,7 +26,7 @@ PARTS = {
         "model/live.py diagnostics/asked.py commands/daemon.py supervisor/answering.py",
     ),
     "why a claim has no volume": (75, "planning/steps.py planning/pending.py"),
-    "what is new in the field": (60, "deletion/detaching.py"),
+    "what is new in the field": (130, "deletion/detaching.py provision/unplaced.py"),
     "the traces of tries": (110, "traces.py otlp.py"),
     "leadership and health": (
         450,
@@ -35,7 +35,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 9370
+REST_LINES = 9380
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

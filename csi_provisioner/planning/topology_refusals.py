@@ -15,6 +15,14 @@ from csi_provisioner.planning.terms import Keys, Term
 PREFIX = "error generating accessibility requirements: "
 
 
+class Unplaced(Refusal):
+    """The driver's entry in a CSINode may heal this, or a label that one of the keys names."""
+
+    def __init__(self, text: str, keys: Keys = ()) -> None:
+        super().__init__(State.NO_CHANGE, PREFIX + text)
+        self.keys = keys
+
+
 def no_csinode(node: str) -> Refusal:
     """E1: the only one that asks for another node, because nothing will come of this one."""
     return Refusal(
@@ -30,13 +38,13 @@ def no_keys(node: str, cluster: ClusterTopology) -> Refusal:
     csinode, driver = cluster.csinode(node), cluster.driver
     entry = entry_of(csinode, driver) if csinode else None
     if entry is not None:
-        return _refusal(
+        return Unplaced(
             f"no topology keys for selected node {node}: its CSINode lists driver {driver} (node id {entry.nodeID!r}) "
             "without topology keys, so the driver's NodeGetInfo gave no accessible_topology; "
             "configure the topology of the node plugin and restart it there, so that it registers again"
         )
     others = [entry.name for entry in csinode.spec.drivers or []] if csinode else []
-    return _refusal(
+    return Unplaced(
         f"no topology keys for selected node {node}: its CSINode does not list driver {driver} "
         f"(listed: {some(others) or 'none'}); check that a pod of the driver's node plugin runs and is ready "
         "on that node (node selector, tolerations, node-driver-registrar)"
@@ -48,16 +56,18 @@ def labels_missing(node: str, keys: Keys, cluster: ClusterTopology) -> Refusal:
     driver, labels = cluster.driver, cluster.labels(node)
     told = f"driver {driver} registered the topology keys {some(keys)} in its CSINode"
     if labels is None:
-        return _refusal(
+        return Unplaced(
             f"selected node {node} does not exist as a Node, though {told}; if the node is gone for good, "
-            "its CSINode goes too and a node is selected again, else wait for the node to come back"
+            "its CSINode goes too and a node is selected again, else wait for the node to come back",
+            keys,
         )
     missing = [key for key in keys if key not in labels]
     present = terms.text(tuple((key, labels[key]) for key in keys if key in labels))
-    return _refusal(
+    return Unplaced(
         f"selected node {node} lacks the label {some(missing)}: {told}, and the node has {present or 'none of them'}; "
         "kubelet sets these labels when the driver registers: restart the driver's node plugin on that node, "
-        "or set the label again if somebody removed it"
+        "or set the label again if somebody removed it",
+        keys,
     )
 
 
@@ -72,7 +82,7 @@ def outside_allowed(node: str, own: Term, allowed: Sequence[Term]) -> Refusal:
 
 def nothing_registered(cluster: ClusterTopology) -> Refusal:
     """E5."""
-    return _refusal(
+    return Unplaced(
         f"no available topology found: no CSINode lists driver {cluster.driver} with topology keys; "
         "check that the driver's node plugin runs and is ready on at least one node and reports accessible_topology. "
         "For a driver without node plugin set allowedTopologies in the StorageClass or --immediate-topology=false"
@@ -89,10 +99,11 @@ def illegal_keys(keys: Iterable[str], driver: str) -> Refusal:
 
 def no_node_carries(keys: Keys, driver: str) -> Refusal:
     """E7."""
-    return _refusal(
+    return Unplaced(
         f"topology keys {some(keys)} were registered by driver {driver}, but no node carries all of them as labels; "
         "kubelet sets these labels when the driver registers: restart the driver's node plugin, "
-        "or set the labels again if somebody removed them"
+        "or set the labels again if somebody removed them",
+        keys,
     )
 
 

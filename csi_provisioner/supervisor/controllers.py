@@ -36,6 +36,7 @@ from csi_provisioner.provision.memory import ClaimMemory, claim_uid
 from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.recovery import Recovery
 from csi_provisioner.provision.save import Saver
+from csi_provisioner.provision.unplaced import UnplacedClaims
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop, Reconcile
@@ -252,7 +253,12 @@ class Controllers:
 
     def _provisioner(self) -> ClaimReconciler:
         parts, caches, memory, publisher = self._parts, self._caches, self._parts.memory, self.publisher
-        placement = self._placement(memory)
+        # Here they are subscribed after the cluster itself, so that a claim that they wake finds what woke it.
+        unplaced = UnplacedClaims(self._facts.name, wake=lambda uid, after: self.claims.wake(uid, after))
+        caches.claims.subscribe(unplaced.saw_claim)
+        caches.nodes.subscribe(unplaced.saw_node)
+        caches.csinodes.subscribe(unplaced.saw_csinode)
+        placement = self._placement(memory, unplaced)
         creator = Creator(
             parts.driver,
             parts.orphans,
@@ -289,11 +295,11 @@ class Controllers:
         self._caches.csinodes.subscribe(cluster.csinode_changed)
         return cluster
 
-    def _placement(self, memory: ClaimMemory) -> ClusterPlacement | None:
+    def _placement(self, memory: ClaimMemory, unplaced: UnplacedClaims | None = None) -> ClusterPlacement | None:
         if self._cluster is None:
             return None
         settings = self._parts.provisioning
-        return ClusterPlacement(self._cluster, settings, memory)
+        return ClusterPlacement(self._cluster, settings, memory, unplaced)
 
     def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
         return Gatherer(

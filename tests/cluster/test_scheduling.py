@@ -226,3 +226,18 @@ async def test_a_node_that_vanishes_after_it_was_chosen(control_plane: ControlPl
         assert node == stage.node(stage.zone_of(volume))
         assert [call.code for call in stage.driver.made("CreateVolume")] == ["OK"]
         assert any(f"failed to get selected CSINode {lost}" in text for text in await stage.messages())
+
+
+async def test_a_claim_is_tried_once_the_driver_has_registered_on_its_node(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    async with staged(control_plane, tmp_path, {"z1": 50 * GIB}) as stage:
+        entry = {"name": stage.name, "nodeID": "n", "topologyKeys": [stage.key]}
+        await stage.api.patch(f"{CSINODES}/{stage.node('z1')}", {"spec": {"drivers": []}})
+        stage.provision(retries=RetrySettings(start=300.0))
+        await stage.pod("pod")
+        await stage.until(EVENTS, lambda found: "no topology keys for selected node" in str(found))
+        assert stage.driver.made("CreateVolume") == []
+        await stage.api.patch(f"{CSINODES}/{stage.node('z1')}", {"spec": {"drivers": [entry]}})
+        with trio.fail_after(30):
+            await stage.placed("pod")
