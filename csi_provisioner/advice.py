@@ -31,8 +31,23 @@ def _status(code: int) -> str:
     return rf"\b{code}( \w+)?\)?$"
 
 
+# What the machine does not give, whatever was asked of whom.
+SHORTAGES = (
+    Row("open files", "raise the limit of open files (ulimit -n) to 256 or more", "Too many open files"),
+    Row(
+        "memory",
+        "raise the limit of memory: the container's, or this process's (ulimit -v)",
+        "(?i)^MemoryError$|cannot allocate memory|failed to map segment",
+    ),
+    Row(
+        "threads",
+        "raise the limit of threads: the pod's (podPidsLimit), the user's (ulimit -u), or that of memory",
+        "can't start new thread|Errno 11. Resource temporarily unavailable",
+    ),
+)
 # The order counts: what names an object comes before the status alone.
 TABLE = (
+    *SHORTAGES,
     Row("missing right", "grant {right} to the service account of this process", _status(403)),
     Row(
         "missing namespace",
@@ -104,6 +119,12 @@ def row(error: object) -> Row:
 
 def advice(error: object, **facts: str) -> str:
     return row(error).text.format(**facts)
+
+
+def shortage(error: BaseException) -> str | None:
+    """Advice for what the machine did not give; None for any other error."""
+    text = str(error) or type(error).__name__
+    return next((row.text for row in SHORTAGES if re.search(row.test, text)), None)
 
 
 def kustomization(group: str, plural: str, verb: str = "") -> str | None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from socket import socket
 from typing import NoReturn
 
-from csi_provisioner import __version__
+from csi_provisioner import __version__, advice
 from csi_provisioner.configuration import log_settings, read
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.fatal import Fatal
@@ -26,17 +26,31 @@ USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a 
 
 
 def main() -> int:
-    """The program; returns its exit code."""
-    # Until the supervisor has its own: a container's first process never gets a signal that it has no handler for.
-    # Nothing has begun, so there is nothing to end.
+    """What `__main__` goes on with; returns the exit code."""
+    # Until the supervisor has its own: what has been logged is written first.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: _end_at_once())
-    # A log reader that hangs must not block the event loop: renewals of the lease depend on it.
-    log.write_in_background()
     try:
+        # A log reader that hangs must not block the event loop: renewals of the lease depend on it.
+        log.write_in_background()
         return _start()
+    except Exception as error:
+        return _ended_by(error)
     finally:
         log.flush()
+
+
+def _ended_by(error: Exception) -> int:
+    """What the machine does not give is a line with advice, all else a defect."""
+    errors = [error]
+    for each in errors:
+        errors += each.exceptions if isinstance(each, ExceptionGroup) else ()
+        if (missing := advice.shortage(each)) is not None:
+            sys.unraisablehook = lambda _: None  # what is left half-made is of no interest now
+            log.fatal("The process ends", err=str(each) or type(each).__name__, advice=missing)
+            return 255
+    log.exception("Unexpected error, the process ends")
+    return 1
 
 
 def _end_at_once() -> NoReturn:
@@ -122,13 +136,12 @@ async def _serve_and_work(settings: Settings, listener: socket | None) -> int:
             alive = pages.conditions_page(lambda: health.live(State()))
             server = Server({} if settings.http.legacy else {LIVE_PATH: alive}, more=True)
             serving.start_soon(server.serve, listener)
-        supervisor = await trio.to_thread.run_sync(import_module, "csi_provisioner.supervisor")
-        gc.freeze()
-        gc.enable()
         try:
+            supervisor = await trio.to_thread.run_sync(import_module, "csi_provisioner.supervisor")
+            gc.freeze()
+            gc.enable()
             code: int = await supervisor.run(settings, synced=keep_from_collector, server=server)
-        except Exception:
-            log.exception("Unexpected error, the process ends")
-            code = 1
+        except Exception as error:
+            code = _ended_by(error)
         serving.cancel_scope.cancel()
     return code

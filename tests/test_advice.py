@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from csi_provisioner.advice import KUSTOMIZATIONS, TABLE, advice, kustomization, row
+from csi_provisioner.advice import KUSTOMIZATIONS, TABLE, advice, kustomization, row, shortage
 
 FOLDERS = Path(__file__).parent.parent / "kustomize"
 
@@ -58,6 +58,9 @@ def test_who_grants_a_verb_that_the_others_of_its_kind_are_not_with() -> None:
 
 
 CAUSES = {
+    "open files": "list Node: cannot connect to h port 1: [Errno 24] Too many open files (Unavailable)",
+    "memory": "/p/_greenlet.so: failed to map segment from shared object",
+    "threads": "list Node: cannot connect to h port 1: can't start new thread (Unavailable)",
     "missing right": 'list Node: nodes is forbidden: User "u" cannot list resource "nodes" (403 Forbidden)',
     "missing namespace": 'create Lease ns/l: namespaces "ns" not found (404 NotFound)',
     "missing pod": 'get Pod ns/p: pods "p" not found (404 NotFound)',
@@ -86,6 +89,20 @@ CAUSES = {
 def test_each_cause_has_its_own_advice() -> None:
     assert {cause: row(text).cause for cause, text in CAUSES.items()} == {cause: cause for cause in CAUSES}
     assert [row.cause for row in TABLE] == list(CAUSES)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (OSError(24, "Too many open files"), "open files"),
+        (MemoryError(), "memory"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "threads"),
+        (OSError(2, "No such file or directory"), ""),
+        (ValueError("memory"), ""),
+    ],
+)
+def test_what_the_machine_does_not_give_is_told_from_a_defect(error: Exception, named: str) -> None:
+    assert named in str(shortage(error)) if named else shortage(error) is None
 
 
 def test_what_is_known_besides_stands_in_the_advice() -> None:

@@ -1,0 +1,66 @@
+"""The first moments of the program, in odd surroundings (process.md 3, 10.3)."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+MAIN = "from csi_provisioner.__main__ import main; sys.exit(main())"
+
+
+def started(code: str, *arguments: str, shell: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
+    command = f'{shell} exec "$0" -c "$@"'
+    return subprocess.run(
+        ["bash", "-c", command, sys.executable, f"import sys; {code}", *arguments],
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+
+
+SIGNAL_AT_THE_FIRST_IMPORT = """
+import os
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "csi_provisioner.cli":
+            os.kill(os.getpid(), int(sys.argv.pop()))
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_there_is_a_handler_before_anything_is_loaded(number: signal.Signals) -> None:
+    """A container's first process never gets a signal without one."""
+    done = started(SIGNAL_AT_THE_FIRST_IMPORT + MAIN, str(int(number)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("limit", ["-n 8", "-n 9", "-v 45000"])
+def test_what_the_machine_does_not_give_is_one_line_with_advice(limit: str) -> None:
+    done = started(MAIN, "--csi-address=/nowhere", "--http-endpoint=127.0.0.1:0", shell=f"ulimit {limit};")
+    assert done.returncode == 255
+    (line,) = (line for line in done.stderr.splitlines() if line[0] != "I")
+    assert line.startswith("F")
+    assert 'advice="raise the limit of ' in line
+
+
+SAYS_ITS_STREAMS = """
+import os
+from csi_provisioner.__main__ import main
+main()
+print(*(os.readlink(f"/proc/self/fd/{stream}") for stream in (0, 2)))
+"""
+
+
+def test_a_stream_that_is_closed_gives_its_number_to_no_connection() -> None:
+    done = started(SAYS_ITS_STREAMS, "--version", shell="exec 0<&- 2>&-;")
+    assert done.stdout.splitlines()[-1] == "/dev/null /dev/null"
+
+
+@pytest.mark.parametrize("zone", ["<+99>-99", "../../etc/passwd", "a" * 100_000])
+def test_no_time_zone_keeps_the_program_from_starting(zone: str) -> None:
+    done = started(MAIN, "--version", TZ=zone)
+    assert (done.returncode, done.stderr) == (0, "")
