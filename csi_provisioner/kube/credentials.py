@@ -28,6 +28,9 @@ from csi_provisioner.logs import log
 
 # Less than a request's own deadline, so that the message is about the plugin
 PLUGIN_LIMIT = 25.0
+# For what it printed to arrive once it has ended. A child that it leaves behind (an agent, a connection that is shared)
+# keeps its pipes open, and would count as the plugin itself until the limit.
+PLUGIN_REST = 1.0
 # Of each of a plugin's outputs, in bytes: a token and a certificate have some thousands
 PLUGIN_OUTPUT = 1 << 20
 # Of what is left of a credential's life, when the next one is asked for; and no sooner than after so many seconds, for
@@ -173,10 +176,11 @@ class Plugin:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
         async def collect(stream: trio.abc.ReceiveStream, output: bytearray) -> None:
-            async for chunk in stream:
-                output += chunk
-                if len(output) > PLUGIN_OUTPUT:
-                    raise ValueError(f"it printed more than {PLUGIN_OUTPUT >> 20} MiB")
+            async with stream:
+                async for chunk in stream:
+                    output += chunk
+                    if len(output) > PLUGIN_OUTPUT:
+                        raise ValueError(f"it printed more than {PLUGIN_OUTPUT >> 20} MiB")
 
         trouble = ""
         try:
@@ -185,6 +189,8 @@ class Plugin:
                     process = await nursery.start(partial(trio.run_process, self.command, **options, **pipes))
                     nursery.start_soon(collect, process.stdout, printed)
                     nursery.start_soon(collect, process.stderr, said)
+                    await process.wait()
+                    nursery.cancel_scope.deadline = trio.current_time() + PLUGIN_REST
         except* trio.TooSlowError:
             trouble = f"it did not end within {PLUGIN_LIMIT:g} s"
         except* OSError as group:

@@ -6,6 +6,7 @@ would not wait for a program.
 
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -97,6 +98,33 @@ async def eventually(look: Callable[[], int]) -> int:
 @pytest.fixture
 def slow(tmp_path: Path, clock: MockClock) -> Slow:
     return Slow(tmp_path, clock)
+
+
+async def test_a_child_that_keeps_the_pipes_of_a_plugin_that_has_ended_keeps_nobody_waiting(
+    slow: Slow, tmp_path: Path
+) -> None:
+    credential = json.dumps({"kind": "ExecCredential", "apiVersion": V1, "status": {"token": "t"}})
+    pids = tmp_path / "pids"
+    script = tmp_path / "leaves-a-child"
+    script.write_text(f"#!/bin/sh\necho '{credential}'\nsleep 60 &\necho $$ $! >{pids}\n")
+    script.chmod(0o755)
+    plugin = Plugin([str(script)], version=V1, environment=dict(os.environ), now=trio.current_time)
+    given: list[str | None] = []
+
+    async def ask() -> None:
+        given.append(await plugin.authorization())
+
+    async with kept_fresh(plugin), trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await eventually(lambda: pids.exists() and len(pids.read_text()))
+        parent, child = map(int, pids.read_text().split())
+        try:
+            await eventually(lambda: not Path(f"/proc/{parent}").exists())
+            await slow.pass_time(1)
+            assert given == ["Bearer t"]
+        finally:
+            os.kill(child, signal.SIGKILL)
+            nursery.cancel_scope.cancel()
 
 
 # ---- the lease
