@@ -3,10 +3,12 @@
 How a value is read is in `flagset`, what is checked beyond its kind in `configuration`.
 """
 
+import re
+from dataclasses import fields, is_dataclass
 from typing import TypeVar
 
 from . import settings
-from .flagset import BOOLEAN, DURATION, QUANTITY, SWITCHES, TEXT, Flag, FlagSet, Kind, Pairs
+from .flagset import BOOLEAN, DURATION, QUANTITY, SWITCHES, TEXT, Flag, FlagSet, Kind, Pairs, flags_of
 
 T = TypeVar("T")
 
@@ -59,3 +61,23 @@ for _name in ("logtostderr", "alsologtostderr", "skip_headers", "skip_log_header
     _old(_name, BOOLEAN, False, "it is ignored, the log goes to stderr")
 for _name in ("stderrthreshold", "log_dir", "log_file", "log_file_max_size", "log_backtrace_at"):
     _old(_name, TEXT, "", "it is ignored, the log goes to stderr")
+
+
+def in_force(found: settings.Settings) -> dict[str, str]:
+    """Flags that say what is in force, also where the environment said it. URLs are without user and password."""
+    gates, election, http = found.gates, found.election, found.http
+    groups = [found, *(group for each in fields(found) if is_dataclass(group := getattr(found, each.name)))]
+    shown = {
+        flag.name: flag.kind.show(getattr(group, name)) for group in groups for name, flag in flags_of(group).items()
+    }
+    switches = {"Topology": gates.topology, "CrossNamespaceVolumeDataSource": gates.cross_namespace}
+    if gates.volume_attributes_class_explicit:
+        switches["VolumeAttributesClass"] = gates.volume_attributes_class
+    shown |= {
+        FEATURE_GATES.name: ",".join(f"{name}={BOOLEAN.show(on)}" for name, on in switches.items()),
+        LOGGING_FORMAT.name: "json" if found.logging.json else "text",
+        "leader-election-namespace": election.namespace if election.enabled else election.own_namespace,
+        "http-endpoint": "" if http.legacy else http.endpoint,
+        METRICS_ADDRESS.name: http.endpoint if http.legacy else "",
+    }
+    return {name: re.sub("://[^/?#]*@", "://", text) for name, text in sorted(shown.items())}

@@ -65,7 +65,7 @@ class Values:
 
     def fill(self, group: Callable[..., S], **more: object) -> S:
         """A settings group from its flags; `more` gives its other fields, or replaces what a flag says."""
-        return group(**{name: self[flag] for name, flag in _flags_of(group).items()} | more)
+        return group(**{name: self[flag] for name, flag in flags_of(group).items()} | more)
 
     def take(self, flag: Flag[Any], text: str | None) -> None:
         """Note one occurrence of the flag; None: without a value."""
@@ -92,7 +92,7 @@ class FlagSet:
 
     def add(self, title: str, *parts: Flag[Any] | type) -> None:
         """Single flags, and all those of settings groups, under a title of the help text."""
-        flags = [flag for part in parts for flag in ([part] if isinstance(part, Flag) else _flags_of(part).values())]
+        flags = [flag for part in parts for flag in ([part] if isinstance(part, Flag) else flags_of(part).values())]
         self.known |= {flag.name: flag for flag in flags}
         self._groups.setdefault(title, []).extend(flags)
 
@@ -254,6 +254,10 @@ def _switches(text: str) -> Pairs[bool]:
     return tuple(found)
 
 
+def _joined(pairs: Pairs[Any], sign: str) -> str:
+    return ",".join(f"{name}{sign}{value}" for name, value in pairs)
+
+
 def _modules(text: str) -> Pairs[int]:
     found = []
     for item in filter(None, text.split(",")):
@@ -272,9 +276,9 @@ VERBOSITY = Kind("level", _verbosity)
 RATE = Kind("float", _rate, lambda value: f"{value or 0:g}")
 DURATION = Kind("duration", durations.parse, durations.show)
 QUANTITY = Kind("quantity", _quantity)
-PAIRS = Kind("key:value,...", _labels, accumulates=True)
+PAIRS = Kind("key:value,...", _labels, lambda pairs: _joined(pairs, ":"), accumulates=True)
 SWITCHES = Kind("name=bool,...", _switches, accumulates=True)
-MODULES = Kind("pattern=N,...", _modules)
+MODULES = Kind("pattern=N,...", _modules, lambda pairs: _joined(pairs, "="))
 
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}
 
@@ -285,6 +289,6 @@ def flag(name: str, default: T, help_: str, *, kind: Kind[Any] | None = None, en
     return field(default=default, metadata={"flag": made})
 
 
-def _flags_of(group: Any) -> dict[str, Flag[Any]]:
+def flags_of(group: Any) -> dict[str, Flag[Any]]:
     """The fields of a settings group that flags set."""
     return {each.name: each.metadata["flag"] for each in fields(group) if "flag" in each.metadata}

@@ -20,10 +20,10 @@ PARTS = {
         "work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
-    "what a person can ask": (850, "planning/evidence.py commands/*.py"),
+    "what a person can ask": (920, "planning/evidence.py commands/*.py"),
     "what a daemon answers its own commands": (
-        400,
-        "model/live.py diagnostics/asked.py commands/daemon.py supervisor/answering.py",
+        150,
+        "model/live.py diagnostics/asked.py supervisor/answering.py",
     ),
     "why a claim has no volume": (75, "planning/steps.py planning/pending.py"),
     "what is new in the field": (130, "deletion/detaching.py provision/unplaced.py"),
@@ -35,7 +35,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 9430
+REST_LINES = 9500
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

@@ -9,7 +9,7 @@ import pytest
 
 from csi_provisioner.configuration import log_settings, read
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.flags import FLAGS
+from csi_provisioner.flags import FLAGS, in_force
 from csi_provisioner.settings import Gates, LogSettings, Settings
 
 
@@ -292,3 +292,24 @@ def test_without_workers_nothing_is_worked_on_which_is_said_once(capsys: pytest.
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().csi.timeout = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--metrics-address=:8080", "--leader-election-labels=a:b,c:d", "--kube-api-qps=2.5", "--vmodule=a=3,b=4"),
+        ("--feature-gates=Topology=false,VolumeAttributesClass=true", "--timeout=1m30s", "--logging-format=json"),
+        ("--leader-election", "--leader-election-namespace=ns", "--enable-capacity", "--capacity-ownerref-level=-1"),
+    ],
+    ids=["defaults", "values", "gates", "switches"],
+)
+def test_the_flags_in_force_make_the_same_settings(arguments: tuple[str, ...]) -> None:
+    found = settings(*arguments, NAMESPACE="here", POD_NAME="pod")
+    again = [f"--{name}={text}" for name, text in in_force(found).items() if text]
+    assert settings(*again, NAMESPACE="here", POD_NAME="pod") == found
+
+
+def test_addresses_in_force_are_told_without_user_and_password() -> None:
+    found = in_force(settings("--master=https://user:secret@api.example:6443/x"))
+    assert found["master"] == "https://api.example:6443/x"

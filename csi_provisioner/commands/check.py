@@ -218,7 +218,7 @@ class Check:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    return COMMAND.run(COMMAND.read(arguments, environ, is_json), answer)
+    return COMMAND.run(arguments, environ, is_json, answer)
 
 
 def is_json(values: Values) -> bool:

@@ -10,11 +10,16 @@ import trio
 
 from csi_provisioner import configuration, flags
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.flagset import TEXT, Flag, FlagSet, Values
+from csi_provisioner.flagset import TEXT, Flag, FlagSet, Values, flags_of
 from csi_provisioner.kube.client import KubeError
 from csi_provisioner.logs import escaped, log
-from csi_provisioner.settings import Settings
+from csi_provisioner.settings import HttpSettings, LogSettings, Settings
 
+from . import daemon
+
+# Flags that say nothing of how a command is to ask.
+ITS_OWN = {*(flag.name for group in (HttpSettings, LogSettings) for flag in flags_of(group).values()),
+           flags.METRICS_ADDRESS.name, flags.LOGGING_FORMAT.name}  # fmt: skip
 OUTPUT = Flag("output", TEXT, "text", "text, or json for programs.")
 W = TypeVar("W")
 
@@ -45,14 +50,48 @@ class Command:
             return self._failed(str(error), 2)
         return (settings, asked) if settings is not None else self._failed(f"--version is no flag of {self.name}", 2)
 
-    def run(self, asked: tuple[Settings, W] | int, answer: Callable[[Settings, W], Awaitable[int]]) -> int:
+    def run(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        wanted: Callable[[Values], W],
+        answer: Callable[[Settings, W], Awaitable[int]],
+    ) -> int:
+        asked = self.read(arguments, environ, wanted)
         if isinstance(asked, int):
             return asked
         for number in (signal.SIGTERM, signal.SIGINT):  # it ends like any tool
             signal.signal(number, signal.SIG_DFL)
         # The daemon's log lines would stand between the lines of the answer.
         log.quiet = not asked[0].logging.verbosity
-        return trio.run(self.answered, answer, *asked)
+        return trio.run(self.asked, arguments, environ, wanted, answer)
+
+    async def asked(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        wanted: Callable[[Values], W],
+        answer: Callable[[Settings, W], Awaitable[int]],
+    ) -> int:
+        """With the flags of the provisioner that runs here, if one does; those that are given win."""
+        asked = self.read([*await self._taken(arguments, environ, wanted), *arguments], environ, wanted)
+        return asked if isinstance(asked, int) else await self.answered(answer, *asked)
+
+    async def _taken(
+        self, arguments: Sequence[str], environ: Mapping[str, str], wanted: Callable[[Values], W]
+    ) -> list[str]:
+        asked = self.read(arguments, environ, wanted)
+        if isinstance(asked, int):
+            return []
+        given = self.flags.parse(arguments)
+        live = await daemon.ask({name: text for name, text in daemon.of(asked[0]).items() if name in given})
+        if isinstance(live, str) or not live.flags:
+            return []
+        driver = live.driver.name or "a driver that it has not met yet"
+        say(f"With the flags of the provisioner that runs here, process {live.pid}, for {driver}.")
+        found = live.flags | ({"provisioner": live.driver.name} if live.driver.name else {})
+        taken = self.flags.known.keys() - ITS_OWN
+        return [f"--{name}={text}" for name, text in found.items() if text and name in taken]
 
     async def answered(self, answer: Callable[[Settings, W], Awaitable[int]], settings: Settings, asked: W) -> int:
         code = 1

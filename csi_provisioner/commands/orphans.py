@@ -51,7 +51,7 @@ class Wanted:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    return COMMAND.run(COMMAND.read(arguments, environ, wanted), answer)
+    return COMMAND.run(arguments, environ, wanted, answer)
 
 
 def wanted(values: Values) -> Wanted:

@@ -33,6 +33,8 @@ class Driver:
     def __init__(self, channel: Channel, settings: CsiSettings) -> None:
         self._channel = channel
         self._settings = settings
+        self.version = ""
+        """What it says of itself when it is identified."""
 
     async def connect(self, limit: float = math.inf) -> None:
         """Wait until the socket answers, at most `limit` seconds: 30 for the first connection of the process."""
@@ -76,6 +78,7 @@ class Driver:
         info = await self._meet("Identity", csi.GetPluginInfoResponse, "cannot get the CSI driver's name")
         if not info.name:
             raise Fatal("the CSI driver's name is empty; GetPluginInfo of the driver has to give one", 255)
+        self.version = info.vendor_version
         return info.name
 
     async def read_capabilities(self) -> tuple[frozenset[str], frozenset[str]]:

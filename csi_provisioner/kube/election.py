@@ -100,9 +100,9 @@ class LeaderElector:
     lost: bool = False
 
     def __post_init__(self) -> None:
-        self._lease = f"{self.settings.namespace}/{self.name}"
+        self.lease = f"{self.settings.namespace}/{self.name}"
         self._known: dict[str, Any] | None = None  # the Lease as the server last had it from us or for us
-        self._spec: LeaseSpec | None = None
+        self.spec: LeaseSpec | None = None
         self._seen = 0.0
         self._renewed: float | None = None  # when the last good renewal was sent; None: not leading
         self._sent: Moment = (0.0, 0.0)  # when our last write was
@@ -146,10 +146,10 @@ class LeaderElector:
             if self._may_hold and not self.lost:
                 await self._give_back()
         if self.lost:
-            raise Fatal(f"lost the lease {self._lease}; another process may lead now", 1)
+            raise Fatal(f"lost the lease {self.lease}; another process may lead now", 1)
 
     async def _become_leader(self) -> None:
-        log.info("Waiting for the lease", lease=self._lease, identity=self.identity)
+        log.info("Waiting for the lease", lease=self.lease, identity=self.identity)
         self.metrics.leading(False)
         async with trio.open_nursery() as waiting:
             waiting.start_soon(self._watch)
@@ -157,7 +157,7 @@ class LeaderElector:
             waiting.cancel_scope.cancel()
         self._note_renewed()
         self.metrics.leading(True)
-        log.info("Became leader", lease=self._lease, identity=self.identity)
+        log.info("Became leader", lease=self.lease, identity=self.identity)
         self._tell("became leader")
 
     async def _watch(self) -> None:
@@ -201,13 +201,13 @@ class LeaderElector:
             while True:
                 if await self._try(self._renew, limit):
                     self._note_renewed()
-                    log.v(5, "Lease renewed", lease=self._lease)
+                    log.v(5, "Lease renewed", lease=self.lease)
                     return True
                 if other := self._other_holder():
                     log.error("Somebody else has taken the lease", holder=other)
                     return False
                 if self._is_twins():
-                    log.error("Another process leads under our name", identity=self.identity, lease=self._lease)
+                    log.error("Another process leads under our name", identity=self.identity, lease=self.lease)
                     return False
                 await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
@@ -242,7 +242,7 @@ class LeaderElector:
                     log.exception("Unexpected error in the election, trying on", lease=self.name)
             else:
                 if self._troubles.over("lease"):
-                    log.info("Can use the lease again", lease=self._lease)
+                    log.info("Can use the lease again", lease=self.lease)
                 return ours
         if scope.cancelled_caught:
             self._report(KubeError(0, "Timeout", "no answer in time"))
@@ -263,7 +263,7 @@ class LeaderElector:
 
     async def _campaign(self) -> bool:
         await self._look()
-        if taken_until(self._spec, self.identity, self._seen) > trio.current_time():
+        if taken_until(self.spec, self.identity, self._seen) > trio.current_time():
             log.v(4, "The lease is held", holder=self._other_holder())
             return False
         return await self._take()
@@ -274,13 +274,13 @@ class LeaderElector:
         except KubeError as error:
             if error.code != 404:  # whoever answers so: the POST that follows tells
                 raise
-            self._known = self._spec = None
+            self._known = self.spec = None
             return
         spec = msgspec.convert(self._known.get("spec") or {}, LeaseSpec)
-        if spec != self._spec:
-            if self._spec is None or spec.holderIdentity != self._spec.holderIdentity:
+        if spec != self.spec:
+            if self.spec is None or spec.holderIdentity != self.spec.holderIdentity:
                 log.info("The lease has a holder", holder=spec.holderIdentity or "(none)")
-            self._spec, self._seen = spec, trio.current_time()
+            self.spec, self._seen = spec, trio.current_time()
 
     async def _take(self) -> bool:
         was_ours = self._is_ours()
@@ -300,14 +300,14 @@ class LeaderElector:
         """On success what was written is what is known. Creates the Lease if none is known."""
         lease = self._known or {}
         renews = self._is_ours()
-        spec = written(self._spec, self.identity, self.settings.lease_duration, self._timestamp(), leading=renews)
+        spec = written(self.spec, self.identity, self.settings.lease_duration, self._timestamp(), leading=renews)
         meta = {"name": self.name, "namespace": self.settings.namespace, **lease.get("metadata", {})}
         if self.settings.labels:
             meta["labels"] = {**(meta.get("labels") or {}), **dict(self.settings.labels)}
         if renews:
             self._mark(meta, spec["leaseTransitions"])
         else:
-            before = self._spec.leaseTransitions if self._spec is not None else None
+            before = self.spec.leaseTransitions if self.spec is not None else None
             self.gap = (meta.get("annotations") or {}).get(JOURNAL) != str(before)
             self._acquired.add(str(spec["acquireTime"]))
         spec = {**(lease.get("spec") or {}), **spec}
@@ -318,7 +318,7 @@ class LeaderElector:
             answer = await self.client.put_untyped(Lease, body, begin=self._note_sent)
         meta["resourceVersion"] = answer.metadata.resourceVersion
         meta["uid"] = answer.metadata.uid
-        self._known, self._spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
+        self._known, self.spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
         self._acquired = {str(spec["acquireTime"])}
 
     def _mark(self, meta: dict[str, Any], transitions: object) -> None:
@@ -360,22 +360,22 @@ class LeaderElector:
             if not error.conflict:
                 raise
             return False
-        log.info("Gave the lease back", lease=self._lease)
+        log.info("Gave the lease back", lease=self.lease)
         return True
 
     def _other_holder(self) -> str | None:
         """As far as we know."""
-        holder = self._spec.holderIdentity if self._spec is not None else None
+        holder = self.spec.holderIdentity if self.spec is not None else None
         return holder if holder != self.identity else None
 
     def _is_ours(self) -> bool:
         """Held under our name, and since a moment at which we took it."""
-        spec = self._spec
+        spec = self.spec
         return spec is not None and spec.holderIdentity == self.identity and spec.acquireTime in self._acquired
 
     def _is_twins(self) -> bool:
         """Held under our name by another process."""
-        return self._spec is not None and self._spec.holderIdentity == self.identity and not self._is_ours()
+        return self.spec is not None and self.spec.holderIdentity == self.identity and not self._is_ours()
 
     # ---- what people are told
 
@@ -386,7 +386,7 @@ class LeaderElector:
         namespace = self.settings.namespace
         right = f"get, create and update on leases of API group coordination.k8s.io in namespace {namespace}"
         what = advice(error, right=right, namespace=namespace)
-        log.error("The election has trouble, trying on", lease=self._lease, err=error, advice=what)
+        log.error("The election has trouble, trying on", lease=self.lease, err=error, advice=what)
 
     def _tell(self, what: str) -> None:
         if self.events is not None and self._known is not None:

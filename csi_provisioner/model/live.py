@@ -6,18 +6,9 @@ Fields are only added, and what an older version does not send has its default.
 
 import msgspec
 
-from .state import DriverState, LeadershipState
+from .state import DriverState, KeyState, LeadershipState
 
 VERSION = 1
-
-
-class Tried(msgspec.Struct, frozen=True):
-    """The last failure. `kind` is its class, by which repeats are merged: `refused` by planning, a gRPC code, an HTTP
-    status of the API server."""
-
-    kind: str
-    text: str
-    ago: float
 
 
 class InJournal(msgspec.Struct, frozen=True):
@@ -25,7 +16,8 @@ class InJournal(msgspec.Struct, frozen=True):
     without a certain answer."""
 
     volume: str
-    lease: str
+    leases: str
+    """Its Lease's name begins so."""
     durable: bool = False
     uncertain: bool = False
     of_earlier_leader: bool = False
@@ -38,17 +30,12 @@ class LiveClaim(msgspec.Struct, frozen=True):
     uid: str
     cached: bool = False
     """The cache of claims has it."""
-    due: float | None = None
-    """Seconds until the next try, 0 or less: it waits for a worker since then. None: not in the queue."""
-    running: float | None = None
-    """Age of the try that runs."""
+    work: KeyState = KeyState()
+    """In the queue of claims."""
     calling: float | None = None
     """Age of the CreateVolume call that is in flight."""
     uncertain: bool = False
     """The driver was asked, and has not said for certain that it makes no volume any more."""
-    tries: int = 0
-    """Failures in a row."""
-    last: Tried | None = None
     infeasible: float | None = None
     """The driver refused the claim as it stands: seconds until it is asked again."""
     journal: InJournal | None = None
@@ -56,7 +43,8 @@ class LiveClaim(msgspec.Struct, frozen=True):
     """The PersistentVolume that is made and not written yet."""
     unsaved_id: str = ""
     """Its volume in the storage backend."""
-    unsaved_last: Tried | None = None
+    saving: KeyState = KeyState()
+    """In the queue of those."""
     written: str = ""
     """The PersistentVolume that is written, and that the claim does not show yet."""
 

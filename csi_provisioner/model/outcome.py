@@ -53,6 +53,8 @@ class Retry(msgspec.Struct, frozen=True):
     lost: bool = False
     state: State = State.NO_CHANGE
     step: str = ""
+    kind: str = ""
+    """The class of failure, see `TryError`."""
 
 
 class RetryAt(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class RetryAt(msgspec.Struct, frozen=True):
     failed: bool = False
     state: State = State.NO_CHANGE
     step: str = ""
+    kind: str = ""
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -129,5 +132,5 @@ def after(error: TryError, said: str = "", *, due: float | None = None, give_up:
         return GiveUp(said, error.state)
     # A failure all the same, so it counts as a try.
     if due is not None:
-        return RetryAt(due, said, failed=True, state=error.state, step=error.step)
-    return Retry(said, error.floor, error.lost, error.state, error.step)
+        return RetryAt(due, said, failed=True, state=error.state, step=error.step, kind=error.kind)
+    return Retry(said, error.floor, error.lost, error.state, error.step, error.kind)

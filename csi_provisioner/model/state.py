@@ -54,6 +54,27 @@ class RightsState(msgspec.Struct, frozen=True):
     """Without these something does not work."""
 
 
+class Tried(msgspec.Struct, frozen=True):
+    """The last failure. `kind` is its class, by which repeats are merged: `refused` by planning, a gRPC code, an HTTP
+    status of the API server."""
+
+    kind: str
+    text: str
+    ago: float
+
+
+class KeyState(msgspec.Struct, frozen=True):
+    """One key of a queue."""
+
+    due: float | None = None
+    """Seconds until the next try, 0 or less: it waits for a worker since then. None: not in the queue."""
+    running: float | None = None
+    """Age of the try that runs."""
+    tries: int = 0
+    """Failures in a row."""
+    last: Tried | None = None
+
+
 class Failure(msgspec.Struct, frozen=True):
     queue: str
     key: str

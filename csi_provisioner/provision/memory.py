@@ -44,6 +44,7 @@ class Record(msgspec.Struct):
 
     asked: PersistentVolumeClaim | None = None
     """As it was when the driver was asked; it may be at work on the volume until it says for certain that it is not."""
+    asked_at: float = 0.0
     refused_since: bool = False
     """A later try ended before the driver was asked: nobody knows for how long the earlier one stays open."""
     infeasible: Infeasible | None = None
@@ -80,10 +81,10 @@ class ClaimMemory:
 
     # ---- the driver is asked
 
-    def ask(self, claim: PersistentVolumeClaim) -> None:
+    def ask(self, claim: PersistentVolumeClaim, at: float = 0.0) -> None:
         """In progress until the driver says for certain."""
         record = self._edit(claim.metadata.uid)
-        record.asked, record.refused_since = claim, False
+        record.asked, record.asked_at, record.refused_since = claim, at, False
 
     def refuse_before_call(self, uid: str) -> None:
         """A try ended before the driver was asked, and not for an API server that is away."""
@@ -94,6 +95,7 @@ class ClaimMemory:
         """Nothing is in progress any longer, so that the next try may ask for another place; was it?"""
         record = self._edit(uid)
         asked, record.asked, record.refused_since, record.topology = record.asked is not None, None, False, None
+        record.asked_at = 0.0
         self._tidy(uid)
         return asked
 

@@ -178,7 +178,7 @@ class Controllers:
 
         def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
             if new is None:
-                loop.backoff.forget(name)  # a new volume of that name starts without back-off
+                loop.forget(name)  # a new volume of that name starts without back-off
             elif deletion.finalizer_change(new) is not None or deletion.should_delete(new):
                 loop.wake(name)
 

@@ -5,9 +5,12 @@ the election writes it.
 """
 
 import math
+import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 import trio
@@ -19,6 +22,7 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.state import LeadershipState
 from csi_provisioner.provision import journal_leases
 from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import Settings
@@ -34,6 +38,7 @@ class Leadership:
 
     def __init__(self, settings: Settings, metrics: Metrics, end: End) -> None:
         self.sought = settings.election.enabled
+        self.identity = ""
         self._settings = settings
         self._metrics = metrics
         self._end = end
@@ -44,6 +49,28 @@ class Leadership:
     @property
     def leads(self) -> bool:
         return self._elector is not None and self._elector.renewed > -math.inf
+
+    @contextmanager
+    def named(self) -> Iterator[str]:
+        """A name that no other process has as long as this lasts: in the Lease and for the local socket."""
+        if not self.sought:
+            yield str(os.getpid())
+            return
+        with identity.held(socket.gethostname()) as self.identity:
+            yield self.identity
+
+    def state(self, begun: float | None) -> LeadershipState:
+        """`begun`: for how long a term has been running here."""
+        spec = self._elector.spec if self._elector is not None else None
+        return LeadershipState(
+            sought=self.sought,
+            leads=begun is not None or self.leads,
+            trouble=self.health() or "",
+            identity=self.identity,
+            lease=self._elector.lease if self._elector is not None else "",
+            holder=(spec.holderIdentity if spec is not None else None) or "",
+            since=_age(spec.acquireTime) if spec is not None else begun,
+        )
 
     def health(self) -> str | None:
         """The reason why the leader is unhealthy, or None."""
@@ -72,21 +99,20 @@ class Leadership:
             return
         # Its own client without a limit, so that busy workers never delay a renewal (design.md 3, rule 8).
         client = api_client(cluster, self._end, purpose=" (leader election)")
-        with identity.held(socket.gethostname()) as holder:
-            async with client as leases:
-                while not stop.is_set():
-                    self._elector = LeaderElector(
-                        leases,
-                        settings,
-                        name=identity.sanitised(driver),
-                        identity=holder,
-                        metrics=self._metrics,
-                        events=events,
-                        component=f"{driver.replace('/', '-')}/{holder}",
-                        end=self._end,
-                        ready=connection.answers,
-                    )
-                    await self._elector.run(partial(self._lead, lead, leases, driver, self._elector))
+        async with client as leases:
+            while not stop.is_set():
+                self._elector = LeaderElector(
+                    leases,
+                    settings,
+                    name=identity.sanitised(driver),
+                    identity=self.identity,
+                    metrics=self._metrics,
+                    events=events,
+                    component=f"{driver.replace('/', '-')}/{self.identity}",
+                    end=self._end,
+                    ready=connection.answers,
+                )
+                await self._elector.run(partial(self._lead, lead, leases, driver, self._elector))
 
     async def _lead(self, lead: Lead, leases: KubeClient, driver: str, elector: LeaderElector) -> None:
         journal = self._journal(leases, driver)
@@ -113,3 +139,11 @@ class Leadership:
             may_begin=self._end.may_begin,
             required=wanted == "on",
         )
+
+
+def _age(when: str | None) -> float | None:
+    """Seconds, as far as the clocks of whoever wrote it and of this machine agree."""
+    try:
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(when or "")).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -2,7 +2,7 @@
 
 import trio
 
-from csi_provisioner.model.state import DriverState, LeadershipState, State
+from csi_provisioner.model.state import DriverState, State
 from csi_provisioner.work.runner import Loop
 
 from .connection import Connection
@@ -17,6 +17,7 @@ TICK, MOST = 1.0, 2.0
 
 class Observer:
     def __init__(self, leadership: Leadership) -> None:
+        self.began = trio.current_time()
         self.connection: Connection | None = None
         self.term: LeaderTerm | None = None
         self.rights: Rights | None = None
@@ -28,7 +29,7 @@ class Observer:
 
     def state(self) -> State:
         loops = sorted(self.term.loops, key=lambda loop: loop.name) if self.term is not None else []
-        seen, begun = self._leadership, self.term is not None
+        begun = trio.current_time() - self.term.began if self.term is not None else None
         caches = self.term.caches if self.term is not None else None
         # Counting begins with the first probe that finds a key due, and ends by itself.
         if any(loop.may_take for loop in loops):
@@ -36,8 +37,8 @@ class Observer:
         failures = sorted((failure for loop in loops for failure in loop.failures()), key=lambda failure: failure.ago)
         return State(
             driver=self._driver(),
-            leadership=LeadershipState(seen.sought, begun or seen.leads, seen.health() or ""),
-            begun=begun,
+            leadership=self._leadership.state(begun),
+            begun=begun is not None,
             unsynced=tuple(sorted(caches.unsynced)) if caches is not None else (),
             queues=tuple(loop.state(self._stalled.get(loop, (0, 0.0))[1]) for loop in loops),
             failures=tuple(failures),
@@ -49,8 +50,16 @@ class Observer:
         connection = self.connection
         if connection is None or not connection.facts.name:
             return DriverState()
-        away = trio.current_time() - connection.away_since if connection.is_away else None
-        return DriverState(connection.facts.name, away is None, away)
+        facts, away = connection.facts, trio.current_time() - connection.away_since if connection.is_away else None
+        return DriverState(
+            facts.name,
+            away is None,
+            away,
+            connection.driver.version,
+            tuple(sorted(facts.plugin)),
+            tuple(sorted(facts.controller)),
+            facts.topology,
+        )
 
     async def run(self) -> None:
         """Counts until cancelled for how long queues have taken nothing, although they could.

@@ -19,7 +19,7 @@ import trio
 
 from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.diagnostics import health, pages
+from csi_provisioner.diagnostics import asked, health, pages
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.diagnostics.server import Page, Server
 from csi_provisioner.fatal import Fatal
@@ -38,6 +38,7 @@ from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import HEALTH_PATH, LIVE_PATH, READY_PATH, ProvisioningSettings, Settings
 from csi_provisioner.traces import traces
 
+from . import answering
 from .clients import api_client, capacity_client
 from .connection import Connection
 from .controllers import QUEUES
@@ -115,7 +116,12 @@ class _Process:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
 
     async def run(self) -> None:
+        with self._leadership.named() as name:
+            await self._run(name)
+
+    async def _run(self, name: str) -> None:
         async with trio.open_nursery() as services:
+            services.start_soon(asked.serve, name, partial(answering.answer, self._settings, self._observer))
             if self._handles_signals:
                 services.start_soon(self._signals, services.cancel_scope)
             services.start_soon(self._end_in_time, services.cancel_scope)

@@ -14,6 +14,7 @@ import trio
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
+from csi_provisioner.model.live import LiveClaim
 from csi_provisioner.planning import recovery
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
@@ -21,6 +22,7 @@ from csi_provisioner.provision import save
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.runner import Loop
 
+from . import answering
 from .caches import caches_for, follow
 from .controllers import Controllers
 from .parts import Parts
@@ -46,6 +48,7 @@ SAVED_POLL = 0.05
 class LeaderTerm:
     def __init__(self, parts: Parts, facts: DriverFacts) -> None:
         self._parts = parts
+        self.began = trio.current_time()
         self.facts = facts
         self._caches = caches_for(facts)
         self._controllers = Controllers(parts, facts, self._caches)
@@ -140,6 +143,9 @@ class LeaderTerm:
     def loops(self) -> set[Loop]:
         controllers = self._controllers
         return {*controllers.loops, *controllers.of_driver, controllers.saves}
+
+    def look(self, uid: str) -> LiveClaim:
+        return answering.claim(self._parts, self._controllers, self._caches, uid)
 
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""

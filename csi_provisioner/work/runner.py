@@ -15,7 +15,7 @@ import trio
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
-from csi_provisioner.model.state import Failure, QueueState
+from csi_provisioner.model.state import Failure, KeyState, QueueState, Tried
 from csi_provisioner.traces import traces
 
 from .backoff import Backoff
@@ -53,6 +53,7 @@ class Loop:
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
+        self._last: dict[str, tuple[float, str, str]] = {}  # of keys that have failed: when, its class, its text
         self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
         self.taken = 0
         """Keys that a worker was found for, ever."""
@@ -83,6 +84,24 @@ class Loop:
         """The last few, the newest first."""
         now = trio.current_time()
         return [Failure(self.name, key, error, now - at) for at, key, error in reversed(self._failures)]
+
+    def look(self, key: str) -> KeyState:
+        """What is known of one key."""
+        now, due, started, last = trio.current_time(), self._schedule.due(key), self.running.get(key), None
+        if key in self._last:
+            at, kind, text = self._last[key]
+            last = Tried(kind, text, now - at)
+        return KeyState(
+            due - now if due is not None else None,
+            now - started if started is not None else None,
+            self.backoff.failures(key),
+            last,
+        )
+
+    def forget(self, key: str) -> None:
+        """Its failures count no more."""
+        self.backoff.forget(key)
+        self._last.pop(key, None)
 
     def attempt(self, key: str) -> Attempt:
         failures = self.backoff.failures(key)
@@ -208,21 +227,21 @@ class Loop:
         # A defect in one reconciler must not end the process or stop the other keys.
         except Exception as error:
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)
-            return Retry(f"unexpected error: {error!r}")
+            return Retry(f"unexpected error: {error!r}", kind="unexpected")
 
     def _act_on(self, key: str, outcome: Outcome) -> None:
         match outcome:
             case Done():
-                self.backoff.forget(key)
+                self.forget(key)
             case GiveUp(reason=reason):
-                self.backoff.forget(key)
+                self.forget(key)
                 log.v(4, "Given up until something changes", queue=self.name, key=key, reason=reason)
-            case RetryAt(due=due, reason=reason):
+            case RetryAt(due=due, reason=reason, kind=kind):
                 delay = max(0.0, due - trio.current_time())
                 # It counts, though the time is not taken from the back-off: the next event says which try it was.
                 if outcome.failed:
                     self.backoff.next(key)
-                    self._failed(key, delay, reason)
+                    self._failed(key, delay, reason, kind)
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
@@ -231,15 +250,16 @@ class Loop:
                 self.backoff.excuse(key)
                 log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=reason)
                 self.wake(key)
-            case Retry(reason=reason, floor=floor, lost=lost):
+            case Retry(reason=reason, floor=floor, lost=lost, kind=kind):
                 # What the API server asks for is no reason to come sooner than the back-off.
                 delay = max(self.backoff.next(key, lost=lost), floor)
-                self._failed(key, delay, reason)
+                self._failed(key, delay, reason, kind)
                 self.wake(key, delay, floor=floor)
 
-    def _failed(self, key: str, delay: float, error: str) -> None:
+    def _failed(self, key: str, delay: float, error: str, kind: str) -> None:
         traces.failed(error)
         failures = self.backoff.failures(key)
+        self._last[key] = trio.current_time(), kind, error
         self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
         if failures > 1 and delay < NEWS:

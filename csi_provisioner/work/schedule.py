@@ -38,6 +38,9 @@ class Schedule:
             heapq.heapify(self._heap)
         return True
 
+    def due(self, key: str) -> float | None:
+        return self._entries[key][0] if key in self._entries else None
+
     def is_due(self, key: str, now: float) -> bool:
         return key in self._entries and self._entries[key][0] <= now
 

@@ -12,6 +12,7 @@ from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.store import Store
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome
+from csi_provisioner.model.state import LeadershipState
 from csi_provisioner.supervisor.observer import Observer
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
@@ -41,10 +42,10 @@ class Stuck:
             "claims", nothing, workers=workers, backoff=Backoff(1, 10), exclusive=Exclusive(), metrics=metrics
         )
         self.loop.runs = True
-        leadership = SimpleNamespace(sought=False, leads=False, health=lambda: None)
+        leadership = SimpleNamespace(state=lambda _begun: LeadershipState())
         self.observer = Observer(cast("Any", leadership))
         caches = Caches(claims=Store(), volumes=Store())
-        self.observer.term = cast("Any", SimpleNamespace(loops={self.loop}, caches=caches))
+        self.observer.term = cast("Any", SimpleNamespace(loops={self.loop}, caches=caches, began=0.0))
 
     def is_alive(self) -> bool:
         return health.text(health.live(self.observer.state()))[0]

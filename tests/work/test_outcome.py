@@ -23,13 +23,19 @@ def made_of(cause: TryError) -> Refusal:
     [
         pytest.param(not_ours("x"), Done(ignored=True), id="what is not ours is done"),
         pytest.param(
-            Refusal(State.IN_BACKGROUND, "no", "why"), Retry("no (why)", state=State.IN_BACKGROUND), id="a refusal"
+            Refusal(State.IN_BACKGROUND, "no", "why"),
+            Retry("no (why)", state=State.IN_BACKGROUND, kind="refused"),
+            id="a refusal",
         ),
-        pytest.param(BUSY, Retry("429 TooManyRequests", 7.0), id="a busy API server"),
-        pytest.param(made_of(BUSY), Retry("cannot read it", 7.0), id="a refusal made of a busy API server's answer"),
+        pytest.param(BUSY, Retry("429 TooManyRequests", 7.0, kind="api 429"), id="a busy API server"),
+        pytest.param(
+            made_of(BUSY),
+            Retry("cannot read it", 7.0, kind="refused"),
+            id="a refusal made of a busy API server's answer",
+        ),
         pytest.param(
             CallError(Code.UNAVAILABLE, "gone", "Create", lost=True),
-            Retry("Create: rpc error: code = Unavailable desc = gone", lost=True),
+            Retry("Create: rpc error: code = Unavailable desc = gone", lost=True, kind="Unavailable"),
             id="a call lost with the connection",
         ),
     ],
@@ -40,7 +46,9 @@ def test_an_error_becomes_an_outcome(error: TryError, outcome: Outcome) -> None:
 
 def test_the_log_names_the_object_and_an_outcome_may_have_a_time_or_no_next_try() -> None:
     error = Refusal(State.RESCHEDULE, "no", "why")
-    assert after(error, "claim a/b: no", due=5.0) == RetryAt(5.0, "claim a/b: no (why)", True, State.RESCHEDULE)
+    assert after(error, "claim a/b: no", due=5.0) == RetryAt(
+        5.0, "claim a/b: no (why)", True, State.RESCHEDULE, kind="refused"
+    )
     assert after(error, give_up=True) == GiveUp("no (why)", State.RESCHEDULE)
 
 

@@ -1,0 +1,180 @@
+"""The local socket at which a provisioner answers its own commands: who is answered, and who can do it no harm."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import msgspec
+import pytest
+import trio
+
+from csi_provisioner.commands import daemon
+from csi_provisioner.diagnostics import asked
+from csi_provisioner.model.live import Asked, Live, LiveClaim
+from tests.embedded import VIRTUAL
+from tests.hearing import heard
+
+STRANGER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """The kernel notes who connects, and who listens, at that moment."""
+    os.seteuid(STRANGER)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def answering(address: str) -> Callable[[Asked], Live]:
+    return lambda question: Live(flags={"csi-address": address}, works=True, claim=LiveClaim(question.claim))
+
+
+@asynccontextmanager
+async def served(answer: Callable[[Asked], Live] | None = None, name: str = "", count: int = 1) -> AsyncIterator[str]:
+    """The address by which the provisioner is known; its socket is there."""
+    name = name or secrets.token_hex(8)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.serve, name, answer or answering(f"/{name}"))
+        with trio.fail_after(5):
+            while sum(name in each for each in daemon._names()) < count:  # noqa: ASYNC110 - the kernel has no event
+                await trio.sleep(0.01)
+        yield f"/{name}"
+        nursery.cancel_scope.cancel()
+
+
+def connected(address: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(f"\0{asked.PREFIX}{address[1:]}")
+    client.setblocking(False)
+    return client
+
+
+async def said(client: socket.socket, *pieces: bytes) -> bytes:
+    """What comes until the end of the connection."""
+    found = b""
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+        try:
+            for piece in pieces:
+                await stream.send_all(piece)
+            while more := await stream.receive_some():
+                found += more
+        except trio.BrokenResourceError:
+            pass
+    return found
+
+
+async def heard_of(address: str, claim: str = "") -> Live | str:
+    return await daemon.ask({"csi-address": address}, claim)
+
+
+async def test_a_question_is_answered() -> None:
+    async with served() as address:
+        found = await heard_of(address, "uid-1")
+        assert isinstance(found, Live)
+        assert found.claim == LiveClaim("uid-1")
+
+
+@as_root
+async def test_another_user_is_told_nothing() -> None:
+    async with served() as address:
+        with somebody_else():
+            stranger = connected(address)
+        assert await said(stranger, b"{}\n") == b""
+        assert isinstance(await heard_of(address), Live)
+
+
+@as_root
+async def test_root_takes_no_flags_from_a_provisioner_of_somebody_else() -> None:
+    name = secrets.token_hex(8)
+    with somebody_else():
+        listener = asked._bound(name)
+    with trio.socket.from_stdlib_socket(listener) as accepting:
+
+        async def answer_once() -> None:
+            client, _ = await accepting.accept()
+            async with trio.SocketStream(client) as stream:
+                await stream.receive_some()
+                await stream.send_all(msgspec.json.encode(answering(f"/{name}")(Asked(claim="a"))))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_once)
+            found = await heard_of(f"/{name}")
+    assert isinstance(found, Live)
+    assert (found.flags, found.works) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\xff\x00\n", b"[]\n", b'{"claim": 1}\n', b"\n", b"x" * 100_000, b"GET / HTTP/1.1\r\n\r\n"],
+    ids=["bytes", "a list", "a wrong type", "nothing", "too much", "HTTP"],
+)
+async def test_garbage_ends_its_own_connection(sent: bytes) -> None:
+    async with served() as address:
+        assert await said(connected(address), sent) == b""
+        assert isinstance(await heard_of(address), Live)
+
+
+async def test_clients_that_say_nothing_make_room_after_a_while() -> None:
+    async with served() as address:
+        silent = [connected(address) for _ in range(asked.CONNECTIONS)]
+        assert isinstance(await heard_of(address), str)
+        await trio.sleep(asked.TIME)
+        assert isinstance(await heard_of(address), Live)
+        for client in silent:
+            client.close()
+
+
+async def test_a_defect_in_an_answer_ends_only_that_connection() -> None:
+    def answer(question: Asked) -> Live:
+        if question.claim:
+            raise RuntimeError("a defect")
+        return Live(flags={"csi-address": "/defect"})
+
+    name = secrets.token_hex(8)
+    lines: list[str] = []
+    with heard(lambda record: lines.append(record["message"])):
+        async with served(answer, name):
+            assert isinstance(await heard_of("/defect", "uid"), str)
+            assert isinstance(await heard_of("/defect"), Live)
+    assert sum("A defect" in line for line in lines) == 1
+
+
+async def test_two_of_one_pod_are_told_apart_by_their_sockets() -> None:
+    """Also where both have the same process id, as in containers of their own."""
+    name, cluster = secrets.token_hex(8), secrets.token_hex(8)
+    one, other = ({"csi-address": path, "kubeconfig": cluster} for path in ("/one", "/other"))
+    async with served(lambda _: Live(flags=one), name), served(lambda _: Live(flags=other), name, count=2):
+        found = await daemon.ask({"kubeconfig": cluster})
+        assert found == "2 provisioners run here; --csi-address tells them apart: /one, /other"
+        assert await daemon.ask({"kubeconfig": cluster, "csi-address": "/other"}) == Live(flags=other)
+
+
+async def test_one_that_ends_meanwhile_is_not_there() -> None:
+    name = secrets.token_hex(8)
+    with trio.socket.from_stdlib_socket(asked._bound(name)) as accepting:
+
+        async def accept_and_end() -> None:
+            client, _ = await accepting.accept()
+            client.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_and_end)
+            assert isinstance(await heard_of(f"/{name}"), str)
+    assert not any(name in each for each in daemon._names())
+
+
+async def test_nobody_is_left_at_the_socket_after_a_stop() -> None:
+    async with served() as address:
+        client = connected(address)
+    assert not any(address[1:] in each for each in daemon._names())
+    assert await said(client) == b""
