@@ -4,6 +4,8 @@
 its text) is one Event in the cluster: count and newest message are patched. Each object has a line of its own,
 written in order; lines wait for their turn, behind volume writes as long as `busy` says there are any.
 
+A beginning may be held back for a moment: where its end is told within that, only the end is written.
+
 Memory is bounded by the number of lines: the least recently used goes first, with what it still had to say. When the
 API server pushes back, an event is tried a few times and then dropped; its count stays and goes with the next repeat.
 Spec: process.md 5.3, provision.md 11.1, design rule 5.
@@ -46,6 +48,8 @@ LONGEST_TRY = 15.0
 # Seconds an event waits for volume writes at most: under lasting load events still appear
 PATIENCE = 5.0
 BUSY_POLL = 0.05
+# Seconds that a beginning is held back: most drivers have made the volume by then
+HELD = 1.0
 SECOND = 1_000_000_000  # in nanoseconds
 # What the API server takes of a message and of a name
 LONGEST_MESSAGE, LONGEST_NAME = 1024, 253
@@ -79,6 +83,8 @@ class _Line(msgspec.Struct):
     waits_since: float = 0.0
     in_hand: bool = False
     """A writer is at it and will see what becomes due meanwhile."""
+    over: bool = False
+    """Nothing more is expected of it: forgotten once it is written."""
 
 
 _LineKey = tuple[str, str]
@@ -99,15 +105,29 @@ class EventRecorder:
         self._stamp = 0
         self._lines: OrderedDict[_LineKey, _Line] = OrderedDict()  # least recently used first
         self._ready: OrderedDict[_LineKey, _Line] = OrderedDict()  # longest waiting first
+        self._held: OrderedDict[_LineKey, float] = OrderedDict()  # until when; the soonest first
         self._in_hand = 0
         self._idle_writers = trio.lowlevel.ParkingLot()
+        self._idle_holder = trio.lowlevel.ParkingLot()
         self._watchers = trio.lowlevel.ParkingLot()
         self._troubles = Troubles(set())
 
     def record(
-        self, about: About, type_: EventType, reason: str, message: str, failure_class: str = "", component: str = ""
+        self,
+        about: About,
+        type_: EventType,
+        reason: str,
+        message: str,
+        failure_class: str = "",
+        component: str = "",
+        hold: bool = False,
+        ends: str = "",
     ) -> None:
-        """Tells what has happened. Cheap, never waits, never fails; needs a running event loop."""
+        """Tells what has happened. Cheap, never waits, never fails; needs a running event loop.
+
+        With `hold` it is written when its object has more to tell, at the latest after `HELD`. With `ends` it is the
+        last that is expected of its object, and what is held back of that reason is not written at all.
+        """
         ref = about if isinstance(about, ObjectReference) else reference(about)
         now = trio.current_time()
         line_key = (component or self.component, ref.uid or f"{ref.kind}/{ref.namespace}/{ref.name}")
@@ -119,23 +139,37 @@ class EventRecorder:
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
         # Also for those whose cluster takes no events: what was done for whom is in the log without any verbosity.
         log.info("Event occurred", object=ref, kind=ref.kind, type=type_, reason=reason, message=series.message)
+        line.over = bool(ends)
+        if ends and line_key in self._held:
+            line.due = [held for held in line.due if held.reason != ends]
         if series in line.due or not _may_write(line, now):
             return
         line.due.append(series)
+        if hold and not line.in_hand and line_key not in self._ready:
+            self._held.setdefault(line_key, now + HELD)
+            self._idle_holder.unpark()
+        else:
+            self._make_ready(line_key, line)
+
+    def _make_ready(self, line_key: _LineKey, line: _Line) -> None:
+        self._held.pop(line_key, None)
         if not line.in_hand and line_key not in self._ready:
-            line.waits_since = now
+            line.waits_since = trio.current_time()
             self._ready[line_key] = line
             self._idle_writers.unpark()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Writes until it is cancelled; what has not been written then is lost (see `wait_written`)."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._let_go)
             for _ in range(WRITERS):
                 nursery.start_soon(self._write_forever)
             task_status.started()
 
     async def wait_written(self) -> None:
         """Until there is nothing to write. For an orderly end, under a deadline of the caller."""
+        for line_key in list(self._held):
+            self._make_ready(line_key, self._lines[line_key])
         while self._ready or self._in_hand:
             await self._watchers.park()
 
@@ -151,6 +185,7 @@ class EventRecorder:
                 log.v(2, "Too many events waiting, dropping some", object=dropped.about, events=len(dropped.due))
                 dropped.due.clear()  # a writer may have it in hand
                 self._ready.pop(oldest, None)
+                self._held.pop(oldest, None)
         return line
 
     def _series(self, line: _Line, type_: EventType, reason: str, failure_class: str) -> _Series:
@@ -163,11 +198,20 @@ class EventRecorder:
 
     # ---- writing
 
+    async def _let_go(self) -> None:
+        while True:
+            while not self._held:
+                await self._idle_holder.park()
+            line_key, until = next(iter(self._held.items()))
+            await trio.sleep_until(until)
+            if self._held.get(line_key) == until:  # its end was not told meanwhile
+                self._make_ready(line_key, self._lines[line_key])
+
     async def _write_forever(self) -> None:
         while True:
             while not self._ready:
                 await self._idle_writers.park()
-            _, line = self._ready.popitem(last=False)
+            line_key, line = self._ready.popitem(last=False)
             line.in_hand = True
             self._in_hand += 1
             while line.due:
@@ -178,6 +222,8 @@ class EventRecorder:
                     await self._write(line, line.due.pop(0))
             line.in_hand = False
             self._in_hand -= 1
+            if line.over and self._lines.get(line_key) is line:
+                del self._lines[line_key]
             if not self._ready and not self._in_hand:
                 self._watchers.unpark_all()
 

@@ -203,7 +203,7 @@ class ClaimReconciler:
         try:
             gate.check_class(storage_class, self._facts)
             asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
-            self._tools.events.record(claim, "Normal", "Provisioning", asking)
+            self._tools.events.record(claim, "Normal", "Provisioning", asking, hold=attempt.number == 1)
             plan = await self._tools.gatherer.plan(claim, storage_class)
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
@@ -369,6 +369,5 @@ class ClaimReconciler:
         handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
         log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
         if claim is not None:
-            self._tools.events.record(
-                claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {pv.metadata.name}"
-            )
+            done = f"Successfully provisioned volume {pv.metadata.name}"
+            self._tools.events.record(claim, "Normal", "ProvisioningSucceeded", done, ends="Provisioning")

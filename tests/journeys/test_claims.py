@@ -15,7 +15,7 @@ async def test_a_claim_is_bound_and_gives_its_volume_back(world: World) -> None:
     assert VOLUME_FINALIZER in finalizers(volume)
     await world.event("data", "ProvisioningSucceeded")
     reasons = [event["reason"] for event in await world.events("data")]
-    assert reasons == ["Provisioning", "ProvisioningSucceeded"]
+    assert reasons == ["ProvisioningSucceeded"]
     await world.delete(CLAIM, "data")
     await world.gone(VOLUME, name)
     assert world.volumes() == {}

@@ -23,6 +23,7 @@ def _told(site: Installation, about: str = "data") -> list[tuple[str, str, int]]
 async def test_a_claim_that_gets_its_volume_is_told_so_p19_engine_7(site: Installation) -> None:
     """provision.md 11.1."""
     site.storage_class()
+    site.fault(delay=2.0, times=1)
     site.claim()
     await site.start()
     done = await site.event("data", "ProvisioningSucceeded")
@@ -37,6 +38,21 @@ async def test_a_claim_that_gets_its_volume_is_told_so_p19_engine_7(site: Instal
         assert about["uid"] == site.get(CLAIM, "data")["metadata"]["uid"]
         source = re.escape(f"{site.config.name}_{socket.gethostname()}_") + UUID.pattern
         assert re.fullmatch(source, event["source"]["component"])
+
+
+async def test_a_volume_made_at_once_is_told_in_one_event(site: Installation) -> None:
+    """Not so one whose first try failed."""
+    site.storage_class()
+    site.claim("quick")
+    await site.start()
+    await site.event("quick", "ProvisioningSucceeded")
+    site.fault("INTERNAL", times=1)
+    site.claim("failed")
+    await site.event("failed", "ProvisioningSucceeded")
+    await site.rest(5)
+    assert [event["reason"] for event in site.events("quick")] == ["ProvisioningSucceeded"]
+    told = ["Provisioning", "ProvisioningFailed", "ProvisioningSucceeded"]
+    assert [event["reason"] for event in site.events("failed")] == told
 
 
 async def test_repeats_are_one_event_that_says_try_and_next_try(site: Installation) -> None:

@@ -201,6 +201,7 @@ async def test_gone_when_the_time_is_used_up_also_with_something_left_to_tell(si
     site.storage_class()
     await site.start()
     site.refuse("create", "Event", code=0, delay=1e6)
+    site.fault(delay=2.0, times=1)  # so that both its events are to be written
     site.claim()
     await site.bound("data")
     since = trio.current_time()
