@@ -25,7 +25,11 @@ PARTS = {
         150,
         "model/live.py diagnostics/asked.py supervisor/answering.py",
     ),
-    "why a claim has no volume": (75, "planning/steps.py planning/pending.py"),
+    "why a claim has no volume": (
+        830,
+        "planning/steps.py planning/pending.py planning/explain.py planning/explanation.py planning/existing.py "
+        "planning/consumers.py planning/outlook.py planning/fixes.py model/usage.py",
+    ),
     "what is new in the field": (130, "deletion/detaching.py provision/unplaced.py"),
     "the traces of tries": (110, "traces.py otlp.py"),
     "leadership and health": (

@@ -52,15 +52,19 @@ def decide(claim: PersistentVolumeClaim, storage_class: StorageClass | None, dri
         raise not_ours(f"the claim is for provisioner {provisioner!r}")
     # NoChange: a class that is missing says nothing of a call that may be running.
     if storage_class is None:
-        raise Refusal(
-            State.NO_CHANGE,
-            f"StorageClass {claim_class(claim)!r} of claim {kubernetes.key(claim)} does not exist; "
-            "create it or make the claim anew with another class",
-            step=steps.CLASS,
-        )
+        raise class_missing(claim)
     if storage_class.volumeBindingMode == LATE_BINDING and not scheduler_node(claim):
         raise not_ours("the claim waits for its first consumer: no node selected yet", step=steps.NODE)
     return storage_class
+
+
+def class_missing(claim: PersistentVolumeClaim) -> Refusal:
+    return Refusal(
+        State.NO_CHANGE,
+        f"StorageClass {claim_class(claim)!r} of claim {kubernetes.key(claim)} does not exist; "
+        "create it or make the claim anew with another class",
+        step=steps.CLASS,
+    )
 
 
 def scheduler_node(claim: PersistentVolumeClaim) -> NodeName | None:

@@ -34,6 +34,9 @@ BIND = "bind"
 REASONS = (CLAIM, CLASS, NODE, SOURCE, DRIVER, TOPOLOGY, SECRET, PARAMETERS, ATTRIBUTES, RIGHT, QUEUE, CALL, SAVE, BIND)
 """Why a claim of ours has no volume yet, in the order in which the steps come. A closed set."""
 
+QUOTA, CAPACITY, LEADER, JOURNAL, FINALIZERS, EVENTS = "quota", "capacity", "leader", "journal", "finalizers", "events"
+"""What `explain` shows besides."""
+
 
 class at:  # noqa: N801 - reads like the statement that it is
     """What ends a try inside is a failure of this step, unless it says of which itself."""
