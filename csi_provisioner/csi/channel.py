@@ -46,6 +46,10 @@ ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
 RETRY_PAUSE = 1.0
 STILL_CONNECTING = 10.0
 
+# Bytes of an answer that is read at once: up to 15 ms. The largest take most of a second, and a hundred of them would
+# cost the lease; they are read in a thread, one at a time, since the interpreter runs no two.
+SHORT = 4096
+
 # Two processes that ask for these at once could make a volume twice, or delete one that is in use.
 CHANGING = frozenset({"/csi.v1.Controller/CreateVolume", "/csi.v1.Controller/DeleteVolume"})
 
@@ -89,6 +93,7 @@ class Channel(AsyncContextManagerMixin):
         self._connection: _Connection | None = None
         # Calls that find no connection wait for the first of them to make one.
         self._connecting = trio.Lock()
+        self._reader = trio.CapacityLimiter(1)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncIterator["Channel"]:
@@ -175,7 +180,9 @@ class Channel(AsyncContextManagerMixin):
             except _NotTakenError:
                 # Once more and no more often: a driver that takes nothing would be asked without a pause.
                 received = await self._exchange(method, message, limit, meets)
-            return answer.decode(received, response_type)
+            if len(received) <= SHORT:
+                return answer.decode(received, response_type)
+            return await trio.to_thread.run_sync(answer.decode, received, response_type, limiter=self._reader)
         except CallError as error:
             reason = scrubbed(error.message, request)
             raise CallError(error.code, reason, method, not_grpc=error.not_grpc, lost=error.lost) from error.__cause__

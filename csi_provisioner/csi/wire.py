@@ -6,6 +6,7 @@ beyond them is skipped. No kind of field that `protos/csi.proto` does not use is
 class fails, which the tests would show.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
@@ -26,11 +27,18 @@ _MAP_KEY, _MAP_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES  # tags in a map's entry
 # The bytes of all short lengths, made once: most texts are that short.
 _SHORT = [bytes([number]) for number in range(128)]
 
-# Fields of a message, with all that is within. It is many times what one has; the millions that fit into 4 MiB would
-# keep the loop for seconds, and the lease would be lost.
+# Fields of a message, with all that is within: a volume with 10,000 topologies of three keys. The millions that fit into
+# 4 MiB would take seconds and a gigabyte.
 MOST = 100_000
-# Of these, in the message that is being read. There is only one at a time, as reading never waits.
-_left = [0]
+
+
+class _Reading(threading.local):
+    """One message at a time and thread, as reading never waits."""
+
+    left = 0  # of MOST
+
+
+_reading = _Reading()
 
 
 def encode(message: Message) -> bytes:
@@ -44,7 +52,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, message_class: type[MessageT]) -> MessageT:
-    _left[0] = MOST
+    _reading.left = MOST
     return _filled(message_class(), data)
 
 
@@ -226,13 +234,19 @@ def _values(data: bytes) -> Iterator[tuple[int, Any]]:
     position, end = 0, len(data)
     value: Any
     while position < end:
-        _left[0] -= 1
-        if _left[0] < 0:
+        _reading.left -= 1
+        if _reading.left < 0:
             raise ValueError(f"more than {MOST} fields")
-        tag, position = _varint(data, position)
+        # Most tags and lengths are one byte: these are read here, which saves a third of the time.
+        tag, position = data[position], position + 1
+        if tag > 127:
+            tag, position = _varint(data, position - 1)
         wire_type = tag & 7
         if wire_type == _BYTES:
-            length, position = _varint(data, position)
+            if position < end and data[position] < 128:
+                length, position = data[position], position + 1
+            else:
+                length, position = _varint(data, position)
             value, position = data[position : position + length], position + length
         elif wire_type == _NUMBER:
             value, position = _varint(data, position)

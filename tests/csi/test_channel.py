@@ -1,5 +1,6 @@
 """The channel against a peer that is told what to send, on virtual time (process.md 4; design.md 3 rule 7)."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -269,3 +270,15 @@ async def test_an_answer_counts_although_the_connection_ends_with_it(tmp_path: P
     async with linked(tmp_path, last_words) as (_, link):
         await link.delete()
         assert link.lost == 1
+
+
+async def test_a_long_answer_is_not_read_by_the_loop(tmp_path: Path) -> None:
+    """A hundred of them at once would cost the lease."""
+
+    async def answer_with_many_fields(call: Call) -> None:
+        await call.answer(b"\xf8\x07\x01" * 90_000)
+
+    async with linked(tmp_path, answer_with_many_fields) as (_, link):
+        loop, whole = time.thread_time(), time.process_time()
+        await link.delete()
+        assert time.thread_time() - loop < 0.5 * (time.process_time() - whole)
