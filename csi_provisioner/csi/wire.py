@@ -27,8 +27,8 @@ _MAP_KEY, _MAP_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES  # tags in a map's entry
 # The bytes of all short lengths, made once: most texts are that short.
 _SHORT = [bytes([number]) for number in range(128)]
 
-# Fields of a message, with all that is within: a volume with 10,000 topologies of three keys. The millions that fit into
-# 4 MiB would take seconds and a gigabyte.
+# Fields of a message, with all that is within: a volume with 10,000 topologies of three keys. The millions that fit
+# into 4 MiB would take seconds and a gigabyte.
 MOST = 100_000
 
 
