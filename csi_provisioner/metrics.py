@@ -25,6 +25,7 @@ _CAPACITY = {
     "csistoragecapacities_desired_goal": "CSIStorageCapacity objects that should exist",
     "csistoragecapacities_desired_current": "CSIStorageCapacity objects that exist and should",
     "csistoragecapacities_obsolete": "CSIStorageCapacity objects that exist and should not",
+    "csi_provisioner_capacity_age_seconds": "Seconds since the driver was asked for what the oldest object says",
 }
 
 _CALL_LABELS = ("driver_name", "grpc_status_code", "method_name")
@@ -191,9 +192,10 @@ class Metrics:
     def slow_renewal(self) -> None:
         self._slow_renewals.labels("").inc()
 
-    def capacity(self, goal: Callable[[], int], current: Callable[[], int], obsolete: Callable[[], int]) -> None:
-        """Expose the state of the capacity objects, asked at each scrape."""
-        for (name, help_), value in zip(_CAPACITY.items(), (goal, current, obsolete), strict=True):
+    def capacity(self, *values: Callable[[], float]) -> None:
+        """Expose the state of the capacity objects (how many should exist, do, and should not; age), asked at each
+        scrape."""
+        for (name, help_), value in zip(_CAPACITY.items(), values, strict=True):
             # Made late, so that a process without storage capacity does not expose them.
             if name not in self._capacity:
                 self._capacity[name] = Gauge(name, help_, registry=self._registry)

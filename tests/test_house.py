@@ -30,7 +30,11 @@ PARTS = {
         "planning/steps.py planning/pending.py planning/explain.py planning/explanation.py planning/existing.py "
         "planning/consumers.py planning/outlook.py planning/fixes.py model/usage.py",
     ),
-    "what is new in the field": (130, "deletion/detaching.py provision/unplaced.py"),
+    "what is new in the field": (
+        220,
+        "deletion/detaching.py provision/unplaced.py capacity/freshness.py planning/snapshot_topology.py "
+        "planning/claim_annotations.py",
+    ),
     "the traces of tries": (110, "traces.py otlp.py"),
     "leadership and health": (
         450,

@@ -192,7 +192,8 @@ def test_capacity_may_be_set_again_after_a_reconnect() -> None:
     """process.md 8.4."""
     metrics = Metrics()
     for count in (1, 2):
-        metrics.capacity(lambda count=count: count, lambda: 0, lambda: 7)
+        metrics.capacity(lambda count=count: count, lambda: 0, lambda: 7, lambda: 2.5)
+    assert series(metrics, "csi_provisioner_capacity_") == {"csi_provisioner_capacity_age_seconds": "2.5"}
     assert series(metrics, "csistoragecapacities_") == {
         "csistoragecapacities_desired_goal": "2",
         "csistoragecapacities_desired_current": "0",

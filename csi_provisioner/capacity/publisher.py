@@ -14,6 +14,7 @@ import trio
 
 from csi_provisioner.capacity import objects, segments
 from csi_provisioner.capacity.desired import Desired, Work
+from csi_provisioner.capacity.freshness import Freshness
 from csi_provisioner.capacity.objects import Pair, Publication
 from csi_provisioner.capacity.segments import Segment
 from csi_provisioner.csi.driver import Driver
@@ -24,7 +25,14 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi, kubernetes
-from csi_provisioner.model.kubernetes import CSINode, CSIStorageCapacity, Node, PersistentVolume, StorageClass
+from csi_provisioner.model.kubernetes import (
+    CSINode,
+    CSIStorageCapacity,
+    Node,
+    NodeName,
+    PersistentVolume,
+    StorageClass,
+)
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, State, TryError, after
 from csi_provisioner.planning import terms
 from csi_provisioner.settings import CapacitySettings, RetrySettings
@@ -37,6 +45,9 @@ QUEUE, TOPOLOGY_QUEUE = "csistoragecapacity", "csitopology"
 LOOK = "segments"
 # Wait for more changes before looking at all nodes: a rollout changes many in a second, and 5,000 cost about 15 ms.
 SETTLE = 0.2
+
+# Of a poll interval: a class that fails again and again is asked for as a whole four times as often as it is anyway.
+LOOKS = 0.25
 
 # --capacity-poll-interval accepts 0, which would poll the driver without a pause.
 SHORTEST_POLL = 0.1
@@ -70,7 +81,8 @@ class Publisher:
         self.desired = Desired(self._publication, immediate_binding=self.settings.immediate_binding)
         self.loop = self._loop(QUEUE, self._reconcile, self.settings.threads)
         self._discovery = self._loop(TOPOLOGY_QUEUE, self._look, 1) if self.fixed is None else None
-        self.metrics.capacity(self.desired.goal, self.desired.current, self._obsolete)
+        self._freshness = Freshness(self.settings.poll_interval * LOOKS)
+        self.metrics.capacity(self.desired.goal, self.desired.current, self._obsolete, self._age)
 
     def _loop(self, name: str, reconcile: Reconcile, workers: int) -> Loop:
         backoff, queue = Backoff(self.retries.start, self.retries.maximum), self.metrics.queue(name)
@@ -84,23 +96,44 @@ class Publisher:
             self._store,
             Scope(self._publication.namespace, self._publication.selector()),
         )
-        async with trio.open_nursery() as nursery:
-            await nursery.start(reflector.run)
-            self._begin()
-            nursery.start_soon(self.loop.run)
-            nursery.start_soon(self._poll)
-            if self._discovery is not None:
-                self._discovery.wake(LOOK)
-                nursery.start_soon(self._discovery.run)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(reflector.run)
+                self._begin()
+                nursery.start_soon(self.loop.run)
+                nursery.start_soon(self._poll)
+                if self._discovery is not None:
+                    self._discovery.wake(LOOK)
+                    nursery.start_soon(self._discovery.run)
+        finally:
+            self.metrics.capacity(*4 * (lambda: 0,))  # who leads next publishes, and says how old it is
+
+    def _age(self) -> float:
+        return self._freshness.age(self.desired.pairs())
 
     def _obsolete(self) -> int:
         return self.desired.obsolete(self._store.values())
 
     # ---- what others tell
 
-    def provisioned(self, storage_class: StorageClass, result: PersistentVolume | State) -> None:
-        """A try of the class ended: with the volume as it was written, or without one."""
-        self._enqueue(self.desired.tried(storage_class.metadata.name, result))
+    def provisioned(self, storage_class: StorageClass, result: PersistentVolume | State, full: NodeName) -> None:
+        """A try of the class ended: with the volume as it was written, or without one. `full`: the node for which the
+        driver had no room; where it has some is what the scheduler wants to know next."""
+        name = storage_class.metadata.name
+        pairs = self.desired.tried(name, result)
+        if full and pairs:
+            pair = Pair(self._segment(full), name)
+            if pair in pairs:
+                self.loop.wake(_key(pair), first=True)
+        after = self._freshness.look(name) if pairs and isinstance(result, State) else 0.0
+        if after is not None:
+            self._enqueue(pairs, after)
+
+    def _segment(self, node: NodeName) -> Segment:
+        csinode, found = self.caches.csinodes.get(node), self.caches.nodes.get(node)
+        if self.fixed is not None or csinode is None or found is None:
+            return self.fixed or ()
+        return next(iter(segments.of_nodes(self._publication.driver, [csinode], {node: found})), ())
 
     def deleted(self, volume: PersistentVolume) -> None:
         self._enqueue(self.desired.deleted(volume))
@@ -131,6 +164,7 @@ class Publisher:
         while True:
             await trio.sleep(max(self.settings.poll_interval, SHORTEST_POLL))
             self._enqueue(self.desired.pairs())
+            self._freshness.keep(self.desired.pairs())
             log.v(3, "Storage capacity is asked for", pairs=self.desired.goal(), published=self.desired.current())
 
     async def _look(self, _key: str, _attempt: Attempt) -> Outcome:
@@ -163,9 +197,9 @@ class Publisher:
             del self._created[pair]
         self._enqueue(self.desired.object_changed(old, new))
 
-    def _enqueue(self, work: Iterable[Work]) -> None:
+    def _enqueue(self, work: Iterable[Work], after: float = 0.0) -> None:
         for item in work:
-            self.loop.wake(msgspec.json.encode(item).decode())
+            self.loop.wake(_key(item), after)
 
     # ---- the work
 
@@ -189,6 +223,7 @@ class Publisher:
         wanted = self.desired.known(pair)
         if wanted is not None:
             await self._write(pair, self._newest(pair, wanted[1]), found)
+            self._freshness.answered(pair)
 
     def _newest(self, pair: Pair, shown: CSIStorageCapacity | None) -> CSIStorageCapacity | None:
         """The pair's object as we wrote it last, also if the watch has not shown that version yet."""
@@ -227,3 +262,7 @@ class Publisher:
         if isinstance(work, str):
             return f"surplus object {self._publication.namespace}/{work}"
         return f"StorageClass {work.class_name} in {{{terms.text(work.segment)}}}"
+
+
+def _key(work: Work) -> str:
+    return msgspec.json.encode(work).decode()

@@ -17,7 +17,8 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi, kubernetes
-from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.codes import Code
+from csi_provisioner.model.kubernetes import NodeName, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
 from csi_provisioner.planning import gate, naming, steps, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
@@ -36,15 +37,16 @@ from .orphans import Orphans
 from .right import RULE, RightToSave
 from .save import Saver
 
+ANYWHERE = NodeName("")
 # process.md 3.2: the second event source, of the few events that are not about an attempt
 POPULATOR_SOURCE = "external-provisioner"
 
 Owner = Callable[[PersistentVolumeClaim, StorageClass | None], bool]
 """Is the claim this instance's to provision? Only asked with `--node-deployment`."""
 
-Refresh = Callable[[StorageClass, PersistentVolume | State], None]
+Refresh = Callable[[StorageClass, PersistentVolume | State, NodeName], None]
 """A try ended, with a volume or in this state: free capacity of the volume's segments, or of the class, may have
-changed (provision.md 17)."""
+changed (provision.md 17). The node, if there is one, is that for which the driver had no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ class ClaimReconciler:
             raise
         await self._save(claim, pv, made.volume_id)
         self._count(claim, trio.current_time() - started)
-        self._refresh(storage_class, pv)
+        self._refresh(storage_class, pv, ANYWHERE)
         return DONE
 
     def _compose(self, plan: Plan, made: csi.Volume) -> PersistentVolume:
@@ -255,7 +257,10 @@ class ClaimReconciler:
         asked: bool,
     ) -> Outcome:
         """`asked`: the driver was called, so that the state is its own word."""
+        full = ANYWHERE
         if isinstance(error, CallError):
+            if error.code == Code.RESOURCE_EXHAUSTED:
+                full = gate.selected_node(claim)
             code = None if error.not_grpc else error.code
             self._tools.intents.answered(claim.metadata.uid, code)
             error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim))
@@ -270,7 +275,7 @@ class ClaimReconciler:
         if due is not None:
             self._memory.hold_off(claim.metadata.uid, Infeasible(due, storage_class.metadata.uid))
         self._count(claim, None)
-        self._refresh(storage_class, outcome.state)
+        self._refresh(storage_class, outcome.state, full)
         self._tell(claim, error, outcome, attempt)
         self._follow_up(claim, error, outcome, asked)
         return outcome

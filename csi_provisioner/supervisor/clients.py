@@ -50,7 +50,7 @@ async def capacity_client(
     metrics.queue(publisher.QUEUE)
     if not nodes.enabled:
         metrics.queue(publisher.TOPOLOGY_QUEUE)
-    metrics.capacity(lambda: 0, lambda: 0, lambda: 0)
+    metrics.capacity(*4 * (lambda: 0,))
     namespace, level = capacity.namespace, capacity.ownerref_level
     if not namespace:
         raise Fatal(

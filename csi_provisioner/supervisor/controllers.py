@@ -282,7 +282,7 @@ class Controllers:
             ),
             readers=self.readers,
             owner=self._owns,
-            refresh=publisher.provisioned if publisher is not None else lambda storage_class, result: None,
+            refresh=publisher.provisioned if publisher is not None else lambda storage_class, result, full: None,
         )
 
     def _topology(self) -> ClusterTopology:

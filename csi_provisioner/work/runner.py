@@ -107,12 +107,13 @@ class Loop:
         failures = self.backoff.failures(key)
         return Attempt(failures + 1, self.backoff.delay(failures), not self.backoff.losses(key))
 
-    def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0) -> None:
-        """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`."""
+    def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0, first: bool = False) -> None:
+        """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`.
+        `first`: before all other keys that wait."""
         now = trio.current_time()
         if floor:
             self._schedule.hold(key, now + floor)
-        if self._schedule.add(key, now + after):
+        if self._schedule.add(key, now + after, first=first):
             if self._schedule.is_due(key, now):
                 self._count(key)
             self._changed.set()

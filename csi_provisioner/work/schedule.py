@@ -11,6 +11,8 @@ Entry = tuple[float, int, str]
 
 # So many stale entries are not worth making the heap anew.
 SPARE = 100
+# Of equal times what is to go first: more than keys are ever added.
+FIRST = -(1 << 62)
 
 
 class Schedule:
@@ -23,14 +25,17 @@ class Schedule:
         # Makes equal times first come, first served.
         self._order = 0
 
-    def add(self, key: str, due: float) -> bool:
-        """False if the key already waits for that time or an earlier one."""
+    def add(self, key: str, due: float, *, first: bool = False) -> bool:
+        """False if the key already waits for that time or an earlier one. `first`: before all that waits by now, unless
+        it is held."""
+        if first:
+            due = min(due, self.next_due() or due)
         due = max(due, self._floors.get(key, due))
-        known = self._entries.get(key)
-        if known is not None and known[0] <= due:
-            return False
         self._order += 1
-        entry = self._entries[key] = due, self._order, key
+        entry = due, self._order + first * FIRST, key
+        if key in self._entries and self._entries[key] < entry:
+            return False
+        self._entries[key] = entry
         heapq.heappush(self._heap, entry)
         # Keys that are moved again and again would fill the heap with stale entries.
         if len(self._heap) > 2 * len(self._entries) + SPARE:

@@ -201,6 +201,7 @@ async def test_goal_current_and_obsolete_are_exposed(cluster: Cluster) -> None:
     await trio.sleep(120)
     found = await metrics(port)
     assert [found[name] for name in names] == [4, 4, 0]
+    assert 0 < found["csi_provisioner_capacity_age_seconds"] <= 61
     for queue in ("csistoragecapacity", "csitopology"):
         assert found[f'workqueue_adds_total{{name="{queue}"}}'] > 0
         assert found[f'workqueue_depth{{name="{queue}"}}'] == 0

@@ -42,6 +42,19 @@ def test_equal_times_come_in_the_order_they_were_asked_for() -> None:
     assert [schedule.pop(1.0), schedule.pop(1.0), schedule.pop(1.0)] == [("x", 1.0), ("a", 1.0), ("m", 1.0)]
 
 
+def test_what_is_to_be_first_comes_before_all_that_waits_in_the_order_in_which_it_was_asked_for() -> None:
+    schedule = Schedule()
+    schedule.add("old", 1.0)
+    schedule.add("late", 3.0)
+    schedule.add("first", 5.0, first=True)
+    assert not schedule.add("first", 5.0, first=True)
+    schedule.add("late", 5.0, first=True)
+    schedule.hold("held", 9.0)
+    schedule.add("held", 5.0, first=True)
+    assert [schedule.pop(5.0) for _ in range(4)] == [("first", 1.0), ("late", 1.0), ("old", 1.0), None]
+    assert schedule.pop(9.0) == ("held", 9.0)
+
+
 def test_postponed_keys_are_due_when_they_are_told_also_those_that_were_due_before() -> None:
     schedule = Schedule()
     schedule.add("overdue", 1.0)
