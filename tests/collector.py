@@ -9,6 +9,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests import canary
+
 
 @dataclass(frozen=True)
 class Span:
@@ -58,7 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
     collector: Collector
 
     def do_POST(self) -> None:
-        self.collector.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        canary.look("trace", body)
+        self.collector.bodies.append(body)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -7,6 +7,7 @@ import pytest
 from tests.cluster.controlplane import control_plane
 
 __all__ = ["anyio_backend", "control_plane"]
+pytest_plugins = ["tests.canary"]
 
 
 @pytest.fixture

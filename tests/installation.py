@@ -24,6 +24,7 @@ from sandbox.api.faults import Fault as ApiFault
 from sandbox.driver import Config, Driver, Fault
 from sandbox.driver.server import Call
 from sandbox.driver.state import Wanted
+from tests import canary
 from tests.embedded import VIRTUAL, Cluster, embedded
 from tests.hearing import heard
 from tests.journeys import objects
@@ -240,6 +241,10 @@ class Installation:
         self.objects.edit(SNAPSHOT, name, namespace, change=lambda obj: obj.update(status=ready), status=True)
         status = {"snapshotHandle": handle, "readyToUse": True}
         self.objects.edit(CONTENT, f"content-of-{name}", change=lambda obj: obj.update(status=status), status=True)
+
+    def secret(self, name: str = "login", raw: dict[str, str] | None = None, **values: str) -> None:
+        """One that holds the canary, in each of the values; `raw` are in base64 already."""
+        self.objects.create(SECRET, canary.secret(name, raw, **values), NAMESPACE)
 
     def delete(self, kind: str, name: str) -> None:
         self.objects.delete(kind, name, NAMESPACE if kind in (CLAIM, SECRET, SNAPSHOT) else "")

@@ -8,6 +8,7 @@ import pytest
 
 from csi_provisioner.model.kubernetes import SecretReference
 from csi_provisioner.planning import leftover
+from tests.canary import held
 from tests.commands.conftest import DROPPED, Ask, Storage
 from tests.commands.test_orphans import served
 from tests.installation import ATTACHMENT, CLAIM, NAMESPACE, VOLUME
@@ -22,7 +23,7 @@ def lost(storage: Storage) -> str:
     storage.owned(5)
     handle = storage.made("lost")
     storage.leftover(handle, secret=LOGIN)
-    storage.site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
+    storage.site.secret("login", user="u1")
     return handle
 
 
@@ -35,7 +36,7 @@ async def test_it_is_deleted_with_its_secret_and_is_no_leftover_any_more(ask: As
     assert (answer.code, answer.out) == (0, f"Volume {lost} is deleted.\n")
     assert lost not in volumes(storage)
     [call] = storage.site.calls("DeleteVolume")
-    assert call.request.secrets == {"user": "u1"}
+    assert call.request.secrets == held(user="u1")
     lease = storage.site.objects.find("Lease", DROPPED, NAMESPACE)
     assert lease is not None
     assert leftover.read(lease["metadata"]["annotations"]) == {}
@@ -127,18 +128,18 @@ async def test_a_secret_can_be_given_and_one_that_is_gone_is_done_without(ask: A
     assert answer.code == 1
     assert "Secret default/gone is gone" in answer.err
     assert "Unauthenticated" in answer.err
-    storage.site.objects.create("Secret", {"metadata": {"name": "mine"}, "stringData": {"user": "u2"}}, NAMESPACE)
+    storage.site.secret("mine", user="u2")
     assert (await ask("--delete", handle, "--yes", f"--secret={NAMESPACE}/mine")).code == 0
-    assert [call.request.secrets for call in storage.site.calls("DeleteVolume")] == [{}, {"user": "u2"}]
+    assert [call.request.secrets for call in storage.site.calls("DeleteVolume")] == [{}, held(user="u2")]
 
 
 async def test_one_of_the_journal_is_deleted_with_the_secret_of_its_entry(ask: Ask, storage: Storage) -> None:
     await served(storage.site, ids_of_names=True)
     storage.owned(5)
-    storage.site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
+    storage.site.secret("login", user="u1")
     handle = storage.made(storage.entry(secret=LOGIN))
     assert (await ask("--delete", handle, "--yes")).code == 0
-    assert storage.site.calls("DeleteVolume")[0].request.secrets == {"user": "u1"}
+    assert storage.site.calls("DeleteVolume")[0].request.secrets == held(user="u1")
 
 
 async def test_where_the_driver_does_not_list_what_was_told_is_enough(ask: Ask, storage: Storage, lost: str) -> None:

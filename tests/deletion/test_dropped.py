@@ -237,7 +237,7 @@ async def test_without_a_namespace_it_is_told_and_kept_nowhere(site: Installatio
 
 
 async def test_a_suspect_is_kept_with_its_secret(site: Installation) -> None:
-    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, "default")
+    site.secret("login", user="u1")
     prefix = "csi.storage.k8s.io/provisioner-secret"
     site.fault("INTERNAL", rpc="DeleteVolume")
     site.fault(times=1, capacity_delta=-1)

@@ -143,7 +143,7 @@ async def test_volumes_of_other_nodes_are_left_in_silence_d13_13(site: Installat
 
 async def test_the_class_of_a_volume_is_not_read_from_the_api_d13_14(site: Installation) -> None:
     """delete.md 12."""
-    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, "default")
+    site.secret("login", user="u1")
     prefix = "csi.storage.k8s.io/provisioner-secret"
     site.storage_class(parameters={f"{prefix}-name": "login", f"{prefix}-namespace": "default"})
     released(site)

@@ -12,7 +12,7 @@ from sandbox.driver.config import CONTROLLER_CAPABILITIES, Config
 from tests.bad_answers import BAD, Bad
 from tests.deletion.released import attached, bound, released
 from tests.faults.spoiler import spoiler
-from tests.installation import ATTACHMENT, CLAIM, CLASS, NAMESPACE, SECRET, VOLUME, Installation, installation
+from tests.installation import ATTACHMENT, CLAIM, CLASS, NAMESPACE, VOLUME, Installation, installation
 from tests.journeys.objects import VOLUME_FINALIZER, from_claim, from_snapshot
 
 # What the start needs an answer to is told by tests of the start: any other answer ends the process (process.md 3)
@@ -61,7 +61,7 @@ async def site(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Installat
 
 def _before(site: Installation) -> None:
     site.cluster.node("n", site.config.name, zone="z")
-    site.objects.create(SECRET, {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
+    site.secret("login", password="x")
     site.storage_class("fast", parameters=SECRETS)
     site.objects.create("Pod", {"metadata": {"name": "p"}, "spec": {"containers": []}}, NAMESPACE)
     labels = {

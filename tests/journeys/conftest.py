@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import canary
 from tests.cluster.controlplane import ControlPlane
 from tests.embedded import VIRTUAL
 from tests.journeys.embedded import Embedded, embedded
@@ -55,3 +56,4 @@ async def world(anyio_backend: object, plane: ControlPlane | None, tmp_path: Pat
     else:
         async with real(plane, tmp_path) as other:
             yield other
+            canary.look("log of the process", other.log())

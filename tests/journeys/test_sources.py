@@ -1,7 +1,6 @@
 """Claims made from something: a snapshot, another claim; and what secrets and attribute classes add to a request."""
 
-import base64
-
+from tests.canary import held, secret
 from tests.journeys.objects import (
     ATTRIBUTES,
     CLAIM,
@@ -73,14 +72,13 @@ async def test_secrets_by_template_and_for_the_deletion_without_the_class(world:
     parameters = {"secret-name": "of-${pvc.name}", "secret-namespace": "${pvc.namespace}"}
     prefixed = {f"csi.storage.k8s.io/provisioner-{name}": value for name, value in parameters.items()}
     await world.storage_class(parameters=prefixed | {"tier": "gold"})
-    data = {"user": base64.b64encode(b"admin").decode()}
     await world.claim("data")
     await world.event("data", "ProvisioningFailed", lambda event: "of-data" in event["message"])
     assert world.calls("CreateVolume") == []
-    await world.create(SECRET, {"metadata": {"name": "of-data"}, "data": data})
+    await world.create(SECRET, secret("of-data", user="admin"))
     volume = await world.bound("data")
     [call] = world.calls("CreateVolume")
-    assert call.secrets in ({"user": "admin"}, {"user": "***stripped***"})
+    assert call.secrets in (held(user="admin"), {"user": "***stripped***"})
     assert call.parameters["tier"] == "gold"
     assert not any("secret" in name for name in call.parameters)
     annotations = volume["metadata"]["annotations"]

@@ -214,7 +214,7 @@ async def test_a_deleted_claim_that_is_asked_for_no_more_does_not_hold_its_snaps
     """As when a namespace is deleted with all that is in it: it must not wait for this snapshot for ever
     (provision.md 12.3)."""
     site.storage_class(parameters=SECRET_PARAMETERS)
-    site.objects.create(SECRET, {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
+    site.secret("login", password="x")
     site.snapshot("snap")
     site.fault("DEADLINE_EXCEEDED")
     site.claim(**from_snapshot("snap"))

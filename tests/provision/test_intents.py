@@ -13,6 +13,7 @@ from csi_provisioner.provision.journal_leases import ENTRIES
 from csi_provisioner.settings import ElectionSettings, ProvisioningSettings, RetrySettings
 from sandbox.api.faults import Fault as ApiFault
 from sandbox.driver import Config, Pool
+from tests.canary import held
 from tests.installation import CLAIM, NAMESPACE, SECRET, VOLUME, Installation, installation
 
 ELECTION = ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE)
@@ -301,13 +302,13 @@ async def test_the_next_leader_asks_for_the_place_that_was_asked_for(anyio_backe
 async def test_the_secret_of_a_volume_is_in_no_entry_and_is_read_again_for_its_deletion(
     site: Installation, secret: str
 ) -> None:
-    site.objects.create(SECRET, {"metadata": {"name": "key"}, "data": {"password": "aHVudGVyMg=="}}, NAMESPACE)
+    site.secret("key", password="hunter2")
     reference = {
         "csi.storage.k8s.io/provisioner-secret-name": "key",
         "csi.storage.k8s.io/provisioner-secret-namespace": NAMESPACE,
     }
     name = await made_and_killed(site, ELECTION, parameters=reference)
-    assert site.calls()[0].request.secrets == {"password": "hunter2"}
+    assert site.calls()[0].request.secrets == held(password="hunter2")
     lease = next(lease for lease in site.objects.all("Lease") if lease["metadata"]["name"].endswith("journal-00"))
     text = entries.unpack(lease["metadata"]["annotations"][ENTRIES])[name]
     assert b"hunter2" not in base64.b64decode(json.loads(text)["request"])
@@ -317,7 +318,7 @@ async def test_the_secret_of_a_volume_is_in_no_entry_and_is_read_again_for_its_d
         site.delete(SECRET, "key")
     await site.start(election=ELECTION)
     await site.until(lambda: not site.driver.state.volumes, limit=60)
-    sent = {} if secret == "is gone" else {"password": "hunter2"}
+    sent = {} if secret == "is gone" else held(password="hunter2")
     assert [call.request.secrets for call in (site.calls()[-1], *site.calls("DeleteVolume"))] == [sent, sent]
     assert site.logged(TOLD) == []
 

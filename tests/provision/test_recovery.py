@@ -29,6 +29,7 @@ from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
 from csi_provisioner.work.workers import Helpers, Workers
 from sandbox.driver.state import Wanted
+from tests.canary import held
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
 
 HOLD, WRITTEN_AT = 25.0, 1_000_000
@@ -341,12 +342,12 @@ async def test_any_other_error_is_tried_again(recovering: Recovering, rpc: str, 
 
 async def test_the_secret_is_read_again_for_both_calls(recovering: Recovering) -> None:
     def secret(one: Site) -> None:
-        one.world.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
+        one.world.secret("login", user="u1")
 
     with_secret = entry(secret=SecretReference("login", NAMESPACE))
     async with recovering((NAME, with_secret), before=secret) as one:
         assert await one.judged() == {"deleted": 1}
-        assert [request.secrets for request in (*one.calls(), *one.calls("DeleteVolume"))] == [{"user": "u1"}] * 2
+        assert [request.secrets for request in (*one.calls(), *one.calls("DeleteVolume"))] == [held(user="u1")] * 2
 
 
 @pytest.mark.parametrize(("code", "outcome"), [("", "deleted"), ("UNAUTHENTICATED", "told"), ("INTERNAL", "told")])

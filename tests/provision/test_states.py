@@ -82,7 +82,7 @@ async def test_a_refusal_before_the_call_keeps_a_deleted_claim_whose_call_may_st
     (provision.md 3.2)."""
     site.fault("DEADLINE_EXCEEDED", created=True)
     site.storage_class(parameters=SECRET_PARAMETERS)
-    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
+    site.secret("login", password="x")
     site.claim()
     await site.start()
     await site.until(site.calls)

@@ -7,6 +7,7 @@ import trio
 from msgspec.structs import replace
 
 from csi_provisioner.settings import ElectionSettings
+from tests.canary import held
 from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation
 
 TOO_SMALL: dict[str, Any] = {"capacity_delta": -1}
@@ -157,14 +158,14 @@ async def test_all_tries_of_an_undo_share_one_deadline(site: Installation) -> No
 
 async def test_an_undo_gives_the_secrets_of_the_creation(site: Installation) -> None:
     """provision.md 9.4."""
-    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "u1"}}, NAMESPACE)
+    site.secret("login", user="u1")
     prefix = "csi.storage.k8s.io/provisioner-secret"
     site.fault(times=1, **TOO_SMALL)
     site.storage_class(parameters={f"{prefix}-name": "login", f"{prefix}-namespace": NAMESPACE})
     site.claim()
     await site.start()
     await site.bound("data")
-    assert site.calls("DeleteVolume")[0].request.secrets == {"user": "u1"}
+    assert site.calls("DeleteVolume")[0].request.secrets == held(user="u1")
 
 
 async def test_an_undo_is_not_cut_by_a_stop(site: Installation) -> None:

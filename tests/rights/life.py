@@ -23,7 +23,7 @@ from sandbox.driver import GIB, Config, Pool
 from sandbox.driver.config import CONTROLLER_CAPABILITIES
 from tests.capacity.objects import MANAGER
 from tests.deletion.released import attached, released
-from tests.installation import ATTACHMENT, CLAIM, CLASS, NAMESPACE, SECRET, SNAPSHOT, VOLUME, Installation
+from tests.installation import ATTACHMENT, CLAIM, CLASS, NAMESPACE, SNAPSHOT, VOLUME, Installation
 from tests.journeys.objects import CLONE_FINALIZER, SNAPSHOT_FINALIZER, from_claim, from_snapshot
 
 Sights = dict[str, Callable[[], Any]]
@@ -131,7 +131,7 @@ def _cluster(site: Installation) -> None:
     site.storage_class()
     site.storage_class("secret", parameters=SECRET_OF_A_CLASS)
     site.cluster.storage_class("late", CONFIG.name)
-    site.objects.create(SECRET, {"metadata": {"name": "login"}, "data": {}}, NAMESPACE)
+    site.secret()
     gold = {"metadata": {"name": "gold"}, "driverName": CONFIG.name, "parameters": {"iops": "9000"}}
     site.objects.create("VolumeAttributesClass", gold)
     grant = {

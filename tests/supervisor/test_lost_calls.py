@@ -11,7 +11,7 @@ import trio
 from csi_provisioner.model import csi
 from sandbox.driver.server import Call
 from tests.deletion.released import released
-from tests.installation import CLAIM, NAMESPACE, SECRET, VOLUME, Installation
+from tests.installation import CLAIM, SECRET, VOLUME, Installation
 from tests.provision.test_states import SECRET_PARAMETERS
 
 MANY = [f"data-{number}" for number in range(50)]
@@ -172,7 +172,7 @@ async def test_an_undo_that_kills_the_driver_backs_off_too(site: Installation) -
 
 async def _reading(site: Installation) -> None:
     """The claim's task stands just before its call: it reads a secret, slowly."""
-    site.objects.create(SECRET, {"metadata": {"name": "login"}}, NAMESPACE)
+    site.secret()
     site.refuse("get", SECRET, code=0, delay=3.0)
     site.storage_class(parameters=SECRET_PARAMETERS)
     site.claim()

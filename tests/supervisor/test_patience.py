@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.deletion.released import bound, released
-from tests.installation import CLAIM, CLASS, NAMESPACE, SECRET, VOLUME, Installation
+from tests.installation import CLAIM, CLASS, SECRET, VOLUME, Installation
 from tests.journeys.objects import CLONE_FINALIZER, VOLUME_FINALIZER
 from tests.provision.test_states import SECRET_PARAMETERS
 
@@ -20,7 +20,7 @@ def _claim(site: Installation) -> None:
 
 def _claim_with_secret(site: Installation) -> None:
     site.storage_class(parameters=SECRET_PARAMETERS)
-    site.objects.create(SECRET, {"metadata": {"name": "login"}, "stringData": {"password": "x"}}, NAMESPACE)
+    site.secret("login", password="x")
     site.claim()
 
 

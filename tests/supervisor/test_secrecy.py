@@ -6,6 +6,7 @@ import json
 import pytest
 
 from csi_provisioner.settings import LogSettings
+from tests.canary import held
 from tests.deletion.released import released
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
 
@@ -37,8 +38,8 @@ def _parameters() -> dict[str, str]:
 async def _whole_life(site: Installation, log: LogSettings) -> None:
     """Every way on which a secret is in our hands: calls that succeed, fail, are undone, cut, and deletions."""
     for name in ("good", "failing", "small", "late", "gone"):
-        site.objects.create("Secret", {"metadata": {"name": f"{name}-login"}, "stringData": VALUES}, NAMESPACE)
-    site.objects.create("Secret", {"metadata": {"name": "static-login"}, "stringData": VALUES}, NAMESPACE)
+        site.secret(f"{name}-login", **VALUES)
+    site.secret("static-login", **VALUES)
     site.fault("INTERNAL", match="/failing$", times=2)
     site.fault(capacity_delta=-1, match="/small$", times=1)
     site.fault("UNAVAILABLE", match="/late$", times=1, created=True)
@@ -55,7 +56,7 @@ async def _whole_life(site: Installation, log: LogSettings) -> None:
     site.delete(CLAIM, "gone")
     await site.until(lambda: len(site.objects.all(VOLUME)) == 4)
     await site.rest(5)
-    assert all(call.request.secrets == VALUES for call in site.calls() if call.code == "OK")
+    assert all(call.request.secrets == held(**VALUES) for call in site.calls() if call.code == "OK")
     assert {tuple(call.request.secrets) for call in site.calls("DeleteVolume")} >= {tuple(VALUES)}
 
 

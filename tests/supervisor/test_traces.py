@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from csi_provisioner.settings import ElectionSettings, LogSettings
+from tests.canary import held
 from tests.collector import Collector, Span, collecting
 from tests.installation import CLAIM, NAMESPACE, Installation
 
@@ -29,8 +30,8 @@ def only(spans: list[Span], name: str) -> Span:
 async def test_a_claim_that_fails_once_is_two_traces_and_its_deletion_another(
     site: Installation, collector: Collector
 ) -> None:
-    site.objects.create("Secret", {"metadata": {"name": "login"}, "stringData": {"user": "opensesame"}}, NAMESPACE)
-    site.fault("INTERNAL", message="no user opensesame", times=1)
+    site.secret("login", user="opensesame")
+    site.fault("INTERNAL", message=f"no user {held(user='opensesame')['user']}", times=1)
     site.storage_class(parameters={f"{PREFIX}name": "login", f"{PREFIX}namespace": NAMESPACE})
     site.claim()
     await site.start(traces=True, log=LogSettings(verbosity=5), election=ElectionSettings(own_namespace=NAMESPACE))
