@@ -31,6 +31,10 @@ def test_a_secret_that_is_shown_anywhere_in_any_form_fails_the_run() -> None:
 
 def test_every_secret_of_the_tests_is_made_in_one_place() -> None:
     paths = [path for path in TESTS.rglob("*.py") if not {*path.relative_to(TESTS).parts} & {*OTHERS}]
-    elsewhere = {str(path.relative_to(TESTS)) for path in paths if MADE.search(path.read_text())}
+    elsewhere = {
+        str(path.relative_to(TESTS))
+        for path in paths
+        if any(MADE.search(line) and "CANARY" not in line for line in path.read_text().splitlines())
+    }
     # whose values are no base64: no API server has it so, and no helper makes it
     assert elsewhere == {"supervisor/test_secrecy.py"}

@@ -27,6 +27,8 @@ from csi_provisioner.provision.gather import Gatherer
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.settings import ProvisioningSettings
+from tests import canary
+from tests.canary import CANARY
 from tests.planning.clusters import csinode, node
 from tests.planning.objects import ALL, DRIVER, UID, claim, reference, storage_class
 
@@ -138,7 +140,7 @@ def objects(draw: st.DrawFn) -> dict[Read, Any]:
         status=k8s.Phase("Bound"),
     )
     attributes = k8s.VolumeAttributesClass(metadata=meta("gold"), driverName=draw(maybe(DRIVER, "other")))
-    secret = k8s.Secret(metadata=meta("login", namespace="ops"), data={"k": draw(maybe(b"v", b"\xff"))})
+    secret = k8s.Secret(metadata=meta("login", namespace="ops"), data={"k": draw(maybe(CANARY.encode(), b"\xff"))})
     live = maybe(None, GONE, FORBIDDEN)
     own = k8s.PersistentVolume(metadata=meta(VOLUME))
     return {
@@ -215,6 +217,7 @@ def test_it_ends_in_a_refusal_exactly_where_a_try_does(
     facts = msgspec.structs.replace(facts, found=found | {events: []} | {Read(Pod, "", "shop"): []})
     explained = explain(facts)
     assert explained.needs is None, explained.needs
+    canary.look("explain", repr(explained.steps))
     ended, error = explained.steps[-1], as_the_daemon(facts)
     # That a class is missing is said also of claims that the volume controller does not hand to us.
     if isinstance(found[Read(k8s.StorageClass, "fast")], Unread) and not gate.concerns(claim_, driver):
