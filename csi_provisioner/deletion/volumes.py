@@ -56,12 +56,17 @@ class VolumeReconciler:
         name, uid = volume.metadata.name, volume.metadata.uid
         return None if self._asking.get(name) == uid else uid in (self._deleted.get(name), self._finished.get(name))
 
-    def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
-        """Handler of the volume store: a volume that is gone need not be remembered."""
+    def saw_volume(self, name: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        """Handler of the volume store: a volume that is gone need not be remembered, and one that waited for it to go
+        (delete.md 7.3) waits no longer."""
         if new is None:
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
             self._detaching.over(name)
+        if old is not None and old.spec.csi is not None and (new is None or deletion.should_delete(new)):
+            for other in self.caches.by_handle.of(old.spec.csi.volumeHandle):
+                if other.metadata.name != name and deletion.should_delete(other):
+                    self.wake(other.metadata.name)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         volume = self.caches.volumes.get(name)
@@ -124,6 +129,7 @@ class VolumeReconciler:
         data = await self._secrets(target)
         deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
         migrated = target.migrated if self.facts.in_tree_name else None
+        deletion.check_unshared(volume, self.caches.by_handle.of(target.source.volumeHandle), self.segments)
         request = deletion.request(target, data)
         self._asking[volume.metadata.name] = volume.metadata.uid
         try:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from csi_provisioner.kube.index import Index
 from csi_provisioner.kube.store import Store
 from csi_provisioner.model.kubernetes import (
     CSINode,
@@ -25,7 +26,16 @@ class Caches:
     grants: Store[ReferenceGrant] = field(default_factory=Store)
     nodes: Store[Node] = field(default_factory=Store)
     csinodes: Store[CSINode] = field(default_factory=Store)
+    by_handle: Index[PersistentVolume] = field(default_factory=lambda: Index(_handle))
+    """Volumes in CSI form by the driver's id of them, which ought to be one each."""
     unsynced: set[str] = field(default_factory=set)
     """Kinds whose first list is not complete."""
     ended: set[str] = field(default_factory=set)
     """Kinds that are not followed any more, although they should be."""
+
+    def __post_init__(self) -> None:
+        self.volumes.subscribe(self.by_handle.saw)
+
+
+def _handle(volume: PersistentVolume) -> str | None:
+    return (volume.spec.csi.volumeHandle or None) if volume.spec.csi is not None else None

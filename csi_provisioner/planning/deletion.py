@@ -134,6 +134,50 @@ def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachm
         raise Attached(name, found)
 
 
+def named_besides(volume: PersistentVolume, same_handle: Iterable[PersistentVolume]) -> list[PersistentVolume]:
+    """Others of those for which the driver would be asked to delete the very same: an id may be unique only to the
+    back end that a secret opens."""
+    reference = _secret_reference(volume)
+    return [
+        other
+        for other in same_handle
+        if other.metadata.name != volume.metadata.name and _secret_reference(other) == reference
+    ]
+
+
+def _secret_reference(volume: PersistentVolume) -> tuple[str | None, ...]:
+    annotations = volume.metadata.annotations or {}
+    named = tuple(annotations.get(key) for key in (wellknown.DELETION_SECRET_NAME, wellknown.DELETION_SECRET_NAMESPACE))
+    return named if None not in named else (volume.spec.storageClassName,)
+
+
+def check_unshared(
+    volume: PersistentVolume, same_handle: Iterable[PersistentVolume], segments: Mapping[str, str] | None
+) -> None:
+    """It is not deleted from under another PersistentVolume. Two that are both to be deleted do not wait for each
+    other, and a driver of one node may give an id that another node's gives too."""
+    name = volume.metadata.name
+    for other in named_besides(volume, same_handle):
+        if should_delete(other):
+            continue
+        try:
+            check_accessible(other, segments)
+        except Refusal:
+            continue
+        raise Refusal(
+            State.FINISHED,
+            f"volume {name} is not deleted while {described(other)} names the same volume of the driver; if both were "
+            f"made for claims, the driver gave one id twice. To let PersistentVolume {name} go without its volume, set "
+            "its reclaim policy to Retain and delete it",
+        )
+
+
+def described(volume: PersistentVolume) -> str:
+    """For people: with its claim, which says more to them."""
+    claim = volume.spec.claimRef
+    return f"PersistentVolume {volume.metadata.name}" + (f" (claim {claim.namespace}/{claim.name})" if claim else "")
+
+
 def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:
     """Row 8: the handle unchanged."""
     return csi.DeleteVolumeRequest(volume_id=target.source.volumeHandle, secrets=secrets.reveal() if secrets else {})

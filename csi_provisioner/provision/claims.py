@@ -20,7 +20,7 @@ from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
-from csi_provisioner.planning import gate, naming, steps, verdict, volume
+from csi_provisioner.planning import deletion, gate, naming, steps, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
@@ -373,6 +373,18 @@ class ClaimReconciler:
             self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
         handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
         log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
+        if (shared := self._shared_with(pv)) is not None:
+            log.warning(
+                "The driver gave one volume to two claims", PV=pv, PVC=pv.spec.claimRef, volumeID=handle, other=shared
+            )
+            text = f"the driver gave it volume {handle}, which {shared} has already: both have the same data"
+            self._tools.events.record(claim or pv, "Warning", "VolumeShared", f"{text}; ask the driver's makers")
         if claim is not None:
             done = f"Successfully provisioned volume {pv.metadata.name}"
             self._tools.events.record(claim, "Normal", "ProvisioningSucceeded", done, ends="Provisioning")
+
+    def _shared_with(self, pv: PersistentVolume) -> str | None:
+        if pv.spec.csi is None:
+            return None
+        others = deletion.named_besides(pv, self._caches.by_handle.of(pv.spec.csi.volumeHandle))
+        return next(map(deletion.described, others), None)

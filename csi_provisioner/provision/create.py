@@ -29,13 +29,15 @@ Shield = Callable[[], AbstractAsyncContextManager[trio.CancelScope]]
 
 @dataclass(eq=False)
 class Creator:
-    """`shield` bounds all tries of an undo together; `deleted` is told of each volume that one is begun for."""
+    """`shield` bounds all tries of an undo together; `deleted` is told of each volume that one is begun for. `owner_of`
+    an id: the PersistentVolume that names it."""
 
     driver: Driver
     orphans: Orphans
     migratable: bool
     shield: Shield
     deleted: Callable[[str], None]
+    owner_of: Callable[[str], str | None]
 
     async def create(self, plan: Plan) -> csi.CreateVolumeResponse:
         """One call, nothing is repeated. Raises `CallError` as the driver gave it.
@@ -47,6 +49,9 @@ class Creator:
     async def undo(self, plan: Plan, answer: csi.CreateVolumeResponse, refusal: Refusal) -> NoReturn:
         """The volume of that answer cannot be used. Raises the refusal, once the volume is deleted again."""
         volume_id = answer.volume.volume_id if answer.volume is not None else ""
+        if owner := self.owner_of(volume_id):
+            text = f"{refusal.message}; volume {volume_id} is not deleted again: {owner} names it"
+            raise Refusal(refusal.state, text) from refusal
         error = await self._discard(plan, volume_id) if volume_id else None
         if error is None:
             raise refusal

@@ -265,6 +265,7 @@ class Controllers:
             migratable=self._facts.in_tree_name is not None,
             shield=partial(parts.end.shield, parts.settings.csi.timeout),
             deleted=memory.note_deleted,
+            owner_of=lambda handle: next(map(deletion.described, caches.by_handle.of(handle)), None),
         )
         return ClaimReconciler(
             caches,

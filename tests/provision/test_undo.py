@@ -36,6 +36,21 @@ async def test_a_volume_that_is_too_small_is_deleted_and_made_again(site: Instal
     assert len(site.driver.state.volumes) == 1
 
 
+async def test_a_volume_that_is_too_small_and_another_claims_is_left_alone(site: Installation) -> None:
+    """provision.md 9.4: a driver that gives one id twice must not cost the first claim its data."""
+    site.fault(times=1, volume_id="twin")
+    site.fault(times=1, volume_id="twin", **TOO_SMALL)
+    site.storage_class()
+    site.claim("first")
+    await site.start()
+    await site.bound("first")
+    site.claim()
+    failed = await site.event("data", "ProvisioningFailed")
+    assert f"PersistentVolume {site.volume_of('first')} (claim default/first) names it" in failed["message"]
+    await site.bound("data")
+    assert site.calls("DeleteVolume") == []
+
+
 async def test_an_answer_that_names_no_volume_leaves_nothing_to_delete_quirk_3(site: Installation) -> None:
     """provision.md 9.3."""
     await _made_unusable(site, no_volume=True)
