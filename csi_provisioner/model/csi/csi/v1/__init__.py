@@ -70,7 +70,6 @@ __all__ = (
     "VolumeCapabilityAccessModeMode",
     "VolumeCapabilityBlockVolume",
     "VolumeCapabilityMountVolume",
-    "VolumeCondition",
     "VolumeContentSource",
     "VolumeContentSourceSnapshotSource",
     "VolumeContentSourceVolumeSource",
@@ -110,8 +109,6 @@ class ControllerServiceCapabilityRpcType(betterproto2.Enum):
 
     LIST_VOLUMES_PUBLISHED_NODES = 10
 
-    VOLUME_CONDITION = 11
-
     GET_VOLUME = 12
 
     SINGLE_NODE_MULTI_WRITER = 13
@@ -119,6 +116,10 @@ class ControllerServiceCapabilityRpcType(betterproto2.Enum):
     MODIFY_VOLUME = 14
 
     GET_SNAPSHOT = 15
+
+    GET_VOLUME_HEALTH = 16
+
+    LIST_VOLUME_HEALTH = 17
 
 
 class NodeServiceCapabilityRpcType(betterproto2.Enum):
@@ -129,8 +130,6 @@ class NodeServiceCapabilityRpcType(betterproto2.Enum):
     GET_VOLUME_STATS = 2
 
     EXPAND_VOLUME = 3
-
-    VOLUME_CONDITION = 4
 
     SINGLE_NODE_MULTI_WRITER = 5
 
@@ -147,6 +146,8 @@ class PluginCapabilityServiceType(betterproto2.Enum):
     GROUP_CONTROLLER_SERVICE = 3
 
     SNAPSHOT_METADATA_SERVICE = 4
+
+    SNAPSHOT_ACCESSIBILITY_CONSTRAINTS = 5
 
 
 class PluginCapabilityVolumeExpansionType(betterproto2.Enum):
@@ -254,8 +255,6 @@ default_message_pool.register_message("csi.v1", "ControllerGetVolumeResponse", C
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeResponseVolumeStatus(betterproto2.Message):
     published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
-
-    volume_condition: "VolumeCondition | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message(
@@ -380,6 +379,10 @@ class CreateSnapshotRequest(betterproto2.Message):
 
     parameters: "dict[str, str]" = betterproto2.field(
         4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+
+    accessibility_requirements: "TopologyRequirement | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True
     )
 
 
@@ -644,8 +647,6 @@ default_message_pool.register_message("csi.v1", "ListVolumesResponse.Entry", Lis
 class ListVolumesResponseVolumeStatus(betterproto2.Message):
     published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
-    volume_condition: "VolumeCondition | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
-
 
 default_message_pool.register_message("csi.v1", "ListVolumesResponse.VolumeStatus", ListVolumesResponseVolumeStatus)
 
@@ -799,6 +800,11 @@ class Snapshot(betterproto2.Message):
     ready_to_use: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
 
     group_snapshot_id: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+
+    accessible_topology: "list[Topology]" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    From where a volume can be made of it; none: from everywhere.
+    """
 
 
 default_message_pool.register_message("csi.v1", "Snapshot", Snapshot)
@@ -967,20 +973,6 @@ class VolumeCapabilityMountVolume(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "VolumeCapability.MountVolume", VolumeCapabilityMountVolume)
-
-
-@dataclass(eq=False, repr=False)
-class VolumeCondition(betterproto2.Message):
-    """
-    What the driver knows of a volume's health.
-    """
-
-    abnormal: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
-
-    message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("csi.v1", "VolumeCondition", VolumeCondition)
 
 
 @dataclass(eq=False, repr=False)
