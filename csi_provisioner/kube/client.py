@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
+import trio
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
@@ -151,10 +152,17 @@ class KubeClient:
 
     @asynccontextmanager
     async def watch(
-        self, kind: type[T], scope: Scope = EVERYWHERE, *, resource_version: str, timeout_seconds: int
+        self,
+        kind: type[T],
+        scope: Scope = EVERYWHERE,
+        *,
+        resource_version: str,
+        timeout_seconds: int,
+        pause: float = 0.0,
     ) -> AsyncIterator[AsyncIterator[tuple[WatchEvent[T], bytes]]]:
         """Each event, also as its bytes, until the server ends the watch (after `timeout_seconds`) or the context is
-        left; a KubeError when it breaks. Silence is not noticed."""
+        left; a KubeError when it breaks. Silence is not noticed. `pause` is the seconds after each read, in which more
+        may come, so that many events cost one read: the first after a quiet time waits for nothing."""
         asked = wanted("watch", kind, "", scope.namespace)
         parameters = {
             "resourceVersion": resource_version,
@@ -170,7 +178,7 @@ class KubeClient:
             )
             chunks = await self._sender.open_stream(ask)
         try:
-            async with aclosing(_events(chunks, kind, asked)) as events:
+            async with aclosing(_events(chunks, kind, asked, pause)) as events:
                 yield events
         finally:
             chunks.close()  # whatever has not been read ends with its connection
@@ -286,7 +294,9 @@ def naming(asked: Wanted) -> Iterator[None]:
         raise
 
 
-async def _events(chunks: Answer, kind: type[T], asked: Wanted) -> AsyncGenerator[tuple[WatchEvent[T], bytes], None]:
+async def _events(
+    chunks: Answer, kind: type[T], asked: Wanted, pause: float
+) -> AsyncGenerator[tuple[WatchEvent[T], bytes], None]:
     decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
     rest = bytearray()
     with naming(asked):
@@ -310,5 +320,7 @@ async def _events(chunks: Answer, kind: type[T], asked: Wanted) -> AsyncGenerato
                 if event.type != "BOOKMARK":
                     asked.check(event.object.kind, event.object.metadata)
                 yield event, line
+            if pause:
+                await trio.sleep(pause)
         if rest:
             raise KubeError(0, "Unavailable", "the watch ended within an event")

@@ -23,6 +23,10 @@ ALIVE = {
 }
 # Bytes that are no body: a head, or what may stand between the chunks of a body and after them. A head has about 1 KiB.
 LONGEST_HEAD = 64 << 10
+# One read from a socket
+READ_AT_ONCE = 64 << 10
+# What a stream takes before others have their turn: some hundred events of a watch
+LARGEST_BATCH = 256 << 10
 
 Begin = Callable[[], None] | None
 """Called just before the first bytes of a request, each time that it is sent. If it raises, nothing is sent."""
@@ -47,27 +51,43 @@ class Wire:
     """A stream to the server, below TLS. There is no checkpoint between the call of `begin` and its bytes."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
-        self._stream = stream
+        self.stream = stream
         self.begin: Begin = None  # of the next bytes only
+        self.bare: socket.socket | None = None
+        """The socket itself, where TLS has taken it over."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.begun()
+        await self.stream.send_all(data)
+
+    def begun(self) -> None:
+        """The next bytes follow at once."""
         begin, self.begin = self.begin, None
         if begin is not None:
             begin()
-        await self._stream.send_all(data)
+
+    def detached(self) -> socket.socket:
+        """The socket as Python knows it, which does not block and which Trio's stream has no more."""
+        bare = socket.socket(fileno=self.socket.detach())
+        bare.setblocking(False)
+        return bare
 
     def quiet(self) -> bool:
         """Whether nothing has come while nothing was asked. What comes then is the server closing the connection."""
         poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN)
+        poll.register((self.bare or self.socket).fileno(), select.POLLIN)
         return not poll.poll(0)
 
     def close(self) -> None:
         """At once, without TLS's farewell: there is nothing to wait for and no checkpoint to be cancelled at."""
-        self.socket.close()
+        if self.bare is None:
+            self.socket.close()
+        elif self.bare.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.bare)
+            self.bare.close()
 
 
 Open = Callable[[str, int], Awaitable[Wire]]
@@ -115,10 +135,10 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise UnsentError(f"could not send the request: {reason(error)}") from error
 
-    async def receive(self) -> None:
-        """Waits for more bytes and gives them to the parser."""
+    async def receive(self, most: int | None = None) -> None:
+        """Waits for more bytes and gives them to the parser; with `most` all that have come, up to about so many."""
         try:
-            data = await self.stream.receive_some()
+            data = await self.stream.receive_some(most)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if self._silent:
                 raise UnansweredError(f"the connection broke before an answer: {reason(error)}") from error

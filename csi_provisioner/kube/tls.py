@@ -17,7 +17,8 @@ from pathlib import Path
 
 import trio
 
-from csi_provisioner.kube.connection import BrokenError, reason
+from csi_provisioner.kube.connection import BrokenError, Wire, reason
+from csi_provisioner.kube.secure import SecureStream, is_bare
 from csi_provisioner.logs import log
 
 # A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
@@ -112,8 +113,12 @@ class Tls:
 
     async def secured(self, stream: trio.abc.Stream, name: str, peer: str) -> trio.abc.Stream:
         """`peer` stands for the other side in errors, `name` is what its certificate must be for."""
-        # https_compatible: a close without TLS's farewell is an end; whether the answer was whole is the parser's word
-        secure = trio.SSLStream(stream, self.context, server_hostname=name, https_compatible=True)
+        secure: SecureStream | trio.SSLStream[trio.abc.Stream]
+        if isinstance(stream, Wire) and is_bare(stream):
+            secure = SecureStream(stream, self.context, name)
+        else:
+            # https_compatible: a close without TLS's farewell is an end
+            secure = trio.SSLStream(stream, self.context, server_hostname=name, https_compatible=True)
         try:
             await secure.do_handshake()
         except trio.BrokenResourceError as error:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one API server: bytes on the C parser of httptools, over Trio streams and `trio.SSLStream`.
+"""HTTP/1.1 to one API server: bytes on the C parser of httptools, over Trio streams and `secure`'s TLS.
 
 Done here: connections, also through a proxy, a bounded pool of them, and one exchange after another on each. Not done
 here: credentials, retries on an answer, content encodings. A stream may hold its connection for minutes (a watch) and
@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 import trio
 
 from csi_provisioner.kube.connection import (
+    LARGEST_BATCH,
     Begin,
     BrokenError,
     Connection,
@@ -53,12 +54,13 @@ class Answer:
     """An answer whose head has come; iterating gives its body. Who does not read to the end, or meets an error, closes
     it, which ends the connection."""
 
-    def __init__(self, connection: Connection, release: Callable[[Connection], None]) -> None:
+    def __init__(self, connection: Connection, release: Callable[[Connection], None], most: int | None = None) -> None:
         self.status = connection.status
         self.headers = connection.headers
         self._chunks = connection.body
         self._connection: Connection | None = connection
         self._release = release
+        self._most = most
         if connection.complete:  # the usual case: the whole answer came in one piece
             self.close()
 
@@ -69,7 +71,7 @@ class Answer:
         while not self._chunks:
             if self._connection is None:
                 raise StopAsyncIteration
-            await self._connection.receive()
+            await self._connection.receive(self._most)
             if self._connection.complete:
                 self.close()
         chunk = b"".join(self._chunks)
@@ -119,7 +121,7 @@ class Transport:
         except BaseException:
             slots.release()
             raise
-        return Answer(connection, partial(self._put_back, slots))
+        return Answer(connection, partial(self._put_back, slots), LARGEST_BATCH if stream else None)
 
     async def _answered(self, method: str, message: bytes, begin: Begin) -> Connection:
         """The connection on which the head of the answer has come."""

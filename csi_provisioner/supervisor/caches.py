@@ -29,6 +29,9 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, CLONE_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.protection import clones
 
+# Seconds between two reads of a watch where every node has a provisioner, each of which is shown all the others' work
+NODE_PAUSE = 0.05
+
 
 def caches_for(facts: DriverFacts) -> Caches:
     """Empty caches that keep only what this driver needs."""
@@ -45,6 +48,7 @@ async def follow(
     *,
     grants: bool,
     nodes: bool,
+    pause: float,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Watches until cancelled; started once every cache is complete. A missing right keeps it waiting and is logged."""
@@ -59,6 +63,8 @@ async def follow(
         reflectors.append(Reflector(kube, ReferenceGrant, caches.grants, served=partial(_served_grants, kube)))
     if nodes:
         reflectors += [Reflector(kube, Node, caches.nodes), Reflector(kube, CSINode, caches.csinodes)]
+    for reflector in reflectors:
+        reflector.pause = pause
     caches.unsynced.update(reflector.kind.__name__ for reflector in reflectors)
 
     async def followed(reflector: Reflector[Any], kind: str, *, task_status: trio.TaskStatus[None]) -> None:

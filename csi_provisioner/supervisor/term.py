@@ -12,6 +12,7 @@ from heapq import nsmallest
 import trio
 
 from csi_provisioner.kube.caches import Caches
+from csi_provisioner.kube.reflector import PAUSE
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.model.live import LiveClaim
@@ -23,7 +24,7 @@ from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.runner import Loop
 
 from . import answering
-from .caches import caches_for, follow
+from .caches import NODE_PAUSE, caches_for, follow
 from .controllers import Controllers
 from .parts import Parts
 
@@ -94,7 +95,8 @@ class LeaderTerm:
         parts, facts = self._parts, self.facts
         nodes = parts.local is None and (facts.topology or parts.capacity is not None)
         grants = parts.settings.gates.cross_namespace
-        await follow(parts.kube, self._caches, facts, grants=grants, nodes=nodes, task_status=task_status)
+        pause = NODE_PAUSE if parts.local is not None else PAUSE
+        await follow(parts.kube, self._caches, facts, grants=grants, nodes=nodes, pause=pause, task_status=task_status)
 
     async def _sweep_snapshots(self) -> None:
         interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube

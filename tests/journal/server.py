@@ -4,7 +4,7 @@ them, and go as bytes; what a kube-apiserver does with versions, UIDs, finalizer
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -152,17 +152,29 @@ class Server:
         self.delete(kind, name)
         return obj
 
-    async def watch(self, path: str, since: str, lag: Callable[[], float]) -> AsyncIterator[bytes]:
-        kind = path.rstrip("/").rpartition("/")[2]
-        place = 0
+    def watch(self, path: str, since: str, lag: Callable[[], float]) -> "Changes":
+        return Changes(self, path.rstrip("/").rpartition("/")[2], int(since), lag)
+
+
+class Changes:
+    """A watch's body: no generator, which somebody would have to close."""
+
+    def __init__(self, server: Server, kind: str, since: int, lag: Callable[[], float]) -> None:
+        self._server, self._kind, self._since, self._lag = server, kind, since, lag
+        self._place = 0
+
+    def __aiter__(self) -> "Changes":
+        return self
+
+    async def __anext__(self) -> bytes:
         while True:
-            news = [line for version, of, line in self.changes[place:] if of == kind and version > int(since)]
-            place = len(self.changes)
+            changes, place = self._server.changes, self._place
+            news = [line for version, of, line in changes[place:] if of == self._kind and version > self._since]
+            self._place = len(changes)
             if news:
-                await trio.sleep(lag())
-                yield b"".join(news)
-            else:
-                await self.changed.wait()
+                await trio.sleep(self._lag())
+                return b"".join(news)
+            await self._server.changed.wait()
 
 
 SERVED = {*KINDS, EVENTS, REVIEWS}

@@ -154,6 +154,7 @@ class FakeApi:
         *,
         resource_version: str,
         timeout_seconds: int,
+        pause: float,
     ) -> AsyncIterator[Any]:
         self.asked.append(f"watch {resource_version}")
         self.timeouts.append(timeout_seconds)

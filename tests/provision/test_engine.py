@@ -151,8 +151,9 @@ async def test_a_404_that_does_not_name_the_claim_does_not_settle_it(site: Insta
     site.delete(CLAIM, "data")
     await site.until(lambda: not site.driver.state.volumes)
     trouble = site.refuse("get", CLAIM, 404, page="404 page not found\n", times=3)
-    site.delete(CLASS, "fast")  # made anew, it wakes up the claims that seem to wait for it
-    site.storage_class()
+    site.delete(CLASS, "fast")
+    await site.rest(0.1)
+    site.storage_class()  # made anew, it wakes up the claims that seem to wait for it
     await site.until(lambda: trouble.hits == 3, limit=60)
     await site.rest(10)
     assert len(site.requests.of("get", CLAIM)) == 4
