@@ -4,10 +4,12 @@ What is secret is decided by the option in the proto, by way of the generated ta
 """
 
 import json
+import re
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 import betterproto2
 from betterproto2 import FieldMetadata, Message
@@ -25,6 +27,13 @@ MOST_LOOKED_AT, A_LOOK = 20_000_000, 10_000
 # Characters of its words that people are shown
 LONGEST = 16 * 1024
 
+# and that are looked at, where it says more; and word by word, so that the others stay.
+MOST_READ = 2 * LONGEST
+LONGEST_IN_WORDS = 4 * 1024
+
+_WORD = re.compile(r"""([\s"',]+)""")
+_ESCAPED = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_NAMED = {"n": "\n", "r": "\r", "t": "\t"}
 # Markup, as other Kubernetes sidecars do; and what Unicode calls the end of a line, so that it stays one.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -42,17 +51,50 @@ def scrubbed(text: str, request: Message) -> str:
             values = getattr(request, declared.name).values()
             if len(values) * (len(text) + A_LOOK) > MOST_LOOKED_AT:
                 return f"(not shown: it might repeat one of {len(values)} secret values)"
-            said = {way for value in values for way in _ways_to_say(value)}
-            for way in sorted(said, key=len, reverse=True):
-                text = text.replace(way, STRIPPED)
+            # Without the line end that a value from `echo` has and no driver keeps.
+            bare = [value.strip() for value in values if len(value.strip()) >= SHORTEST_SECRET]
+            text = _without(bare, text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _ways_to_say(value: str) -> list[str]:
-    """Without the line end that a value from `echo` has and no driver keeps; as it is, or quoted as JSON and Go do."""
-    bare = value.strip()
-    quoted = json.dumps(bare, ensure_ascii=False)[1:-1]
-    return [bare, quoted, quoted.translate(_ESCAPES)] if len(bare) >= SHORTEST_SECRET else []
+def _without(values: list[str], text: str) -> str:
+    text, rest = text[:MOST_READ], text[MOST_READ:]
+    said = {way for value in values for way in _ways_to_say(value)}
+    for way in sorted(said, key=len, reverse=True):
+        text = text.replace(way, STRIPPED)
+    if _tells(text, values):  # which is rare, so that it may take longer
+        words = _WORD.split(text[:LONGEST_IN_WORDS])
+        text = "".join(STRIPPED if _tells(word, values) else word for word in words)
+        if _tells(text, values):
+            return "(not shown: it repeats a secret value in another form)"
+    # What was cut off may have had the other half of one.
+    return text[: -max(map(len, said), default=0) or None] if rest else text
+
+
+def _ways_to_say(value: str) -> Iterator[str]:
+    """As it is, quoted as JSON and Go do, and in base64."""
+    quoted = json.dumps(value, ensure_ascii=False)[1:-1]
+    yield from (value, quoted, quoted.translate(_ESCAPES))
+    data = value.encode()
+    for before in range(3):  # bytes that stand before it in a group of three: the rest of it is always the same
+        last = (len(data) + before) * 4 // 3
+        coded = b64encode(b"xx"[:before] + data)[before + 1 if before else 0 : last].decode()
+        yield from (coded, coded.replace("+", "-").replace("/", "_"))
+
+
+def _tells(text: str, values: list[str]) -> bool:
+    """Does it have one of them with characters escaped, as in JSON, Go, Python and URLs? Any may be, or only some."""
+    forms = [text]
+    while "\\" in forms[-1] and len(forms) < 4:  # JSON within JSON
+        plain = _ESCAPED.sub(_character, forms[-1]).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # Where bytes were shown, each is a character now.
+        forms += [plain.encode("latin-1", "replace").decode(errors="replace"), plain]
+    forms += [read(form) for form in forms if "%" in form or "+" in form for read in (unquote, unquote_plus)]
+    return any(value in form for form in forms[1:] for value in values)
+
+
+def _character(escape: re.Match[str]) -> str:
+    return chr(int(escape[1][1:], 16)) if len(escape[1]) > 1 else _NAMED.get(escape[1], escape[1])
 
 
 def _fields(message: Message, secret: Collection[tuple[str, str]]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """How messages are shown: one row a kind of field (process.md 9.3)."""
 
 import json
+from base64 import b64encode, urlsafe_b64encode
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 from betterproto2 import Message
@@ -9,7 +11,8 @@ from betterproto2 import Message
 from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.model import csi
 from csi_provisioner.model.csi.secret_fields import SECRET_FIELDS
-from tests import protobuf
+from tests import protobuf, shown
+from tests.canary import CANARY, CORE, FORMS
 
 MOUNT = csi.VolumeCapability(
     mount=csi.VolumeCapabilityMountVolume(),
@@ -108,6 +111,32 @@ def test_a_secret_is_known_however_a_driver_puts_it(value: str, said: str) -> No
     shown = scrubbed(said, csi.DeleteVolumeRequest(secrets={"key": value}))
     assert "nter" not in shown
     assert "***stripped***" in shown
+
+
+OTHER_FORMS = shown.FORMS | {
+    "url": f"Post https://root:{quote(CANARY, safe='&')}@array/api: connection refused",
+    "lower-case-url": quote(CANARY, safe="").lower().replace(CORE.lower(), CORE),
+    "basic-auth": b64encode(f"root:{CANARY}".encode()).decode(),
+    "base64-of-urls": urlsafe_b64encode(f"ro{CANARY}".encode()).decode(),
+    "bytes": repr(CANARY.encode()),
+    "go": json.dumps(json.dumps(CANARY)),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_secret_is_known_in_the_forms_of_urls_and_headers(form: str) -> None:
+    request = csi.CreateVolumeRequest(secrets={"key": CANARY, "other": "unused"})
+    said = scrubbed(f"no user: {OTHER_FORMS[form]}, so it said", request)
+    assert not any(each in said for each in FORMS)
+    assert "no user: " in said or "in another form" in said
+
+
+def test_words_that_repeat_no_secret_stay_as_they_are() -> None:
+    request = csi.CreateVolumeRequest(secrets={"key": CANARY, "short": "100%", "spaced": "two words"})
+    said = r'at 99% of "C:\new\u0041" + GET /a%20b?c=+d, Zm9vYmFy \u00zz %zz'
+    assert scrubbed(said, request) == said
+    assert scrubbed("it said two+words, or two%20words", request) == "it said ***stripped***, or ***stripped***"
+    assert "two" not in scrubbed(r"it said two\u0020words or \u0074wo words", request)
 
 
 @pytest.mark.parametrize(("values", "length"), [(20_000, 1_000), (100, 1_000_000)])
