@@ -1,6 +1,6 @@
 """How a call to the driver fails. What its code means for a volume is decided in `planning/verdict`."""
 
-from csi_provisioner.model.codes import label
+from csi_provisioner.model.codes import Code, label
 from csi_provisioner.model.outcome import TryError
 
 # Each label is a series for ever, and a driver may send any number: far more have one than gRPC will ever name
@@ -25,6 +25,7 @@ class CallError(TryError):
         self.not_grpc = not_grpc
         self.lost = lost
         self.kind = self.label
+        self.timed_out = code == Code.DEADLINE_EXCEEDED
 
     @property
     def label(self) -> str:

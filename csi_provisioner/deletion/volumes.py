@@ -25,6 +25,7 @@ from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
 from csi_provisioner.planning.deletion import Attached, FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
+from csi_provisioner.work.workers import Workers
 
 from .detaching import Detaching
 
@@ -43,6 +44,7 @@ class VolumeReconciler:
     segments: Mapping[str, str] | None
     tell_deleted: Callable[[PersistentVolume, str], None]
     wake: Callable[[str], None]
+    workers: Workers
 
     def __post_init__(self) -> None:
         self._detaching = Detaching(self.events, self.metrics, self.wake)
@@ -99,7 +101,7 @@ class VolumeReconciler:
         try:
             # Asked once: our own writes wake the key, and a driver may take a second deletion for an error.
             if self._deleted.get(name) != volume.metadata.uid:
-                await self._delete_in_backend(volume)
+                await self._delete_in_backend(volume, attempt)
                 self._note(self._deleted, volume)
             await self._remove(volume)
         except KubeError as error:
@@ -121,7 +123,7 @@ class VolumeReconciler:
         if volume.metadata.name in self.caches.volumes:
             notes[volume.metadata.name] = volume.metadata.uid
 
-    async def _delete_in_backend(self, volume: PersistentVolume) -> None:
+    async def _delete_in_backend(self, volume: PersistentVolume, attempt: Attempt) -> None:
         """delete.md 7, row by row."""
         target = deletion.target(volume)
         deletion.check_accessible(target.volume, self.segments)
@@ -131,11 +133,13 @@ class VolumeReconciler:
         migrated = target.migrated if self.facts.in_tree_name else None
         deletion.check_unshared(volume, self.caches.by_handle.of(target.source.volumeHandle), self.segments)
         request = deletion.request(target, data)
-        self._asking[volume.metadata.name] = volume.metadata.uid
-        try:
-            await self.driver.delete_volume(request, migrated=migrated)
-        finally:
-            del self._asking[volume.metadata.name]
+        namespace = (volume.spec.claimRef.namespace or "") if volume.spec.claimRef is not None else ""
+        async with self.workers.call(attempt.lane, namespace, attempt.since):
+            self._asking[volume.metadata.name] = volume.metadata.uid
+            try:
+                await self.driver.delete_volume(request, migrated=migrated)
+            finally:
+                del self._asking[volume.metadata.name]
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
         self.tell_deleted(volume, request.volume_id)
 

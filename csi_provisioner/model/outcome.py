@@ -7,6 +7,8 @@ from enum import Enum
 
 import msgspec
 
+from .state import Lane
+
 
 # What counts is whether the driver may still make a volume that no PersistentVolume names yet.
 class State(Enum):
@@ -30,6 +32,10 @@ class Attempt(msgspec.Struct, frozen=True):
     """Seconds until the next one."""
     excused: bool = True
     """A call that is lost now with the driver's connection is no try."""
+    lane: Lane = Lane()
+    """In which its call waits for a worker: fixed when the key was handed out."""
+    since: float = 0.0
+    """When the key was due."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -99,6 +105,8 @@ class TryError(Exception):
     infeasible = False
     """The same request will be refused again: it is repeated slowly (provision.md 6)."""
     lost = False
+    timed_out = False
+    """It was a call to the driver that had no answer within its time."""
     retry_after: float | None = None
     step = ""
     """At which step of a claim it ended (planning/steps)."""

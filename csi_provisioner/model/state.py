@@ -2,7 +2,16 @@
 metrics. Times are seconds.
 """
 
+from typing import NamedTuple
+
 import msgspec
+
+
+class Lane(NamedTuple):
+    """What shares its turns at the workers: items of one class and one kind of source."""
+
+    class_: str = ""
+    source: str = ""
 
 
 class DriverState(msgspec.Struct, frozen=True):

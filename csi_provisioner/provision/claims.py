@@ -209,7 +209,7 @@ class ClaimReconciler:
             plan = await self._tools.gatherer.plan(claim, storage_class)
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
-            async with self._tools.intents.declared(plan) as plan:
+            async with self._tools.intents.declared(plan, attempt) as plan:
                 self._memory.ask(claim, trio.current_time())
                 # Until the driver says for certain that it is not, it may be at work on the volume.
                 asked = True

@@ -4,7 +4,7 @@ Design.md 6. Without a journal nothing is kept, and all of this says nothing.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -13,13 +13,13 @@ from csi_provisioner.csi import wire
 from csi_provisioner.kube.store import Store
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
-from csi_provisioner.model.outcome import State
+from csi_provisioner.model.outcome import Attempt, State
 from csi_provisioner.planning import entries, naming, verdict
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.settings import ProvisioningSettings
 from csi_provisioner.traces import traces
-from csi_provisioner.work.workers import Pool
+from csi_provisioner.work.workers import Workers
 
 from .memory import ClaimMemory
 from .writer import JournalWriter
@@ -31,39 +31,42 @@ class Intents:
     settings: ProvisioningSettings
     claims: Store[PersistentVolumeClaim]
     memory: ClaimMemory
-    workers: Pool
+    workers: Workers
     _moved: set[str] = field(default_factory=set)  # found ones that were refused since: another place may do
 
     @asynccontextmanager
-    async def declared(self, plan: Plan) -> AsyncIterator[Plan]:
+    async def declared(self, plan: Plan, attempt: Attempt) -> AsyncIterator[Plan]:
         """Inside, the driver may be asked, for the plan that is given: it stands in the journal, so that a crash leaves
         no volume of which nobody knows, and the task has a worker, which it had not while it waited.
 
         Raises Refusal where the claim was deleted meanwhile.
         """
-        journal, name, uid = self.journal, plan.draft.name, plan.draft.claim.metadata.uid
+        journal, name, claim = self.journal, plan.draft.name, plan.draft.claim.metadata
+        worker = self.workers.call(attempt.lane, claim.namespace or "", attempt.since)
         if journal is None:
-            yield plan
+            async with worker:
+                self._check_wanted(claim.uid)
+                yield plan
             return
         plan = self._as_before(plan)
         entry = entries.of_plan(plan, wire.encode(replace(plan.request, secrets={})), when=0, uncertain=False)
-        try:
-            with traces.span("journal", name):
-                await journal.enter(name, entry)
-            with traces.span("wait for a worker"):
-                await self.workers.acquire()
-        except BaseException:
-            journal.drop(name)
-            raise
-        try:
-            await journal.enter(name, entry)  # long ago by now, perhaps: then the term is looked at again
-            if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
+        async with AsyncExitStack() as stack:
+            try:
+                with traces.span("journal", name):
+                    await journal.enter(name, entry)
+                with traces.span("wait for a worker"):
+                    await stack.enter_async_context(worker)
+                await journal.enter(name, entry)  # long ago by now, perhaps: then the term is looked at again
+                self._check_wanted(claim.uid)
+            except BaseException:
                 journal.drop(name)
-                raise not_ours("it was deleted before the driver was asked")
+                raise
             journal.begin(name)
             yield plan
-        finally:
-            self.workers.release()
+
+    def _check_wanted(self, uid: str) -> None:
+        if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
+            raise not_ours("it was deleted before the driver was asked")
 
     def _as_before(self, plan: Plan) -> Plan:
         """A call of an earlier leader may still be at work: the same place is asked for again."""

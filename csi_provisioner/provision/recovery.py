@@ -25,16 +25,18 @@ from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, Secret
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, RetryAt, TryError, after
 from csi_provisioner.model.secret import SecretData
+from csi_provisioner.model.state import Lane
 from csi_provisioner.planning import deletion, recovery, secrets
 from csi_provisioner.planning.entries import Entry
+from csi_provisioner.work.workers import Workers
 
 from .orphans import Orphans
 
 T = TypeVar("T", bound=Resource)
 
 QUEUE = "recoveries"
-# Recoveries side by side, within --worker-threads: living claims go first
-WORKERS = 4
+# Recoveries side by side, within --worker-threads: a lane of their own beside those of the claims
+LANE, WORKERS = Lane(source="recovery"), 4
 # Seconds until an entry is looked at again whose claim is still at work; the claim's end wakes it sooner
 ANOTHER_LOOK = 60.0
 
@@ -88,6 +90,7 @@ class Recovery:
     orphans: Orphans
     events: EventRecorder
     metrics: Metrics
+    workers: Workers
     _ages: dict[str, float] = field(default_factory=dict)  # of entries, when they were first judged
 
     @property
@@ -120,7 +123,8 @@ class Recovery:
         # Once: a driver that is away for hours makes nobody else the owner.
         self._ages.setdefault(name, self.rules.clock() - entry.when)
         try:
-            return await self._recover(name, entry)
+            async with self.workers.call(LANE):
+                return await self._recover(name, entry)
         except TryError as error:
             return after(error, f"volume {name}, begun before for claim {entry.claim}: {error}")
 

@@ -16,6 +16,7 @@ from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.index import Index
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.state import Lane
 from csi_provisioner.nodes import race
 from csi_provisioner.nodes.capacity_check import CapacityCheck
 from csi_provisioner.nodes.local import LocalNode
@@ -27,7 +28,7 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection import clones
-from csi_provisioner.provision import claims, recovery, save
+from csi_provisioner.provision import claims, save
 from csi_provisioner.provision.claims import ClaimReconciler, Owner
 from csi_provisioner.provision.create import Creator
 from csi_provisioner.provision.gather import Gatherer
@@ -39,9 +40,10 @@ from csi_provisioner.provision.save import Saver
 from csi_provisioner.provision.unplaced import UnplacedClaims
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
+from csi_provisioner.work.lanes import Lanes
 from csi_provisioner.work.runner import Loop, Reconcile
-from csi_provisioner.work.workers import Helpers, Pool, Workers
 
+from .fairness import NOWHERE, Fairness
 from .parts import Parts
 from .recovering import recovering
 
@@ -55,8 +57,9 @@ class Controllers:
         self._facts = facts
         self._caches = caches
         self._exclusive = Exclusive()
-        self._workers = Workers(parts.settings.retries.workers)  # of claims, and of what earlier leaders began
-        self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, self._workers)
+        self.fairness = Fairness(parts.settings.retries, facts, caches, self._claim)
+        workers = self.fairness.creates
+        self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, workers)
         self._cluster = self._topology() if facts.topology else None
         # Controllers refer to each other in both directions: a lambda looks up the one that is made later.
         self._owns: Owner | None = None
@@ -81,8 +84,7 @@ class Controllers:
         self._recovery: Recovery | None = None
         recoveries: list[Loop] = []
         if parts.journal is not None:
-            make = partial(self._loop, workers=Helpers(self._workers, recovery.WORKERS))
-            self._recovery, loop = recovering(parts, parts.journal, facts, caches, self._owns, make)
+            self._recovery, loop = recovering(parts, parts.journal, facts, caches, self._owns, workers, self._loop)
             recoveries = [loop]
         self.loops = [self.claims, self.volumes, self._release_clones(), *competing, *recoveries]
         """What the term runs. Saving goes on after them, and the publisher runs its own loop."""
@@ -103,6 +105,9 @@ class Controllers:
                     gate.decide(claim, self._caches.storage_classes.get(gate.claim_class(claim)), self._facts)
                     if local is None or gate.selected_node(claim) == local.name:
                         yield claim
+
+    def _claim(self, uid: str) -> PersistentVolumeClaim | None:
+        return self._caches.claims.by_uid(uid) or self._parts.memory.of(uid).asked
 
     # ---- each controller, and what wakes it
 
@@ -130,10 +135,11 @@ class Controllers:
         loop = self._loop(
             CLAIMS,
             self.provisioner.reconcile,
-            about=lambda uid: {"PVC": caches.claims.by_uid(uid) or memory.of(uid).asked or uid},
-            # With a journal a task needs a worker for its call alone, and as many tasks again wait for the journal.
-            workers=self._workers if self._parts.journal is None else 2 * self._parts.settings.retries.workers,
+            about=lambda uid: {"PVC": self._claim(uid) or uid},
+            workers=self.fairness.creates.tasks(),
+            place=self.fairness.of_claim,
         )
+        self.fairness.serve(self.fairness.creates, loop)
         # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)
@@ -164,6 +170,7 @@ class Controllers:
             segments=segments,
             tell_deleted=deleted,
             wake=lambda name: loop.wake(name),
+            workers=self.fairness.deletes,
         )
         dropped = DroppedVolumes(
             volumes=caches.volumes,
@@ -182,7 +189,15 @@ class Controllers:
             elif deletion.finalizer_change(new) is not None or deletion.should_delete(new):
                 loop.wake(name)
 
-        loop = self._loop_of_volumes(VOLUMES, reconciler.reconcile, caches.volumes.get)
+        workers = self.fairness.deletes
+        loop = self._loop_of_volumes(
+            VOLUMES,
+            reconciler.reconcile,
+            caches.volumes.get,
+            workers=workers.tasks(),
+            place=self.fairness.of_volume,
+        )
+        self.fairness.serve(workers, loop)
         caches.volumes.subscribe(parts.memory.saw_volume)
         caches.volumes.subscribe(dropped.saw_volume)  # before the reconciler forgets what it has deleted
         caches.volumes.subscribe(reconciler.saw_volume)
@@ -340,7 +355,8 @@ class Controllers:
         *,
         about: Callable[[str], Mapping[str, object]],
         id_of: Callable[[str], str] = lambda key: key,
-        workers: int | Pool | None = None,
+        place: Callable[[str], tuple[Lane, str]] = lambda key: NOWHERE,
+        workers: int | Lanes | None = None,
         backoff: Backoff | None = None,
     ) -> Loop:
         retries = self._parts.settings.retries
@@ -353,4 +369,5 @@ class Controllers:
             metrics=self._parts.metrics.queue(name),
             about=about,
             id_of=id_of,
+            place=place,
         )

@@ -11,6 +11,7 @@ from csi_provisioner.provision.claims import Owner
 from csi_provisioner.provision.recovery import Recovery, Rules
 from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.workers import Workers
 
 from .parts import Parts
 
@@ -21,6 +22,7 @@ def recovering(
     facts: DriverFacts,
     caches: Caches,
     owner: Owner | None,
+    workers: Workers,
     make: Callable[..., Loop],
 ) -> tuple[Recovery, Loop]:
     """`make` makes the loop, whose keys are volume names."""
@@ -46,6 +48,7 @@ def recovering(
         orphans=parts.orphans,
         events=parts.events,
         metrics=parts.metrics,
+        workers=workers,
     )
 
     def claim_of(name: str) -> str:
@@ -62,7 +65,9 @@ def recovering(
         if name in journal.inherited:
             loop.wake(name)
 
-    loop = make(provision.QUEUE, found.reconcile, id_of=claim_of, about=lambda name: {"PV": name})
+    loop = make(
+        provision.QUEUE, found.reconcile, workers=provision.WORKERS, id_of=claim_of, about=lambda name: {"PV": name}
+    )
     caches.claims.subscribe(saw_claim)
     caches.volumes.subscribe(saw_volume)
     journal.found = loop.wake

@@ -135,7 +135,7 @@ class LeaderTerm:
     @property
     def is_behind(self) -> bool:
         """Claims wait for a worker. Events are held back then, so that volumes come first."""
-        return self._controllers.claims.is_behind
+        return self._controllers.claims.is_behind or self._controllers.fairness.creates.is_short
 
     @property
     def caches(self) -> Caches:

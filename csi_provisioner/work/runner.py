@@ -1,8 +1,8 @@
-"""The loop: keys that are due get one task each while workers are free, and its Outcome goes back.
+"""The loop: keys that are due get one task each while there is room, and its Outcome goes back.
 
-Nothing here knows what a key names. A key that is woken while its task runs is worked on once more afterwards; a key
-whose id another loop is working on waits for that (`Exclusive`). Retries are due times in the schedule, never sleeping
-workers.
+Nothing here knows what a key names; whose turn it is, is for `lanes` to say. A key that is woken while its task runs is
+worked on once more afterwards; a key whose id another loop is working on waits for that (`Exclusive`). Retries are due
+times in the schedule, never sleeping workers.
 """
 
 import math
@@ -15,13 +15,13 @@ import trio
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
-from csi_provisioner.model.state import Failure, KeyState, QueueState, Tried
+from csi_provisioner.model.state import Failure, KeyState, Lane, QueueState, Tried
 from csi_provisioner.traces import traces
 
 from .backoff import Backoff
 from .exclusive import Exclusive
+from .lanes import Lanes, Turn
 from .schedule import Schedule
-from .workers import Pool, Workers
 
 # Repeats with a delay below this (in seconds) are logged at V(3) only: a thousand volumes that the API server does not
 # take would else be ten thousand lines in three seconds.
@@ -29,29 +29,34 @@ NEWS = 1.0
 # Failures that are remembered for people.
 FAILURES = 10
 
+# The lane of a loop that has no others
+ONE = Lane()
+
 Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 
 
 @dataclass(eq=False)
 class Loop:
-    """Works on keys with at most `workers` tasks, or as many as a pool gives. `wake` may be called at any time, also
-    before `run`. What `about` tells of a key is in every line of its task, with the id of the try."""
+    """Works on keys with at most `workers` tasks, or as its lanes give them. `wake` may be called at any time, also
+    before `run`. What `about` tells of a key is in every line of its task, with the id of the try; `place` gives its
+    lane and namespace."""
 
     name: str
     reconcile: Reconcile
-    workers: int | Pool
+    workers: int | Lanes
     backoff: Backoff
     exclusive: Exclusive
     metrics: QueueMetrics
     id_of: Callable[[str], str] = lambda key: key
     about: Callable[[str], Mapping[str, object]] = lambda key: {}
+    place: Callable[[str], tuple[Lane, str]] = lambda key: (ONE, "")
     running: dict[str, float] = field(init=False, default_factory=dict)
     """Key -> when its task started."""
 
     def __post_init__(self) -> None:
-        self._pool: Pool = Workers(self.workers) if isinstance(self.workers, int) else self.workers
+        self.lanes = Lanes(self.workers) if isinstance(self.workers, int) else self.workers  # what is due
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
-        self._schedule = Schedule()
+        self._schedule = Schedule()  # what waits for its time
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
         self._last: dict[str, tuple[float, str, str]] = {}  # of keys that have failed: when, its class, its text
         self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
@@ -64,19 +69,20 @@ class Loop:
 
     @property
     def is_behind(self) -> bool:
-        """Something is due and waits for a free worker."""
-        due = self._schedule.next_due()
-        return due is not None and due <= trio.current_time()
+        """Something is due, its lane has room, and it waits for another task to end."""
+        self._collect()
+        return self.lanes.is_short
 
     @property
     def may_take(self) -> bool:
         """A key is due, and nothing holds it back: neither that caches are not complete, so that `run` has not begun,
-        nor a pause, nor a stop, nor that no worker is free."""
-        held = self._paused or self._accepting.cancel_called or not self._pool.is_free
-        return self.runs and self.is_behind and not held
+        nor a pause, nor a stop, nor that its lane has no room."""
+        self._collect()
+        return self.runs and not self._paused and not self._accepting.cancel_called and self.lanes.next() is not None
 
     def state(self, stalled: float) -> QueueState:
-        now, due = trio.current_time(), self._schedule.next_due()
+        self._collect()
+        now, due = trio.current_time(), self.lanes.oldest
         oldest = max(0.0, now - due) if due is not None else 0.0
         return QueueState(self.name, self._depth(), len(self.running), oldest, stalled)
 
@@ -87,7 +93,7 @@ class Loop:
 
     def look(self, key: str) -> KeyState:
         """What is known of one key."""
-        now, due, started, last = trio.current_time(), self._schedule.due(key), self.running.get(key), None
+        now, due, started, last = trio.current_time(), self._due(key), self.running.get(key), None
         if key in self._last:
             at, kind, text = self._last[key]
             last = Tried(kind, text, now - at)
@@ -103,20 +109,48 @@ class Loop:
         self.backoff.forget(key)
         self._last.pop(key, None)
 
-    def attempt(self, key: str) -> Attempt:
+    def _due(self, key: str) -> float | None:
+        due = self.lanes.due(key)
+        return self._schedule.due(key) if due is None else due
+
+    def attempt(self, key: str, lane: Lane = ONE, since: float = 0.0) -> Attempt:
         failures = self.backoff.failures(key)
-        return Attempt(failures + 1, self.backoff.delay(failures), not self.backoff.losses(key))
+        return Attempt(failures + 1, self.backoff.delay(failures), not self.backoff.losses(key), lane, since)
 
     def wake(self, key: str, after: float = 0.0, *, floor: float = 0.0, first: bool = False) -> None:
         """Have the key worked on `after` seconds from now, or earlier if it was due earlier, but not within `floor`.
-        `first`: before all other keys that wait."""
+        `first`: before all other keys of its lane and namespace, unless it is held."""
         now = trio.current_time()
         if floor:
             self._schedule.hold(key, now + floor)
-        if self._schedule.add(key, now + after, first=first):
+            if self.lanes.discard(key) is not None:
+                self._schedule.add(key, now + floor)
+        if first and self._schedule.take(key, now):
+            self.lanes.discard(key)
+            self._count(key)
+            self._file(key, now, first=True)
+            self._changed.set()
+        elif key in self.lanes:
+            self._file(key, now)  # it is due already, and may be in another lane by now
+        elif self._schedule.add(key, now + after):
             if self._schedule.is_due(key, now):
                 self._count(key)
             self._changed.set()
+
+    def ranked(self, lane: Lane) -> None:
+        """What the lane may have has changed."""
+        self.lanes.rank(lane)
+        self._changed.set()
+
+    def _file(self, key: str, due: float, *, first: bool = False) -> None:
+        lane, namespace = self.place(key)
+        self.lanes.add(key, lane, namespace, due, first=first)
+
+    def _collect(self) -> None:
+        """What is due by now, into its lane."""
+        now = trio.current_time()
+        while (popped := self._schedule.pop(now)) is not None:
+            self._file(*popped)
 
     def pause(self) -> None:
         """Start nothing new; what runs goes on. Due times pass meanwhile."""
@@ -129,6 +163,9 @@ class Loop:
         self._paused = False
         if spread is not None:
             now = trio.current_time()
+            for key in self.lanes.waiting():
+                self.lanes.discard(key)
+                self._schedule.add(key, now)
             self._schedule.postpone(lambda key: now + self._held_back(key, spread()))
         self._changed.set()
 
@@ -147,50 +184,49 @@ class Loop:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until `stop`, then until the running tasks are over; a cancellation ends those too."""
-        free = self._pool
         with self.metrics.watch(self._depth, self._ages):
             self.runs = True
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 with self._accepting:
                     while True:
-                        await self._until_due()
-                        # A key leaves the schedule only when a worker is free, so merging goes on until then.
-                        await free.acquire()
+                        # A key leaves its lane only when there is room, so merging goes on until then.
+                        turn = await self._next()
                         # Nothing waits between here and the start of the task: no key is lost to a stop.
-                        taken = None if self._paused else self._take()
-                        if taken is None:
-                            free.release()
-                        else:
-                            nursery.start_soon(self._work, *taken, free, name=f"{self.name} {taken[0]}")
+                        what = self._enter(turn)
+                        if what is not None:
+                            nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")
 
-    async def _until_due(self) -> None:
+    async def _next(self) -> Turn:
+        await trio.lowlevel.checkpoint()
         while True:
+            if not self._paused:
+                self._collect()
+                turn = self.lanes.pick()
+                if turn is not None:
+                    return turn
             due = None if self._paused else self._schedule.next_due()
-            if due is not None and due <= trio.current_time():
-                return
-            # Paused, or nothing is due yet: whatever changes that sets the event.
+            # Paused, or nothing is due that has room: whatever changes that sets the event.
             with trio.move_on_at(math.inf if due is None else due):
                 await self._changed.wait()
             self._changed = trio.Event()
+            await trio.lowlevel.checkpoint_if_cancelled()  # after a stop nothing is taken
 
-    def _take(self) -> tuple[str, str] | None:
-        """The key that is due, and the id it claims, fixed now: the cache may have forgotten it when the task ends."""
-        popped = self._schedule.pop(trio.current_time())
-        if popped is None:
-            return None
-        key, due = popped
+    def _enter(self, turn: Turn) -> str | None:
+        """The id that the key claims, fixed now: the cache may have forgotten it when the task ends."""
+        key = turn.key
         self.taken += 1
         self._count(key)
         # Reuse the id the running task entered with: the cache may no longer know the claim.
         what = self._ids.get(key) or self.id_of(key)
         # The key is woken again when the other task has left the id; it stays counted as waiting.
         if not self.exclusive.enter(what, (self.name, key), lambda: self.wake(key)):
+            self.lanes.release(turn)
             return None
         self._ids[key] = what
         self._counted.discard(key)
-        self.metrics.got(trio.current_time() - due)
-        return key, what
+        self.metrics.got(trio.current_time() - turn.due)
+        return what
 
     def _count(self, key: str) -> None:
         """Once, from when the key is in the queue (`_depth`) until a worker has it: what was added was taken."""
@@ -198,33 +234,36 @@ class Loop:
             self._counted.add(key)
             self.metrics.added()
 
-    async def _work(self, key: str, what: str, free: Pool) -> None:
+    async def _work(self, turn: Turn, what: str) -> None:
+        key = turn.key
         about = self.about(key)
         with traces.tried(self.name, about) as id_:
             log.about(**about, **{"try": id_})
             started = self.running[key] = trio.current_time()
             try:
-                outcome = await self._contained(key)
+                outcome = await self._contained(turn)
             finally:
                 del self.running[key], self._ids[key]
                 self.metrics.finished(trio.current_time() - started)
                 # Whoever waits for the id is only put into the schedule here, so the outcome is acted on before it
                 # runs.
                 self.exclusive.leave(what)
-                free.release()
+                self.lanes.release(turn)
+                self._changed.set()
             self._act_on(key, outcome)
 
     def _depth(self) -> int:
         """What waits for a worker. What waits for its time is not in the queue: alerts on its length mean a backlog."""
-        return self._schedule.count_due(trio.current_time())
+        return len(self.lanes) + self._schedule.count_due(trio.current_time())
 
     def _ages(self) -> list[float]:
         now = trio.current_time()
         return [now - started for started in self.running.values()]
 
-    async def _contained(self, key: str) -> Outcome:
+    async def _contained(self, turn: Turn) -> Outcome:
+        key = turn.key
         try:
-            return await self.reconcile(key, self.attempt(key))
+            return await self.reconcile(key, self.attempt(key, turn.lane, turn.due))
         # A defect in one reconciler must not end the process or stop the other keys.
         except Exception as error:
             log.exception("Unexpected error, will be tried again", queue=self.name, key=key)

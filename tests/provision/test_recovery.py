@@ -1,7 +1,7 @@
 """What becomes of a volume that an earlier leader began, when nobody asks for it any more (design.md 6)."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -18,16 +18,17 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, SecretReference
+from csi_provisioner.model.state import Lane
 from csi_provisioner.planning import recovery
 from csi_provisioner.planning.entries import ClaimName, Entry, SourceName
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.provision.orphans import Orphans
-from csi_provisioner.provision.recovery import QUEUE, WORKERS, Recovery, Rules
+from csi_provisioner.provision.recovery import LANE, QUEUE, WORKERS, Recovery, Rules
 from csi_provisioner.settings import ProvisioningSettings
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
-from csi_provisioner.work.workers import Helpers, Workers
+from csi_provisioner.work.workers import Workers
 from sandbox.driver.state import Wanted
 from tests.canary import held
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
@@ -168,11 +169,12 @@ async def _recovering(
             orphans=Orphans(site.config.name, metrics),
             events=events,
             metrics=metrics,
+            workers=pool or Workers(100, fixed={LANE: WORKERS}),
         )
         loop = Loop(
             QUEUE,
             found.reconcile,
-            workers=Helpers(pool or Workers(100), WORKERS),
+            workers=WORKERS,
             backoff=Backoff(1.0, 300.0),
             exclusive=Exclusive(),
             metrics=metrics.queue(QUEUE),
@@ -376,18 +378,18 @@ async def test_an_answer_without_a_volume_is_told(recovering: Recovering) -> Non
         assert one.calls("DeleteVolume") == []
 
 
-async def test_only_four_are_recovered_at_a_time_and_living_claims_go_first(recovering: Recovering) -> None:
+async def test_only_four_are_recovered_at_a_time_within_the_workers(recovering: Recovering) -> None:
     uids = [f"{number:08}{UID[8:]}" for number in range(12)]
-    entries = [(f"pvc-{uid}", entry(f"pvc-{uid}", uid)) for uid in uids]
-    pool = Workers(6)
+    entries, pool = [(f"pvc-{uid}", entry(f"pvc-{uid}", uid)) for uid in uids], Workers(6, fixed={LANE: WORKERS})
     async with recovering(*entries, pool=pool, before=lambda one: one.world.fault(delay=3.0)) as one:
-        for _ in range(3):
-            await pool.acquire()  # claims at work
-        running = []
-        while one.journal.inherited:
-            running.append(len(one.world.driver.made("CreateVolume", running=True)))
-            await trio.sleep(0.5)
-        assert max(running) == 3
+        async with AsyncExitStack() as claims:
+            for _ in range(4):
+                await claims.enter_async_context(pool.call(Lane("fast")))
+            running = []
+            while one.journal.inherited:
+                running.append(len(one.world.driver.made("CreateVolume", running=True)))
+                await trio.sleep(0.5)
+        assert max(running) == 2
         assert one.outcomes() == {"deleted": 12}
 
 

@@ -12,7 +12,7 @@ from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.store import Store
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome
-from csi_provisioner.model.state import LeadershipState
+from csi_provisioner.model.state import Lane, LeadershipState
 from csi_provisioner.supervisor.observer import Observer
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
@@ -119,6 +119,7 @@ async def test_a_loop_that_waits_for_its_caches_is_not_stuck() -> None:
 
 async def test_without_a_free_worker_a_backlog_waits() -> None:
     busy = Stuck(workers=1)
-    await busy.loop._pool.acquire()
+    busy.loop.lanes.add("at work", Lane(), "", 0.0)
+    busy.loop.lanes.pick()
     busy.loop.wake("a")
     await held_back(busy)

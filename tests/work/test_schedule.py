@@ -5,7 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.work.schedule import SPARE, Schedule
+from csi_provisioner.work.ranking import SPARE
+from csi_provisioner.work.schedule import Schedule
 
 operations = st.lists(
     st.one_of(
@@ -42,19 +43,6 @@ def test_equal_times_come_in_the_order_they_were_asked_for() -> None:
     assert [schedule.pop(1.0), schedule.pop(1.0), schedule.pop(1.0)] == [("x", 1.0), ("a", 1.0), ("m", 1.0)]
 
 
-def test_what_is_to_be_first_comes_before_all_that_waits_in_the_order_in_which_it_was_asked_for() -> None:
-    schedule = Schedule()
-    schedule.add("old", 1.0)
-    schedule.add("late", 3.0)
-    schedule.add("first", 5.0, first=True)
-    assert not schedule.add("first", 5.0, first=True)
-    schedule.add("late", 5.0, first=True)
-    schedule.hold("held", 9.0)
-    schedule.add("held", 5.0, first=True)
-    assert [schedule.pop(5.0) for _ in range(4)] == [("first", 1.0), ("late", 1.0), ("old", 1.0), None]
-    assert schedule.pop(9.0) == ("held", 9.0)
-
-
 def test_postponed_keys_are_due_when_they_are_told_also_those_that_were_due_before() -> None:
     schedule = Schedule()
     schedule.add("overdue", 1.0)
@@ -84,6 +72,6 @@ def test_a_key_that_is_moved_again_and_again_leaves_no_trail() -> None:
     for round_ in range(50):
         for number in range(100):
             schedule.add(f"key-{number}", 1000.0 - round_)
-    assert len(schedule._heap) <= 2 * 101 + SPARE
+    assert len(schedule._ranking._heap) <= 2 * 101 + SPARE
     assert [schedule.pop(1000.0) for _ in range(3)] == [("first", 0.5), ("key-0", 951.0), ("key-1", 951.0)]
     assert schedule.count_due(math.inf) == 98
