@@ -198,8 +198,9 @@ class Loop:
                             nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")
 
     async def _next(self) -> Turn:
-        await trio.lowlevel.checkpoint()
         while True:
+            # After a stop nothing is taken, and whoever wakes a key at the moment at which it is due wakes it once.
+            await trio.lowlevel.checkpoint()
             if not self._paused:
                 self._collect()
                 turn = self.lanes.pick()
@@ -210,7 +211,6 @@ class Loop:
             with trio.move_on_at(math.inf if due is None else due):
                 await self._changed.wait()
             self._changed = trio.Event()
-            await trio.lowlevel.checkpoint_if_cancelled()  # after a stop nothing is taken
 
     def _enter(self, turn: Turn) -> str | None:
         """The id that the key claims, fixed now: the cache may have forgotten it when the task ends."""
