@@ -50,6 +50,8 @@ PATIENCE = 5.0
 BUSY_POLL = 0.05
 # Seconds that a beginning is held back: most drivers have made the volume by then
 HELD = 1.0
+# Verbosity at which events that are merged are logged
+REPEATED = 3
 SECOND = 1_000_000_000  # in nanoseconds
 # What the API server takes of a message and of a name
 LONGEST_MESSAGE, LONGEST_NAME = 1024, 253
@@ -122,11 +124,13 @@ class EventRecorder:
         component: str = "",
         hold: bool = False,
         ends: str = "",
+        level: int = 0,
     ) -> None:
         """Tells what has happened. Cheap, never waits, never fails; needs a running event loop.
 
         With `hold` it is written when its object has more to tell, at the latest after `HELD`. With `ends` it is the
         last that is expected of its object, and what is held back of that reason is not written at all.
+        `level`: of its line in the log.
         """
         ref = about if isinstance(about, ObjectReference) else reference(about)
         now = trio.current_time()
@@ -138,7 +142,8 @@ class EventRecorder:
         message = escaped(message)
         series.message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
         # Also for those whose cluster takes no events: what was done for whom is in the log without any verbosity.
-        log.info("Event occurred", object=ref, kind=ref.kind, type=type_, reason=reason, message=series.message)
+        fields = {"kind": ref.kind, "type": type_, "reason": reason, "message": series.message}
+        log.v(level if series.count == 1 else REPEATED, "Event occurred", object=ref, **fields)
         line.over = bool(ends)
         if ends and line_key in self._held:
             line.due = [held for held in line.due if held.reason != ends]

@@ -23,9 +23,9 @@ from .exclusive import Exclusive
 from .lanes import Lanes, Turn
 from .schedule import Schedule
 
-# Repeats with a delay below this (in seconds) are logged at V(3) only: a thousand volumes that the API server does not
-# take would else be ten thousand lines in three seconds.
-NEWS = 1.0
+# Repeats of one class of failure with a delay below this (in seconds) are logged at V(3) only: 300 claims that wait for
+# the same thing would else be thousands of lines in a minute.
+NEWS = 16.0
 # Failures that are remembered for people.
 FAILURES = 10
 
@@ -298,11 +298,11 @@ class Loop:
 
     def _failed(self, key: str, delay: float, error: str, kind: str) -> None:
         traces.failed(error)
-        failures = self.backoff.failures(key)
+        failures, last = self.backoff.failures(key), self._last.get(key)
         self._last[key] = trio.current_time(), kind, error
         self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
-        if failures > 1 and delay < NEWS:
+        if failures > 1 and last is not None and last[1] == kind and delay < NEWS:
             log.v(3, "Failed, will be tried again", **keys)
         else:
             # Only the first failure is news: one that goes on for a day must not look like a thousand errors.

@@ -251,6 +251,20 @@ async def test_what_is_told_is_in_the_log_too(api: EventApi, capsys: pytest.Capt
     )
 
 
+async def test_what_is_merged_is_in_the_log_of_a_higher_verbosity(
+    api: EventApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """process.md 9.2."""
+    async with recording(api) as recorder:
+        for text in ("one", "two", "three"):
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", text, "refused")
+        recorder.record(CLAIM, "Warning", "ProvisioningFailed", "another class", "api 403")
+        recorder.record(CLAIM, "Warning", "ProvisioningFailed", "said elsewhere", "api 404", level=3)
+        await recorder.wait_written()
+    told = [line.partition("message=")[2] for line in capsys.readouterr().err.splitlines() if "Event occurred" in line]
+    assert told == ['"one"', '"another class"']
+
+
 async def test_waits_for_volume_writes_but_not_for_ever(api: EventApi) -> None:
     busy = True
     async with recording(api, lambda: busy) as recorder:

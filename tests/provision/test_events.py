@@ -233,8 +233,8 @@ async def test_messages_say_what_was_tried_on_what_and_what_was_answered(site: I
     assert not UUID.search(text.replace(site.volume_of("data"), ""))
     assert not TIME.search(text)
     assert failed["type"] == "Warning"
-    [line] = [line for line in site.logged("Failed, will be tried again") if line.keys["failures"] == 3]
-    assert line.level == "WARNING"
+    [line] = site.logged("Failed, will be tried again")
+    assert line.level == "ERROR"
     told = str(line.keys["err"])
     assert told.startswith("claim default/data: ")
     assert told.removeprefix("claim default/data: ") in text

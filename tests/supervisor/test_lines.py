@@ -59,17 +59,6 @@ async def test_and_every_line_of_a_volumes_deletion_the_volume_and_its_claim(
     assert {(line["object"], line["objectUID"]) for line in lines if line not in work} == {(name, uid)}
 
 
-async def test_a_failure_is_an_error_the_first_time_and_a_warning_when_it_repeats(site: Installation) -> None:
-    site.fault("INTERNAL", times=3)
-    site.storage_class()
-    site.claim()
-    await site.start()
-    await site.bound("data")
-    failed = site.logged("Failed, will be tried again")
-    assert [line.level for line in failed] == ["ERROR", "WARNING", "WARNING"]
-    assert all("INTERNAL" in str(line.keys["err"]).upper() for line in failed)
-
-
 async def test_one_outage_of_the_api_server_is_one_line_and_its_end_another(site: Installation) -> None:
     """Not one a kind, nor one a client: of claims, of storage capacity, of the election."""
     election = ElectionSettings(enabled=True, namespace="default", lease_duration=200, renew_deadline=150)
@@ -98,3 +87,21 @@ async def test_a_right_that_is_missing_is_told_of_each_kind(site: Installation) 
     told = [line for line in site.lines if line.level != "INFO"]
     assert {(line.level, line.keys["kind"]) for line in told} == {("ERROR", VOLUME), ("ERROR", CLAIM)}
     assert len(told) == 2
+
+
+async def test_a_failure_is_an_error_the_first_time_and_rarely_a_warning_when_it_repeats(
+    site: Installation,
+) -> None:
+    """process.md 9.2."""
+    site.storage_class()
+    site.fault("INTERNAL")
+    await site.start()
+    before, claims = len(site.lines), 10
+    for number in range(claims):
+        site.claim(f"stuck-{number}")
+    await site.rest(60)
+    assert len(site.calls()) == 6 * claims
+    assert len(site.lines) - before == 4 * claims
+    told = [(line.level, line.keys["after"]) for line in site.logged("Failed, will be tried again")]
+    assert sorted(set(told)) == [("ERROR", "1s"), ("WARNING", "16s"), ("WARNING", "32s")]
+    assert all("INTERNAL" in str(line.keys["err"]).upper() for line in site.logged("Failed, will be tried again"))

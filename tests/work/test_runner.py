@@ -381,16 +381,3 @@ async def test_stop_ends_a_loop_without_workers() -> None:
         nursery.start_soon(claims.run)
         await trio.sleep(1)
         claims.stop()
-
-
-async def test_what_is_tried_again_within_a_second_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    async def work(key: str, _attempt: Attempt) -> Outcome:
-        if saves.backoff.failures(key) == 11:
-            saves.stop()
-        return Retry("no")
-
-    saves = loop(work, name="unsavedpvs", first_delay=0.005)
-    saves.wake("pv")
-    await saves.run()
-    said = [line.partition("after=")[2].split()[0] for line in capsys.readouterr().err.splitlines()]
-    assert said == ['"0.005s"', '"1.28s"', '"2.56s"', '"5.12s"', '"8s"']
