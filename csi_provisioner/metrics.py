@@ -5,12 +5,15 @@ Names, labels and buckets are a contract with dashboards; help texts are not. Ea
 rendered here, because the library writes `le="1.0"`, creation times and empty families.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from csi_provisioner import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNKNOWN_DRIVER = "unknown-driver"
@@ -20,6 +23,9 @@ _CALL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 _OPERATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Powers of ten. Two are inexact, as in the reference, because the values appear in the `le` label.
 _QUEUE_BUCKETS = (1e-08, 1e-07, 1e-06, 9.999999999999999e-06, 9.999999999999999e-05, 0.001, 0.01, 0.1, 1, 10)
+
+# From a volume that is made at once to one for which somebody has been called.
+_WAIT_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
 _CAPACITY = {
     "csistoragecapacities_desired_goal": "CSIStorageCapacity objects that should exist",
@@ -75,6 +81,64 @@ class _QueueFamilies:
         self.unfinished = gauge("workqueue_unfinished_work_seconds", "Summed age of the items in work")
         self.longest = gauge("workqueue_longest_running_processor_seconds", "Age of the oldest item in work")
         self.retries = counter("workqueue_retries_total", "Items added again after a failure")
+
+
+class _Waits:
+    """How long claims and volumes wait, and for whom (process.md 8.5)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        histogram = partial(Histogram, buckets=_WAIT_BUCKETS, registry=registry)
+        claims = partial(histogram, labelnames=("class", "source", "binding"))
+        self.families = (
+            claims(
+                "csi_provisioner_claim_to_volume_seconds",
+                "Seconds from a claim that is ready (made; with late binding: its node chosen) to its PersistentVolume",
+            ),
+            claims(
+                "csi_provisioner_overhead_seconds",
+                "What of it was ours: without CSI calls, back-off after the driver's failures, times without a driver",
+            ),
+        )
+        self.children: dict[tuple[str, ...], tuple[Histogram, ...]] = {}
+        self.bind = histogram(
+            "csi_provisioner_bind_wait_seconds",
+            "Seconds from a PersistentVolume that is written to its claim seen as bound, by the volume controller",
+        )
+        self.gone = histogram(
+            "csi_provisioner_release_to_gone_seconds", "Seconds from a volume's release to its PersistentVolume gone"
+        )
+        self.detach = histogram(
+            "csi_provisioner_detach_wait_seconds", "Seconds that a deletion waited for the last VolumeAttachment to go"
+        )
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Series of other classes go."""
+        for labels in [labels for labels in self.children if not wanted(labels[0])]:
+            del self.children[labels]
+            for family in self.families:
+                family.remove(*labels)
+
+
+Labelled = Mapping[tuple[str, ...], float]
+_ASKED = (
+    ("csi_provisioner_pending_claims", "Claims without a bound volume, by why they wait", ("class", "reason")),
+    ("csi_provisioner_oldest_pending_seconds", "For how long the oldest of those that are ready is ready", ("class",)),
+    ("csi_provisioner_watch_lag_seconds", "Seconds since the last event, bookmark or list of a kind", ("kind",)),
+)
+
+
+class _Asked(Collector):
+    """Gauges whose series are asked for at each scrape; there are none where nobody knows, as in a standby."""
+
+    def __init__(self, ask: Callable[[], tuple[Labelled, Labelled, Labelled]]) -> None:
+        self._ask = ask
+
+    def collect(self) -> Iterator[Metric]:
+        for (name, text, labels), found in zip(_ASKED, self._ask(), strict=True):
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for values, value in found.items():
+                family.add_metric(values, value)
+            yield family
 
 
 class _Operations:
@@ -134,6 +198,12 @@ class Metrics:
         self._recovered = {outcome: recovered.labels(outcome) for outcome in ("deleted", "owned", "told")}
         self._journal_writes = counter("csi_provisioner_journal_writes_total", "Writes of the volume journal")
         self._journal_entries = gauge("csi_provisioner_journal_entries", "Volumes that stand in the volume journal")
+        self._waits = waits = _Waits(registry)
+        self.bound_after: Callable[[float], None] = waits.bind.observe
+        self.gone_after: Callable[[float], None] = waits.gone.observe
+        self.detached_after: Callable[[float], None] = waits.detach.observe
+        self._build = gauge("csi_provisioner_build_info", "1; its labels tell what runs", ("version", "driver_name"))
+        self._build.labels(__version__, UNKNOWN_DRIVER).set(1)
         self.driver_ready: Callable[[bool], None] = gauge(
             "csi_provisioner_driver_ready", "1: the CSI driver answers, 0: it is away or not met yet"
         ).set
@@ -152,6 +222,8 @@ class Metrics:
             self._migratable = True
         self._driver = name
         self._call_children.clear()  # they carry the name of before
+        self._build.clear()
+        self._build.labels(__version__, name).set(1)
 
     def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None = None) -> None:
         """One RPC ended: `method` is the full path, `code_label` as in `model.codes.label`."""
@@ -171,6 +243,26 @@ class Metrics:
     def deletion(self, class_: str, seconds: float | None) -> None:
         """A deletion ended after `seconds`; None: it failed."""
         self._deletions.count((class_,), seconds)
+
+    def volume_written(self, labels: tuple[str, str, str], seconds: float, overhead: float) -> None:
+        """A claim of this class, source and binding mode has its PersistentVolume; `overhead` of the time was ours."""
+        children = self._waits.children.get(labels)
+        if children is None:
+            children = tuple(family.labels(*labels) for family in self._waits.families)
+            self._waits.children[labels] = children
+        for child, value in zip(children, (seconds, overhead), strict=True):
+            child.observe(value)
+
+    def forget_class(self, name: str) -> None:
+        self._waits.keep(lambda class_: class_ != name)
+
+    def keep_classes(self, names: Collection[str]) -> None:
+        """Those of others went while nobody looked."""
+        self._waits.keep(lambda class_: class_ in names)
+
+    def ask(self, gauges: Callable[[], tuple[Labelled, Labelled, Labelled]]) -> None:
+        """What a scrape asks for: pending claims by class and reason, the oldest by class, lags of watches by kind."""
+        self._registry.register(_Asked(gauges))
 
     def queue(self, name: str) -> QueueMetrics:
         """The queue of that name, whose series exist from now on."""

@@ -35,6 +35,7 @@ PARTS = {
         "deletion/detaching.py provision/unplaced.py capacity/freshness.py planning/snapshot_topology.py "
         "planning/claim_annotations.py",
     ),
+    "how long claims wait, and all other metrics": (420, "metrics.py provision/waiting.py"),
     "the traces of tries": (110, "traces.py otlp.py"),
     "leadership and health": (
         450,
@@ -43,7 +44,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 10000
+REST_LINES = 9840
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

@@ -1,10 +1,15 @@
 """Names, labels, buckets and the text of the metrics (process.md 8)."""
 
 import re
+from pathlib import Path
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.planning import steps
+
+ROOT = Path(__file__).parent.parent
 
 PROBE = "/csi.v1.Identity/Probe"
 CREATE = "/csi.v1.Controller/CreateVolume"
@@ -224,3 +229,35 @@ def test_labels_of_others_are_escaped(name: str, told: str) -> None:
     assert (
         f'controller_persistentvolumeclaim_provision_total{{class="{told}",source=""}} 1\n' in metrics.render().decode()
     )
+
+
+def rows() -> list[str]:
+    """All metrics that there are, as the table of docs/metrics.md has them."""
+    metrics, found = Metrics(), []
+    metrics.capacity(*4 * (lambda: 0,))
+    metrics.ask(lambda: ({}, {}, {}))
+    for collector in metrics._registry._collector_to_names:
+        each = [collector] if isinstance(collector, MetricWrapperBase) else collector.collect()
+        for family in each:
+            name, kind, text = (
+                (family._name, family._type, family._documentation)
+                if isinstance(family, MetricWrapperBase)
+                else (family.name, family.type, family.documentation)
+            )
+            name += "_total" * (kind == "counter")
+            labels = " ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
+            found.append(f"| `{name}` | {kind} | {labels} | {text.rstrip('.')} |")
+    return sorted(found)
+
+
+def table(heading: str) -> list[str]:
+    _, _, text = (ROOT / "docs" / "metrics.md").read_text().partition(f"\n## {heading}\n")
+    return [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("| `")]
+
+
+def test_the_page_shows_every_metric() -> None:
+    assert table("All metrics") == rows(), "take this:\n" + "\n".join(rows())
+
+
+def test_the_page_shows_every_reason() -> None:
+    assert [line.split("`")[1] for line in table("Why a claim waits")] == list(steps.REASONS)

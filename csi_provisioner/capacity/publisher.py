@@ -96,6 +96,7 @@ class Publisher:
             self._store,
             Scope(self._publication.namespace, self._publication.selector()),
         )
+        self.caches.lags[reflector.kind.__name__] = reflector.lag
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(reflector.run)

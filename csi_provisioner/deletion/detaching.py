@@ -32,7 +32,8 @@ class Detaching:
 
     def __post_init__(self) -> None:
         self._attachments = Index[VolumeAttachment](lambda attachment: attachment.spec.source.persistentVolumeName)
-        self._waits: dict[str, tuple[str, ...]] = {}  # name of the volume -> the nodes that people were told
+        # name of the volume -> the nodes that people were told, and since when it waits
+        self._waits: dict[str, tuple[tuple[str, ...], float]] = {}
 
     def follow(self, attachments: Store[VolumeAttachment]) -> None:
         attachments.subscribe(self._attachments.saw)
@@ -43,11 +44,11 @@ class Detaching:
 
     def wait(self, volume: PersistentVolume, attached: Attached) -> Outcome:
         name = volume.metadata.name
-        told = self._waits.get(name)
+        told, since = self._waits.get(name, (None, trio.current_time()))
         if told is None:
             self.metrics.deletion(volume.spec.storageClassName or "", None)
         if told != attached.nodes:
-            self._waits[name] = attached.nodes
+            self._waits[name] = attached.nodes, since
             log.v(2, "A deletion waits", PV=volume, nodes=" ".join(attached.nodes))
             self.events.record(volume, "Normal", "VolumeDelete", str(attached))
         return RetryAt(trio.current_time() + LOOK_AGAIN, str(attached))
@@ -59,5 +60,6 @@ class Detaching:
     def _saw_attachment(self, _key: str, old: VolumeAttachment | None, _new: VolumeAttachment | None) -> None:
         name = old.spec.source.persistentVolumeName if old is not None else None
         if name in self._waits and not self.of(name):
+            self.metrics.detached_after(trio.current_time() - self._waits[name][1])
             self.over(name)
             self.wake(name)

@@ -62,6 +62,8 @@ class VolumeReconciler:
         """Handler of the volume store: a volume that is gone need not be remembered, and one that waited for it to go
         (delete.md 7.3) waits no longer."""
         if new is None:
+            if old is not None and self.has_deleted(old) and (released := deletion.released_at(old)) is not None:
+                self.metrics.gone_after(max(0.0, self.kube.server_time() - released))
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
             self._detaching.over(name)

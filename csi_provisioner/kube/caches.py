@@ -1,5 +1,6 @@
 """The stores of everything that is watched, in one value for all who read them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from csi_provisioner.kube.index import Index
@@ -32,6 +33,8 @@ class Caches:
     """Kinds whose first list is not complete."""
     ended: set[str] = field(default_factory=set)
     """Kinds that are not followed any more, although they should be."""
+    lags: dict[str, Callable[[], float]] = field(default_factory=dict)
+    """Kinds that are followed, and how to ask for how many seconds nothing was heard of each."""
 
     def __post_init__(self) -> None:
         self.volumes.subscribe(self.by_handle.saw)

@@ -67,10 +67,12 @@ class Reflector(Generic[T]):
         self._next_list = -inf
         self._unsure = self.served is not None  # as which version the kind is served
         self._bookmarks = False  # whether this server sends any
+        self._heard = -inf
         self._troubles = Troubles(self.client.troubles)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Says `started()` when the store is whole for the first time; ends only by being cancelled."""
+        self._heard = trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow)
@@ -79,6 +81,10 @@ class Reflector(Generic[T]):
                 await self._replay_forever()
         finally:
             self._troubles.over(LIST, WATCH, FOLLOW)  # whoever meets them next tells them
+
+    def lag(self) -> float:
+        """Seconds since the last list, event or bookmark."""
+        return trio.current_time() - self._heard
 
     async def _follow(self) -> NoReturn:
         state: watching.State = watching.Listing()
@@ -110,8 +116,9 @@ class Reflector(Generic[T]):
             self.store.replace(self._gathered, page.resource_version)
             self._gathered = {}
             log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
+            self._heard = trio.current_time()
             if self._synced.is_set():
-                self._next_list = trio.current_time() + watching.LIST_GAP
+                self._next_list = self._heard + watching.LIST_GAP
             self._synced.set()
         return watching.after_page(state, page.resource_version, page.continue_token), None
 
@@ -130,11 +137,12 @@ class Reflector(Generic[T]):
                         self._resolve(WATCH)
                     silence.deadline = opened + (watching.INACTIVITY if self._bookmarks else seconds + LATE)
                     async for event, line in events:
+                        self._heard = trio.current_time()
                         version = self._show(event, line) or version
                         if not advanced and watching.is_above(version, state.version):
                             advanced = True
                             self._resolve(WATCH, FOLLOW)
-                        end = trio.current_time() + watching.INACTIVITY
+                        end = self._heard + watching.INACTIVITY
                         if self._bookmarks and abs(end - silence.deadline) > 1:  # it costs more than an event
                             silence.deadline = end
             except KubeError as caught:

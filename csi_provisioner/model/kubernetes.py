@@ -111,6 +111,7 @@ class ClaimSpec(msgspec.Struct, gc=False, omit_defaults=True):
 
 class Phase(msgspec.Struct, gc=False, omit_defaults=True):
     phase: str | None = None
+    lastPhaseTransitionTime: str | None = None  # of volumes alone, from Kubernetes 1.28 on
 
 
 @resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
@@ -254,8 +255,7 @@ class CSINode(GlobalResource, Object):
 
 
 class VolumeAttachmentSource(msgspec.Struct, gc=False, omit_defaults=True):
-    # A volume that is written into a pod has none.
-    persistentVolumeName: str | None = None
+    persistentVolumeName: str | None = None  # none of a volume that is written into a pod
 
 
 class VolumeAttachmentSpec(msgspec.Struct, gc=False, omit_defaults=True):

@@ -91,6 +91,17 @@ class Failure(msgspec.Struct, frozen=True):
     ago: float
 
 
+class PendingState(msgspec.Struct, frozen=True):
+    """Claims of ours without a bound volume. `class_`: "" where no such StorageClass exists."""
+
+    class_: str
+    reason: str
+    """Of `planning/steps`."""
+    count: int = 0
+    oldest: float = 0.0
+    """How long the oldest of them has waited for nobody but us and the driver."""
+
+
 class State(msgspec.Struct, frozen=True):
     driver: DriverState = DriverState()
     leadership: LeadershipState = LeadershipState()
@@ -100,6 +111,9 @@ class State(msgspec.Struct, frozen=True):
     failures: tuple[Failure, ...] = ()
     """The newest first."""
     rights: RightsState = RightsState()
+    pending: tuple[PendingState, ...] = ()
+    lags: tuple[tuple[str, float], ...] = ()
+    """Kinds that are watched, and how long nothing has been heard of each, not even that nothing has changed."""
     ended: tuple[str, ...] = ()
     """Tasks that should run for ever and do not."""
     begun: bool = True

@@ -34,7 +34,7 @@ SHORTEST_WAIT = 0.01
 
 @dataclass(eq=False)
 class Race:
-    """`wake(uid, after)` schedules a try, `won(uid)` has the claim provisioned."""
+    """`wake(uid, after)` schedules a try, `won(uid, seconds)` has the claim provisioned, after calls of so long."""
 
     settings: NodeSettings
     caches: Caches
@@ -43,7 +43,7 @@ class Race:
     check: CapacityCheck
     events: EventRecorder
     wake: Callable[[str, float], None]
-    won: Callable[[str], None]
+    won: Callable[[str, float], None]
     _due: dict[Uid, float] = field(default_factory=dict)
     """The claims we are in the race for, and when their wait is over."""
     # Kept when a claim does not fit here, so that this node waits longer the next time.
@@ -113,6 +113,7 @@ class Race:
         uid = Uid(claim.metadata.uid)
         self._due.pop(uid, None)
         del self._attempts[uid]
+        self.check.spent.pop(uid, None)
 
     def _is_open(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:
         turn = claiming.decide(claim, storage_class, self.check.node, self.settings)
@@ -123,6 +124,7 @@ class Race:
     async def _take(self, claim: PersistentVolumeClaim, attempt: Attempt) -> Outcome:
         """Writes under the version that was checked, so that anybody's change in between is a conflict."""
         uid = Uid(claim.metadata.uid)
+        called = self.check.spent.get(uid, 0.0)  # the watch may show the claim as taken before the answer comes
         try:
             changed = await self.kube.update(claim, lambda raw: claiming.take(raw, self.check.node))
         except KubeError as error:
@@ -131,7 +133,7 @@ class Race:
         self._leave(claim)
         if changed is not None:
             self.caches.claims.remember(changed)
-        self.won(uid)
+        self.won(uid, called)
         return DONE
 
     def _not_taken(self, claim: PersistentVolumeClaim, error: KubeError, attempt: Attempt) -> Outcome:

@@ -4,6 +4,7 @@ Refusals carry a state because all do; deletion has no use for it: every failure
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -181,6 +182,12 @@ def described(volume: PersistentVolume) -> str:
 def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:
     """Row 8: the handle unchanged."""
     return csi.DeleteVolumeRequest(volume_id=target.source.volumeHandle, secrets=secrets.reveal() if secrets else {})
+
+
+def released_at(volume: PersistentVolume) -> float | None:
+    """When, in seconds since 1970; None where the API server does not tell."""
+    when = volume.status.lastPhaseTransitionTime if volume.status is not None else None
+    return datetime.fromisoformat(when).timestamp() if when and _phase(volume) == "Released" else None
 
 
 def _phase(volume: PersistentVolume) -> str | None:

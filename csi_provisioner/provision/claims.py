@@ -13,7 +13,7 @@ from csi_provisioner.csi.errors import CallError
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import unless_gone
-from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.events import REPEATED, EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import csi, kubernetes
@@ -25,7 +25,7 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Readers
-from csi_provisioner.planning.wellknown import CLAIM_KIND, SELECTED_NODE, SNAPSHOT_KIND
+from csi_provisioner.planning.wellknown import SELECTED_NODE
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
 
 from . import release
@@ -36,6 +36,7 @@ from .memory import ClaimMemory, Infeasible, Unsaved
 from .orphans import Orphans
 from .right import RULE, RightToSave
 from .save import Saver
+from .waiting import Waiting, source_of
 
 ANYWHERE = NodeName("")
 # process.md 3.2: the second event source, of the few events that are not about an attempt
@@ -72,6 +73,7 @@ class Tools:
     orphans: Orphans
     events: EventRecorder
     metrics: Metrics
+    waiting: Waiting
 
 
 class ClaimReconciler:
@@ -147,6 +149,7 @@ class ClaimReconciler:
 
     def _not_now(self, claim: PersistentVolumeClaim, refusal: Refusal) -> Outcome:
         """No event: nothing was tried."""
+        self._tools.waiting.see(claim.metadata.uid)
         if refusal.ignored:
             log.v(5, "Claim is not to be provisioned", PVC=claim, reason=refusal.message)
             self._end(claim, f"the claim is no longer to be provisioned: {refusal.message}")
@@ -180,6 +183,7 @@ class ClaimReconciler:
         own = self.volume_name(claim)
         if any(name in self._caches.volumes for name in (naming.default_name(uid), own)):
             self._memory.finish(uid)
+            self._tools.waiting.made(uid)
             if own in self._caches.volumes:
                 self._tools.intents.over(own)
             self._count(claim, None)
@@ -202,6 +206,7 @@ class ClaimReconciler:
     async def _provision(self, claim: PersistentVolumeClaim, storage_class: StorageClass, attempt: Attempt) -> Outcome:
         """The straight line of design.md 2. Whatever is raised on it ends the try."""
         started, asked = trio.current_time(), False
+        self._tools.waiting.resume(claim.metadata.uid)
         try:
             gate.check_class(storage_class, self._facts)
             asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
@@ -213,13 +218,14 @@ class ClaimReconciler:
                 self._memory.ask(claim, trio.current_time())
                 # Until the driver says for certain that it is not, it may be at work on the volume.
                 asked = True
-                answer = await self._tools.creator.create(plan)
-                try:
-                    made = verdict.judge(plan, answer)
-                    pv = self._compose(plan, made)
-                except Refusal as refusal:
-                    # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
-                    await self._tools.creator.undo(plan, answer, refusal)
+                with self._tools.waiting.call(claim.metadata.uid):
+                    answer = await self._tools.creator.create(plan)
+                    try:
+                        made = verdict.judge(plan, answer)
+                        pv = self._compose(plan, made)
+                    except Refusal as refusal:
+                        # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
+                        await self._tools.creator.undo(plan, answer, refusal)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
         except trio.Cancelled:
@@ -243,6 +249,7 @@ class ClaimReconciler:
         # A snapshot that is being deleted goes with our finalizer: it has to wait until the volume is written.
         once_written = await release.snapshot(self._kube, claim)
         await self._tools.saver.save(pv)
+        self._tools.waiting.see(claim.metadata.uid)
         if once_written and self._memory.unsaved(pv.metadata.name) is None:
             await release.snapshot(self._kube, claim, self._readers().without(claim))
 
@@ -274,6 +281,7 @@ class ClaimReconciler:
         outcome = after(error, said, due=due, give_up=rescheduled)
         if due is not None:
             self._memory.hold_off(claim.metadata.uid, Infeasible(due, storage_class.metadata.uid))
+        self._tools.waiting.failed(claim.metadata.uid, error, outcome, attempt, asked=asked)
         self._count(claim, None)
         self._refresh(storage_class, outcome.state, full)
         self._tell(claim, error, outcome, attempt)
@@ -295,7 +303,9 @@ class ClaimReconciler:
             case Retry(floor=floor):
                 then = f"next try in {max(attempt.delay, floor):g} s"
         message = f"{error} (attempt {attempt.number}; {then})"
-        self._tools.events.record(claim, "Warning", "ProvisioningFailed", message, failure_class=error.kind)
+        # The line of a key that failed says the same; one that is given up has none.
+        level = 0 if isinstance(outcome, GiveUp) else REPEATED
+        self._tools.events.record(claim, "Warning", "ProvisioningFailed", message, error.kind, level=level)
 
     def _follow_up(self, claim: PersistentVolumeClaim, error: TryError, outcome: Outcome, asked: bool) -> None:
         """provision.md 3.2: whether the claim is still asked for once it is deleted."""
@@ -335,11 +345,9 @@ class ClaimReconciler:
 
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
         """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
-        class_, source = claim.spec.storageClassName or "", claim.spec.dataSource
+        class_ = claim.spec.storageClassName or ""
         self._tools.metrics.provision(
-            class_ if class_ in self._caches.storage_classes else "",
-            source.kind if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND) else "",
-            seconds,
+            class_ if class_ in self._caches.storage_classes else "", source_of(claim), seconds
         )
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:
@@ -369,7 +377,9 @@ class ClaimReconciler:
     def announce(self, pv: PersistentVolume) -> None:
         """The volume is in the API server (provision.md 13): said on the claim if it still exists."""
         claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
-        if claim is None and pv.spec.claimRef is not None:
+        if claim is not None:
+            self._tools.waiting.written(claim)
+        elif pv.spec.claimRef is not None:
             self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
         handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
         log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)

@@ -5,6 +5,7 @@ volume that was made or written but is not in a cache yet, and a claim the drive
 is safe for claims that exist, because CreateVolume is idempotent by name; it is not for those that do not (`orphans`).
 """
 
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -55,6 +56,28 @@ class Record(msgspec.Struct):
 
 
 EMPTY = Record()
+NOWHERE = ("", "")
+
+
+class Wait(msgspec.Struct, gc=False):
+    """How long a claim waits, until it is bound (`waiting`). Times are of Trio's clock."""
+
+    group: tuple[str, str] = NOWHERE
+    """Its class and why it waits."""
+    ready: float = math.inf
+    """Since when; without end while the scheduler has chosen no node."""
+    timed: bool = False
+    """That moment is known, and its volume is still to be measured."""
+    calling: bool = False
+    failed: str = ""
+    """The step at which the last try ended."""
+    made: bool = False
+    """The PersistentVolume is there."""
+    written: float | None = None
+    excused: float = 0.0
+    """Seconds of calls and of back-off after the driver's failures, but for those in which it was away."""
+    held: tuple[float, float] | None = None
+    """The back-off that goes on: its beginning and its end."""
 
 
 class ClaimMemory:
@@ -63,6 +86,7 @@ class ClaimMemory:
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
         self._uids: dict[str, str] = {}  # of the claims whose volumes are unsaved, by the volume's name
+        self.waits: dict[str, Wait] = {}
 
     def __contains__(self, uid: str) -> bool:
         return uid in self._records

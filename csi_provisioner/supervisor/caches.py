@@ -68,6 +68,7 @@ async def follow(
     caches.unsynced.update(reflector.kind.__name__ for reflector in reflectors)
 
     async def followed(reflector: Reflector[Any], kind: str, *, task_status: trio.TaskStatus[None]) -> None:
+        caches.lags[kind] = reflector.lag
         await reflector.run(task_status=task_status)
         caches.ended.add(kind)  # a defect: it runs for ever
 
@@ -114,4 +115,6 @@ def _kept_volume(volume: PersistentVolume, facts: DriverFacts) -> PersistentVolu
     # Large, and only read again of a volume that goes without its backend volume: whoever adopts that needs them.
     if volume.spec.csi is not None and not volume.metadata.deletionTimestamp:
         volume.spec.csi.volumeAttributes = None
+    if volume.status is not None and volume.status.phase != "Released":
+        volume.status.lastPhaseTransitionTime = None
     return volume

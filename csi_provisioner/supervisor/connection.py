@@ -3,6 +3,7 @@
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -24,6 +25,8 @@ FIRST_CONNECT = 30.0
 RECONNECT_PAUSE = 1.0
 # A driver that has said goodbye is met again within this time, or it is away.
 MET_SOON = 5.0
+# Outages that are remembered: more are not in the life of a claim that is still measured.
+OUTAGES = 100
 TERMINATION_LOG = trio.Path("/dev/termination-log")
 
 
@@ -41,6 +44,7 @@ class Connection:
         self.channel = channel
         self.driver = Driver(self.channel, settings.csi)
         self.away_since = math.inf
+        self._outages: deque[tuple[float, float]] = deque(maxlen=OUTAGES)
         self._lost = trio.Event()
         """The connection on which the driver was last identified takes no more calls."""
         self._gone = False
@@ -72,12 +76,19 @@ class Connection:
             with trio.move_on_at(since + seconds):
                 await self._changed.wait()
 
+    def away_within(self, begin: float, end: float) -> float:
+        """For how many seconds between these moments it was away, or not met for the first time."""
+        outages = [*self._outages, (self.away_since, math.inf)]
+        return sum(max(0.0, min(end, over) - max(begin, since)) for since, over in outages)
+
     async def has_other_facts(self, known: DriverFacts) -> None:
         """Returns when the driver has come back with others."""
         while self.facts == known:
             await self._changed.wait()
 
     def _set_away(self, since: float) -> None:
+        if self.is_away and since == math.inf:
+            self._outages.append((self.away_since, trio.current_time()))
         self.away_since = since
         self._metrics.driver_ready(not self.is_away)
         self._changed.set()
@@ -88,6 +99,7 @@ class Connection:
     async def meet_first(self) -> None:
         """The socket has to answer within `FIRST_CONNECT`; from then on the driver is waited for, whatever it loses.
         Raises Fatal for what it answers."""
+        begun = trio.current_time()
         await self.driver.connect(FIRST_CONNECT)
         while True:
             self._lost, self._gone = trio.Event(), False
@@ -104,6 +116,7 @@ class Connection:
                 await self.driver.connect()
                 continue
             if not self._lost.is_set():  # else `watch` meets it again
+                self.away_since = begun
                 self.driver.met()
                 self._set_away(math.inf)
             return

@@ -38,6 +38,7 @@ from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.recovery import Recovery
 from csi_provisioner.provision.save import Saver
 from csi_provisioner.provision.unplaced import UnplacedClaims
+from csi_provisioner.provision.waiting import Waiting
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.lanes import Lanes
@@ -63,6 +64,15 @@ class Controllers:
         self._cluster = self._topology() if facts.topology else None
         # Controllers refer to each other in both directions: a lambda looks up the one that is made later.
         self._owns: Owner | None = None
+        self.pending = Waiting(
+            caches,
+            facts,
+            parts.memory,
+            parts.metrics,
+            server_time=lambda: parts.kube.server_time(),
+            away=parts.away,
+            node=parts.local.name if parts.local is not None else "",
+        )
         competing = [self._compete(parts.local)] if parts.local is not None else []
         self.publisher = self._publish(parts.capacity) if parts.capacity is not None else None
         publishing = [self.publisher.loop] if self.publisher is not None else []
@@ -240,6 +250,11 @@ class Controllers:
         parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
         # With a memory of its own: a mere check must not decide where provisioning asks for the volume.
         check = CapacityCheck(local.name, parts.driver, self._gatherer(placement, under_way=lambda _uid: False))
+
+        def won(uid: str, called: float) -> None:
+            self.pending.called(uid, called)
+            self.claims.wake(uid)
+
         # Its claims share the claims' ids, so that a claim is never taken and provisioned at the same time.
         racer = Race(
             parts.settings.nodes,
@@ -249,7 +264,7 @@ class Controllers:
             check,
             parts.events,
             wake=lambda uid, after: loop.wake(uid, after),
-            won=lambda uid: self.claims.wake(uid),
+            won=won,
         )
         loop = self._loop(race.QUEUE, racer.reconcile, about=lambda uid: {"PVC": caches.claims.by_uid(uid) or uid})
         self._owns = racer.owns
@@ -295,6 +310,7 @@ class Controllers:
                 parts.orphans,
                 parts.events,
                 parts.metrics,
+                self.pending,
             ),
             readers=self.readers,
             owner=self._owns,

@@ -2,6 +2,7 @@
 
 import trio
 
+from csi_provisioner.metrics import Labelled
 from csi_provisioner.model.state import DriverState, State
 from csi_provisioner.work.runner import Loop
 
@@ -35,14 +36,17 @@ class Observer:
         if any(loop.may_take for loop in loops):
             self._doubted.set()
         failures = sorted((failure for loop in loops for failure in loop.failures()), key=lambda failure: failure.ago)
+        driver = self._driver()
         return State(
-            driver=self._driver(),
+            driver=driver,
             leadership=self._leadership.state(begun),
             begun=begun is not None,
             unsynced=tuple(sorted(caches.unsynced)) if caches is not None else (),
             queues=tuple(loop.state(self._stalled.get(loop, (0, 0.0))[1]) for loop in loops),
             failures=tuple(failures),
             rights=self.rights.state if self.rights is not None else State().rights,
+            pending=self.term.pending(driver_away=not driver.ready) if self.term is not None else (),
+            lags=tuple((kind, lag()) for kind, lag in caches.lags.items()) if caches is not None else (),
             ended=(*sorted(self.ended), *(f"watch of {kind}" for kind in sorted(caches.ended if caches else ()))),
         )
 
@@ -83,3 +87,13 @@ class Observer:
                 counted[loop] = taken, stalled + seconds
         self._stalled = counted
         return bool(counted)
+
+
+def gauges(state: State) -> tuple[Labelled, Labelled, Labelled]:
+    """As `Metrics.ask` wants them."""
+    pending: dict[tuple[str, ...], float] = {}
+    oldest: dict[tuple[str, ...], float] = {}
+    for found in state.pending:
+        pending[found.class_, found.reason] = found.count
+        oldest[(found.class_,)] = max(oldest.get((found.class_,), 0.0), found.oldest)
+    return pending, oldest, {(kind,): lag for kind, lag in state.lags}

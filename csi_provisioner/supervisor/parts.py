@@ -20,7 +20,8 @@ from csi_provisioner.settings import ProvisioningSettings, Settings
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the process has made before any work starts, and what outlives a term. `local` is this node where each has a
-    provisioner of its own; `capacity` is None unless it is published; `synced` is told when the caches are whole."""
+    provisioner of its own; `capacity` is None unless it is published; `synced` is told when the caches are whole;
+    `away` tells for how many seconds between two moments the driver did not answer."""
 
     settings: Settings
     provisioning: ProvisioningSettings
@@ -37,3 +38,4 @@ class Parts:
     local: LocalNode | None = None
     capacity: CapacityClient | None = None
     synced: Callable[[], None] = lambda: None
+    away: Callable[[float, float], float] = lambda begin, end: 0.0

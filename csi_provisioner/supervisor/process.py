@@ -43,7 +43,7 @@ from .clients import api_client, capacity_client
 from .connection import Connection
 from .controllers import QUEUES
 from .leading import Leadership
-from .observer import Observer
+from .observer import Observer, gauges
 from .parts import Parts
 from .rights import Rights
 from .term import LeaderTerm
@@ -112,6 +112,7 @@ class _Process:
         self.end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self.end)
         self._observer = Observer(self._leadership)
+        self._metrics.ask(lambda: gauges(self._observer.state()))
         for name in QUEUES:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
 
@@ -306,7 +307,7 @@ class _Process:
         A new term begins each time the driver comes back with other capabilities, and what is known of claims stays.
         Of an earlier leadership nothing stays but the suspected orphans: somebody else may have led in between.
         """
-        parts = replace(parts, memory=ClaimMemory(), journal=journal)
+        parts = replace(parts, memory=ClaimMemory(), journal=journal, away=connection.away_within)
         async with trio.open_nursery() as keeping, self._journal_kept(journal):
             self._works = True
             keeping.start_soon(parts.kept.run)

@@ -16,6 +16,7 @@ from csi_provisioner.kube.reflector import PAUSE
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.model.live import LiveClaim
+from csi_provisioner.model.state import PendingState
 from csi_provisioner.planning import recovery
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
@@ -77,6 +78,7 @@ class LeaderTerm:
                 watching.cancel_scope.cancel()
                 return
             self._synced = True
+            self._controllers.pending.begin()
             self._parts.synced()
             watching.start_soon(self._sweep_snapshots)
             watching.start_soon(self._controllers.dropped.run)
@@ -140,6 +142,9 @@ class LeaderTerm:
     @property
     def caches(self) -> Caches:
         return self._caches
+
+    def pending(self, *, driver_away: bool) -> tuple[PendingState, ...]:
+        return self._controllers.pending.states(driver_away=driver_away)
 
     @property
     def loops(self) -> set[Loop]:

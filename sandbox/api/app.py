@@ -6,6 +6,8 @@ apart in `requests`, watches run in `watching`, discovery is data of `discovery`
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import datetime
+from email.utils import format_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,7 +54,7 @@ class Api:
         self._cut = cut
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        request, send = Request(scope, receive), self._dated(send)
         try:
             if self._token and request.headers.get("authorization") != f"Bearer {self._token}":
                 raise errors.unauthorized()
@@ -75,6 +77,17 @@ class Api:
         call = Call(trio.current_time(), verb, where.kind.name, where.namespace, where.name, where.subresource, agent)
         self._calls.add(call)
         await self._serve(call, where, request, body, send)
+
+    def _dated(self, send: Send) -> Send:
+        """With the date of each answer, by the clock that also stamps the objects."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = format_datetime(datetime.fromisoformat(self._objects.now()), usegmt=True).encode()
+                message = {**message, "headers": [*message["headers"], (b"date", date)]}
+            await send(message)
+
+        return dated
 
     def _review(self, review: Object) -> Answer:
         wanted = review.get("spec", {}).get("resourceAttributes", {})

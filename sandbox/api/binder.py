@@ -259,6 +259,8 @@ class Binder:
 
     def _phase(self, kind: str, obj: Object, phase: str, **more: object) -> None:
         status = obj.get("status") or {}
+        if kind == PV:
+            more = more | {"lastPhaseTransitionTime": self._objects.now()}
         wanted = {"phase": phase, **({} if status.get("phase") == phase else more)}
         if any(status.get(name) != value for name, value in wanted.items()):
             self._edit(kind, obj, lambda new: new.setdefault("status", {}).update(wanted), status=True)

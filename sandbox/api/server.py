@@ -133,6 +133,7 @@ async def serve(
 def _config() -> Config:
     config = Config()
     config.include_server_header = False
+    config.include_date_header = False  # ours goes by the objects' clock
     config.keep_alive_timeout = float("inf")  # idle connections end with the server: no timers on virtual time
     config.keep_alive_max_requests = 1_000_000_000
     config.errorlog = logging.getLogger("sandbox.api.hypercorn")

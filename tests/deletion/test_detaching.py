@@ -45,7 +45,10 @@ async def test_an_attached_volume_waits_and_goes_with_its_attachment_d13_6(
     attaching.delete(ATTACHMENT, "attachment")
     assert await _gone(attaching) < 1
     assert len(attaching.calls("DeleteVolume")) == 1
-    assert (await attaching.metrics())[FAILED] == 1
+    found = await attaching.metrics()
+    assert found[FAILED] == 1
+    assert found["csi_provisioner_detach_wait_seconds_sum"] == pytest.approx(2 * 3600, abs=1)
+    assert found["csi_provisioner_release_to_gone_seconds_count"] == 0  # nobody says when it was released
 
 
 async def test_an_attachment_that_is_being_deleted_still_counts_d13_6(attaching: Installation) -> None:

@@ -56,9 +56,14 @@ async def test_an_object_deleted_before_its_claim_goes_with_its_volume_d13_7(sit
     await site.rest(100)
     assert VOLUME_FINALIZER in site.finalizers(VOLUME, name)
     assert site.calls("DeleteVolume") == []
+    site.fault(rpc="DeleteVolume", delay=5.0)
     site.delete(CLAIM, "data")
     await _gone(site, name)
     assert len(site.calls("DeleteVolume")) == 1
+    await site.rest(1)
+    found = await site.metrics()
+    assert found["csi_provisioner_release_to_gone_seconds_count"] == 1
+    assert found["csi_provisioner_release_to_gone_seconds_sum"] == pytest.approx(5, abs=1)
 
 
 @pytest.mark.parametrize("write", ["delete", "patch"])

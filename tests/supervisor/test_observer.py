@@ -45,7 +45,8 @@ class Stuck:
         leadership = SimpleNamespace(state=lambda _begun: LeadershipState())
         self.observer = Observer(cast("Any", leadership))
         caches = Caches(claims=Store(), volumes=Store())
-        self.observer.term = cast("Any", SimpleNamespace(loops={self.loop}, caches=caches, began=0.0))
+        term = SimpleNamespace(loops={self.loop}, caches=caches, began=0.0, pending=lambda **_: ())
+        self.observer.term = cast("Any", term)
 
     def is_alive(self) -> bool:
         return health.text(health.live(self.observer.state()))[0]
