@@ -17,11 +17,8 @@ from csi_provisioner.flags import FLAGS, HELP
 from csi_provisioner.logs import configure, escaped, log
 from csi_provisioner.settings import LIVE_PATH, Settings
 
-COMMANDS = frozenset({"check", "orphans"})
+COMMANDS = frozenset({"check", "explain", "orphans"})
 """First words, or names under which the program is started: what a person asks (design.md 8)."""
-# The image has the program under these names already: who asks for one of them wants no second provisioner.
-PLANNED = frozenset({"explain"})
-WORDS = COMMANDS | PLANNED
 USAGE = "Usage: csi-provisioner [flags]\n\nCreates and deletes the volumes of a CSI driver for PersistentVolumeClaims."
 
 
@@ -61,15 +58,12 @@ def _end_at_once() -> NoReturn:
 def _start() -> int:
     program, *arguments = sys.argv
     named = os.path.basename(program)
-    if named not in WORDS and arguments and arguments[0] in WORDS:
+    if named not in COMMANDS and arguments and arguments[0] in COMMANDS:
         named = arguments.pop(0)
-    if named in PLANNED:
-        _say(2, f"csi-provisioner {__version__} has no command {named} yet; nothing was started\n")
-        return 2
     if named in COMMANDS:
         return int(import_module(f"csi_provisioner.commands.{named}").main(arguments, os.environ))
     try:
-        values = FLAGS.parse(arguments, WORDS)
+        values = FLAGS.parse(arguments, COMMANDS)
     except Fatal as error:
         _say(2, f"Usage: csi-provisioner [flags]\nSee csi-provisioner --help for all flags.\n\n{escaped(str(error))}\n")
         return error.code

@@ -55,6 +55,8 @@ class Values:
     """What a command line says: `values[FLAG]`, and whether it says anything about it: `"name" in values`."""
 
     warnings: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    """Positionals."""
     _given: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, flag: Flag[T]) -> T:
@@ -117,7 +119,8 @@ class FlagSet:
                 right = " ".join([argument, *others])
                 raise Fatal(f"{argument} has to be the first word: csi-provisioner {right}", 2)
             if flags_end or not argument.startswith("-") or argument == "-":
-                continue  # positionals are ignored
+                values.words.append(argument)  # which the daemon ignores
+                continue
             name, text = self._split(argument)
             flag = self.known[name]
             # A value may begin with "-", as in `--capacity-ownerref-level -1`.

@@ -120,7 +120,12 @@ class KubeClient:
     ) -> Page[T]:
         """One page. Objects that cannot be decoded are said once, and left out of the items."""
         limit = min(limit, self._most.get(kind, limit))
-        parameters = {"limit": limit, "continue": continue_token, "labelSelector": scope.labels}
+        parameters = {
+            "limit": limit,
+            "continue": continue_token,
+            "labelSelector": scope.labels,
+            "fieldSelector": scope.fields,
+        }
         decode = partial(answer.page, token=continue_token)
         try:
             page = await self._ask(wanted("list", kind, "", scope.namespace), kind, decode, params=parameters)

@@ -88,7 +88,7 @@ def room(facts: Facts, storage_class: str) -> Iterator[Step]:
 def _room(
     facts: Facts, storage_class: str, labels: Mapping[str, str] | None, *, short_only: bool = False
 ) -> Iterator[Step]:
-    found = facts.read(CSIStorageCapacity)
+    found = facts.read(CSIStorageCapacity, "", facts.capacity_namespace)
     if isinstance(found, Unread):
         if not short_only:
             yield Step(steps.CAPACITY, Status.NOT_KNOWN, found.why)

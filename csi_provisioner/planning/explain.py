@@ -35,6 +35,7 @@ from csi_provisioner.planning import (
     secrets,
     sources,
     steps,
+    templates,
     topology,
 )
 from csi_provisioner.planning.cluster import ClusterTopology
@@ -181,8 +182,8 @@ class _Way:
         with at(steps.SECRET):
             data = self._known(steps.SECRET, self._secret, draft)
             references = secrets.references(draft)
-            others = [f"{role.purpose}: {ref.namespace}/{ref.name}" for role, ref in references.items() if ref]
-            if others:
+            named = ((role, ref) for role, ref in references.items() if ref and role is not templates.PROVISIONER)
+            if others := [f"{role.purpose}: {ref.namespace}/{ref.name}" for role, ref in named]:
                 self._say(steps.SECRET, Status.OK, f"the volume will name {', '.join(others)}")
         with at(steps.PARAMETERS):
             request.check_parameters(draft)

@@ -80,6 +80,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks has the provisioner's rights: what may not be read here, it may not read either."""
     may_save: bool | None = None
     """The right to create PersistentVolumes."""
+    capacity_namespace: str = ""
+    """Where the driver's room is published; empty: anywhere."""
     elects: bool | None = None
     """There is an election; None: nobody said."""
     lease: Read | None = None

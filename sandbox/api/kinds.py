@@ -68,6 +68,7 @@ def _core() -> Iterator[Kind]:
     yield Kind("Secret", "secrets", fields=_fields("type"))
     yield Kind("ConfigMap", "configmaps", short=("cm",))
     yield Kind("Event", "events", short=("ev",), fields=_fields(_EVENT_FIELDS))
+    yield Kind("ResourceQuota", "resourcequotas", status=True, short=("quota",), returns_deleted=True)
     yield Kind("ServiceAccount", "serviceaccounts", short=("sa",), returns_deleted=True)
 
 

@@ -1,0 +1,262 @@
+"""`csi-provisioner explain`: who has to act next for a claim, and why, step by step (design.md 8). Changes nothing.
+
+Exit codes: 0 bound or worked on, 3 somebody else's turn, 4 refused as it stands, 5 no such claim, 1 could not ask,
+2 the flags.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from csi_provisioner import flags
+from csi_provisioner.csi.driver import Driver
+from csi_provisioner.fatal import Fatal
+from csi_provisioner.flagset import BOOLEAN, QUANTITY, TEXT, Flag, Values
+from csi_provisioner.kube import identity
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.reviews import is_allowed
+from csi_provisioner.migration.registry import IN_TREE_NAMES
+from csi_provisioner.model.kubernetes import (
+    ClaimSpec,
+    CSINode,
+    Lease,
+    NodeName,
+    ObjectMeta,
+    PersistentVolumeClaim,
+    ResourceRequirements,
+    StorageClass,
+)
+from csi_provisioner.model.live import Live
+from csi_provisioner.nodes import local
+from csi_provisioner.planning import cluster, gate, wellknown
+from csi_provisioner.planning.cluster import ClusterTopology
+from csi_provisioner.planning.explain import explain
+from csi_provisioner.planning.explanation import Explanation, Facts, Read, Status, Unread
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.settings import Settings
+
+from . import daemon, showing
+from .asking import CONNECT, connected
+from .entry import OUTPUT, CannotAskError, Command, say
+from .lookup import Lookup
+
+REQUEST = Flag("request", BOOLEAN, False, "Show the CreateVolumeRequest that would be sent, without secrets.")
+NAMESPACE = Flag("namespace", TEXT, "default", "Namespace of the claim, where its name comes without one.")
+CLASS = Flag("class", TEXT, "", "With --size: would a claim of this StorageClass be given a volume? Makes none.")
+SIZE = Flag("size", QUANTITY, "", "Size of that claim, such as 5Gi.")
+NODE = Flag("node", TEXT, "", "Node that is selected for that claim.")
+FLAGS = flags.FLAGS.extended("Explain", OUTPUT, REQUEST, NAMESPACE, CLASS, SIZE, NODE)
+USAGE = (
+    "Usage: csi-provisioner explain [NAMESPACE/]CLAIM [flags]\n"
+    "       csi-provisioner explain --class NAME --size SIZE [--node NODE] [flags]\n\n"
+    "Says who has to act next for a claim, and why. The other flags are those of the provisioner."
+)
+COMMAND = Command("explain", FLAGS, USAGE)
+ABSENT = 5
+CODES = {Status.WAITS: 3, Status.REFUSED: 4, Status.NOT_KNOWN: 1}
+# What a driver of which nothing is known can do: a claim is to be judged by all the rest.
+PLUGIN = frozenset({"CONTROLLER_SERVICE"})
+CONTROLLER = frozenset({"CREATE_DELETE_VOLUME", "CREATE_DELETE_SNAPSHOT", "CLONE_VOLUME", "MODIFY_VOLUME"})
+# No claim has it, and the name of its volume shows that.
+NO_UID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    json: bool
+    request: bool
+    namespace: str
+    name: str = ""
+    storage_class: str = ""
+    size: str = ""
+    node: str = ""
+    addressed: bool = False
+    """A flag names the driver's socket."""
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    return COMMAND.run(arguments, environ, wanted, answer)
+
+
+def wanted(values: Values) -> Wanted:
+    dry, words = bool(values[CLASS] or values[SIZE] or values[NODE]), values.words
+    if dry and (words or not (values[CLASS] and values[SIZE])):
+        raise Fatal("without a claim it takes both --class and --size, and with a claim none of them", 2)
+    if not dry and len(words) != 1:
+        raise Fatal("it takes one [NAMESPACE/]CLAIM, or --class and --size", 2)
+    namespace, _, name = words[0].rpartition("/") if words else ("", "", "")
+    if not dry and (not name or "/" in namespace or words[0].startswith("/")):
+        raise Fatal(f"{words[0]}: a claim is named NAMESPACE/CLAIM, or CLAIM", 2)
+    return Wanted(
+        json=values[OUTPUT] == "json",
+        request=values[REQUEST],
+        namespace=namespace or values[NAMESPACE],
+        name=name,
+        storage_class=values[CLASS],
+        size=values[SIZE],
+        node=values[NODE],
+        addressed="csi-address" in values,
+    )
+
+
+async def answer(settings: Settings, wanted: Wanted) -> int:
+    async with connected(settings, COMMAND.name) as (kube, driver):
+        return await Explaining(settings, wanted, kube, driver).run()
+
+
+@dataclass(eq=False)
+class Explaining:
+    settings: Settings
+    wanted: Wanted
+    kube: KubeClient
+    driver: Driver
+    assumed: list[str] = field(default_factory=list)
+    """What the answer stands on that nobody said."""
+
+    def __post_init__(self) -> None:
+        where = self.settings.cluster
+        self._in_pod = bool(where.service_host) and not (where.kubeconfig or where.master)
+        self._lookup = Lookup(self.kube)
+
+    async def run(self) -> int:
+        dry = bool(self.wanted.storage_class)
+        claim = await self._dry() if dry else await self._claim()
+        if claim is None:
+            say(f"There is no claim {self.wanted.namespace}/{self.wanted.name}.")
+            return ABSENT
+        live = await daemon.ask(daemon.of(self.settings), claim.metadata.uid)
+        # One that was found by these settings has the same account.
+        self._lookup.same_account = self._in_pod or isinstance(live, Live)
+        driver, asked, away = await self._driver(claim, live)
+        if dry:
+            claim.metadata.annotations = {wellknown.STORAGE_PROVISIONER: driver.name} | (
+                {wellknown.SELECTED_NODE: self.wanted.node} if self.wanted.node else {}
+            )
+        own = self.settings.nodes.node_name if self.settings.nodes.enabled else ""
+        facts = Facts(
+            claim=claim,
+            driver=driver,
+            settings=self.settings.provisioning,
+            asked=asked,
+            away=away,
+            dry=dry,
+            own_node=NodeName(own) if own else None,
+            local=await self._local(driver) if own and asked and driver.topology and not away else None,
+            same_account=self._lookup.same_account,
+            may_save=await self._may_save(),
+            capacity_namespace=self.settings.capacity.namespace,
+            elects=self._elects(live),
+            lease=self._lease(driver.name),
+            live=live if isinstance(live, Live) else None,
+            silent=live if isinstance(live, str) else "",
+            now=self.kube.server_time(),
+        )
+        found = await self._explained(facts)
+        decisive = found.decisive
+        shown = showing.Shown(claim, driver.name, found, self.assumed, self.kube.server_time())
+        sys.stdout.write(shown.json(self.wanted.request) if self.wanted.json else shown.text(self.wanted.request))
+        return CODES.get(decisive.status, 0)
+
+    async def _may_save(self) -> bool | None:
+        return await is_allowed(self.kube, "create", "persistentvolumes") if self._lookup.same_account else None
+
+    async def _explained(self, facts: Facts) -> Explanation:
+        """Reads what is asked for, one thing after the other, until there is an answer."""
+        known: dict[Read, object] = {}
+        while True:
+            found = explain(msgspec.structs.replace(facts, found=known))
+            if found.needs is None:
+                return found
+            known[found.needs] = await self._lookup.read(found.needs)
+
+    # ---- the claim
+
+    async def _claim(self) -> PersistentVolumeClaim | None:
+        found = await self._lookup.read(Read(PersistentVolumeClaim, self.wanted.name, self.wanted.namespace))
+        if isinstance(found, Unread) and not found.missing:
+            raise CannotAskError(f"claim {self.wanted.namespace}/{self.wanted.name} is not known: {found.why}")
+        return None if isinstance(found, Unread) else found
+
+    async def _dry(self) -> PersistentVolumeClaim:
+        """One that nobody makes. Its name decides where its volume would be among several places."""
+        wanted = self.wanted
+        self.assumed.append("a claim named explain with access mode ReadWriteOnce")
+        return PersistentVolumeClaim(
+            metadata=ObjectMeta(name="explain", namespace=wanted.namespace, uid=NO_UID),
+            spec=ClaimSpec(
+                accessModes=["ReadWriteOnce"],
+                resources=ResourceRequirements(requests={"storage": wanted.size}),
+                storageClassName=wanted.storage_class,
+            ),
+        )
+
+    # ---- the driver
+
+    async def _driver(self, claim: PersistentVolumeClaim, live: Live | str) -> tuple[DriverFacts, bool, str]:
+        """What is known of it; whether that is its own word; why it does not answer."""
+        if isinstance(live, Live) and live.driver.plugin:
+            told = live.driver
+            return self._facts(told.name, frozenset(told.plugin), frozenset(told.controller)), True, ""
+        expected, away = self.settings.csi.expected_driver, ""
+        # From outside, where nobody names a socket, there is none to be waited for.
+        if self.wanted.addressed or self._in_pod:
+            try:
+                await self.driver.connect(CONNECT)
+                name = await self.driver.identify()
+                known = self._facts(name, *await self.driver.read_capabilities())
+            except Fatal as error:
+                away = str(error)
+            else:
+                if expected not in ("", name):
+                    raise CannotAskError(f"the CSI driver is {name!r}, not {expected!r}")
+                return known, True, ""
+        name = expected
+        if not name:
+            name = await self._guessed(claim)
+            self.assumed.append(f"the driver is {name or 'not known'} (--provisioner NAME says which)")
+        topology = await self._has_topology(name)
+        self.assumed.append(f"it {'has' if topology else 'has no'} topology, and can do all that a claim may need")
+        plugin = PLUGIN | ({"VOLUME_ACCESSIBILITY_CONSTRAINTS"} if topology else set())
+        return self._facts(name, plugin, CONTROLLER), False, away
+
+    def _facts(self, name: str, plugin: frozenset[str], controller: frozenset[str]) -> DriverFacts:
+        topology = self.settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
+        return DriverFacts(name, IN_TREE_NAMES.get(name), plugin, controller, topology)
+
+    async def _guessed(self, claim: PersistentVolumeClaim) -> str:
+        """That of the claim's class."""
+        found = None
+        if name := gate.claim_class(claim):
+            found = await self._lookup.read(Read(StorageClass, name))
+        provisioner = found.provisioner if isinstance(found, StorageClass) else gate.provisioner_of(claim) or ""
+        drivers = {in_tree: driver for driver, in_tree in IN_TREE_NAMES.items()}
+        return drivers.get(provisioner, provisioner)
+
+    async def _has_topology(self, name: str) -> bool:
+        """By what its node plugins have registered."""
+        nodes = await self._lookup.read(Read(CSINode))
+        if isinstance(nodes, Unread):
+            return False
+        entries = (cluster.entry_of(node, name) for node in nodes)
+        return any(entry is not None and entry.topologyKeys for entry in entries)
+
+    async def _local(self, driver: DriverFacts) -> ClusterTopology | None:
+        name = NodeName(self.settings.nodes.node_name)
+        try:
+            info = await self.driver.node_get_info()
+        except Fatal:
+            return None
+        return local.cluster(local.described(name, info), driver.name)
+
+    # ---- who leads
+
+    def _elects(self, live: Live | str) -> bool | None:
+        if isinstance(live, Live):
+            return live.leadership.sought
+        return True if self.settings.election.enabled else None
+
+    def _lease(self, driver: str) -> Read | None:
+        namespace = self.settings.election.own_namespace
+        return Read(Lease, identity.sanitised(driver), namespace) if namespace and driver else None

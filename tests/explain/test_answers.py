@@ -1,0 +1,194 @@
+"""What the command prints, and how it ends, where nothing is broken or little is known."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from csi_provisioner.logs import log
+from csi_provisioner.planning.steps import CAPACITY, EVENTS, FINALIZERS, JOURNAL, LEADER, QUOTA, REASONS
+from tests import canary
+from tests.embedded import VIRTUAL
+from tests.explain.world import DRIVER, NAMESPACE, SECRET, World, worlds
+from tests.journeys.objects import from_snapshot
+
+WORDS = {*REASONS, QUOTA, CAPACITY, LEADER, JOURNAL, FINALIZERS, EVENTS}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+@pytest.fixture(scope="module")
+async def shared(anyio_backend: object, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    log.quiet = True
+    async with worlds(tmp_path_factory.mktemp("world")) as world:
+        parameters = {f"{SECRET}-name": "login", f"{SECRET}-namespace": NAMESPACE, "tier": "hot"}
+        world.storage_class(parameters=parameters)
+        world.storage_class("late", late=True)
+        world.secret("login")
+        world.snapshot("snap")
+        world.node("node-a", ["zone"], zone="a")
+        yield world
+    log.quiet = False
+
+
+@pytest.fixture
+def world(shared: World) -> Iterator[World]:
+    canary.arm()  # the Secret is older than the test
+    yield shared
+    shared.server.faults.clear()
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+async def test_a_claim_that_nothing_is_against_is_worked_on(world: World, capsys: Capture) -> None:
+    world.claim("fine", **from_snapshot("snap"), finalizers=["kubernetes.io/pvc-protection"])
+    found = await world.ask(capsys, "default/fine", "-ojson", "--request")
+    assert found.code == 0
+    shown = found.json
+    assert (shown["version"], shown["claim"], shown["driver"]) == (1, "default/fine", DRIVER)
+    assert (shown["status"], shown["reason"], shown["assumed"]) == ("works", "queue", [])
+    steps = {step["step"]: step for step in shown["steps"]}
+    assert set(steps) <= WORDS
+    assert steps["source"]["text"].startswith("VolumeSnapshot default/snap, in the storage s")
+    assert steps["secret"]["text"] == "default/login with the keys password"
+    assert steps["topology"]["text"] == "asked for acme.test/zone=a"
+    assert steps["finalizers"]["text"] == "kubernetes.io/pvc-protection"
+    assert steps["leader"]["status"] == "not known"
+    request = shown["request"]
+    assert request["parameters"] == {"tier": "hot"}
+    assert request["volume_content_source"] == {"snapshot": {"snapshot_id": "s"}}
+    assert request["secrets"] == "***stripped***"
+
+
+async def test_a_bound_claim_has_nothing_to_do(world: World, capsys: Capture) -> None:
+    world.claim("bound", status={"phase": "Bound"}, volumeName="pv-1")
+    found = await world.ask(capsys, "bound")
+    assert found.code == 0
+    assert found.out.startswith("default/bound: it is bound to PersistentVolume pv-1\n")
+
+
+async def test_a_claim_that_is_not_there_ends_with_5(world: World, capsys: Capture) -> None:
+    found = await world.ask(capsys, "kube-system/nobody")
+    assert (found.code, found.out, found.err) == (5, "", "There is no claim kube-system/nobody.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "it takes one [NAMESPACE/]CLAIM"),
+        (["a", "b"], "it takes one [NAMESPACE/]CLAIM"),
+        (["a/b/c"], "a claim is named NAMESPACE/CLAIM"),
+        (["a", "--class=fast", "--size=1Gi"], "with a claim none of them"),
+        (["--class=fast"], "both --class and --size"),
+        (["--node=n"], "both --class and --size"),
+        (["a", "--output=xml"], "it must be text or json"),
+    ],
+)
+async def test_wrong_flags_end_with_2(world: World, capsys: Capture, arguments: list[str], text: str) -> None:
+    found = await world.ask(capsys, *arguments)
+    assert (found.code, found.out) == (2, "")
+    assert text in found.err
+
+
+async def test_what_cannot_be_asked_ends_with_1(world: World, capsys: Capture) -> None:
+    for verb in ("get", "list"):
+        world.deny(verb, "PersistentVolumeClaim")
+    found = await world.ask(capsys, "fine")
+    assert found.code == 1
+    assert "no right to get persistentvolumeclaims (kustomize/base has it)" in found.err
+
+
+async def test_from_outside_the_first_line_says_what_was_assumed(world: World, capsys: Capture) -> None:
+    world.claim("outside", "late", node="node-a")
+    found = await world.ask(capsys, "outside", driver="")
+    assert found.code == 0
+    first = found.out.partition("default/outside ")[0].replace("\n", " ")
+    assert first.startswith(f"Assumed: the driver is {DRIVER} (--provisioner NAME says which); it has topology")
+    assert "node-a has acme.test/zone=a for the driver's keys; asked for acme.test/zone=a" in found.out.replace(
+        "\n" + " " * 23, " "
+    )
+    found = await world.ask(capsys, "outside", f"--provisioner={DRIVER}", driver="")
+    assert found.out.startswith("Assumed: it has topology")
+
+
+async def test_only_rights_to_list_are_enough_for_single_objects(world: World, capsys: Capture) -> None:
+    world.claim("listed")
+    for kind in ("PersistentVolumeClaim", "StorageClass", "PersistentVolume"):
+        world.deny("get", kind)
+    found = await world.ask(capsys, "listed", "-ojson")
+    assert (found.code, found.json["reason"]) == (0, "queue")
+
+
+async def test_what_may_not_be_read_is_a_step_of_its_own(world: World, capsys: Capture) -> None:
+    world.claim("dark", "late", of="")
+    for kind in ("Pod", "Event"):
+        world.deny("list", kind)
+    found = await world.ask(capsys, "dark", "-ojson")
+    unknown = [step["text"] for step in found.json["steps"] if step["status"] == "not known"]
+    assert unknown == [
+        "no right to list events (kustomize/components/explain has it)",
+        "no right to list pods (kustomize/components/explain has it)",
+    ]
+    assert (found.code, found.json["reason"]) == (3, "node")
+
+
+async def test_a_driver_that_is_named_and_does_not_answer_is_waited_for(world: World, capsys: Capture) -> None:
+    world.claim("away")
+    found = await world.ask(capsys, "away", "-ojson", f"--csi-address={world.folder}/none.sock", driver="")
+    assert (found.code, found.json["reason"]) == (3, "driver")
+    assert "look at the driver's container" in found.json["fix"]
+
+
+async def test_texts_of_others_do_no_harm_to_the_terminal(world: World, capsys: Capture) -> None:
+    world.event("loud", world.claim("loud"), "driver: rpc error: code = Internal desc = \x1b[2J" + "x" * 300)
+    found = await world.ask(capsys, "loud")
+    assert found.code == 4
+    assert "\x1b" not in found.out
+    assert max(map(len, found.out.splitlines())) <= 100
+
+
+# ---- without a claim
+
+DRY: list[tuple[int, str, str, list[str]]] = [
+    (0, "call", "would be asked for the volume", ["--class=fast", "--size=5Gi"]),
+    (3, "node", "a node is selected once a pod uses the claim", ["--class=late", "--size=5Gi"]),
+    (0, "call", "would be asked for the volume", ["--class=late", "--size=5Gi", "--node=node-a"]),
+    (4, "topology", "failed to get selected CSINode node-z", ["--class=late", "--size=5Gi", "--node=node-z"]),
+    (4, "class", "StorageClass 'none'", ["--class=none", "--size=5Gi"]),
+    (4, "quota", "allows 10Gi of requests.storage, and 8Gi is used",
+     ["--class=fast", "--size=5Gi", "--namespace=full"]),
+    (4, "quota", "allows 1 of fast.storageclass.storage.k8s.io/persistentvolumeclaims, and 1 is used",
+     ["--class=fast", "--size=1Gi", "--namespace=full"]),
+    (3, "capacity", "none of 1 CSIStorageCapacity objects of StorageClass late has room for 50Gi",
+     ["--class=late", "--size=50Gi", "--node=node-a"]),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def full(shared: World) -> World:
+    shared.make("Namespace", "full")
+    hard = {"requests.storage": "10Gi", "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1", "pods": "0"}
+    used = {"requests.storage": "8Gi", "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1"}
+    shared.make("ResourceQuota", "small", "full", spec={"hard": hard}, status={"hard": hard, "used": used})
+    place = {"matchLabels": {"acme.test/zone": "a"}}
+    for name, zone, size in (("here", place, "20Gi"), ("there", {"matchLabels": {"acme.test/zone": "b"}}, "90Gi")):
+        shared.make("CSIStorageCapacity", name, NAMESPACE, storageClassName="late", capacity=size, nodeTopology=zone)
+    return shared
+
+
+@pytest.mark.parametrize(("code", "step", "text", "flags"), DRY, ids=[" ".join(row[3]) for row in DRY])
+async def test_a_claim_that_is_not_there_can_be_tried(
+    full: World, capsys: Capture, code: int, step: str, text: str, flags: list[str]
+) -> None:
+    found = await full.ask(capsys, *flags, "-ojson", "--request")
+    shown: dict[str, Any] = found.json
+    assert (found.code, shown["reason"]) == (code, step), shown
+    assert text in shown["cause"]
+    assert (shown["request"] is None) == (step in ("node", "topology", "class"))
+    assert "a claim named explain" in json.dumps(shown["assumed"])
+    assert full.objects.find("PersistentVolumeClaim", "explain", NAMESPACE) is None
