@@ -2,16 +2,18 @@
 
 A pytest plugin. `secret` makes a Secret, and from then to the end of its test all is looked at where it leaves the
 process: log lines, at level 10 and in both formats; requests to the API server, journals inflated; pages and metrics;
-what is printed; termination messages; traces. Tests without a Secret pay nothing. Lines above the level that a test
-asked for are looked at and then dropped.
+what is printed; answers to commands; termination messages; traces. Tests without a Secret pay nothing. Lines above the
+level that a test asked for are looked at and then dropped.
 """
 
 import base64
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def arm() -> None:
         return
     _is_armed = True
     from csi_provisioner import logs
-    from csi_provisioner.diagnostics import server
+    from csi_provisioner.diagnostics import asked, server
     from csi_provisioner.kube import transport
     from csi_provisioner.supervisor import connection
 
@@ -83,6 +85,14 @@ def arm() -> None:
     _around(transport.Transport, "exchange", lambda _self, method, target, head, body=b"", **_: _request(target, body))
     _around(server.Response, "__init__", lambda _self, text, *_args, **_: look("page", text))
     _around(connection, "_write_termination_message", lambda text: look("termination message", text))
+    encode = msgspec.json.encode
+
+    def encoded(answer: Any) -> bytes:
+        look("local socket", data := encode(answer))
+        return data
+
+    json_ = SimpleNamespace(**{**vars(msgspec.json), "encode": encoded})
+    _patched.setattr(asked, "msgspec", SimpleNamespace(**{**vars(msgspec), "json": json_}))
     read = pytest.CaptureFixture.readouterr
 
     def readouterr(capture: Any) -> Any:

@@ -10,11 +10,13 @@ from urllib.parse import quote, quote_plus
 import pytest
 import trio
 
+from csi_provisioner.diagnostics import asked
 from csi_provisioner.diagnostics.server import Response
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.transport import Route, Transport
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.live import Live
 from csi_provisioner.planning import entries
 from csi_provisioner.provision.journal_leases import ENTRIES
 from csi_provisioner.supervisor import connection
@@ -50,6 +52,10 @@ async def test_shown_everywhere(form: str, monkeypatch: pytest.MonkeyPatch, tmp_
     await _sent(json.dumps({"kind": "Lease", "metadata": {"annotations": {ENTRIES: packed}}}))
     Response(text)
     metrics.csi_call(text, "OK", 1.0, None)
+    ours, theirs = trio.socket.socketpair()
+    with theirs:
+        await theirs.send(b"{}\n")
+        await asked._talk(ours, lambda _asked: Live(program=text), trio.Semaphore(0))
     sys.stdout.write(text)
     sys.stderr.write(text)
     monkeypatch.setattr(connection, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
