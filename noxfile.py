@@ -132,14 +132,23 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but those on a real control plane."""
     install(session, "test", "sandbox")
-    session.run("pytest", "-m", "not cluster", *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page of `/statusz` in a headless Chromium (Debian's `chromium`)."""
+    if shutil.which("chromium") is None:
+        not_run(session, "the page in a browser", "no chromium")
+    install(session, "test", "sandbox")
+    session.run("pytest", "-m", "browser", *RERUN, "tests/diagnostics", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def versions(session: nox.Session) -> None:
     """The same tests on every supported Python that is installed."""
     install(session, "test", "sandbox")
-    session.run("pytest", "-m", "not cluster", *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
 
 
 @nox.session

@@ -20,6 +20,7 @@ from csi_provisioner.settings import (
     LIVE_PATH,
     PROFILES_PATH,
     READY_PATH,
+    STATUS_PATHS,
     CapacitySettings,
     ClusterSettings,
     CsiSettings,
@@ -105,8 +106,9 @@ def _check(settings: Settings) -> None:
     """Checks across groups, and warnings about setups that are allowed but hardly wanted."""
     http, limits, election = settings.http, settings.cluster, settings.election
     health = {LIVE_PATH, READY_PATH} | ({HEALTH_PATH} if election.enabled else set())
-    is_health = http.path in health and http.endpoint and not http.legacy
-    if is_health or (http.path.startswith(PROFILES_PATH) and http.endpoint and http.pprof):
+    taken = health | (set(STATUS_PATHS) if http.has_status_page else set())
+    is_taken = http.path in taken and http.endpoint and not http.legacy
+    if is_taken or (http.path.startswith(PROFILES_PATH) and http.endpoint and http.pprof):
         raise Fatal(f"--metrics-path={http.path}: something else is served at this path", 2)
     # A burst of 0 would let no request through. Without a limit it has no meaning.
     if limits.qps and limits.burst <= 0:

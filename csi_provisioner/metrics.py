@@ -145,7 +145,7 @@ class _Operations:
     """Total, failures and durations of one kind of operation, for each set of label values."""
 
     def __init__(self, registry: CollectorRegistry, prefix: str, what: str, labels: tuple[str, ...]) -> None:
-        self._succeeded = Counter(f"{prefix}_total", f"{what} that ended without error", labels, registry=registry)
+        self.succeeded = Counter(f"{prefix}_total", f"{what} that ended without error", labels, registry=registry)
         self._failed = Counter(f"{prefix}_failed_total", f"{what} that failed", labels, registry=registry)
         help_ = f"Seconds of {what.lower()} that ended without error"
         self._seconds = Histogram(
@@ -158,7 +158,7 @@ class _Operations:
             self._failed.labels(*values).inc()
             return
         if values not in self._children:
-            self._children[values] = self._succeeded.labels(*values), self._seconds.labels(*values)
+            self._children[values] = self.succeeded.labels(*values), self._seconds.labels(*values)
         succeeded, durations = self._children[values]
         succeeded.inc()
         durations.observe(seconds)
@@ -263,6 +263,14 @@ class Metrics:
     def ask(self, gauges: Callable[[], tuple[Labelled, Labelled, Labelled]]) -> None:
         """What a scrape asks for: pending claims by class and reason, the oldest by class, lags of watches by kind."""
         self._registry.register(_Asked(gauges))
+
+    def totals(self) -> dict[str, int]:
+        """What people look at as rates, by what it is for them."""
+        retries = self._queue_families.retries
+        found = {"volumes made": self._provisions.succeeded, "volumes deleted": self._deletions.succeeded,
+                 "failed tries": retries}  # fmt: skip
+        return {what: int(sum(sample.value for metric in counter.collect() for sample in metric.samples
+                              if sample.name.endswith("_total"))) for what, counter in found.items()}  # fmt: skip
 
     def queue(self, name: str) -> QueueMetrics:
         """The queue of that name, whose series exist from now on."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .flagset import MODULES, PAIRS, RATE, UNSIGNED, VERBOSITY, Pairs, flag
 
 HEALTH_PATH, LIVE_PATH, READY_PATH = "/healthz/leader-election", "/livez", "/readyz"
+STATUSZ_PATH, DATA_PATH, FLAGZ_PATH = STATUS_PATHS = ("/statusz", "/statusz/data", "/flagz")
 PROFILES_PATH = "/debug/pprof/"
 """Paths of the HTTP endpoint that cannot be those of the metrics."""
 
@@ -164,9 +165,14 @@ class ElectionSettings:
 class HttpSettings:
     endpoint: str = flag("http-endpoint", "", "Address for metrics and health: :8080 or 127.0.0.1:8080; empty: none.")
     path: str = flag("metrics-path", "/metrics", "Path of the metrics.")
+    status_page: bool = flag("status-page", True, "Serve /statusz, a page for people in a browser, and /flagz.")
     pprof: bool = flag("enable-pprof", False, "Serve profiles under /debug/pprof/.")
     legacy: bool = False
     """The address came by `--metrics-address`: no health check of the election (process.md 6.6)."""
+
+    @property
+    def has_status_page(self) -> bool:
+        return self.status_page and not self.legacy
 
 
 @dataclass(frozen=True, kw_only=True)

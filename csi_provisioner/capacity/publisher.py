@@ -112,6 +112,9 @@ class Publisher:
     def _age(self) -> float:
         return self._freshness.age(self.desired.pairs())
 
+    def published(self) -> Iterable[CSIStorageCapacity]:
+        return self._store.values()
+
     def _obsolete(self) -> int:
         return self.desired.obsolete(self._store.values())
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from urllib.parse import parse_qsl, unquote
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 import trio
@@ -48,6 +49,8 @@ ACCEPT_PAUSE = 0.1
 ACCEPT_QUIET = 60.0
 
 _AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+# Headers that say so; a mesh's proxy is a loopback peer of every process in its pod.
+_OF_PROXIES = (b"x-forwarded", b"forwarded", b"via", b"x-envoy", b"l5d-")
 _NOT_GZIP = re.compile(r"q=0(\.0*)?")
 
 
@@ -56,6 +59,9 @@ class Request:
     query: Mapping[str, str]
     gone: Callable[[], Awaitable[None]]
     """Returns when the client has hung up: for a page that takes time."""
+    accept: str = ""
+    local: bool = False
+    """Asked from within the pod, as `kubectl port-forward` does: there is no other authentication here."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Response:
     text: str
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Page = Callable[[Request], Awaitable[Response]]
@@ -181,7 +188,8 @@ class Server:
         if page is None or request.method == b"CONNECT":  # 2xx would make a tunnel of it
             return Response("404 page not found\n", 404)
         try:
-            return await page(Request(dict(parse_qsl(query)), connection.gone))
+            local = _is_local(connection.stream, request)
+            return await page(Request(dict(parse_qsl(query)), connection.gone, _header(request, b"accept"), local))
         except Exception:
             log.exception("An HTTP page failed", path=target)
             return Response("internal server error, the log says more\n", 500)
@@ -220,7 +228,7 @@ class _Connection:
         """Whether another request may follow: not after one with a body, or none that was understood."""
         self.rank = (1, trio.current_time())
         body = response.text.encode(errors="backslashreplace")
-        headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type)]
+        headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type), *response.headers]
         if request is not None and _takes_gzip(request):
             body = gzip.compress(body, 1)  # level 1: this blocks the event loop, and higher levels save little
             headers.append(("Content-Encoding", "gzip"))
@@ -278,6 +286,24 @@ def _has_body(request: h11.Request) -> bool:
 
 
 def _takes_gzip(request: h11.Request) -> bool:
-    accepted = b",".join(value for name, value in request.headers if name == b"accept-encoding").decode("latin-1")
+    accepted = _header(request, b"accept-encoding")
     codings = (coding.lower().replace(" ", "").partition(";") for coding in accepted.split(","))
     return any(name == "gzip" and not _NOT_GZIP.fullmatch(weight) for name, _, weight in codings)
+
+
+def _header(request: h11.Request, name: bytes) -> str:
+    return b",".join(value for each, value in request.headers if each == name).decode("latin-1")
+
+
+def _is_local(stream: trio.abc.Stream, request: h11.Request) -> bool:
+    """A loopback peer that is no proxy, and has asked for this machine: else a web page that gives its own name our
+    address could read ours in the name of whoever looks at it."""
+    if not isinstance(stream, trio.SocketStream) or any(name.startswith(_OF_PROXIES) for name, _ in request.headers):
+        return False
+    host = urlsplit(f"//{_header(request, b'host')}").hostname or ""
+    try:
+        peer = ip_address(stream.socket.getpeername()[0])
+        named = host == "localhost" or ip_address(host).is_loopback
+    except (OSError, ValueError):
+        return False
+    return named and (getattr(peer, "ipv4_mapped", None) or peer).is_loopback

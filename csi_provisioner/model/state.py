@@ -70,6 +70,8 @@ class Tried(msgspec.Struct, frozen=True):
     kind: str
     text: str
     ago: float
+    step: str = ""
+    """Of `planning/steps`."""
 
 
 class KeyState(msgspec.Struct, frozen=True):
@@ -89,6 +91,68 @@ class Failure(msgspec.Struct, frozen=True):
     key: str
     error: str
     ago: float
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What is worked on. `name` is for people: NAMESPACE/NAME of a claim, the name of a volume."""
+
+    queue: str
+    name: str
+    age: float
+    calling: float | None = None
+    """Age of the CreateVolume call that is in flight."""
+
+
+class WaitingClaim(msgspec.Struct, frozen=True):
+    """`reason`: of `planning/steps`; `age`: since it was made."""
+
+    name: str
+    class_: str
+    reason: str
+    age: float
+    work: KeyState = KeyState()
+
+
+class Published(msgspec.Struct, frozen=True):
+    """One CSIStorageCapacity object. `segment`: its labels, as KEY=VALUE."""
+
+    segment: str
+    class_: str
+    bytes: int = 0
+
+
+class JournalState(msgspec.Struct, frozen=True):
+    kept: bool = False
+    off: str = ""
+    """Why there is none just now."""
+    entries: int = 0
+    inherited: int = 0
+    """Of those: begun by an earlier leader, whose end is still being found out."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """How many there were in each of the last minutes, the last one now; less than an hour of them after a start."""
+
+    what: str
+    minutes: tuple[int, ...] = ()
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What only people look at, made only when they do."""
+
+    tasks: tuple[Task, ...] = ()
+    """The longest first; not all of them."""
+    waiting: tuple[WaitingClaim, ...] = ()
+    """The oldest first; not all of them."""
+    capacity: tuple[Published, ...] = ()
+    published: int = 0
+    """How many there are of those in all."""
+    objects: tuple[tuple[str, int], ...] = ()
+    """Kinds that are watched, and how many of each are in the cache."""
+    journal: JournalState | None = None
+    suspects: int = 0
+    """Volumes of which this process said that they may have no owner."""
+    rates: tuple[Rate, ...] = ()
 
 
 class PendingState(msgspec.Struct, frozen=True):
@@ -118,3 +182,5 @@ class State(msgspec.Struct, frozen=True):
     """Tasks that should run for ever and do not."""
     begun: bool = True
     """A term runs here: not while a leader takes the volume journal over, nor while it gives the lease back."""
+    up: float = 0.0
+    details: Details | None = None

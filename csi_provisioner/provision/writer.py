@@ -60,6 +60,7 @@ class JournalWriter:
     """Names of those from before a gap."""
     taken_at: float | None = None
     """When the first take-over had succeeded; None: not yet."""
+    size: int = 0
     off: str = ""
     """Why there is no journal just now."""
     found: Callable[[str], None] = lambda _name: None
@@ -335,7 +336,8 @@ class JournalWriter:
         self._log.answered(write, lease, trio.current_time())
         self._confirmed = max(self._confirmed, begun)
         self._note_success()
-        self.metrics.journal_written(len(list(self._log.names())))
+        self.size = len(list(self._log.names()))
+        self.metrics.journal_written(self.size)
         self._wake()
 
     async def _make_again(self) -> None:

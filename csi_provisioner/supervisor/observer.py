@@ -1,13 +1,15 @@
 """What the process knows of itself, in one value for all who show it (`model/state`)."""
 
+import msgspec
 import trio
 
-from csi_provisioner.metrics import Labelled
-from csi_provisioner.model.state import DriverState, State
+from csi_provisioner.metrics import Labelled, Metrics
+from csi_provisioner.model.state import Details, DriverState, State
 from csi_provisioner.work.runner import Loop
 
 from .connection import Connection
 from .leading import Leadership
+from .picture import Rates
 from .rights import Rights
 from .term import LeaderTerm
 
@@ -17,18 +19,19 @@ TICK, MOST = 1.0, 2.0
 
 
 class Observer:
-    def __init__(self, leadership: Leadership) -> None:
+    def __init__(self, leadership: Leadership, metrics: Metrics) -> None:
         self.began = trio.current_time()
         self.connection: Connection | None = None
         self.term: LeaderTerm | None = None
         self.rights: Rights | None = None
         self.ended: set[str] = set()
         """Tasks that should run for ever and do not."""
+        self.rates = Rates(metrics.totals)
         self._leadership = leadership
         self._doubted = trio.Event()
         self._stalled: dict[Loop, tuple[int, float]] = {}
 
-    def state(self) -> State:
+    def state(self, *, details: bool = False) -> State:
         loops = sorted(self.term.loops, key=lambda loop: loop.name) if self.term is not None else []
         begun = trio.current_time() - self.term.began if self.term is not None else None
         caches = self.term.caches if self.term is not None else None
@@ -48,7 +51,13 @@ class Observer:
             pending=self.term.pending(driver_away=not driver.ready) if self.term is not None else (),
             lags=tuple((kind, lag()) for kind, lag in caches.lags.items()) if caches is not None else (),
             ended=(*sorted(self.ended), *(f"watch of {kind}" for kind in sorted(caches.ended if caches else ()))),
+            up=trio.current_time() - self.began,
+            details=self._details(driver) if details else None,
         )
+
+    def _details(self, driver: DriverState) -> Details:
+        found = self.term.details(driver_ready=driver.ready) if self.term is not None else Details()
+        return msgspec.structs.replace(found, rates=self.rates.states())
 
     def _driver(self) -> DriverState:
         connection = self.connection

@@ -19,9 +19,9 @@ import trio
 
 from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
-from csi_provisioner.diagnostics import asked, health, pages
+from csi_provisioner.diagnostics import asked
 from csi_provisioner.diagnostics.listen import address_of, listen
-from csi_provisioner.diagnostics.server import Page, Server
+from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, connect, resolve
@@ -35,10 +35,10 @@ from csi_provisioner.planning import leftover, rights
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.provision.writer import JournalWriter
-from csi_provisioner.settings import HEALTH_PATH, LIVE_PATH, READY_PATH, ProvisioningSettings, Settings
+from csi_provisioner.settings import ProvisioningSettings, Settings
 from csi_provisioner.traces import traces
 
-from . import answering
+from . import answering, served
 from .clients import api_client, capacity_client
 from .connection import Connection
 from .controllers import QUEUES
@@ -111,7 +111,7 @@ class _Process:
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self.end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self.end)
-        self._observer = Observer(self._leadership)
+        self._observer = Observer(self._leadership, self._metrics)
         self._metrics.ask(lambda: gauges(self._observer.state()))
         for name in QUEUES:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
@@ -127,6 +127,7 @@ class _Process:
                 services.start_soon(self._signals, services.cancel_scope)
             services.start_soon(self._end_in_time, services.cancel_scope)
             services.start_soon(self._observer.run)
+            services.start_soon(self._observer.rates.run)
             self._listen(services)
             await self._start_and_work(services)
             services.cancel_scope.cancel()
@@ -231,30 +232,17 @@ class _Process:
     def _listen(self, services: trio.Nursery) -> None:
         """Before anything is asked of anybody: probes want an answer, and a taken port is told (process.md 3)."""
         http = self._settings.http
+        found = served.pages(self._settings, self._metrics, self._observer, self._leadership)
         if self._server is not None:
-            self._server.publish(self._pages())
+            self._server.publish(found)
         elif http.endpoint:
             listener = listen(http.endpoint, http.path)
             log.info("Listening", address=address_of(listener), path=http.path)
-            services.start_soon(self._serve, listener, Server(self._pages()))
+            services.start_soon(self._serve, listener, Server(found))
 
     async def _serve(self, listener: socket.socket, server: Server) -> None:
         with listener:
             await server.serve(listener)
-
-    def _pages(self) -> dict[str, Page]:
-        http, state = self._settings.http, self._observer.state
-        found = {http.path: pages.metrics_page(self._metrics)}
-        if not http.legacy:
-            found[LIVE_PATH] = pages.conditions_page(lambda: health.live(state()))
-            found[READY_PATH] = pages.conditions_page(lambda: health.ready(state()))
-            if self._leadership.sought:
-                found[HEALTH_PATH] = pages.health_page(self._leadership.health)
-        if http.pprof:
-            from csi_provisioner.diagnostics import profiles  # cProfile is only loaded where it is wanted
-
-            found.update(profiles.pages())
-        return found
 
     # ---- work
 

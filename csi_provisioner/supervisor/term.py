@@ -16,7 +16,7 @@ from csi_provisioner.kube.reflector import PAUSE
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectReference
 from csi_provisioner.model.live import LiveClaim
-from csi_provisioner.model.state import PendingState
+from csi_provisioner.model.state import Details, PendingState
 from csi_provisioner.planning import recovery
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.protection import snapshots
@@ -24,7 +24,7 @@ from csi_provisioner.provision import save
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.runner import Loop
 
-from . import answering
+from . import answering, picture
 from .caches import NODE_PAUSE, caches_for, follow
 from .controllers import Controllers
 from .parts import Parts
@@ -153,6 +153,9 @@ class LeaderTerm:
 
     def look(self, uid: str) -> LiveClaim:
         return answering.claim(self._parts, self._controllers, self._caches, uid)
+
+    def details(self, *, driver_ready: bool) -> Details:
+        return picture.details(self._parts, self._controllers, self._caches, self.facts, driver_ready=driver_ready)
 
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""

@@ -58,7 +58,7 @@ class Loop:
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()  # what waits for its time
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
-        self._last: dict[str, tuple[float, str, str]] = {}  # of keys that have failed: when, its class, its text
+        self._last: dict[str, tuple[float, Retry | RetryAt]] = {}  # of keys that have failed
         self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
         self.taken = 0
         """Keys that a worker was found for, ever."""
@@ -95,8 +95,8 @@ class Loop:
         """What is known of one key."""
         now, due, started, last = trio.current_time(), self._due(key), self.running.get(key), None
         if key in self._last:
-            at, kind, text = self._last[key]
-            last = Tried(kind, text, now - at)
+            at, outcome = self._last[key]
+            last = Tried(outcome.kind, outcome.reason, now - at, outcome.step)
         return KeyState(
             due - now if due is not None else None,
             now - started if started is not None else None,
@@ -276,12 +276,12 @@ class Loop:
             case GiveUp(reason=reason):
                 self.forget(key)
                 log.v(4, "Given up until something changes", queue=self.name, key=key, reason=reason)
-            case RetryAt(due=due, reason=reason, kind=kind):
+            case RetryAt(due=due, reason=reason):
                 delay = max(0.0, due - trio.current_time())
                 # It counts, though the time is not taken from the back-off: the next event says which try it was.
                 if outcome.failed:
                     self.backoff.next(key)
-                    self._failed(key, delay, reason, kind)
+                    self._failed(key, delay, outcome)
                 else:
                     log.v(4, "Waits", queue=self.name, key=key, reason=reason)
                 self.wake(key, delay)
@@ -290,19 +290,20 @@ class Loop:
                 self.backoff.excuse(key)
                 log.v(3, "Lost with the driver's connection, asked again", queue=self.name, key=key, error=reason)
                 self.wake(key)
-            case Retry(reason=reason, floor=floor, lost=lost, kind=kind):
+            case Retry(reason=reason, floor=floor, lost=lost):
                 # What the API server asks for is no reason to come sooner than the back-off.
                 delay = max(self.backoff.next(key, lost=lost), floor)
-                self._failed(key, delay, reason, kind)
+                self._failed(key, delay, outcome)
                 self.wake(key, delay, floor=floor)
 
-    def _failed(self, key: str, delay: float, error: str, kind: str) -> None:
+    def _failed(self, key: str, delay: float, outcome: Retry | RetryAt) -> None:
+        error = outcome.reason
         traces.failed(error)
         failures, last = self.backoff.failures(key), self._last.get(key)
-        self._last[key] = trio.current_time(), kind, error
+        self._last[key] = trio.current_time(), outcome
         self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
-        if failures > 1 and last is not None and last[1] == kind and delay < NEWS:
+        if failures > 1 and last is not None and last[1].kind == outcome.kind and delay < NEWS:
             log.v(3, "Failed, will be tried again", **keys)
         else:
             # Only the first failure is news: one that goes on for a day must not look like a thousand errors.

@@ -43,7 +43,7 @@ class Stuck:
         )
         self.loop.runs = True
         leadership = SimpleNamespace(state=lambda _begun: LeadershipState())
-        self.observer = Observer(cast("Any", leadership))
+        self.observer = Observer(cast("Any", leadership), Metrics())
         caches = Caches(claims=Store(), volumes=Store())
         term = SimpleNamespace(loops={self.loop}, caches=caches, began=0.0, pending=lambda **_: ())
         self.observer.term = cast("Any", term)

@@ -1,0 +1,124 @@
+"""What people look at beyond what probes are told: put together only when a page is asked for (`model/state.Details`).
+
+Lists are cut to what one can read; what is counted is counted whole.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from heapq import nsmallest
+
+import trio
+
+from csi_provisioner.kube.caches import Caches
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import CSIStorageCapacity
+from csi_provisioner.model.outcome import TryError
+from csi_provisioner.model.state import Details, JournalState, Published, Rate, Task, WaitingClaim
+from csi_provisioner.planning import gate, pending, quantity
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.work.runner import Loop
+
+from . import answering
+from .controllers import Controllers
+from .parts import Parts
+
+SHOWN, SEGMENTS = 20, 40
+MINUTES, MINUTE = 60, 60.0
+
+
+class Rates:
+    """How much of each thing there was in each of the last minutes, from totals that only grow."""
+
+    def __init__(self, totals: Callable[[], Mapping[str, int]]) -> None:
+        self._totals = totals
+        self._before = dict(totals())
+        self._ring: deque[dict[str, int]] = deque(maxlen=MINUTES - 1)
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(MINUTE)
+            self._ring.append(self._since())
+            self._before = dict(self._totals())
+
+    def states(self) -> tuple[Rate, ...]:
+        minutes = [*self._ring, self._since()]
+        return tuple(Rate(what, tuple(minute[what] for minute in minutes)) for what in self._before)
+
+    def _since(self) -> dict[str, int]:
+        return {what: total - self._before[what] for what, total in self._totals().items()}
+
+
+def details(
+    parts: Parts, controllers: Controllers, caches: Caches, facts: DriverFacts, *, driver_ready: bool
+) -> Details:
+    loops = {*controllers.loops, *controllers.of_driver, controllers.saves}
+    publisher, journal = controllers.publisher, parts.journal
+    capacity = list(publisher.published()) if publisher is not None else []
+    stores = (caches.claims, caches.volumes, caches.storage_classes, caches.attachments, caches.grants, caches.nodes,
+              caches.csinodes)  # fmt: skip
+    return Details(
+        tasks=tuple(nsmallest(SHOWN, _tasks(parts, loops), key=lambda task: -task.age)),
+        waiting=tuple(_waiting(parts, controllers, caches, facts, driver_ready=driver_ready)),
+        capacity=tuple(_published(each) for each in nsmallest(SEGMENTS, capacity, key=_segment)),
+        published=len(capacity),
+        objects=tuple((type(next(iter(store.values()))).__name__, len(store)) for store in stores if len(store)),
+        journal=JournalState(journal.is_kept, journal.off, journal.size, len(journal.inherited)) if journal else None,
+        suspects=len(parts.orphans.suspects),
+    )
+
+
+def _tasks(parts: Parts, loops: set[Loop]) -> Iterator[Task]:
+    now = trio.current_time()
+    for loop in loops:
+        for key, started in loop.running.items():
+            thing = next(iter(loop.about(key).values()), key)
+            known = parts.memory.of(key)
+            calling = now - known.asked_at if known.asked is not None and known.asked_at >= started else None
+            yield Task(loop.name, thing if isinstance(thing, str) else kubernetes.key(thing), now - started, calling)
+
+
+def _waiting(
+    parts: Parts, controllers: Controllers, caches: Caches, facts: DriverFacts, *, driver_ready: bool
+) -> Iterator[WaitingClaim]:
+    now = parts.kube.server_time()
+    local = parts.local.name if parts.local is not None else ""
+    found = (
+        claim
+        for claim in caches.claims.values()
+        if gate.concerns(claim, facts) and local in ("", gate.scheduler_node(claim))
+    )
+    for claim in nsmallest(SHOWN, found, key=lambda claim: claim.metadata.creationTimestamp or ""):
+        known = answering.claim(parts, controllers, caches, claim.metadata.uid)
+        name = gate.claim_class(claim)
+        storage_class = caches.storage_classes.get(name)
+        last = known.work.last
+        reason = pending.reason(
+            claim,
+            storage_class,
+            facts,
+            ready=driver_ready,
+            calling=known.calling is not None,
+            unsaved=bool(known.unsaved),
+            written=bool(known.written),
+            failed=last.step if last is not None else "",
+        )
+        if reason is not None:
+            made = claim.metadata.creationTimestamp
+            age = max(0.0, now - datetime.fromisoformat(made).timestamp()) if made else 0.0
+            yield WaitingClaim(
+                kubernetes.key(claim), name if storage_class is not None else "", reason, age, known.work
+            )
+
+
+def _segment(found: CSIStorageCapacity) -> tuple[str, str]:
+    labels = found.nodeTopology.matchLabels if found.nodeTopology is not None else None
+    return ", ".join(f"{key}={value}" for key, value in sorted((labels or {}).items())), found.storageClassName
+
+
+def _published(found: CSIStorageCapacity) -> Published:
+    try:
+        count = quantity.parse(found.capacity or "0")
+    except TryError:
+        count = 0  # somebody else's text
+    return Published(*_segment(found), count)
