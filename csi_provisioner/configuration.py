@@ -94,7 +94,8 @@ def read(
         election=_election(values, environ, pod_namespace_file),
         logging=logging,
         gates=gates,
-        traces=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
+        traces=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        and environ.get("OTEL_SDK_DISABLED", "").lower() != "true",
     )
     _check(settings)
     if values[flags.AUTOMAXPROCS]:

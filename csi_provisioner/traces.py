@@ -30,9 +30,11 @@ class Traces:
         try:
             # In a thread: probes are answered while it is loaded.
             self._spans = await trio.to_thread.run_sync(_spans)
-        except ImportError as error:
-            what = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and no traces are sent: install csi-provisioner[tracing]"
-            log.warning(what, err=str(error))
+        except Exception as error:  # also of a variable that the library does not take: all else works
+            advice = (
+                "install csi-provisioner[tracing]" if isinstance(error, ImportError) else "look at the variables OTEL_*"
+            )
+            log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set, and no traces are sent", err=str(error), advice=advice)
 
     async def end(self, limit: float) -> None:
         """Sends what is left, for at most `limit` seconds."""

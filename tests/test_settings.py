@@ -113,6 +113,9 @@ def test_each_flag_fills_its_field(argument: str, path: str, value: object) -> N
         (["--leader-election"], {"POD_NAMESPACE": "b", "NAMESPACE": "a"}, "election.namespace", "b"),
         (["--leader-election", "--leader-election-namespace=f"], {"POD_NAMESPACE": "b"}, "election.namespace", "f"),
         (["--leader-election"], {}, "election.namespace", "default"),
+        ([], {}, "traces", False),
+        ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "traces", True),
+        ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, "traces", False),
     ],
 )
 def test_each_variable_fills_its_field(

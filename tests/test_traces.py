@@ -4,7 +4,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,16 +53,26 @@ async def test_the_trace_is_the_last_header_of_a_call_and_leaves_the_table_of_he
     assert b"user-agent" in [name for name, _ in table]
 
 
-async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "csi_provisioner.otlp", None)
-    lines: list[str] = []
-    with heard(lambda record: lines.append(record["message"])):
+@pytest.mark.parametrize(
+    ("spoil", "advice"),
+    [
+        pytest.param(
+            lambda patch: patch.setitem(sys.modules, "csi_provisioner.otlp", None), "[tracing]", id="no extra"
+        ),
+        pytest.param(lambda patch: patch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1"), "OTEL_*", id="a variable is wrong"),
+    ],
+)
+async def test_what_keeps_traces_from_being_sent_is_said_and_keeps_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None], advice: str
+) -> None:
+    spoil(monkeypatch)
+    lines: list[Any] = []
+    with heard(lines.append):
         bare = Traces()
         await bare.begin()
         with bare.tried("claims", {}) as id_:
             assert len(id_) == 16
-    assert len(lines) == 1
-    assert "csi-provisioner[tracing]" in lines[0]
+    assert [advice in line["extra"]["keys"]["advice"] for line in lines] == [True]
 
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
