@@ -6,7 +6,6 @@ Three shapes of cluster: a few zones, many racks, and the worst, every node its 
 less than 20 ms per change of nodes, less than 1 ms per claim.
 """
 
-import random
 import sys
 from statistics import median
 from time import process_time
@@ -59,7 +58,7 @@ def measure(count: int, keys: list[str]) -> dict[str, float]:
     for i in range(REPEATS):
         for mode, selected in (("immediate", ""), ("delayed", f"node-{count - 1}")):
             begin = process_time()
-            topology.requirement(facts(i, selected), cluster, topology.TopologyMemory(), random.choice)
+            topology.requirement(facts(i, selected), cluster, topology.TopologyMemory())
             note(f"claim, {mode}", begin)
     for _ in range(5):
         begin = process_time()

@@ -175,8 +175,12 @@ def _cluster(values: Values, environ: Mapping[str, str]) -> ClusterSettings:
 
 
 def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
-    crossing, attributes = gates.cross_namespace, gates.volume_attributes_class
-    found = values.fill(ProvisioningSettings, cross_namespace=crossing, volume_attributes_class=attributes)
+    found = values.fill(
+        ProvisioningSettings,
+        cross_namespace=gates.cross_namespace,
+        snapshot_topology=gates.snapshot_topology,
+        volume_attributes_class=gates.volume_attributes_class,
+    )
     if found.volume_journal not in ("auto", "on", "off"):
         raise Fatal(f"--volume-journal={found.volume_journal}: it must be auto, on or off", 2)
     prefix, length = found.volume_name_prefix, found.volume_name_uuid_length

@@ -70,7 +70,11 @@ def in_force(found: settings.Settings) -> dict[str, str]:
     shown = {
         flag.name: flag.kind.show(getattr(group, name)) for group in groups for name, flag in flags_of(group).items()
     }
-    switches = {"Topology": gates.topology, "CrossNamespaceVolumeDataSource": gates.cross_namespace}
+    switches = {
+        "Topology": gates.topology,
+        "CrossNamespaceVolumeDataSource": gates.cross_namespace,
+        "VolumeSnapshotTopology": gates.snapshot_topology,
+    }
     if gates.volume_attributes_class_explicit:
         switches["VolumeAttributesClass"] = gates.volume_attributes_class
     shown |= {

@@ -8,7 +8,7 @@ from .settings import Gates
 # On and generally available, or off and alpha. None is in beta now, so AllBeta has nothing to flip. The lease is given
 # back on exit in any case (design.md 4), so that ReleaseLeaderElectionOnExit changes nothing.
 _AVAILABLE = ("Topology", "VolumeAttributesClass")
-_ALPHA = ("CrossNamespaceVolumeDataSource", "ReleaseLeaderElectionOnExit")
+_ALPHA = ("CrossNamespaceVolumeDataSource", "ReleaseLeaderElectionOnExit", "VolumeSnapshotTopology")
 _KNOWN = (*_AVAILABLE, *_ALPHA, "AllAlpha", "AllBeta")
 _RECLAIM_POLICY = "HonorPVReclaimPolicy"
 
@@ -28,6 +28,7 @@ def gates_of(pairs: Pairs[bool]) -> Gates:
     return Gates(
         topology=on["Topology"],
         cross_namespace=on["CrossNamespaceVolumeDataSource"],
+        snapshot_topology=on["VolumeSnapshotTopology"],
         volume_attributes_class=on["VolumeAttributesClass"],
         volume_attributes_class_explicit="VolumeAttributesClass" in named,
     )

@@ -90,6 +90,7 @@ class ProvisioningSettings:
     )
     # From the feature gates, so that provisioning need not see the others.
     cross_namespace: bool = False
+    snapshot_topology: bool = False
     volume_attributes_class: bool = True
 
 
@@ -186,6 +187,7 @@ class LogSettings:
 class Gates:
     topology: bool = True
     cross_namespace: bool = False
+    snapshot_topology: bool = False
     volume_attributes_class: bool = True
     volume_attributes_class_explicit: bool = False
     """Named by the user: then the cluster is not asked whether it has the API (process.md 1.4)."""

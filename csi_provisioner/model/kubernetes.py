@@ -289,6 +289,8 @@ class SnapshotContentSpec(msgspec.Struct, gc=False, omit_defaults=True):
     driver: str = ""
     sourceVolumeMode: str | None = None
     volumeSnapshotRef: ObjectReference = msgspec.field(default_factory=ObjectReference)
+    # Still alpha: another form of it must not hide the rest.
+    nodeAffinity: Any = None
 
 
 class SnapshotContentStatus(msgspec.Struct, gc=False, omit_defaults=True):

@@ -178,7 +178,11 @@ class _Way:
         with at(steps.SOURCE):
             content = self._known(steps.SOURCE, self._content, draft) if draft.source else None
         with at(steps.TOPOLOGY):
-            requirement = self._known(steps.TOPOLOGY, self._requirement, draft) if facts.driver.topology else None
+            requirement = (
+                self._known(steps.TOPOLOGY, partial(self._requirement, content), draft)
+                if facts.driver.topology
+                else None
+            )
         with at(steps.SECRET):
             data = self._known(steps.SECRET, self._secret, draft)
             references = secrets.references(draft)
@@ -256,9 +260,9 @@ class _Way:
         volume = self._live(PersistentVolume, name, "", partial(sources.clone_volume_unreadable, draft, name))
         return sources.check_clone_volume(draft, claim, volume)
 
-    def _requirement(self, draft: Draft) -> csi.TopologyRequirement | None:
+    def _requirement(self, content: Content | None, draft: Draft) -> csi.TopologyRequirement | None:
         cluster = self._facts.local or self._cluster()
-        asked = topology.facts(draft, self._facts.settings, in_flight=False)
+        asked = topology.facts(draft, content, self._facts.settings, in_flight=False)
         found = topology.requirement(asked, cluster, TopologyMemory())
         self._say(steps.TOPOLOGY, Status.OK, existing.places(draft, cluster, found))
         return found

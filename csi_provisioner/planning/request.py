@@ -37,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True):
     references: References
     secrets: SecretData
     expects_content: bool
+    remark: str = ""
+    """What is to be said besides if the call fails."""
 
     def __repr__(self) -> str:
         # the request holds secret values

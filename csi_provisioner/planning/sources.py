@@ -19,10 +19,11 @@ from csi_provisioner.model.kubernetes import (
     VolumeSnapshotContent,
 )
 from csi_provisioner.model.outcome import State
-from csi_provisioner.planning import dns, finalizers, quantity, wellknown
+from csi_provisioner.planning import dns, finalizers, quantity, snapshot_topology, wellknown
 from csi_provisioner.planning.capabilities import BLOCK
 from csi_provisioner.planning.draft import DataSource, Draft
 from csi_provisioner.planning.refusal import Refusal, not_ours
+from csi_provisioner.planning.snapshot_topology import Places
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_GROUP, SNAPSHOT_KIND
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -37,6 +38,8 @@ class Content(msgspec.Struct, frozen=True):
     kind: str
     handle: str
     warnings: tuple[str, ...] = ()
+    places: Places = ()
+    """From where a snapshot can be restored; none: from everywhere, or the gate is off."""
 
 
 # ---- which source (8.1, 8.2)
@@ -160,7 +163,15 @@ def check_content(
     warnings = _check_restore_size(draft, snapshot.status.restoreSize)
     if settings.prevent_volume_mode_conversion:
         _check_mode_conversion(draft, content)
-    return Content(SNAPSHOT_KIND, handle, warnings)
+    return Content(SNAPSHOT_KIND, handle, warnings, _places(draft, content) if settings.snapshot_topology else ())
+
+
+def _places(draft: Draft, content: VolumeSnapshotContent) -> Places:
+    try:
+        return snapshot_topology.read(content.spec.nodeAffinity)
+    except ValueError as error:
+        text = f"the nodeAffinity of VolumeSnapshotContent {content.metadata.name} cannot be understood: {error}"
+        raise _refused(draft, text) from error
 
 
 def _check_restore_size(draft: Draft, restore_size: str | float | None) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ import msgspec
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import NodeName
-from csi_provisioner.planning import spreading, terms
+from csi_provisioner.planning import snapshot_topology, spreading, terms
 from csi_provisioner.planning import topology_refusals as refusals
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.refusal import accepted
+from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.terms import Allowed, Keys, Term
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -32,8 +33,10 @@ class PlacementFacts(msgspec.Struct, frozen=True):
     in_flight: bool = False
 
 
-def facts(draft: Draft, settings: ProvisioningSettings, *, in_flight: bool) -> PlacementFacts:
+def facts(draft: Draft, content: Content | None, settings: ProvisioningSettings, *, in_flight: bool) -> PlacementFacts:
     allowed = accepted(draft.class_plan.allowed)
+    if content is not None and content.places and not draft.selected_node:
+        allowed = snapshot_topology.allowed(draft, content.places)
     return PlacementFacts(draft.claim.metadata.name, draft.selected_node, allowed, settings, in_flight)
 
 

@@ -25,9 +25,11 @@ def state_of(code: int | None, *, topology_active: bool, selected_node: str) -> 
     return State.FINISHED
 
 
-def call_failed(error: TryError, code: int | None, driver: DriverFacts, selected_node: str) -> Refusal:
+def call_failed(
+    error: TryError, code: int | None, driver: DriverFacts, selected_node: str, remark: str = ""
+) -> Refusal:
     state = state_of(code, topology_active=driver.topology, selected_node=selected_node)
-    refusal = Refusal(state, f"driver {driver.name} could not create the volume: {error}")
+    refusal = Refusal(state, f"driver {driver.name} could not create the volume: {error}{remark}")
     refusal.kind, refusal.lost, refusal.infeasible = error.kind, error.lost, code == Code.INVALID_ARGUMENT
     return refusal
 

@@ -205,7 +205,7 @@ class ClaimReconciler:
 
     async def _provision(self, claim: PersistentVolumeClaim, storage_class: StorageClass, attempt: Attempt) -> Outcome:
         """The straight line of design.md 2. Whatever is raised on it ends the try."""
-        started, asked = trio.current_time(), False
+        started, asked = trio.current_time(), None
         self._tools.waiting.resume(claim.metadata.uid)
         try:
             gate.check_class(storage_class, self._facts)
@@ -217,7 +217,7 @@ class ClaimReconciler:
             async with self._tools.intents.declared(plan, attempt) as plan:
                 self._memory.ask(claim, trio.current_time())
                 # Until the driver says for certain that it is not, it may be at work on the volume.
-                asked = True
+                asked = plan
                 with self._tools.waiting.call(claim.metadata.uid):
                     answer = await self._tools.creator.create(plan)
                     try:
@@ -261,16 +261,16 @@ class ClaimReconciler:
         storage_class: StorageClass,
         error: TryError,
         attempt: Attempt,
-        asked: bool,
+        asked: Plan | None,
     ) -> Outcome:
-        """`asked`: the driver was called, so that the state is its own word."""
-        full = ANYWHERE
+        """`asked`: what the driver was called with, so that the state is its own word."""
+        full, remark = ANYWHERE, asked.remark if asked is not None else ""
         if isinstance(error, CallError):
             if error.code == Code.RESOURCE_EXHAUSTED:
                 full = gate.selected_node(claim)
             code = None if error.not_grpc else error.code
             self._tools.intents.answered(claim.metadata.uid, code)
-            error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim))
+            error = verdict.call_failed(error, code, self._facts, gate.selected_node(claim), remark)
         error.step = error.step or (steps.CALL if asked else steps.QUEUE)
         said = f"claim {kubernetes.key(claim)}: {error}"  # the queue's key, a UID, tells people nothing
         if error.lost and attempt.excused:
@@ -285,7 +285,7 @@ class ClaimReconciler:
         self._count(claim, None)
         self._refresh(storage_class, outcome.state, full)
         self._tell(claim, error, outcome, attempt)
-        self._follow_up(claim, error, outcome, asked)
+        self._follow_up(claim, error, outcome, asked is not None)
         return outcome
 
     def _tell(self, claim: PersistentVolumeClaim, error: TryError, outcome: Outcome, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 from lightkube.core.resource import Resource
 
 from csi_provisioner.kube.client import KubeClient, KubeError, U
@@ -73,7 +74,7 @@ class Gatherer:
         with at(steps.SOURCE):
             content = await self._content(draft, protect) if draft.source else None
         with at(steps.TOPOLOGY):
-            requirement = self.placement.requirement(draft) if self.placement else None
+            requirement = self.placement.requirement(draft, content) if self.placement else None
         with at(steps.SECRET):
             reference = secrets.provisioner_reference(draft)
             data = await self._secret(draft, reference) if reference else None
@@ -84,7 +85,9 @@ class Gatherer:
         with at(steps.ATTRIBUTES):
             mutable = await self._mutable_parameters(draft) if draft.attributes_class else None
         with at(steps.PARAMETERS):
-            return request.finish(draft, content, requirement, references, data, mutable, self.settings)
+            plan = request.finish(draft, content, requirement, references, data, mutable, self.settings)
+        remark = self.placement.remark(draft, content) if self.placement else ""
+        return msgspec.structs.replace(plan, remark=remark) if remark else plan
 
     def class_plan(self, storage_class: StorageClass) -> ClassPlan:
         """Made once for each version of the class."""

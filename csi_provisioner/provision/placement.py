@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from csi_provisioner.model import csi
-from csi_provisioner.planning import topology
+from csi_provisioner.planning import snapshot_topology, terms, topology
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.draft import Draft
+from csi_provisioner.planning.sources import Content
 from csi_provisioner.planning.topology_refusals import Unplaced
 from csi_provisioner.settings import ProvisioningSettings
 
@@ -22,10 +23,10 @@ class ClusterPlacement:
     memory: ClaimMemory
     unplaced: UnplacedClaims | None = None
 
-    def requirement(self, draft: Draft) -> csi.TopologyRequirement | None:
+    def requirement(self, draft: Draft, content: Content | None) -> csi.TopologyRequirement | None:
         # While a call may run, labels that changed meanwhile must not change what is asked for (topology.md).
         uid = draft.claim.metadata.uid
-        facts = topology.facts(draft, self.settings, in_flight=self.memory.of(uid).asked is not None)
+        facts = topology.facts(draft, content, self.settings, in_flight=self.memory.of(uid).asked is not None)
         if self.unplaced is not None:
             self.unplaced.over(uid)
         try:
@@ -34,6 +35,12 @@ class ClusterPlacement:
             if self.unplaced is not None:
                 self.unplaced.wait(uid, draft.selected_node, refusal.keys)
             raise
+
+    def remark(self, draft: Draft, content: Content | None) -> str:
+        """What a snapshot says of the selected node, for a call that fails."""
+        node = draft.selected_node
+        own = terms.of_labels(self.cluster.labels(node) or {}, self.cluster.keys(node)) if node else None
+        return snapshot_topology.remark(draft, content.places, own) if own and content is not None else ""
 
     def forget(self, uid: str) -> None:
         self.memory.finish(uid)
