@@ -281,7 +281,7 @@ class ClaimReconciler:
         outcome = after(error, said, due=due, give_up=rescheduled)
         if due is not None:
             self._memory.hold_off(claim.metadata.uid, Infeasible(due, storage_class.metadata.uid))
-        self._tools.waiting.failed(claim.metadata.uid, error, outcome, attempt, asked=asked)
+        self._tools.waiting.failed(claim.metadata.uid, error, outcome, attempt, asked=asked is not None)
         self._count(claim, None)
         self._refresh(storage_class, outcome.state, full)
         self._tell(claim, error, outcome, attempt)
