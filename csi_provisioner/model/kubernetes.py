@@ -289,8 +289,7 @@ class SnapshotContentSpec(msgspec.Struct, gc=False, omit_defaults=True):
     driver: str = ""
     sourceVolumeMode: str | None = None
     volumeSnapshotRef: ObjectReference = msgspec.field(default_factory=ObjectReference)
-    # Still alpha: another form of it must not hide the rest.
-    nodeAffinity: Any = None
+    nodeAffinity: Any = None  # still alpha: another form of it must not hide the rest
 
 
 class SnapshotContentStatus(msgspec.Struct, gc=False, omit_defaults=True):
@@ -332,10 +331,9 @@ class ReferenceGrant(NamespacedResourceG, Object):
     spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
 
 
-# The same object: clusters have the one or the other, and newer ones both.
 @resource(GATEWAY, "v1beta1", "ReferenceGrant", "referencegrants")
 class BetaReferenceGrant(ReferenceGrant):
-    pass
+    """The same object, for clusters without v1."""
 
 
 class LabelSelector(msgspec.Struct, gc=False, omit_defaults=True):
