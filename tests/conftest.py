@@ -4,6 +4,7 @@ import gc
 
 import pytest
 
+from tests import runner
 from tests.cluster.controlplane import control_plane
 
 __all__ = ["anyio_backend", "control_plane"]
@@ -13,6 +14,10 @@ pytest_plugins = ["tests.canary"]
 @pytest.fixture
 def anyio_backend() -> object:
     return "trio"
+
+
+def pytest_configure() -> None:
+    runner.install()
 
 
 def pytest_collection_finish() -> None:
