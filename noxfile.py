@@ -110,14 +110,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy, strict."""
-    install(session, "types", "sandbox")
+    install(session, "types")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def layers(session: nox.Session) -> None:
     """Who may import whom."""
-    install(session, "layers", "sandbox")
+    install(session, "layers")
     session.run("lint-imports", "--no-logo", *session.posargs)
 
 
@@ -131,7 +131,7 @@ def protos(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests but those on a real control plane."""
-    install(session, "test", "sandbox")
+    install(session, "test")
     session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
 
 
@@ -140,14 +140,14 @@ def browser(session: nox.Session) -> None:
     """The page of `/statusz` in a headless Chromium (Debian's `chromium`)."""
     if shutil.which("chromium") is None:
         not_run(session, "the page in a browser", "no chromium")
-    install(session, "test", "sandbox")
+    install(session, "test")
     session.run("pytest", "-m", "browser", *RERUN, "tests/diagnostics", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def versions(session: nox.Session) -> None:
     """The same tests on every supported Python that is installed."""
-    install(session, "test", "sandbox")
+    install(session, "test")
     session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
 
 
@@ -165,7 +165,7 @@ def rights(session: nox.Session) -> None:
 
 
 def _on_control_plane(session: nox.Session, what: str, *arguments: str) -> None:
-    install(session, "test", "sandbox")
+    install(session, "test")
     assets = control_plane(session, what)
     session.run("pytest", "-m", "cluster", *RERUN, *arguments, env={"KUBEBUILDER_ASSETS": assets})
 
@@ -315,7 +315,7 @@ def image(session: nox.Session) -> None:
     missing = [name for name in ("buildah", "debootstrap", "setpriv", "unshare") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         not_run(session, "the image", f"needs root and {', '.join(missing or ['all of its rights'])}")
-    install(session, "test", "sandbox", "nox")
+    install(session, "test", "nox")
     for architecture in ("x86_64", "aarch64"):
         wheels = ("uv", "pip", "install", "--quiet", "--dry-run", "--target", session.create_tmp(), "--require-hashes")
         there = ("--only-binary", ":all:", "--python-version", "3.13", "--python-platform")
@@ -348,14 +348,14 @@ def rules(session: nox.Session) -> None:
 @nox.session
 def sandbox(session: nox.Session) -> None:
     """A cluster, a driver and the provisioner in one process."""
-    install(session, "sandbox")
+    install(session)
     session.run("python", "-m", "sandbox", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measurements; what they are, their output says."""
-    install(session, "test", "sandbox")
+    install(session, "test")
     session.run("python", "-m", "bench", *session.posargs)
 
 

@@ -214,7 +214,7 @@ def test_library_warnings_are_not_lost_and_come_once(capsys: pytest.CaptureFixtu
     configure(LogSettings(verbosity=9))
     logging.getLogger("httpx2").debug("token abc")
     logging.getLogger("httpx2").warning("retrying %s", "now")
-    logging.getLogger("hypercorn").error("lost", exc_info=ValueError("why"))
+    logging.getLogger("grpclib").error("lost", exc_info=ValueError("why"))
     retried, lost = capsys.readouterr().err.splitlines()
     assert retried.startswith("W")
     assert retried.endswith('"retrying now" logger="httpx2"')

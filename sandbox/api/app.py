@@ -5,20 +5,16 @@ apart in `requests`, watches run in `watching`, discovery is data of `discovery`
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from datetime import datetime
-from email.utils import format_datetime
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import trio
-from starlette.requests import Request
-from starlette.responses import Response
 
 from sandbox.api import discovery, errors, patches, selectors, tables
 from sandbox.api.errors import ApiError, Object
-from sandbox.api.faults import Fault, Faults
+from sandbox.api.faults import Faults
+from sandbox.api.http import Connection, Request
 from sandbox.api.objects import Objects
 from sandbox.api.requests import Call, Journal, Target, target
 from sandbox.api.storage import Version
@@ -29,10 +25,7 @@ _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _TRUE = ("1", "true", "True")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Found = TypeVar("Found")
 
 
 class Answer(NamedTuple):
@@ -42,105 +35,86 @@ class Answer(NamedTuple):
 
 
 class Api:
-    """The ASGI application. `cut` closes the connection from a client's address, as a broken network would."""
+    """Answers the requests of all connections."""
 
-    def __init__(
-        self, objects: Objects, faults: Faults, calls: Journal, token: str, cut: Callable[[Any], None]
-    ) -> None:
+    def __init__(self, objects: Objects, faults: Faults, calls: Journal, token: str) -> None:
         self._objects = objects
         self._faults = faults
         self._calls = calls
         self._token = token
-        self._cut = cut
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        request, send = Request(scope, receive), self._dated(send)
+    async def __call__(self, request: Request, client: Connection) -> None:
         try:
             if self._token and request.headers.get("authorization") != f"Bearer {self._token}":
                 raise errors.unauthorized()
-            body = await request.body()
             # Discovery is neither counted nor spoiled by faults: every client begins with it.
-            found = discovery.page(request.url.path, self._objects.kinds)
+            found = discovery.page(request.path, self._objects.kinds)
             if found is not None:
-                await _send(Answer(200, found), scope, receive, send)
+                await _send(Answer(200, found), client)
                 return
             # Reviews are no objects: they are answered and never stored.
-            if request.url.path.endswith("/selfsubjectaccessreviews"):
-                await _send(self._review(_read(request, body)), scope, receive, send)
+            if request.path.endswith("/selfsubjectaccessreviews"):
+                agent = request.headers.get("user-agent", "")
+                await _send(self._contained(request, lambda: self._review(_read(request), agent)), client)
                 return
-            where = target(request.url.path, self._objects.kinds)
-            verb = where.verb(request.method, watch=request.query_params.get("watch") in _TRUE)
+            where = target(request.path, self._objects.kinds)
+            verb = where.verb(request.method, watch=request.query.get("watch") in _TRUE)
         except ApiError as problem:
-            await _send(_refusal(problem), scope, receive, send)
+            await _send(_refusal(problem), client)
             return
         agent = request.headers.get("user-agent", "")
         call = Call(trio.current_time(), verb, where.kind.name, where.namespace, where.name, where.subresource, agent)
         self._calls.add(call)
-        await self._serve(call, where, request, body, send)
+        await self._serve(call, where, request, client)
 
-    def _dated(self, send: Send) -> Send:
-        """With the date of each answer, by the clock that also stamps the objects."""
-
-        async def dated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                date = format_datetime(datetime.fromisoformat(self._objects.now()), usegmt=True).encode()
-                message = {**message, "headers": [*message["headers"], (b"date", date)]}
-            await send(message)
-
-        return dated
-
-    def _review(self, review: Object) -> Answer:
+    def _review(self, review: Object, agent: str) -> Answer:
         wanted = review.get("spec", {}).get("resourceAttributes", {})
-        self._faults.on_review(f"{wanted.get('verb')} {wanted.get('resource')}")
+        self._faults.on_review(f"{wanted.get('verb')} {wanted.get('resource')}", agent)
         review["status"] = {"allowed": (wanted.get("verb"), wanted.get("resource")) not in self._faults.denied}
         return Answer(201, msgspec.json.encode(review))
 
-    async def _serve(self, call: Call, where: Target, request: Request, body: bytes, send: Send) -> None:
-        scope, receive = request.scope, request.receive
+    async def _serve(self, call: Call, where: Target, request: Request, client: Connection) -> None:
         # A fault may delay, answer in the request's place, or cut; what it does not say happens as usual.
         fault = self._faults.meet(call)
         if fault is not None and fault.delay:
             await trio.sleep(fault.delay)
         if fault is not None and fault.cut == "before":
-            self._cut(scope["client"])
+            client.cut()
             return
+        answer: Answer | Watch
+        if fault is not None and fault.page is not None:
+            answer = Answer(fault.code or 200, fault.page.encode())
+        elif fault is not None and fault.code:
+            answer = _refusal(fault.error(where.kind.plural, where.kind.group, where.name))
+        elif call.verb == "watch":
+            answer = self._contained(request, lambda: self._watch(call, where, request, client.cut))
+        else:
+            answer = self._contained(request, lambda: self._act(call.verb, where, request))
+        if isinstance(answer, Watch):
+            call.code = 200
+            await answer(client)
+        elif fault is not None and fault.cut == "answer":
+            # The request was acted on: the client cannot know whether, which is what such a fault is for.
+            await client.break_off(answer.body)
+        elif fault is not None and fault.cut:
+            client.cut()
+        else:
+            call.code = answer.code
+            await _send(answer, client)
+
+    def _contained(self, request: Request, act: Callable[[], Found]) -> Found | Answer:
         try:
-            if fault is not None and fault.page is not None:
-                answer = Answer(fault.code or 200, fault.page.encode())
-            elif fault is not None and fault.code:
-                answer = _refusal(fault.error(where.kind.plural, where.kind.group, where.name))
-            elif call.verb == "watch":
-                watch = self._watch(call, where, request)
-                call.code = 200
-                await watch(scope, receive, send)
-                return
-            else:
-                answer = self._act(call.verb, where, request, body)
+            return act()
         except ApiError as problem:
-            answer = _refusal(problem)
+            return _refusal(problem)
         except Exception:
             # A mistake of the sandbox is an answer too; otherwise a test would hang instead of failing.
-            _log.exception("the sandbox API failed at %s %s", call.verb, request.url.path)
-            answer = _refusal(ApiError(500, "InternalError", "the sandbox API failed; its log has the details"))
-        if fault is not None and fault.cut:
-            # The request was acted on: the client cannot know whether, which is what such a fault is for.
-            await self._break_off(fault, answer, scope, send)
-            return
-        call.code = answer.code
-        await _send(answer, scope, receive, send)
+            _log.exception("the sandbox API failed at %s %s", request.method, request.path)
+            return _refusal(ApiError(500, "InternalError", "the sandbox API failed; its log has the details"))
 
-    async def _break_off(self, fault: Fault, answer: Answer, scope: Message, send: Send) -> None:
-        if fault.cut == "answer":
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
-            await send({"type": "http.response.start", "status": answer.code, "headers": headers})
-            # The length was promised, so that the client sees a broken answer and not a short one.
-            half = answer.body[: len(answer.body) // 2]
-            await send({"type": "http.response.body", "body": half, "more_body": True})
-        self._cut(scope["client"])
-
-    def _act(self, verb: str, where: Target, request: Request, body: bytes) -> Answer:
+    def _act(self, verb: str, where: Target, request: Request) -> Answer:
         """Do what is asked. No await in here: a write happens wholly or not at all."""
-        objects, kind, query = self._objects, where.kind, request.query_params
+        objects, kind, query = self._objects, where.kind, request.query
         status = where.subresource == "status"
         dry_run = query.get("dryRun") == "All"
         if verb == "get":
@@ -148,15 +122,15 @@ class Api:
         if verb == "list":
             return self._list(where, request)
         if verb == "create":
-            return _object(201, objects.create(kind, _read(request, body), where.namespace, dry_run=dry_run), where)
+            return _object(201, objects.create(kind, _read(request), where.namespace, dry_run=dry_run), where)
         if verb == "update":
-            put = objects.replace(kind, where.key, _read(request, body), status=status, dry_run=dry_run)
+            put = objects.replace(kind, where.key, _read(request), status=status, dry_run=dry_run)
             return _object(200, put, where)
         if verb == "patch":
-            change = _change(where, request, body)
+            change = _change(where, request)
             return _object(200, objects.patch(kind, where.key, change, status=status, dry_run=dry_run), where)
         # A deletion may bring its options as a body or as parameters.
-        options = _read(request, body) if body else {}
+        options = _read(request) if request.body else {}
         preconditions = options.get("preconditions") or {}
         dry_run = dry_run or bool(options.get("dryRun"))
         if verb == "delete":
@@ -175,7 +149,7 @@ class Api:
         return _object(200, version, where)
 
     def _list(self, where: Target, request: Request) -> Answer:
-        kind, query = where.kind, request.query_params
+        kind, query = where.kind, request.query
         wanted = query.get("resourceVersion") or "0"
         if not wanted.isdigit():
             raise errors.bad_request(f"invalid resource version: {wanted!r}")
@@ -211,8 +185,8 @@ class Api:
             self._objects.delete(where.kind, version.key[1], version.key[0])
         return Answer(200, _deleted(where, None))
 
-    def _watch(self, call: Call, where: Target, request: Request) -> Watch:
-        query = request.query_params
+    def _watch(self, call: Call, where: Target, request: Request, cut: Callable[[], None]) -> Watch:
+        query = request.query
         if query.get("sendInitialEvents") in _TRUE:
             cause = errors.Cause(
                 "sendInitialEvents",
@@ -231,7 +205,7 @@ class Api:
             since=int(wanted) or None,
             timeout=_number(query, "timeoutSeconds") or None,
             bookmarks=query.get("allowWatchBookmarks") in _TRUE,
-            cut=partial(self._cut, request.scope["client"]),
+            cut=cut,
         )
 
 
@@ -243,19 +217,19 @@ def _number(query: Mapping[str, str], name: str) -> int:
 
 
 def _chosen(where: Target, request: Request) -> selectors.Predicate | None:
-    query = request.query_params
+    query = request.query
     return selectors.both(
         selectors.labels(query.get("labelSelector", "")),
         selectors.fields(query.get("fieldSelector", ""), where.kind.selectable),
     )
 
 
-def _read(request: Request, body: bytes) -> Object:
+def _read(request: Request) -> Object:
     media = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if media not in ("application/json", "*/*", ""):  # a real API server also reads YAML and protobuf
         raise errors.unsupported_media_type(media, ["application/json"])
     try:
-        read = msgspec.json.decode(body)
+        read = msgspec.json.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise errors.bad_request(f"the object provided is unrecognized: {problem}") from None
     if not isinstance(read, dict):
@@ -263,14 +237,14 @@ def _read(request: Request, body: bytes) -> Object:
     return read
 
 
-def _change(where: Target, request: Request, body: bytes) -> Callable[[Object], Object]:
+def _change(where: Target, request: Request) -> Callable[[Object], Object]:
     """The patch as a function on (a copy of) the object."""
     media = request.headers.get("content-type", "").partition(";")[0].strip()
     if media not in (_JSON_PATCH, _MERGE_PATCH) and (media != _STRATEGIC_PATCH or where.kind.custom):
         kinds = [_JSON_PATCH, _MERGE_PATCH] + ([] if where.kind.custom else [_STRATEGIC_PATCH])
         raise errors.unsupported_media_type(media, kinds)
     try:
-        patch = msgspec.json.decode(body)
+        patch = msgspec.json.decode(request.body)
     except msgspec.DecodeError as problem:
         raise errors.bad_request(f"error decoding patch: {problem}") from None
     if media == _JSON_PATCH:
@@ -300,7 +274,6 @@ def _refusal(problem: ApiError) -> Answer:
     return Answer(problem.code, msgspec.json.encode(problem.status()), problem.retry_after)
 
 
-async def _send(answer: Answer, scope: Message, receive: Receive, send: Send) -> None:
-    headers = {} if answer.retry_after is None else {"Retry-After": str(answer.retry_after)}
-    response = Response(answer.body, answer.code, headers, media_type="application/json")
-    await response(scope, receive, send)
+async def _send(answer: Answer, client: Connection) -> None:
+    headers = {} if answer.retry_after is None else {"retry_after": str(answer.retry_after)}
+    await client.answer(answer.code, answer.body, **headers)

@@ -84,7 +84,7 @@ class Faults:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._stalled: list[str] = []
-        self.on_review: Callable[[str], None] = lambda _asked: None
+        self.on_review: Callable[[str, str], None] = lambda _asked, _agent: None
         self.denied: set[tuple[str, str]] = set()  # verb and resource that an access review says no to
         self.watches: set[OpenWatch] = set()
 

@@ -4,21 +4,21 @@ A watcher is a place in its collection's history, so the history is its buffer: 
 dropped, as a real API server drops slow watchers, and comes back with the version it last saw.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import trio
 
 from sandbox.api.errors import ApiError
 from sandbox.api.faults import Faults
+from sandbox.api.http import Connection
 from sandbox.api.kinds import Kind
 from sandbox.api.requests import Call
 from sandbox.api.selectors import Predicate
 from sandbox.api.storage import Change, Storage, Version
 
-Message = MutableMapping[str, Any]
 LAG = 1000  # changes; the watch cache of a real API server buffers 10 to 1000 events for a watcher
 _BOOKMARK_PERIOD = 60.0  # seconds, about what a real API server takes
 _DEFAULT_TIMEOUT = 3600.0  # seconds; a real API server picks 30 to 60 minutes
@@ -59,7 +59,7 @@ class Start(NamedTuple):
 
 
 class Watch:
-    """An open watch; an ASGI application that answers its one request."""
+    """An open watch, which answers its one request."""
 
     def __init__(
         self,
@@ -91,33 +91,27 @@ class Watch:
     def resume(self) -> None:
         self._flowing.set()
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
-        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
+    async def __call__(self, client: Connection) -> None:
         self._faults.opened(self)
         start = self._start()  # before the head goes out: whoever has seen the head misses nothing from then on
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await client.begin(cache_control="no-cache, private")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-                await self._stream(start, send)
+                nursery.start_soon(_until_gone, client, nursery.cancel_scope)
+                await self._stream(start, client.send)
                 nursery.cancel_scope.cancel()
         finally:
             self._faults.closed(self)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await client.end()
 
-    async def _stream(self, start: Start | ApiError, send: Callable[[Message], Awaitable[None]]) -> None:
+    async def _stream(self, start: Start | ApiError, send: Callable[[bytes], Awaitable[None]]) -> None:
         end = trio.current_time() + self._timeout
         if isinstance(start, ApiError):
-            await send(_chunk(_error_line(start)))
+            await send(_error_line(start))
             return
         place = start.place
         for lines in _batches(self._selection.line("ADDED", version) for version in start.present):
-            await send(_chunk(lines))
+            await send(lines)
         bookmark = trio.current_time() + _BOOKMARK_PERIOD
         while True:
             await self._flowing.wait()
@@ -127,7 +121,7 @@ class Watch:
             changes = changes[: max(0, self._collection.shown - place)]
             place += len(changes)
             for lines in _batches(line for change in changes if (line := self._selection.tell(change))):
-                await send(_chunk(lines))
+                await send(lines)
             now = trio.current_time()
             if now >= end:
                 return
@@ -136,7 +130,7 @@ class Watch:
             if now >= bookmark:
                 bookmark = now + _BOOKMARK_PERIOD
                 if self._bookmarks:
-                    await send(_chunk(self._bookmark()))
+                    await send(self._bookmark())
             else:
                 with trio.move_on_at(min(end, bookmark)):
                     await self._collection.waiting.park()
@@ -156,10 +150,6 @@ class Watch:
         return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
 
 
-def _chunk(lines: bytes) -> Message:
-    return {"type": "http.response.body", "body": lines, "more_body": True}
-
-
 def _error_line(problem: ApiError) -> bytes:
     return msgspec.json.encode({"type": "ERROR", "object": problem.status()}) + b"\n"
 
@@ -175,7 +165,6 @@ def _batches(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(batch)
 
 
-async def _until_gone(receive: Callable[[], Awaitable[Message]], scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _until_gone(client: Connection, scope: trio.CancelScope) -> None:
+    await client.gone()
     scope.cancel()

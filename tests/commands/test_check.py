@@ -177,7 +177,7 @@ async def test_a_template_needs_secrets_of_all_namespaces(site: Installation, as
 
 
 async def test_a_right_that_nobody_tells_of_is_not_known(site: Installation, ask: Ask) -> None:
-    def refuse(_asked: str) -> None:
+    def refuse(_asked: str, _agent: str) -> None:
         raise AssertionError
 
     site.api.on_review = refuse

@@ -2,19 +2,12 @@
 
 import socket
 import struct
-from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from hypercorn.config import Config
-from hypercorn.trio import serve
-from starlette import routing
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
 from csi_provisioner.kube.connection import Wire
 from csi_provisioner.kube.errors import KubeError
@@ -320,27 +313,3 @@ async def test_a_closed_transport_keeps_nothing() -> None:
         assert server.open == 0
         with pytest.raises(KubeError, match="closed"):
             await ask(transport)
-
-
-async def test_requests_and_a_kept_connection_work_with_another_server() -> None:
-    """A server that is not ours: hypercorn, with its own mind about chunks."""
-
-    async def endpoint(asked: Request) -> StreamingResponse:
-        body = await asked.body() * 1000
-
-        async def chunks() -> AsyncIterator[bytes]:
-            for _ in range(20):
-                yield body
-
-        return StreamingResponse(chunks())
-
-    app = Starlette(routes=[routing.Route("/", endpoint, methods=["POST"])])
-    config = Config()
-    config.bind = ["127.0.0.1:0"]
-    async with trio.open_nursery() as nursery:
-        [bound] = await nursery.start(serve, app, config)
-        port = int(bound.rpartition(":")[2])
-        with closing(Transport(Route(("127.0.0.1", port)))) as transport:
-            for _ in range(3):
-                assert await ask(transport, "POST", body=b"0123456789") == b"0123456789" * 20_000
-        nursery.cancel_scope.cancel()

@@ -180,7 +180,7 @@ async def test_a_driver_that_comes_back_with_other_capabilities_needs_other_righ
 async def test_reviews_that_are_not_answered_are_not_known(site: Installation) -> None:
     reviews = 0
 
-    def count(_asked: str) -> None:
+    def count(_asked: str, _agent: str) -> None:
         nonlocal reviews
         reviews += 1
 
