@@ -20,16 +20,17 @@ from sandbox.api.errors import Object
 from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer, serve
 from sandbox.driver import Config, Driver
+from tests import network
 
-CLOCK = trio.testing.MockClock(autojump_threshold=0.001)
+CLOCK = trio.testing.MockClock(autojump_threshold=0)
 VIRTUAL = ("trio", {"clock": CLOCK})
 """For a module's `anyio_backend`. One clock for all tests: it never goes back, and nothing here asks for a date. It
-jumps when nothing has come from the kernel for a millisecond, the shortest wait that there is."""
+jumps at once when every task waits: `network` sees to it that nothing is on its way then."""
 _jump = CLOCK._autojump
 
 
 def _jump_if_idle() -> None:
-    """On a busy machine a thread takes longer than a millisecond: to write a file, to look up a name."""
+    """Not while a thread is at work: it writes a file or looks up a name."""
     if not trio.to_thread.current_default_thread_limiter().borrowed_tokens:
         _jump()
 
@@ -157,6 +158,7 @@ def _key(label: str) -> str:
 
 @asynccontextmanager
 async def embedded(folder: Path) -> AsyncIterator[Cluster]:
+    network.join()
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, objects=Objects(seed=1)))
         cluster = Cluster(server, folder, nursery)
