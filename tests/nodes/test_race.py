@@ -121,7 +121,7 @@ async def test_exhausted_sends_the_claim_back_into_the_race(cluster: Cluster) ->
     await deploy(cluster, "b", nodes={"base_delay": 0.0})
     await cluster.until(lambda: cluster.is_bound("data"), limit=200)
     assert volumes(cluster) == {"data": "b"}
-    assert any("ResourceExhausted" in line for line in cluster.events("data"))
+    await cluster.until(lambda: any("ResourceExhausted" in line for line in cluster.events("data")))
 
 
 async def test_a_driver_that_is_away_is_said_with_the_claim(

@@ -89,7 +89,7 @@ async def test_a_deleted_claim_whose_volume_was_unusable_is_asked_for_again(site
     await site.rest(1)
     calls = len(site.calls())
     await site.until(lambda: len(site.calls()) == calls + 2)
-    assert site.driver.state.volumes == {}
+    await site.until(lambda: site.driver.state.volumes == {})
 
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 4])
