@@ -201,10 +201,10 @@ class Installation:
         [event] = [event for event in self.events(about, reason) if event["count"] >= count]
         return event
 
-    async def scraped(self) -> str:
+    async def scraped(self, path: str = "/metrics") -> str:
         address = self.logged("Listening")[-1].keys["address"]
         async with httpx2.AsyncClient(trust_env=False) as http:
-            return (await http.get(f"http://{address}/metrics")).text
+            return (await http.get(f"http://{address}{path}")).text
 
     async def metrics(self) -> dict[str, float]:
         """Each series as it is written, with its value."""
