@@ -1,8 +1,8 @@
 """One call on an HTTP/2 connection, and what h2 and grpclib are told about both; a part of `channel`."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import trio
@@ -12,8 +12,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
-from h2.exceptions import NoAvailableStreamIDError
-from hpack import NeverIndexedHeaderTuple
+from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
+from hpack import Encoder, NeverIndexedHeaderTuple
 
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer
@@ -33,6 +33,29 @@ HTTP2 = H2Configuration(
 # The largest number that HTTP/2 has for a stream: a GOAWAY with it ends none.
 ALL_STREAMS = 2**31 - 1
 GOODBYE = "it has ended the connection politely"
+# Streams of which h2 may remember that they are over, before it is asked to forget them: it looks at every one.
+FORGOTTEN_AT = 256
+# The header fields of a call that calls of one method share; what follows is its own.
+SHARED_FIELDS = 8
+
+
+class _Blocks(Encoder):
+    """Header blocks that say the same in every state of the compression, so that each is made once a method and
+    deadline: a fifth of what a call costs was making them anew."""
+
+    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
+        fields = list(headers)
+        resized: bytes = super().encode([])  # the peer's wish for another table, if it has come
+        own = _block(tuple(fields[SHARED_FIELDS:])) if len(fields) > SHARED_FIELDS else b""
+        return resized + _shared_block(tuple(fields[:SHARED_FIELDS])) + own
+
+
+def _block(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    block: bytes = Encoder().encode([NeverIndexedHeaderTuple(name, value) for name, value in fields])
+    return block
+
+
+_shared_block = lru_cache(maxsize=64)(_block)
 
 
 class Http2(H2Connection):
@@ -42,6 +65,22 @@ class Http2(H2Connection):
     DEFAULT_MAX_HEADER_LIST_SIZE = 1024 * 1024
     # The driver takes no more calls here: none may be begun, also not by one that waited for its turn.
     leaving = False
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.encoder = _Blocks()
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """Not less than there are; counted where that may be too many."""
+        known = len(self.streams)
+        few = known < min(FORGOTTEN_AT, self.remote_settings.max_concurrent_streams)
+        return known if few else super().open_outbound_streams
+
+    def fits(self, size: int) -> bool:
+        """Whether the peer takes so many bytes of a new stream in one frame now."""
+        window = min(self.outbound_flow_control_window, self.remote_settings.initial_window_size)
+        return size <= min(window, self.max_outbound_frame_size)
 
     def get_next_available_stream_id(self) -> int:
         if self.leaving:
@@ -75,10 +114,9 @@ class _Beginning:
 class Stream(protocol.Stream):
     """One call. Gathers what comes until it is over, so that its task wakes up once."""
 
-    def __init__(
-        self, connection: protocol.Connection, h2: H2Connection, transport: Any, begin: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: protocol.Connection, h2: Http2, transport: Any, begin: Callable[[], None]) -> None:
         super().__init__(connection, cast(H2Connection, _Beginning(h2, begin)), transport)
+        self._h2, self._begin = h2, begin
         self.sending = trio.CancelScope()
         self.over = trio.Event()
         self.received = bytearray()
@@ -94,9 +132,31 @@ class Stream(protocol.Stream):
         self.id = stream_id
         self.buffer = _Body(self, partial(connection.ack, stream_id))
 
-    async def send(self, headers: list[tuple[str, str]], message: bytes, processor: protocol.EventsProcessor) -> None:
-        self._release = await self.send_request(headers, _processor=processor)
+    async def send(
+        self, headers: list[tuple[bytes, bytes]], message: bytes, processor: protocol.EventsProcessor
+    ) -> None:
+        if self._sent_at_once(headers, message, processor):
+            return
+        self._release = await self.send_request(cast(Any, headers), _processor=processor)
         await self.send_data(message, end_stream=True)
+
+    def _sent_at_once(
+        self, headers: list[tuple[bytes, bytes]], message: bytes, processor: protocol.EventsProcessor
+    ) -> bool:
+        """In one write, where there is nothing to wait for: each one wakes the driver."""
+        if not (self.connection.write_ready.is_set() and self._h2.fits(len(message))):
+            return False
+        self._begin()
+        number = self._h2.get_next_available_stream_id()
+        try:
+            self._h2.send_headers(number, headers)
+        except TooManyStreamsError:
+            return False
+        self._h2.send_data(number, message, end_stream=True)
+        self.init_stream(number, self.connection)
+        self._release = processor.register(self)
+        self._transport.write(self._h2.data_to_send())
+        return True
 
     def leave(self) -> None:
         """Let go of it; the driver is told if it is still at work."""
@@ -143,28 +203,22 @@ class _Body(protocol.Buffer):
         return 0
 
 
-def headers(method: str, timeout: float) -> list[tuple[str, str]]:
-    parent = traces.parent()
-    fields: list[tuple[str, str]] = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", method),
-        (":authority", "localhost"),
-        ("grpc-timeout", _timeout(timeout)),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        ("user-agent", _AGENT),
-    ]
-    # Another one for each call: it must not take the others' places in the table of the header compression.
-    if parent is not None:
-        fields.append(cast(tuple[str, str], NeverIndexedHeaderTuple("traceparent", parent)))
+def headers(method: str, timeout: float) -> list[tuple[bytes, bytes]]:
+    fields = [*_CONSTANT, (b":path", method.encode()), (b"grpc-timeout", _timeout(timeout)), *_TRAILING]
+    if (parent := traces.parent()) is not None:
+        fields.append((b"traceparent", parent.encode()))
     return fields
 
 
-def _timeout(seconds: float) -> str:
+_CONSTANT = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost")]
+_TRAILING = [(b"te", b"trailers"), (b"content-type", b"application/grpc"), (b"user-agent", _AGENT.encode())]
+
+
+def _timeout(seconds: float) -> bytes:
     """At most eight digits; rounded up, so that the driver does not give up before we do.
 
-    In whole milliseconds, less what has passed since the call began, so that the header compression sees the same text.
+    In whole milliseconds, less what has passed since the call began, so that all calls have the same text.
     """
     milliseconds = max(1, math.ceil(seconds * 1000 - 0.01))
-    return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(milliseconds // 1000, 10**8 - 1)}S"
+    text = f"{milliseconds}m" if milliseconds < 10**8 else f"{min(milliseconds // 1000, 10**8 - 1)}S"
+    return text.encode()
