@@ -65,6 +65,7 @@ LICENCES = (
     "PSF-2.0",
 )
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
+PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@v0.316.0"
 PYTHONS = nox.project.python_versions(PROJECT)
 
 
@@ -133,15 +134,6 @@ def tests(session: nox.Session) -> None:
     """All tests but those on a real control plane."""
     install(session, "test")
     session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
-
-
-@nox.session
-def browser(session: nox.Session) -> None:
-    """The page of `/statusz` in a headless Chromium (Debian's `chromium`)."""
-    if shutil.which("chromium") is None:
-        not_run(session, "the page in a browser", "no chromium")
-    install(session, "test")
-    session.run("pytest", "-m", "browser", *RERUN, "tests/diagnostics", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -333,16 +325,27 @@ def workflows(session: nox.Session) -> None:
     session.run(str(folder / "actionlint"), "-color=false", external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def page(session: nox.Session) -> None:
-    """Pictures of the status page."""
-    not_run(session, "the page", "there is none yet")
+    """The page of `/statusz` in a headless Chromium (Debian's `chromium`)."""
+    if not shutil.which("chromium"):
+        not_run(session, "the page in a browser", "no chromium")
+    install(session, "test")
+    session.run("pytest", "-m", "browser", *RERUN, "tests/diagnostics", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def rules(session: nox.Session) -> None:
-    """promtool, over the alerting rules."""
-    not_run(session, "the rules", "there are none yet")
+    """promtool, over the alerting rules and what lets them fire."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        if not shutil.which("go"):
+            not_run(session, "promtool", "it is not installed, and there is no Go toolchain to build it")
+        folder = Path(session.create_tmp()).resolve()
+        session.run("go", "install", PROMTOOL, env={"GOBIN": str(folder)}, external=True)
+        promtool = str(folder / "promtool")
+    session.run(promtool, "check", "rules", "docs/observability/rules.yaml", external=True)
+    session.run(promtool, "test", "rules", "tests/observability/alerts.yaml", external=True)
 
 
 @nox.session
