@@ -30,11 +30,12 @@ from csi_provisioner.model.kubernetes import (
 )
 from csi_provisioner.model.live import Live
 from csi_provisioner.nodes import local
-from csi_provisioner.planning import cluster, gate, wellknown
+from csi_provisioner.planning import cluster, dns, gate, quantity, wellknown
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.explain import explain
 from csi_provisioner.planning.explanation import Explanation, Facts, Read, Status, Unread
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.settings import Settings
 
 from . import daemon, showing
@@ -87,18 +88,28 @@ def wanted(values: Values) -> Wanted:
     if not dry and len(words) != 1:
         raise Fatal("it takes one [NAMESPACE/]CLAIM, or --class and --size", 2)
     namespace, _, name = words[0].rpartition("/") if words else ("", "", "")
-    if not dry and (not name or "/" in namespace or words[0].startswith("/")):
-        raise Fatal(f"{words[0]}: a claim is named NAMESPACE/CLAIM, or CLAIM", 2)
+    namespace = namespace or ("" if words and words[0].startswith("/") else values[NAMESPACE])
+    if not (dns.is_label(namespace) and (dry or dns.is_subdomain(name))):
+        raise Fatal(f"{namespace}/{name}: a claim is named NAMESPACE/CLAIM, or CLAIM", 2)
+    if dry and not _is_size(values[SIZE]):
+        raise Fatal(f"--size={values[SIZE]}: it must be a size above 0, such as 5Gi", 2)
     return Wanted(
         json=values[OUTPUT] == "json",
         request=values[REQUEST],
-        namespace=namespace or values[NAMESPACE],
+        namespace=namespace,
         name=name,
         storage_class=values[CLASS],
         size=values[SIZE],
         node=values[NODE],
         addressed="csi-address" in values,
     )
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return quantity.parse(text) > 0
+    except Refusal:
+        return False
 
 
 async def answer(settings: Settings, wanted: Wanted) -> int:
@@ -122,7 +133,7 @@ class Explaining:
 
     async def run(self) -> int:
         dry = bool(self.wanted.storage_class)
-        claim = await self._dry() if dry else await self._claim()
+        claim = self._dry() if dry else await self._claim()
         if claim is None:
             say(f"There is no claim {self.wanted.namespace}/{self.wanted.name}.")
             return ABSENT
@@ -131,9 +142,7 @@ class Explaining:
         self._lookup.same_account = self._in_pod or isinstance(live, Live)
         driver, asked, away = await self._driver(claim, live)
         if dry:
-            claim.metadata.annotations = {wellknown.STORAGE_PROVISIONER: driver.name} | (
-                {wellknown.SELECTED_NODE: self.wanted.node} if self.wanted.node else {}
-            )
+            claim.metadata.annotations = await self._annotated(driver)
         own = self.settings.nodes.node_name if self.settings.nodes.enabled else ""
         facts = Facts(
             claim=claim,
@@ -143,6 +152,7 @@ class Explaining:
             away=away,
             dry=dry,
             own_node=NodeName(own) if own else None,
+            takes_any=self.settings.nodes.immediate_binding,
             local=await self._local(driver) if own and asked and driver.topology and not away else None,
             same_account=self._lookup.same_account,
             may_save=await self._may_save(),
@@ -155,7 +165,7 @@ class Explaining:
         )
         found = await self._explained(facts)
         decisive = found.decisive
-        shown = showing.Shown(claim, driver.name, found, self.assumed, self.kube.server_time())
+        shown = showing.Shown(claim, driver.name, found, self.assumed, dry)
         sys.stdout.write(shown.json(self.wanted.request) if self.wanted.json else shown.text(self.wanted.request))
         return CODES.get(decisive.status, 0)
 
@@ -179,7 +189,7 @@ class Explaining:
             raise CannotAskError(f"claim {self.wanted.namespace}/{self.wanted.name} is not known: {found.why}")
         return None if isinstance(found, Unread) else found
 
-    async def _dry(self) -> PersistentVolumeClaim:
+    def _dry(self) -> PersistentVolumeClaim:
         """One that nobody makes. Its name decides where its volume would be among several places."""
         wanted = self.wanted
         self.assumed.append("a claim named explain with access mode ReadWriteOnce")
@@ -191,6 +201,17 @@ class Explaining:
                 storageClassName=wanted.storage_class,
             ),
         )
+
+    async def _annotated(self, driver: DriverFacts) -> dict[str, str]:
+        """As the volume controller would hand the claim over."""
+        found = await self._class(self.wanted.storage_class)
+        theirs = found is not None and not driver.answers_to(found.provisioner)
+        node = {wellknown.SELECTED_NODE: self.wanted.node} if self.wanted.node else {}
+        return node | {wellknown.STORAGE_PROVISIONER: found.provisioner if found and theirs else driver.name}
+
+    async def _class(self, name: str) -> StorageClass | None:
+        found = await self._lookup.read(Read(StorageClass, name)) if name else None
+        return found if isinstance(found, StorageClass) else None
 
     # ---- the driver
 
@@ -207,7 +228,8 @@ class Explaining:
                 name = await self.driver.identify()
                 known = self._facts(name, *await self.driver.read_capabilities())
             except Fatal as error:
-                away = str(error)
+                # A socket that nobody named is not known to be the driver's.
+                away = str(error) if self.wanted.addressed else ""
             else:
                 if expected not in ("", name):
                     raise CannotAskError(f"the CSI driver is {name!r}, not {expected!r}")
@@ -227,10 +249,8 @@ class Explaining:
 
     async def _guessed(self, claim: PersistentVolumeClaim) -> str:
         """That of the claim's class."""
-        found = None
-        if name := gate.claim_class(claim):
-            found = await self._lookup.read(Read(StorageClass, name))
-        provisioner = found.provisioner if isinstance(found, StorageClass) else gate.provisioner_of(claim) or ""
+        found = await self._class(gate.claim_class(claim))
+        provisioner = found.provisioner if found is not None else gate.provisioner_of(claim) or ""
         drivers = {in_tree: driver for driver, in_tree in IN_TREE_NAMES.items()}
         return drivers.get(provisioner, provisioner)
 
@@ -258,5 +278,6 @@ class Explaining:
         return True if self.settings.election.enabled else None
 
     def _lease(self, driver: str) -> Read | None:
-        namespace = self.settings.election.own_namespace
+        election = self.settings.election
+        namespace = election.namespace if election.enabled else election.own_namespace
         return Read(Lease, identity.sanitised(driver), namespace) if namespace and driver else None

@@ -33,7 +33,7 @@ class Shown:
     driver: str
     found: Explanation
     assumed: Sequence[str]
-    now: float
+    dry: bool
 
     def _events(self) -> Sequence[Event]:
         return self.found.events[-EVENTS:]
@@ -73,7 +73,9 @@ class Shown:
         if self.assumed:
             yield from _wrapped(f"Assumed: {'; '.join(self.assumed)}.")
         form = TEXTS.get(decisive.status, "{claim} is not known ({step}): {text}")
-        key = kubernetes.key(self.claim)
+        key = "Such a claim" if self.dry else kubernetes.key(self.claim)
+        if self.dry and decisive.status is Status.WORKS:
+            form = "{claim} would get a volume ({step}): {text}"
         yield from _wrapped(form.format(claim=key, step=decisive.step, text=decisive.text, who=decisive.who))
         if decisive.fix:
             yield from _wrapped(f"Fix: {decisive.fix}")
@@ -102,5 +104,9 @@ def _time(event: Event) -> str:
 
 def _wrapped(text: str, indent: str = "", first: str | None = None) -> list[str]:
     return textwrap.wrap(
-        escaped(text), WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
+        escaped(text),
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,  # in names, which people copy
     )

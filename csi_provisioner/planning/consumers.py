@@ -2,7 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from csi_provisioner.model.kubernetes import CSIStorageCapacity, LabelSelector, Node, StorageClass
+from csi_provisioner.model.kubernetes import (
+    CSIStorageCapacity,
+    LabelSelector,
+    Node,
+    PersistentVolumeClaim,
+    StorageClass,
+)
 from csi_provisioner.model.usage import Pod, ResourceQuota
 from csi_provisioner.planning import gate, quantity, steps
 from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
@@ -19,6 +25,14 @@ def pods(facts: Facts) -> list[Pod] | Unread:
     if isinstance(found, Unread):
         return found
     return [pod for pod in found if pod.uses(meta.name) and pod.status.phase not in _OVER]
+
+
+def size_of(claim: PersistentVolumeClaim) -> int:
+    """One that is too large is refused when its stage comes."""
+    try:
+        return quantity.requested(claim) or 0
+    except Refusal:
+        return quantity.LARGEST
 
 
 # ---- no node is selected
@@ -101,7 +115,7 @@ def _room(
     # A driver that publishes none is not asked by the scheduler how much room it has.
     if not any(one.storageClassName == storage_class for one in found):
         return
-    size, sizes = quantity.requested(facts.claim) or 0, [_largest(one) for one in objects]
+    size, sizes = size_of(facts.claim), [_largest(one) for one in objects]
     fitting, largest = sum(has >= size for has in sizes), quantity.format(max(sizes, default=0))
     wanted, count = quantity.format(size), f"{len(objects)} CSIStorageCapacity objects of StorageClass {storage_class}"
     if not fitting:
@@ -150,7 +164,7 @@ def quota(facts: Facts) -> Iterator[Step]:
     if isinstance(found, Unread):
         yield Step(steps.QUOTA, Status.NOT_KNOWN, found.why)
         return
-    size, of_class = quantity.requested(claim) or 0, f"{gate.claim_class(claim)}.storageclass.storage.k8s.io/"
+    size, of_class = size_of(claim), f"{gate.claim_class(claim)}.storageclass.storage.k8s.io/"
     wanted = {"requests.storage": size, "persistentvolumeclaims": 1}
     wanted |= {of_class + key: amount for key, amount in wanted.items()}
     for one in found:

@@ -121,7 +121,7 @@ def without_class(facts: Facts) -> Step:
 
 
 def _static(facts: Facts) -> Step:
-    size, found = quantity.requested(facts.claim) or 0, facts.read(PersistentVolume)
+    size, found = consumers.size_of(facts.claim), facts.read(PersistentVolume)
     text = 'the claim\'s class is "": it waits for a PersistentVolume that is there without a class'
     if isinstance(found, Unread):
         return Step(steps.CLASS, Status.WAITS, f"{text}; {found.why}", f"make one, or {ANEW}", "an administrator")
@@ -171,6 +171,19 @@ def not_addressed(facts: Facts, found: StorageClass) -> Step:
                     VOLUME_CONTROLLER)  # fmt: skip
     text = f"the claim was made for provisioner {provisioner}; StorageClass {_name(found)} is another one by now"
     return Step(steps.CLASS, Status.WAITS, text, "make the claim anew", f"provisioner {provisioner}")
+
+
+def of_another_node(facts: Facts, node: str) -> Step:
+    """With a provisioner on each node, each makes only the volumes of its own."""
+    if node:
+        text = f"node {node} is selected, and this provisioner makes only volumes of {facts.own_node}"
+        return Step(steps.NODE, Status.WAITS, text, f"ask on {node}", f"the provisioner on {node}")
+    if facts.takes_any:
+        text = "no node has taken the claim yet: the provisioners of all nodes compete for it"
+        return Step(steps.NODE, Status.WORKS, text)
+    text = "no node is selected, and the provisioners take no claims with immediate binding"
+    fix = "--node-deployment-immediate-binding=true, or a StorageClass that binds late"
+    return Step(steps.NODE, Status.WAITS, text, fix, "an administrator")
 
 
 # ---- places

@@ -48,6 +48,10 @@ from csi_provisioner.planning.steps import at
 from csi_provisioner.planning.topology import TopologyMemory
 from csi_provisioner.planning.wellknown import SNAPSHOT_KIND
 
+NEEDED = frozenset({"CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS", "CREATE_DELETE_VOLUME",
+                    "CREATE_DELETE_SNAPSHOT", "CLONE_VOLUME", "MODIFY_VOLUME", "SINGLE_NODE_MULTI_WRITER"})  # fmt: skip
+"""Capabilities of which a claim can make use."""
+
 
 def explain(facts: Facts) -> Explanation:
     """The steps, or what has to be read first. Called again with that it goes further."""
@@ -76,36 +80,41 @@ class _Way:
         self.steps.append(Step(step, status, text, fix, who))
 
     def go(self) -> None:
-        if not self._facts.dry:
+        facts = self._facts
+        if not facts.dry:
             self._events()
-        for step in existing.of_claim(self._facts):
+        for step in existing.of_claim(facts):
             self.steps.append(step)
         if self._claim.spec.volumeName:
             return
         storage_class = self._gate()
         if storage_class is None:
             return
-        made = None if self._facts.dry else existing.volume(self._facts)
+        made = None if facts.dry else existing.volume(facts)
         if made is not None:
             self.steps.append(made)
             if made.status is Status.WAITS:
                 return
         try:
-            gate.check_class(storage_class, self._facts.driver)
+            gate.check_class(storage_class, facts.driver)
             self._driver()
             self.plan = self._stages(storage_class)
         except Refusal as refusal:
             self._refused(refusal)
+            if not (refusal.ignored or facts.dry):
+                self.steps += outlook.tries(facts)
             return
         except _UnknownError as unknown:
             self._whole = False
             self._say(steps.SOURCE, Status.NOT_KNOWN, str(unknown))
-        self.steps += outlook.of(self._facts, self.events, whole=self._whole)
+        self.steps += outlook.of(facts, self.events, whole=self._whole)
 
     def _refused(self, refusal: Refusal) -> None:
-        status = Status.WAITS if refusal.ignored else Status.REFUSED
         text, fix = fixes.split(refusal)
-        self._say(refusal.step, status, text, fix, "another program" if refusal.ignored else "")
+        if refusal.ignored:
+            self._say(refusal.step, Status.WAITS, text, fix, fixes.WHO.get(refusal.step, "another program"))
+        else:
+            self._say(refusal.step, Status.REFUSED, text, fix)
 
     def _events(self) -> None:
         meta = self._claim.metadata
@@ -150,9 +159,8 @@ class _Way:
             self._refused(refusal)
             return None
         node = gate.selected_node(claim)
-        if facts.own_node is not None and node not in ("", facts.own_node):
-            text = f"node {node} is selected, and this provisioner makes only volumes of {facts.own_node}"
-            self._say(steps.NODE, Status.WAITS, text, f"ask on {node}", f"the provisioner on {node}")
+        if facts.own_node is not None and node != facts.own_node:
+            self.steps.append(existing.of_another_node(facts, node))
             return None
         if node:
             self._say(steps.NODE, Status.OK, f"{node} is selected")
@@ -163,8 +171,8 @@ class _Way:
         if not self._facts.asked:
             self._say(steps.DRIVER, Status.NOT_KNOWN, f"what {driver.name} can do is assumed to be all that is needed")
             return
-        can = ", ".join(sorted(driver.plugin | driver.controller)) or "nothing"
-        self._say(steps.DRIVER, Status.OK, f"{driver.name} can do {can}")
+        can = ", ".join(sorted((driver.plugin | driver.controller) & NEEDED)) or "nothing that a claim needs"
+        self._say(steps.DRIVER, Status.OK, f"{driver.name}: {can}")
 
     # ---- the stages of provision.md 8
 

@@ -74,6 +74,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """There is no such claim: would one be given a volume?"""
     own_node: NodeName | None = None
     """With --node-deployment: only claims of this node are ours."""
+    takes_any: bool = True
+    """With --node-deployment: claims with immediate binding are taken too."""
     local: ClusterTopology | None = None
     """With --node-deployment: what this node's driver says of its place."""
     same_account: bool = False

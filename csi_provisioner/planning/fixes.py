@@ -9,6 +9,8 @@ ACCOUNT = "the provisioner's account"
 SAVE = f"grant create on persistentvolumes to {ACCOUNT} (kustomize/base does)"
 ANEW = "make the claim anew with another source"
 
+# Whose turn it is where we leave a claim alone.
+WHO = {steps.SOURCE: "an external populator", steps.CLASS: "whoever has made the claim"}
 # The first row of the step whose pattern is in the text; a row without one is for what does not say it itself.
 TABLE = (
     (steps.SOURCE, "data source of kind", "is the populator for this kind installed, and what does its log say?"),

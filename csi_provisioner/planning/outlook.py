@@ -10,7 +10,7 @@ from datetime import datetime
 from csi_provisioner import durations
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import Event, Lease
-from csi_provisioner.model.live import LiveClaim
+from csi_provisioner.model.live import Live, LiveClaim
 from csi_provisioner.model.state import KeyState
 from csi_provisioner.planning import consumers, existing, fixes, gate, steps
 from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
@@ -40,10 +40,7 @@ def of(facts: Facts, events: Sequence[Event], *, whole: bool) -> Iterator[Step]:
         yield Step(steps.DRIVER, Status.WAITS, text, fix, f"driver {facts.driver.name}")
         return
     if live is not None and live.works and live.claim is not None:
-        leads = live.leadership
-        since = f" since {_age(leads.since)}" if leads.since is not None else ""
-        text = f"this provisioner leads{since} ({leads.holder or leads.identity})" if leads.sought else "no election"
-        yield Step(steps.LEADER, Status.OK, text)
+        yield _leads(live)
         if live.unsynced:
             text = f"its caches are not complete: {', '.join(live.unsynced)}"
             yield Step(steps.QUEUE, Status.WAITS, text, "see its log: rights, API server", "the provisioner's start")
@@ -58,7 +55,27 @@ def of(facts: Facts, events: Sequence[Event], *, whole: bool) -> Iterator[Step]:
         yield _told(facts, events, whole=whole)
 
 
+def tries(facts: Facts) -> Iterator[Step]:
+    """Of a claim that is refused: who tries it again, and when."""
+    live = facts.live
+    if live is not None and live.works and live.claim is not None:
+        yield _leads(live)
+        yield from _journal(live.claim)
+        text = "; ".join(filter(None, (_tries(live.claim.work), _next(live.claim))))
+        yield Step(steps.QUEUE, Status.OK, text)
+    else:
+        yield _leader(facts)
+        yield _unknown(facts)
+
+
 # ---- what a leader knows
+
+
+def _leads(live: Live) -> Step:
+    leads = live.leadership
+    since = f" since {_age(leads.since)}" if leads.since is not None else ""
+    text = f"this provisioner leads{since} ({leads.holder or leads.identity})" if leads.sought else "no election"
+    return Step(steps.LEADER, Status.OK, text)
 
 
 def _journal(claim: LiveClaim) -> Iterator[Step]:
@@ -91,7 +108,7 @@ def _known(claim: LiveClaim) -> Step:
         fix = f"correct the class or the claim; asked again in {_age(claim.infeasible)}, or once the class is made anew"
         return Step(steps.CALL, Status.REFUSED, text, fix)
     # What was refused before the call is in order by now: the stages have been through all of it.
-    if last is not None and not (last.kind == "refused" or last.kind.startswith("api ")):
+    if last is not None and last.step == steps.CALL:
         return Step(steps.CALL, Status.REFUSED, f"{tries}; {next_}", fixes.of_answer(last.text))
     return Step(steps.QUEUE, Status.WORKS, f"{tries}; {next_}" if tries else next_)
 
@@ -179,6 +196,7 @@ def _told(facts: Facts, events: Sequence[Event], *, whole: bool) -> Step:
     # A stage that could not be looked at here may be what it tells of.
     if not whole:
         message, fix = fixes.parted(text)
+        fix = fix or "ask in the provisioner's pod, or with an account that may see what is not known here"
         return Step(steps.CALL, Status.REFUSED, message, fix)
     return Step(steps.QUEUE, Status.WORKS, f"what it says is in order by now: {text}")
 

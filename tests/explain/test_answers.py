@@ -28,6 +28,7 @@ async def shared(anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
         parameters = {f"{SECRET}-name": "login", f"{SECRET}-namespace": NAMESPACE, "tier": "hot"}
         world.storage_class(parameters=parameters)
         world.storage_class("late", late=True)
+        world.storage_class("other", "other.acme.test")
         world.secret("login")
         world.snapshot("snap")
         world.node("node-a", ["zone"], zone="a")
@@ -86,6 +87,10 @@ async def test_a_claim_that_is_not_there_ends_with_5(world: World, capsys: Captu
         (["a", "--class=fast", "--size=1Gi"], "with a claim none of them"),
         (["--class=fast"], "both --class and --size"),
         (["--node=n"], "both --class and --size"),
+        (["/a"], "a claim is named NAMESPACE/CLAIM"),
+        (["shop/"], "a claim is named NAMESPACE/CLAIM"),
+        (["A_b"], "a claim is named NAMESPACE/CLAIM"),
+        (["--class=fast", "--size=-5Gi"], "it must be a size above 0"),
         (["a", "--output=xml"], "it must be text or json"),
     ],
 )
@@ -160,6 +165,8 @@ DRY: list[tuple[int, str, str, list[str]]] = [
     (0, "call", "would be asked for the volume", ["--class=late", "--size=5Gi", "--node=node-a"]),
     (4, "topology", "failed to get selected CSINode node-z", ["--class=late", "--size=5Gi", "--node=node-z"]),
     (4, "class", "StorageClass 'none'", ["--class=none", "--size=5Gi"]),
+    (4, "claim", "asks for 9Ei of storage", ["--class=fast", "--size=9Ei"]),
+    (3, "class", "is of provisioner other.acme.test", ["--class=other", "--size=5Gi"]),
     (4, "quota", "allows 10Gi of requests.storage, and 8Gi is used",
      ["--class=fast", "--size=5Gi", "--namespace=full"]),
     (4, "quota", "allows 1 of fast.storageclass.storage.k8s.io/persistentvolumeclaims, and 1 is used",
@@ -189,6 +196,6 @@ async def test_a_claim_that_is_not_there_can_be_tried(
     shown: dict[str, Any] = found.json
     assert (found.code, shown["reason"]) == (code, step), shown
     assert text in shown["cause"]
-    assert (shown["request"] is None) == (step in ("node", "topology", "class"))
+    assert (shown["request"] is None) == (step in ("node", "topology", "class", "claim"))
     assert "a claim named explain" in json.dumps(shown["assumed"])
     assert full.objects.find("PersistentVolumeClaim", "explain", NAMESPACE) is None

@@ -16,7 +16,7 @@ LEASE = Read(k8s.Lease, "acme-csi-test", "storage")
 EVENTS = Read(k8s.Event, "", "shop", f"involvedObject.uid={UID}")
 VOLUME = Read(k8s.PersistentVolume, f"pvc-{UID}")
 ABSENT = Unread("gone", missing=True)
-NO_SPACE = Tried("ResourceExhausted", "rpc error: code = ResourceExhausted desc = no space", 3.0)
+NO_SPACE = Tried("ResourceExhausted", "rpc error: code = ResourceExhausted desc = no space", 3.0, "call")
 LEADS = LeadershipState(sought=True, leads=True, identity="pod-7-00000000", holder="pod-7-00000000", since=60.0)
 
 

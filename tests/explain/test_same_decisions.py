@@ -218,7 +218,7 @@ def test_it_ends_in_a_refusal_exactly_where_a_try_does(
     explained = explain(facts)
     assert explained.needs is None, explained.needs
     canary.look("explain", repr(explained.steps))
-    ended, error = explained.steps[-1], as_the_daemon(facts)
+    ended, error = explained.decisive, as_the_daemon(facts)
     # That a class is missing is said also of claims that the volume controller does not hand to us.
     if isinstance(found[Read(k8s.StorageClass, "fast")], Unread) and not gate.concerns(claim_, driver):
         return
