@@ -7,6 +7,7 @@ import pytest
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.live import InJournal, Live, LiveClaim
 from csi_provisioner.model.state import DriverState, KeyState, LeadershipState, Tried
+from csi_provisioner.planning import wellknown
 from csi_provisioner.planning.explain import explain
 from csi_provisioner.planning.explanation import Explanation, Facts, Read, Status, Unread
 from tests.planning.objects import DRIVER, SETTINGS, UID, claim, driver, storage_class
@@ -22,7 +23,8 @@ LEADS = LeadershipState(sought=True, leads=True, identity="pod-7-00000000", hold
 
 def explained(found: dict[Read, Any] | None = None, **facts: Any) -> Explanation:
     there = {Read(k8s.StorageClass, "fast"): storage_class(), EVENTS: [], VOLUME: ABSENT} | (found or {})
-    answer = explain(Facts(claim=claim(), driver=driver(), settings=SETTINGS, now=NOW, found=there, **facts))
+    facts = {"claim": claim(), "driver": driver(), "settings": SETTINGS, "now": NOW, "elects": False} | facts
+    answer = explain(Facts(found=there, **facts))
     assert answer.needs is None, answer.needs
     return answer
 
@@ -80,8 +82,12 @@ OTHERS = [
     ("driver", "no socket", {"away": "no socket"}),
     ("queue", "not complete: StorageClass", {"live": live(unsynced=("StorageClass",))}),
     ("leader", "there is no Lease storage/acme-csi-test", {"elects": True, "lease": LEASE}),
-    ("leader", "nobody holds Lease", {"lease": LEASE, "found": {LEASE: lease(holderIdentity="")}}),
-    ("leader", "it ran out 10s ago", {"lease": LEASE, "found": {LEASE: lease(leaseDurationSeconds=-5)}}),
+    ("leader", "nobody holds Lease", {"elects": None, "lease": LEASE, "found": {LEASE: lease(holderIdentity="")}}),
+    (
+        "leader",
+        "it ran out 10s ago",
+        {"elects": None, "lease": LEASE, "found": {LEASE: lease(leaseDurationSeconds=-5)}},
+    ),
 ]
 
 
@@ -95,7 +101,7 @@ def test_it_waits_for_others(step: str, text: str, facts: dict[str, Any]) -> Non
 
 
 def test_from_outside_the_leader_is_named_and_how_to_ask_it() -> None:
-    answer = explained({LEASE: lease()}, lease=LEASE, silent="no provisioner runs here")
+    answer = explained({LEASE: lease()}, lease=LEASE, elects=None, silent="no provisioner runs here")
     assert answer.decisive.status is Status.WORKS
     steps = {(step.step, step.status.value): step.text for step in answer.steps}
     assert steps["leader", "ok"].startswith("pod-7-00000000 leads")
@@ -105,7 +111,7 @@ def test_from_outside_the_leader_is_named_and_how_to_ask_it() -> None:
 
 def test_a_standby_says_so_and_names_the_leader() -> None:
     stands_by = live(None, works=False, claim=None, leadership=LeadershipState(sought=True))
-    steps = explained({LEASE: lease()}, lease=LEASE, live=stands_by).steps
+    steps = explained({LEASE: lease()}, lease=LEASE, elects=True, live=stands_by).steps
     [unknown] = [step.text for step in steps if step.status is Status.NOT_KNOWN]
     assert unknown.startswith("this provisioner stands by; kubectl -n storage exec pod-7 ")
 
@@ -157,3 +163,30 @@ def test_without_the_right_to_write_volumes_the_driver_is_not_asked() -> None:
     decisive = explained(may_save=False).decisive
     assert (decisive.step, decisive.status) == ("right", Status.REFUSED)
     assert "kustomize/base" in decisive.fix
+
+
+def test_of_a_refused_claim_the_tries_and_the_next_one_are_told() -> None:
+    work = KeyState(40.0, None, 3, Tried("refused", "no right", 5.0, "secret"))
+    found = {Read(k8s.StorageClass, "fast"): storage_class({"csi.storage.k8s.io/nonsense": "x"})}
+    answer = explained(found, live=live(LiveClaim(UID, work=work)))
+    assert (answer.decisive.step, answer.decisive.status) == ("parameters", Status.REFUSED)
+    assert [(step.step, step.status) for step in answer.steps[-2:]] == [("leader", Status.OK), ("queue", Status.OK)]
+    assert answer.steps[-1].text == "3 tries failed, the last one 5s ago: no right; next try in 40s"
+
+
+ON_NODES = [
+    ("", True, "works", "the provisioners of all nodes compete for it"),
+    ("", False, "waits", "take no claims with immediate binding"),
+    ("node-2", True, "waits", "makes only volumes of node-1"),
+]
+
+
+@pytest.mark.parametrize(("node", "takes_any", "status", "text"), ON_NODES)
+def test_with_a_provisioner_on_each_node_another_one_may_have_to_act(
+    node: str, takes_any: bool, status: str, text: str
+) -> None:
+    selected = {wellknown.STORAGE_PROVISIONER: DRIVER} | ({wellknown.SELECTED_NODE: node} if node else {})
+    mine = {"own_node": k8s.NodeName("node-1"), "takes_any": takes_any}
+    decisive = explained(claim=claim(annotations=selected), **mine).decisive
+    assert (decisive.step, decisive.status.value) == ("node", status)
+    assert text in decisive.text
