@@ -183,6 +183,8 @@ def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
     )
     if found.volume_journal not in ("auto", "on", "off"):
         raise Fatal(f"--volume-journal={found.volume_journal}: it must be auto, on or off", 2)
+    for start in found.claim_annotation_prefixes:
+        _check_annotation_prefix(start)
     prefix, length = found.volume_name_prefix, found.volume_name_uuid_length
     if length not in _UUID_LENGTHS:
         raise Fatal(f"--volume-name-uuid-length={length}: it must be -1, for the whole UUID, or 1 to 32", 2)
@@ -192,6 +194,17 @@ def _provisioning(values: Values, gates: Gates) -> ProvisioningSettings:
         what = f"must be at most {_LONGEST_NAME} lower case letters, digits, '-' and '.', and begin with no sign"
         raise Fatal(f"--volume-name-prefix={prefix}: the name of a volume, prefix-UUID, {what}", 2)
     return found
+
+
+def _check_annotation_prefix(prefix: str) -> None:
+    domain, slash, _ = prefix.partition("/")
+    why = ""
+    if not slash or not _SUBDOMAIN.fullmatch(domain):
+        why = "it must begin with a domain and a slash, such as example.com/"
+    elif f".{domain}".endswith((".kubernetes.io", ".k8s.io")):
+        why = "annotations of Kubernetes are not for the driver"
+    if why:
+        raise Fatal(f"--claim-annotation-prefix={prefix}: {why}", 2)
 
 
 def _capacity(values: Values, environ: Mapping[str, str]) -> CapacitySettings:

@@ -257,6 +257,10 @@ def _switches(text: str) -> Pairs[bool]:
     return tuple(found)
 
 
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(item for item in (item.strip() for item in text.split(",")) if item)
+
+
 def _joined(pairs: Pairs[Any], sign: str) -> str:
     return ",".join(f"{name}{sign}{value}" for name, value in pairs)
 
@@ -281,6 +285,7 @@ DURATION = Kind("duration", durations.parse, durations.show)
 QUANTITY = Kind("quantity", _quantity)
 PAIRS = Kind("key:value,...", _labels, lambda pairs: _joined(pairs, ":"), accumulates=True)
 SWITCHES = Kind("name=bool,...", _switches, accumulates=True)
+TEXTS = Kind("text,...", _texts, ",".join, accumulates=True)
 MODULES = Kind("pattern=N,...", _modules, lambda pairs: _joined(pairs, "="))
 
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}

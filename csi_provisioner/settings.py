@@ -7,7 +7,7 @@ supervisor sees them all. Durations are seconds. `configuration` fills the group
 
 from dataclasses import dataclass, field
 
-from .flagset import MODULES, PAIRS, RATE, UNSIGNED, VERBOSITY, Pairs, flag
+from .flagset import MODULES, PAIRS, RATE, TEXTS, UNSIGNED, VERBOSITY, Pairs, flag
 
 HEALTH_PATH, LIVE_PATH, READY_PATH = "/healthz/leader-election", "/livez", "/readyz"
 STATUSZ_PATH, DATA_PATH, FLAGZ_PATH = STATUS_PATHS = ("/statusz", "/statusz/data", "/flagz")
@@ -76,6 +76,13 @@ class ProvisioningSettings:
     )
     controller_publish_readonly: bool = flag(
         "controller-publish-readonly", False, "Make the volumes of ReadOnlyMany claims read-only."
+    )
+    claim_annotation_prefixes: tuple[str, ...] = flag(
+        "claim-annotation-prefix",
+        (),
+        "Pass the claim's annotations under these prefixes, such as example.com/, to the driver as parameters. Whoever "
+        "may make claims then speaks to the driver: see docs/annotations.md.",
+        kind=TEXTS,
     )
     volume_journal: str = flag(
         "volume-journal",

@@ -3,6 +3,8 @@
 The later steps, in `sources`, `secrets`, `attributes_class` and `request`, all start from this value.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from csi_provisioner.model import csi
@@ -42,3 +44,5 @@ class Draft(msgspec.Struct, frozen=True):
     source: DataSource | None
     attributes_class: str | None
     selected_node: NodeName
+    annotations: Mapping[str, str] = {}
+    """Of the claim, for the driver: taken when it was first asked for the volume."""

@@ -11,7 +11,17 @@ from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim, ReferenceGrant
 from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
-from csi_provisioner.planning import attributes_class, capabilities, gate, naming, parameters, quantity, sources, steps
+from csi_provisioner.planning import (
+    attributes_class,
+    capabilities,
+    claim_annotations,
+    gate,
+    naming,
+    parameters,
+    quantity,
+    sources,
+    steps,
+)
 from csi_provisioner.planning.classes import ClassPlan
 from csi_provisioner.planning.draft import Draft
 from csi_provisioner.planning.facts import DriverFacts
@@ -86,12 +96,14 @@ def draft(
         source=source,
         attributes_class=attributes_name,
         selected_node=gate.selected_node(claim),
+        annotations=claim_annotations.under(settings.claim_annotation_prefixes, claim.metadata.annotations),
     )
 
 
 def check_parameters(draft: Draft) -> None:
     """Row 18 alone: it comes before the VolumeAttributesClass of row 20 is read."""
     accepted(draft.class_plan.parameters)
+    claim_annotations.check(draft)
 
 
 def finish(
@@ -104,10 +116,11 @@ def finish(
     settings: ProvisioningSettings,
 ) -> Plan:
     """Rows 18 and 19, and the request."""
-    given = dict(accepted(draft.class_plan.parameters))
+    given = {**accepted(draft.class_plan.parameters), **draft.annotations}
     # After the reserved keys are gone, because these three have the same prefix.
     if settings.extra_create_metadata:
         given.update(parameters.metadata(draft.claim, draft.name))
+    claim_annotations.check_size(draft, given)
     secrets = secrets or NO_SECRET
     request = csi.CreateVolumeRequest(
         name=draft.name,

@@ -215,7 +215,7 @@ class ClaimReconciler:
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
             await self._right.check()
             async with self._tools.intents.declared(plan, attempt) as plan:
-                self._memory.ask(claim, trio.current_time())
+                self._memory.ask(claim, trio.current_time(), plan.draft.annotations)
                 # Until the driver says for certain that it is not, it may be at work on the volume.
                 asked = plan
                 with self._tools.waiting.call(claim.metadata.uid):

@@ -4,7 +4,7 @@ Each stage is one rule of `planning` that says what to read next, and one await.
 rules refuse comes out as their `Refusal`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -51,7 +51,7 @@ T = TypeVar("T", bound=Resource)
 @dataclass(eq=False)
 class Gatherer:
     """`grants` are all cached ReferenceGrants; `placement` is None while topology is not active. `under_way(uid)`: the
-    driver may be at work on the volume of that claim."""
+    driver may be at work on the volume of that claim; `taken(uid)`: with these annotations."""
 
     kube: KubeClient
     claims: Store[PersistentVolumeClaim]
@@ -60,6 +60,7 @@ class Gatherer:
     grants: Callable[[], Iterable[ReferenceGrant]]
     placement: ClusterPlacement | None
     under_way: Callable[[str], bool]
+    taken: Callable[[str], Mapping[str, str] | None]
     _class_plans: dict[str, tuple[str, str, ClassPlan]] = field(default_factory=dict)
 
     async def plan(self, claim: PersistentVolumeClaim, storage_class: StorageClass, *, protect: bool = True) -> Plan:
@@ -70,6 +71,8 @@ class Gatherer:
         # In the order of provision.md 8: of several things that are wrong, people are told the first.
         with at(steps.CLAIM):
             draft = request.draft(claim, self.class_plan(storage_class), self.facts, self.settings, self.grants())
+        taken = self.taken(claim.metadata.uid)
+        draft = draft if taken is None else msgspec.structs.replace(draft, annotations=taken)
         _warn(draft.class_plan.warnings, draft)
         with at(steps.SOURCE):
             content = await self._content(draft, protect) if draft.source else None

@@ -3,7 +3,7 @@
 Design.md 6. Without a journal nothing is kept, and all of this says nothing.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +14,7 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import Attempt, State
-from csi_provisioner.planning import entries, naming, verdict
+from csi_provisioner.planning import claim_annotations, entries, naming, verdict
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.settings import ProvisioningSettings
@@ -78,6 +78,15 @@ class Intents:
         place = wire.decode(found.request, csi.CreateVolumeRequest).accessibility_requirements
         request = replace(plan.request, accessibility_requirements=place)
         return msgspec.structs.replace(plan, request=request)
+
+    def taken(self, uid: str) -> Mapping[str, str] | None:
+        """The claim's annotations with which an earlier call asked that may still be at work."""
+        record, name = self.memory.of(uid), self.name(uid)
+        found = self.journal.inherited.get(name) if self.journal is not None and name not in self._moved else None
+        if record.asked is not None or found is None or not self.settings.claim_annotation_prefixes:
+            return record.annotations
+        before = wire.decode(found.request, csi.CreateVolumeRequest).parameters
+        return claim_annotations.under(self.settings.claim_annotation_prefixes, before)
 
     def answered(self, uid: str, code: int | None) -> None:
         """The call failed. A final answer is the volume's end, unless an earlier call may have made it."""

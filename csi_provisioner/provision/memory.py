@@ -6,7 +6,7 @@ is safe for claims that exist, because CreateVolume is idempotent by name; it is
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -46,6 +46,8 @@ class Record(msgspec.Struct):
     asked: PersistentVolumeClaim | None = None
     """As it was when the driver was asked; it may be at work on the volume until it says for certain that it is not."""
     asked_at: float = 0.0
+    annotations: Mapping[str, str] | None = None
+    """Those that the driver was given when it was first asked."""
     refused_since: bool = False
     """A later try ended before the driver was asked: nobody knows for how long the earlier one stays open."""
     infeasible: Infeasible | None = None
@@ -105,9 +107,11 @@ class ClaimMemory:
 
     # ---- the driver is asked
 
-    def ask(self, claim: PersistentVolumeClaim, at: float = 0.0) -> None:
+    def ask(self, claim: PersistentVolumeClaim, at: float = 0.0, annotations: Mapping[str, str] | None = None) -> None:
         """In progress until the driver says for certain."""
         record = self._edit(claim.metadata.uid)
+        if record.asked is None:
+            record.annotations = annotations
         record.asked, record.asked_at, record.refused_since = claim, at, False
 
     def refuse_before_call(self, uid: str) -> None:
@@ -119,7 +123,7 @@ class ClaimMemory:
         """Nothing is in progress any longer, so that the next try may ask for another place; was it?"""
         record = self._edit(uid)
         asked, record.asked, record.refused_since, record.topology = record.asked is not None, None, False, None
-        record.asked_at = 0.0
+        record.asked_at, record.annotations = 0.0, None
         self._tidy(uid)
         return asked
 

@@ -249,7 +249,9 @@ class Controllers:
         """Takes claims for this node, in a per-node deployment (node-deployment.md)."""
         parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
         # With a memory of its own: a mere check must not decide where provisioning asks for the volume.
-        check = CapacityCheck(local.name, parts.driver, self._gatherer(placement, under_way=lambda _uid: False))
+        check = CapacityCheck(
+            local.name, parts.driver, self._gatherer(placement, lambda _uid: False, lambda _uid: None)
+        )
 
         def won(uid: str, called: float) -> None:
             self.pending.called(uid, called)
@@ -302,7 +304,7 @@ class Controllers:
             claims.Rules(self._facts, parts.identity, parts.provisioning, parts.settings.retries),
             claims.Tools(
                 parts.kube,
-                self._gatherer(placement, memory.is_under_way),
+                self._gatherer(placement, memory.is_under_way, self.intents.taken),
                 self.intents,
                 creator,
                 self._saver,
@@ -333,7 +335,12 @@ class Controllers:
         settings = self._parts.provisioning
         return ClusterPlacement(self._cluster, settings, memory, unplaced)
 
-    def _gatherer(self, placement: ClusterPlacement | None, under_way: Callable[[str], bool]) -> Gatherer:
+    def _gatherer(
+        self,
+        placement: ClusterPlacement | None,
+        under_way: Callable[[str], bool],
+        taken: Callable[[str], Mapping[str, str] | None],
+    ) -> Gatherer:
         return Gatherer(
             self._parts.kube,
             self._caches.claims,
@@ -342,6 +349,7 @@ class Controllers:
             grants=self._caches.grants.values,
             placement=placement,
             under_way=under_way,
+            taken=taken,
         )
 
     def _loop_of_volumes(
