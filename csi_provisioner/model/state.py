@@ -104,7 +104,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class WaitingClaim(msgspec.Struct, frozen=True):
-    """`reason`: of `planning/steps`; `age`: since it was made."""
+    """`reason`: of `planning/steps`; `age`: how long it has waited for nobody but us and the driver."""
 
     name: str
     class_: str

@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from heapq import nsmallest
+from itertools import chain
+from operator import itemgetter
 
 import trio
 
@@ -27,6 +30,10 @@ from .memory import ClaimMemory, Wait
 _NOT_THE_DRIVER = (steps.CLASS, steps.NODE, steps.SAVE, steps.BIND)
 
 Group = tuple[str, str]
+
+
+def _why(reason: str, *, driver_away: bool) -> str:
+    return steps.DRIVER if driver_away and reason not in _NOT_THE_DRIVER else reason
 
 
 class Waiting:
@@ -73,12 +80,20 @@ class Waiting:
     def states(self, *, driver_away: bool) -> tuple[PendingState, ...]:
         now, found = trio.current_time(), dict[Group, PendingState]()
         for (class_, reason), members in self._groups.items():
-            why = steps.DRIVER if driver_away and reason not in _NOT_THE_DRIVER else reason
+            why = _why(reason, driver_away=driver_away)
             before = found.get((class_, why), PendingState(class_, why))
             # The one walk there is, at C's speed: 2 ms for 100,000 claims.
             oldest = max(before.oldest, now - min(members.values()))
             found[class_, why] = PendingState(class_, why, before.count + len(members), oldest)
         return tuple(found.values())
+
+    def oldest(self, count: int, *, driver_away: bool) -> Iterator[tuple[str, str, str, float]]:
+        """UID, class, reason and age of so many claims that wait longest; those that are not ready come last."""
+        members = chain.from_iterable(group.items() for group in self._groups.values())
+        now = trio.current_time()
+        for uid, ready in nsmallest(count, members, key=itemgetter(1)):
+            class_, reason = self._waits[uid].group
+            yield uid, class_, _why(reason, driver_away=driver_away), max(0.0, now - ready)
 
     # ---- what the caches show
 

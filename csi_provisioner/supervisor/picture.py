@@ -5,7 +5,6 @@ Lists are cut to what one can read; what is counted is counted whole.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from heapq import nsmallest
 
 import trio
@@ -15,11 +14,9 @@ from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import CSIStorageCapacity
 from csi_provisioner.model.outcome import TryError
 from csi_provisioner.model.state import Details, JournalState, Published, Rate, Task, WaitingClaim
-from csi_provisioner.planning import gate, pending, quantity
-from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning import quantity
 from csi_provisioner.work.runner import Loop
 
-from . import answering
 from .controllers import Controllers
 from .parts import Parts
 
@@ -49,9 +46,7 @@ class Rates:
         return {what: total - self._before[what] for what, total in self._totals().items()}
 
 
-def details(
-    parts: Parts, controllers: Controllers, caches: Caches, facts: DriverFacts, *, driver_ready: bool
-) -> Details:
+def details(parts: Parts, controllers: Controllers, caches: Caches, *, driver_ready: bool) -> Details:
     loops = {*controllers.loops, *controllers.of_driver, controllers.saves}
     publisher, journal = controllers.publisher, parts.journal
     capacity = list(publisher.published()) if publisher is not None else []
@@ -59,7 +54,7 @@ def details(
               caches.csinodes)  # fmt: skip
     return Details(
         tasks=tuple(nsmallest(SHOWN, _tasks(parts, loops), key=lambda task: -task.age)),
-        waiting=tuple(_waiting(parts, controllers, caches, facts, driver_ready=driver_ready)),
+        waiting=tuple(_waiting(controllers, caches, driver_ready=driver_ready)),
         capacity=tuple(_published(each) for each in nsmallest(SEGMENTS, capacity, key=_segment)),
         published=len(capacity),
         objects=tuple((type(next(iter(store.values()))).__name__, len(store)) for store in stores if len(store)),
@@ -78,37 +73,11 @@ def _tasks(parts: Parts, loops: set[Loop]) -> Iterator[Task]:
             yield Task(loop.name, thing if isinstance(thing, str) else kubernetes.key(thing), now - started, calling)
 
 
-def _waiting(
-    parts: Parts, controllers: Controllers, caches: Caches, facts: DriverFacts, *, driver_ready: bool
-) -> Iterator[WaitingClaim]:
-    now = parts.kube.server_time()
-    local = parts.local.name if parts.local is not None else ""
-    found = (
-        claim
-        for claim in caches.claims.values()
-        if gate.concerns(claim, facts) and local in ("", gate.scheduler_node(claim))
-    )
-    for claim in nsmallest(SHOWN, found, key=lambda claim: claim.metadata.creationTimestamp or ""):
-        known = answering.claim(parts, controllers, caches, claim.metadata.uid)
-        name = gate.claim_class(claim)
-        storage_class = caches.storage_classes.get(name)
-        last = known.work.last
-        reason = pending.reason(
-            claim,
-            storage_class,
-            facts,
-            ready=driver_ready,
-            calling=known.calling is not None,
-            unsaved=bool(known.unsaved),
-            written=bool(known.written),
-            failed=last.step if last is not None else "",
-        )
-        if reason is not None:
-            made = claim.metadata.creationTimestamp
-            age = max(0.0, now - datetime.fromisoformat(made).timestamp()) if made else 0.0
-            yield WaitingClaim(
-                kubernetes.key(claim), name if storage_class is not None else "", reason, age, known.work
-            )
+def _waiting(controllers: Controllers, caches: Caches, *, driver_ready: bool) -> Iterator[WaitingClaim]:
+    for uid, class_, reason, age in controllers.pending.oldest(SHOWN, driver_away=not driver_ready):
+        claim = caches.claims.by_uid(uid)
+        if claim is not None:
+            yield WaitingClaim(kubernetes.key(claim), class_, reason, age, controllers.claims.look(uid))
 
 
 def _segment(found: CSIStorageCapacity) -> tuple[str, str]:

@@ -155,7 +155,7 @@ class LeaderTerm:
         return answering.claim(self._parts, self._controllers, self._caches, uid)
 
     def details(self, *, driver_ready: bool) -> Details:
-        return picture.details(self._parts, self._controllers, self._caches, self.facts, driver_ready=driver_ready)
+        return picture.details(self._parts, self._controllers, self._caches, driver_ready=driver_ready)
 
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""

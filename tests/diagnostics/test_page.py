@@ -110,6 +110,12 @@ def test_a_stranger_is_told_counts_ages_and_reasons_but_no_names_and_no_messages
     assert "96" in read(seen, local=False).text
 
 
+def test_the_page_reads_the_state_and_nothing_else() -> None:
+    imported = re.findall(r"^from csi_provisioner\.(\S+) import (\S+)", Path(page.__file__).read_text(), re.MULTILINE)
+    assert {module for module, _ in imported} == {"diagnostics", "logs", "model.state"}
+    assert ("diagnostics", "health") in imported
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_000, "1 d 1 h"), (-1, "0 s"), (None, "")],

@@ -8,8 +8,10 @@ import pytest
 
 from csi_provisioner import __version__
 from csi_provisioner.diagnostics import statusz
+from csi_provisioner.model.state import State
 from tests.diagnostics.conversation import serving
 from tests.diagnostics.pictures import WAITING
+from tests.embedded import VIRTUAL
 
 PAGES = statusz.pages(lambda: WAITING, {"csi-address": "/csi/csi.sock", "v": "5"}, ["/metrics", "/livez"])
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -18,7 +20,7 @@ JSON = "application/json;v=v1beta1;g=config.k8s.io;as=Statusz"
 
 @pytest.fixture
 def anyio_backend() -> object:
-    return "trio"
+    return VIRTUAL
 
 
 async def got(path: str, accept: str | None = None, **headers: str) -> httpx2.Response:
@@ -54,6 +56,20 @@ async def got(path: str, accept: str | None = None, **headers: str) -> httpx2.Re
 )
 def test_the_form_follows_the_accept_header(accept: str, form: str) -> None:
     assert statusz.wanted(accept, "Statusz", html=True) == form
+
+
+async def test_whoever_asks_again_and_again_costs_no_more_than_one_who_looks() -> None:
+    made: list[State] = []
+
+    def state() -> State:
+        made.append(WAITING)
+        return WAITING
+
+    pages = statusz.pages(state, {}, [])
+    async with serving(pages) as address, httpx2.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+        for path in ("/statusz", "/statusz/data") * 5:
+            await client.get(path)
+    assert len(made) == 1
 
 
 def test_flags_have_no_page_for_browsers() -> None:
