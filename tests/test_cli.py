@@ -1,5 +1,6 @@
 """The program as it is started: streams, exit codes, order of the checks (process.md 1.5, 3, 10.3)."""
 
+import json
 import os
 import signal
 import socket
@@ -163,11 +164,14 @@ def test_a_command_is_known_by_its_word_and_by_the_programs_name(command: str) -
     assert done.stdout.startswith(f"Usage: csi-provisioner {command}")
 
 
-def test_a_command_that_cannot_ask_ends_with_1() -> None:
-    done = run("orphans", "--kubeconfig=/nowhere", "-o", "json")
+@pytest.mark.parametrize("command", ["check", "orphans"])
+def test_a_command_that_cannot_ask_ends_with_1_and_tells_programs_too(command: str) -> None:
+    done = run(command, "--kubeconfig=/nowhere", "-o", "json")
     assert done.returncode == 1
     assert "/nowhere" in done.stderr
-    assert done.stdout == ""
+    said = json.loads(done.stdout)
+    assert (said["version"], said["complete"]) == (1, False)
+    assert "/nowhere" in said["error"]
 
 
 KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}],

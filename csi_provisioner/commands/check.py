@@ -5,7 +5,7 @@ Exit codes: 0 all that the flags need is there, 3 something is missing, 1 could 
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -27,7 +27,7 @@ from csi_provisioner.planning.rights import Right, wanted
 from csi_provisioner.settings import Settings
 
 from .asking import CONNECT, connected
-from .entry import OUTPUT, Command, say, table
+from .entry import OUTPUT, Command, say, say_json, table
 
 OK, MISSING, OFF, NOT_KNOWN = "ok", "missing", "off", "not known"
 FLAGS = flags.FLAGS.extended("Check", OUTPUT)
@@ -36,7 +36,6 @@ USAGE = (
     "those of the provisioner."
 )
 COMMAND = Command("check", FLAGS, USAGE)
-VERSION = 1
 FOUND = 3
 # Kinds that the cluster need not have, the paths at which it may serve them, and what is off without them.
 SERVED = (
@@ -65,7 +64,11 @@ class Check:
 
     async def run(self) -> None:
         facts = await self._driver()
-        await self._served()
+        lacking = await self._served()
+        if "VolumeAttributesClass" in lacking and not self.settings.gates.volume_attributes_class_explicit:
+            # As the daemon does: what is not served is off, and needs no right.
+            provisioning = replace(self.settings.provisioning, volume_attributes_class=False)
+            self.settings = replace(self.settings, provisioning=provisioning)
         # Which rights are needed follows from what the driver can do.
         if facts is not None:
             for right in wanted(self.settings, facts, identity.sanitised(facts.name)):
@@ -118,7 +121,9 @@ class Check:
 
     # ---- the cluster
 
-    async def _served(self) -> None:
+    async def _served(self) -> set[str]:
+        """Kinds that are not."""
+        lacking = set()
         gates, capacity = self.settings.gates, self.settings.capacity
         needed = {"ReferenceGrant": gates.cross_namespace, "CSIStorageCapacity": capacity.enabled}
         for kind, paths, without in SERVED:
@@ -127,7 +132,9 @@ class Check:
             answers = {await self._is_served(kind, path) for path in paths.split()}
             served = True if True in answers else None if None in answers else False
             missing = MISSING if kind in needed else OFF
+            lacking |= {kind} if served is False else set()
             self.say({True: OK, False: missing, None: NOT_KNOWN}[served], f"kind {kind}", "" if served else without)
+        return lacking
 
     async def _is_served(self, kind: str, path: str) -> bool | None:
         try:
@@ -218,21 +225,24 @@ class Check:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    return COMMAND.run(arguments, environ, is_json, answer)
+    return COMMAND.run(arguments, environ, wanted_of, answer)
 
 
-def is_json(values: Values) -> bool:
-    return values[OUTPUT] == "json"
+class Wanted(msgspec.Struct, frozen=True):
+    json: bool
 
 
-async def answer(settings: Settings, json: bool) -> int:
+def wanted_of(values: Values) -> Wanted:
+    return Wanted(values[OUTPUT] == "json")
+
+
+async def answer(settings: Settings, asked: Wanted) -> int:
     async with connected(settings, COMMAND.name) as (kube, driver):
         check = Check(settings, kube, driver)
         await check.run()
     missing = any(line.status == MISSING and line.needed for line in check.lines)
-    if json:
-        shown = {"version": VERSION, "complete": not missing, "checks": check.lines}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n")
+    if asked.json:
+        say_json({"complete": not missing, "checks": check.lines})
     else:
         sys.stdout.write(table([list(_cells(line)) for line in check.lines]))
         say("Something is missing." if missing else "All that the flags need is there.")

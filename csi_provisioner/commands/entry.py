@@ -4,8 +4,9 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import msgspec
 import trio
 
 from csi_provisioner import configuration, flags
@@ -21,7 +22,16 @@ from . import daemon
 ITS_OWN = {*(flag.name for group in (HttpSettings, LogSettings) for flag in flags_of(group).values()),
            flags.METRICS_ADDRESS.name, flags.LOGGING_FORMAT.name}  # fmt: skip
 OUTPUT = Flag("output", TEXT, "text", "text, or json for programs.")
-W = TypeVar("W")
+VERSION = 1
+"""Of what is printed with `-o json`."""
+
+
+class Wanted(Protocol):
+    @property
+    def json(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Wanted)
 
 
 class CannotAskError(Exception):
@@ -101,6 +111,8 @@ class Command:
         except* (CannotAskError, KubeError, Fatal) as group:
             cause = _leaf(group)
             code = self._failed(str(cause), 2 if isinstance(cause, Fatal) and cause.code == 2 else 1)
+            if asked.json:
+                say_json({"complete": False, "error": str(cause)})
         return code
 
     def _failed(self, text: str, code: int) -> int:
@@ -115,6 +127,11 @@ def _check_output(values: Values) -> None:
 
 def say(text: str) -> None:
     sys.stderr.write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
+
+
+def say_json(shown: Mapping[str, object]) -> None:
+    text = msgspec.json.format(msgspec.json.encode({"version": VERSION} | dict(shown)), indent=2)
+    sys.stdout.write(f"{text.decode()}\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

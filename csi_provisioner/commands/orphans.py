@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from csi_provisioner import flags
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.flagset import BOOLEAN, TEXT, Flag, Values
@@ -18,7 +16,7 @@ from csi_provisioner.planning.evidence import Finding, Known, Report
 from csi_provisioner.settings import Settings
 
 from .asking import Asking, asking
-from .entry import OUTPUT, CannotAskError, Command, say, table
+from .entry import OUTPUT, CannotAskError, Command, say, say_json, table
 from .manifest import manifest
 from .removing import Removal
 
@@ -35,7 +33,6 @@ USAGE = (
 )
 COMMAND = Command("orphans", FLAGS, USAGE)
 # Of the JSON: a field is only ever added
-VERSION = 1
 # Exit code, apart from those of any failure
 FOUND = 3
 
@@ -113,7 +110,6 @@ def _adopted(asked: Asking, known: Known, found: Report, volume_id: str) -> int:
 
 def _print_json(asked: Asking, known: Known, found: Report) -> None:
     shown = {
-        "version": VERSION,
         "driver": asked.name,
         "orphans": [
             {
@@ -132,7 +128,7 @@ def _print_json(asked: Asking, known: Known, found: Report) -> None:
         "unknown": len(found.unknown),
         "notes": asked.notes,
     }
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n")
+    say_json(shown)
 
 
 def _print_text(asked: Asking, known: Known, found: Report) -> None:

@@ -184,6 +184,8 @@ class Server:
         if path not in self._pages:
             with trio.move_on_after(HEAD_TIME):
                 await self._complete.wait()
+            if not self._complete.is_set():
+                return Response("the program is still being loaded, ask again\n", 503)
         page = self._pages.get(path)
         if page is None or request.method == b"CONNECT":  # 2xx would make a tunnel of it
             return Response("404 page not found\n", 404)

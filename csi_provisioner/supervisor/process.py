@@ -174,7 +174,7 @@ class _Process:
             async with channel:
                 connection = self._observer.connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
-                services.start_soon(self._look_at_rights, cluster, connection)
+                services.start_soon(self._look_at_rights, cluster, connection, provisioning)
                 await connection.meet_first()
                 facts, local = connection.facts, connection.local
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self.end) as capacity:
@@ -199,13 +199,16 @@ class _Process:
                     )
                     await self._work(cluster, parts, connection)
 
-    async def _look_at_rights(self, cluster: Cluster, connection: Connection) -> None:
+    async def _look_at_rights(
+        self, cluster: Cluster, connection: Connection, provisioning: ProvisioningSettings
+    ) -> None:
         """Which are needed follows from what the driver can do; until it is met, from the flags alone."""
         # A client of its own without a limit: these requests must not delay claims.
         client = partial(connect, cluster, user_agent=f"csi-provisioner/{__version__} (rights)")
+        settings = replace(self._settings, provisioning=provisioning)
         while True:
             facts = connection.facts
-            found = rights.wanted(self._settings, facts, identity.sanitised(facts.name))
+            found = rights.wanted(settings, facts, identity.sanitised(facts.name))
             self._observer.rights = Rights(client, list(found))
             async with trio.open_nursery() as looking:
                 looking.start_soon(self._observer.rights.run)

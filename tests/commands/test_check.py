@@ -43,7 +43,7 @@ def ask(site: Installation, capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 
     async def ask_(*flags: str, output: str = "json", **environ: str) -> Answer:
         everything = [f"--csi-address={site.cluster.socket(site.config)}", f"--kubeconfig={tmp_path / 'kubeconfig'}"]
-        asked = check.COMMAND.read([*everything, f"-o{output}", *flags], environ, check.is_json)
+        asked = check.COMMAND.read([*everything, f"-o{output}", *flags], environ, check.wanted_of)
         code = asked if isinstance(asked, int) else await check.COMMAND.answered(check.answer, *asked)
         out, err = capsys.readouterr()
         return Answer(code, out, err)
@@ -131,6 +131,17 @@ async def test_a_cluster_without_snapshots_has_them_off(site: Installation, ask:
     found = await ask()
     assert found.code == 0
     assert found.status("kind VolumeSnapshot") == "off"
+
+
+async def test_what_a_cluster_without_attributes_classes_switches_off_needs_no_right(
+    site: Installation, ask: Ask
+) -> None:
+    site.objects.kinds.remove(site.objects.kinds.named("VolumeAttributesClass"))
+    found = await ask()
+    assert found.status("kind VolumeAttributesClass") == "off"
+    right = "right to get volumeattributesclasses.storage.k8s.io"
+    assert right not in found.lines
+    assert right in (await ask("--feature-gates=VolumeAttributesClass=true")).lines
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])

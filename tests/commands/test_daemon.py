@@ -129,13 +129,13 @@ async def test_a_command_asks_with_the_provisioners_flags_and_those_given_win(
     monkeypatch.setattr(log, "quiet", True)
     seen: list[Settings] = []
 
-    async def answer(settings: Settings, _json: bool) -> int:
+    async def answer(settings: Settings, _wanted: check.Wanted) -> int:
         seen.append(settings)
         return 0
 
     async def asked(*flags: str) -> Settings:
         address = f"--csi-address=unix://{site.cluster.socket(site.config)}"
-        assert await check.COMMAND.asked([address, *flags], {}, check.is_json, answer) == 0
+        assert await check.COMMAND.asked([address, *flags], {}, check.wanted_of, answer) == 0
         return seen[-1]
 
     found = await asked("--timeout=9s", "-v=3")

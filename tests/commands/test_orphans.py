@@ -196,7 +196,7 @@ async def test_a_list_that_fails_is_no_answer(ask: Ask, storage: Storage) -> Non
     answer = await ask()
     assert answer.code == 1
     assert "cannot be listed" in answer.err
-    assert answer.out == ""
+    assert '"orphans"' not in answer.out
 
 
 async def test_a_volume_that_is_deleted_while_we_look_is_none(ask: Ask, storage: Storage) -> None:
@@ -221,7 +221,7 @@ async def test_lists_that_look_wrong_stop_it(ask: Ask, storage: Storage, owned: 
     answer = await ask()
     assert answer.code == 1
     assert text in answer.err
-    assert answer.out == ""
+    assert '"orphans"' not in answer.out
     assert len((await ask("--force")).orphans) == lost
 
 

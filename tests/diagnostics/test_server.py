@@ -181,3 +181,12 @@ async def test_who_hangs_up_after_the_last_answer_is_not_waited_for(server: Serv
     since = trio.current_time()
     await answer_to(server, POST + b"Content-Length: 9\r\n\r\n", bytes(9), half_close=True)
     assert trio.current_time() == since
+
+
+async def test_a_page_that_is_still_to_come_is_waited_for_and_then_unavailable() -> None:
+    """process.md 7."""
+    client = await answer_to(
+        Server({"/m": page("well\n")}, more=True), b"GET /later HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
+    )
+    assert client.statuses() == [503]
+    assert b"still being loaded" in client.taken

@@ -36,6 +36,16 @@ async def test_a_worker_is_ready_when_its_caches_are_and_its_rights_are_known(si
     assert await look(site, "/livez") == (200, "[+] alive: ok\n")
 
 
+async def test_a_right_on_a_kind_that_the_cluster_lacks_is_not_missed(site: Installation) -> None:
+    """Discovery has switched off what needs it (process.md 1.4)."""
+    site.objects.kinds.remove(site.objects.kinds.named("VolumeAttributesClass"))
+    site.api.denied.add(("get", "volumeattributesclasses"))
+    await site.start()
+    await site.rest(20)
+    code, lines = await ready(site)
+    assert (code, "volumeattributesclasses" in lines) == (200, False)
+
+
 async def test_a_standby_is_ready(site: Installation) -> None:
     spec = {"holderIdentity": "them", "leaseDurationSeconds": 3600}
     site.objects.create("Lease", {"metadata": {"name": "sandbox-csi-example-com"}, "spec": spec}, NAMESPACE)
