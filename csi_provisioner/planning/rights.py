@@ -47,10 +47,13 @@ class Right(msgspec.Struct, frozen=True):
         return f'{{apiGroups: ["{self.group}"], resources: [{self.resource}], verbs: [{self.verb}]{names}}}'
 
 
+SAVE = Right("create", "persistentvolumes")
+
+
 def wanted(settings: Settings, facts: DriverFacts, lease: str) -> Iterator[Right]:
     """`lease` is the name of the leader's lease, "" while the driver's name is not known."""
     yield from _watched(settings, facts)
-    yield Right("create", "persistentvolumes")
+    yield SAVE
     yield _optional("patch", "persistentvolumes", without="our finalizer stays on volumes that people have deleted")
     yield _optional("delete", "persistentvolumes", without="volumes are deleted, and their PersistentVolumes stay")
     yield _optional("get", "persistentvolumes", without="no clones, and no volume of an earlier leader is recovered")

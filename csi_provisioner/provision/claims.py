@@ -74,6 +74,7 @@ class Tools:
     events: EventRecorder
     metrics: Metrics
     waiting: Waiting
+    right: RightToSave
 
 
 class ClaimReconciler:
@@ -96,7 +97,7 @@ class ClaimReconciler:
         self._readers = readers
         self._owner = owner
         self._refresh = refresh
-        self._right = RightToSave(tools.kube)
+        self._right = tools.right
 
     async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
         known = self._memory.of(uid)

@@ -13,15 +13,21 @@ from csi_provisioner.kube.reviews import is_allowed
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import steps
 from csi_provisioner.planning.refusal import Refusal
+from csi_provisioner.planning.rights import SAVE, Right
 
 AGAIN = 10.0
 """Seconds between two looks at a right that is missing: somebody may grant it at any time."""
+FRESH = 60.0
+"""Seconds for which the answer to somebody else is one for us too."""
 RULE = "grant create on persistentvolumes to the service account of this process (kustomize/base does)"
 
 
 class RightToSave:
-    def __init__(self, kube: KubeClient) -> None:
+    """`granted`: what anybody in this process has found out of its rights, and when."""
+
+    def __init__(self, kube: KubeClient, granted: dict[Right, float]) -> None:
         self._kube = kube
+        self._found = granted
         # A hundred claims that come at once share one question.
         self._asking = trio.Lock()
         self._asked_at = -math.inf
@@ -32,14 +38,18 @@ class RightToSave:
         """A PersistentVolume was refused with 403."""
         if not self._doubted:
             self._doubted, self._asked_at = True, -math.inf
+            self._found.pop(SAVE, None)
 
     async def check(self) -> None:
         """Once a term, and while it is in doubt again, at most once in `AGAIN` seconds. Raises Refusal."""
         async with self._asking:
             if self._doubted and trio.current_time() >= self._asked_at + AGAIN:
                 self._asked_at = trio.current_time()
-                self._granted = await is_allowed(self._kube, "create", "persistentvolumes") is not False
+                self._granted = self._is_known() or await is_allowed(self._kube, SAVE.verb, SAVE.resource) is not False
                 self._doubted = not self._granted
         if not self._granted:
             text = f"this process may not create PersistentVolumes, so the driver is not asked for a volume; {RULE}"
             raise Refusal(State.NO_CHANGE, text, step=steps.RIGHT)
+
+    def _is_known(self) -> bool:
+        return self._found.get(SAVE, -math.inf) > trio.current_time() - FRESH

@@ -36,6 +36,7 @@ from csi_provisioner.provision.intents import Intents
 from csi_provisioner.provision.memory import ClaimMemory, claim_uid
 from csi_provisioner.provision.placement import ClusterPlacement
 from csi_provisioner.provision.recovery import Recovery
+from csi_provisioner.provision.right import RightToSave
 from csi_provisioner.provision.save import Saver
 from csi_provisioner.provision.unplaced import UnplacedClaims
 from csi_provisioner.provision.waiting import Waiting
@@ -313,6 +314,7 @@ class Controllers:
                 parts.events,
                 parts.metrics,
                 self.pending,
+                RightToSave(parts.kube, parts.granted),
             ),
             readers=self.readers,
             owner=self._owns,

@@ -1,7 +1,7 @@
 """What the process has made before any work starts, and what outlives a term of its work."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.csi.driver import Driver
@@ -11,6 +11,7 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.kept import Kept
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.nodes.local import LocalNode
+from csi_provisioner.planning.rights import Right
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
 from csi_provisioner.provision.writer import JournalWriter
@@ -38,4 +39,6 @@ class Parts:
     local: LocalNode | None = None
     capacity: CapacityClient | None = None
     synced: Callable[[], None] = lambda: None
+    granted: dict[Right, float] = field(default_factory=dict)
+    """Rights that this process was found to have, and when."""
     away: Callable[[float, float], float] = lambda begin, end: 0.0

@@ -105,6 +105,7 @@ class _Process:
         self._synced = synced
         self._server = server
         self._works = False
+        self._granted: dict[rights.Right, float] = {}
         self._outdated = trio.Event()
         """The driver has other capabilities than when the term began."""
         election = settings.election
@@ -196,6 +197,7 @@ class _Process:
                         local=local,
                         capacity=capacity,
                         synced=self._synced,
+                        granted=self._granted,
                     )
                     await self._work(cluster, parts, connection)
 
@@ -209,7 +211,7 @@ class _Process:
         while True:
             facts = connection.facts
             found = rights.wanted(settings, facts, identity.sanitised(facts.name))
-            self._observer.rights = Rights(client, list(found))
+            self._observer.rights = Rights(client, list(found), self._granted)
             async with trio.open_nursery() as looking:
                 looking.start_soon(self._observer.rights.run)
                 await connection.has_other_facts(facts)

@@ -21,12 +21,14 @@ UNANSWERED = 10.0
 
 
 class Rights:
-    """`wanted` are looked at, each with one review. `run` begins with the API server's first answer."""
+    """`wanted` are looked at, each with one review, but for those that somebody has found `granted`, and when. `run`
+    begins with the API server's first answer."""
 
-    def __init__(self, client: Callable[[], KubeClient], wanted: list[Right]) -> None:
+    def __init__(self, client: Callable[[], KubeClient], wanted: list[Right], granted: dict[Right, float]) -> None:
         self.state = RightsState()
         self._client = client
         self._wanted = wanted
+        self._granted = granted
         self._missing: list[Right] = []
 
     async def run(self) -> None:
@@ -49,10 +51,14 @@ class Rights:
         """Whether the server has answered. A review without an answer is nothing that is missing."""
         missing = []
         for right in rights:
+            if right in self._granted:
+                continue
             allowed = await is_allowed(client, right.verb, right.resource, right.group, right.namespace, right.name)
             if allowed is None:
                 return False
-            if not allowed:
+            if allowed:
+                self._granted[right] = trio.current_time()
+            else:
                 missing.append(right)
         self._missing = missing
         needed = tuple(described(right) for right in self._missing if right.needed)

@@ -187,6 +187,22 @@ async def test_a_driver_that_comes_back_with_other_capabilities_needs_other_righ
     assert "[-] rights: missing: watch volumeattachments" in lines
 
 
+async def test_each_right_is_asked_for_once_also_by_the_first_claim(site: Installation) -> None:
+    asked: list[str] = []
+    site.api.on_review = asked.append
+    site.fault(rpc="Probe", not_ready=True)
+    with trio.move_on_after(5):
+        await site.start()
+    site.driver.faults.clear()
+    await site.until(lambda: site.logged("Caches are synced"))
+    await site.rest(5)
+    site.storage_class()
+    site.claim()
+    await site.bound("data")
+    assert "create persistentvolumes" in asked
+    assert sorted(asked) == sorted(set(asked))
+
+
 async def test_reviews_that_are_not_answered_are_not_known(site: Installation) -> None:
     reviews = 0
 
