@@ -64,6 +64,10 @@ def log_settings(values: Values) -> LogSettings:
     return found
 
 
+NAMES = ("NODE_NAME", "NAMESPACE", "POD_NAME", "POD_NAMESPACE")
+"""Of the environment. What is no text there has no UTF-8, and would end the first request that holds it."""
+
+
 def read(
     values: Values,
     environ: Mapping[str, str],
@@ -74,6 +78,9 @@ def read(
     """The checked settings; None for `--version`, which comes after some of the checks (process.md 1.5)."""
     for warning in values.warnings:
         log.warning(warning)
+    for name in NAMES:
+        if not environ.get(name, "").isprintable():
+            raise Fatal(f"{name}={environ[name]}: no object can be called so", 255)
     gates = gates_of(values[flags.FEATURE_GATES])
     nodes = values.fill(NodeSettings)
     # A controller's manifest may have the variable too, and is no node's: its journal goes from one to another.
@@ -221,6 +228,8 @@ def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Pa
         raise Fatal(f"--leader-election-type={kind} is not supported any more: only leases are", 2)
     found = values.fill(ElectionSettings)
     namespace = found.namespace or environ.get("POD_NAMESPACE") or _pod_namespace(pod_namespace_file)
+    if not namespace.isprintable():
+        raise Fatal(f"--leader-election-namespace={namespace}: no namespace can be called so", 255)
     found = replace(found, own_namespace=namespace)
     if not found.enabled:
         return found
@@ -240,7 +249,7 @@ def _election(values: Values, environ: Mapping[str, str], pod_namespace_file: Pa
 def _pod_namespace(file: Path) -> str:
     try:
         return file.read_text().strip()
-    except OSError:  # not in a pod, or its service account is not mounted
+    except (OSError, ValueError):  # not in a pod, or its service account is not mounted, or is no text
         return ""
 
 

@@ -226,6 +226,7 @@ def test_gates_fill_their_fields(given: str, expected: Gates) -> None:
         (["--metrics-path=/flagz", "--http-endpoint=:1"], 2, "--metrics-path=/flagz"),
         (["--metrics-path=/debug/pprof/profile", "--metrics-address=:1", "--enable-pprof"], 2,
          "--metrics-path=/debug/pprof/profile"),
+        (["--leader-election-namespace=\udcff"], 255, "--leader-election-namespace="),
         (["--volume-name-prefix="], 2, "--volume-name-prefix=: "),
         (["--volume-name-prefix=PVC"], 2, "--volume-name-prefix=PVC: "),
         (["--volume-name-prefix=a_b"], 2, "--volume-name-prefix=a_b: "),
@@ -332,3 +333,9 @@ def test_the_flags_in_force_make_the_same_settings(arguments: tuple[str, ...]) -
 def test_addresses_in_force_are_told_without_user_and_password() -> None:
     found = in_force(settings("--master=https://user:secret@api.example:6443/x"))
     assert found["master"] == "https://api.example:6443/x"
+
+
+@pytest.mark.parametrize("name", ["NODE_NAME", "NAMESPACE", "POD_NAME", "POD_NAMESPACE"])
+def test_a_name_in_the_environment_that_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(Fatal, match=f"{name}=.*no object can be called so"):
+        settings(**{name: "\udcff"})

@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from csi_provisioner.fatal import Fatal
+from csi_provisioner.kube.tls import content
 
 # Far more than a kubeconfig has, and far less than what exhausts the stack of libyaml's loader
 DEEPEST = 100
@@ -76,6 +77,10 @@ class Named(msgspec.Struct):
     context: ContextEntry | None = None
 
 
+# Bytes: a person's may have the certificates of a thousand clusters
+LARGEST = 16 << 20
+
+
 class File(msgspec.Struct, rename="kebab"):
     clusters: list[Named] | None = None
     users: list[Named] | None = None
@@ -86,7 +91,7 @@ class File(msgspec.Struct, rename="kebab"):
 def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
     """Cluster and user of the file's current context."""
     try:
-        file = msgspec.convert(_parsed(path.read_bytes()), File)
+        file = msgspec.convert(_parsed(content(path, LARGEST)), File)
     except OSError as error:
         raise Fatal(f"cannot read the kubeconfig {path}: {error.strerror or error}", 255) from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:

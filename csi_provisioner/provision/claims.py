@@ -395,7 +395,5 @@ class ClaimReconciler:
             self._tools.events.record(claim, "Normal", "ProvisioningSucceeded", done, ends="Provisioning")
 
     def _shared_with(self, pv: PersistentVolume) -> str | None:
-        if pv.spec.csi is None:
-            return None
-        others = deletion.named_besides(pv, self._caches.by_handle.of(pv.spec.csi.volumeHandle))
-        return next(map(deletion.described, others), None)
+        same = self._caches.by_handle.of(pv.spec.csi.volumeHandle) if pv.spec.csi is not None else ()
+        return next(map(deletion.described, deletion.named_besides(pv, same)), None)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from contextlib import suppress
 from functools import partial
@@ -203,3 +204,15 @@ def test_a_json_file_with_tabs_and_a_file_of_two_documents(tmp_path: Path) -> No
     path = Path(written(tmp_path))
     path.write_text(json.dumps(yaml.safe_load(path.read_text()), indent="\t") + "\n---\nnot: ours\n")
     assert kubeconfig.read(path)[0].server == "http://kubeconfig.test:8080"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_a_file_that_has_no_end_or_no_writer_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "kubeconfig"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 34)
+    with pytest.raises(Fatal, match=str(path)):
+        kubeconfig.read(path)
