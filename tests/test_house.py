@@ -42,6 +42,7 @@ PARTS = {
         400,
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
+    "the first moments": (30, "__main__.py"),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "
