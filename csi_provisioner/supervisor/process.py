@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,7 +22,6 @@ from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
 from csi_provisioner.diagnostics import asked
 from csi_provisioner.diagnostics.listen import address_of, listen
-from csi_provisioner.diagnostics.server import Server
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, connect, resolve
@@ -38,7 +38,7 @@ from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import ProvisioningSettings, Settings
 from csi_provisioner.traces import traces
 
-from . import answering, served
+from . import answering
 from .clients import api_client, capacity_client
 from .connection import Connection
 from .controllers import QUEUES
@@ -47,6 +47,9 @@ from .observer import Observer, gauges
 from .parts import Parts
 from .rights import Rights
 from .term import LeaderTerm
+
+if TYPE_CHECKING:
+    from csi_provisioner.diagnostics.server import Server
 
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
@@ -67,7 +70,7 @@ async def run(
     stop: trio.Event | None = None,
     clock: Callable[[], float] = boottime,
     synced: Callable[[], None] = lambda: None,
-    server: Server | None = None,
+    server: "Server | None" = None,
 ) -> int:
     """Runs until a signal, or until `stop` is set if it is given. Returns the exit code (process.md 10.3).
 
@@ -95,7 +98,7 @@ class _Process:
         stop: trio.Event | None,
         clock: Callable[[], float],
         synced: Callable[[], None],
-        server: Server | None,
+        server: "Server | None",
     ) -> None:
         self.exit_code = 0
         self._settings = settings
@@ -237,15 +240,22 @@ class _Process:
     def _listen(self, services: trio.Nursery) -> None:
         """Before anything is asked of anybody: probes want an answer, and a taken port is told (process.md 3)."""
         http = self._settings.http
+        if self._server is None and not http.endpoint:
+            return
+        # Here, so that who has no pages does not wait for what they are made with.
+        from csi_provisioner.diagnostics.server import Server
+
+        from . import served
+
         found = served.pages(self._settings, self._metrics, self._observer, self._leadership)
         if self._server is not None:
             self._server.publish(found)
-        elif http.endpoint:
+        else:
             listener = listen(http.endpoint, http.path)
             log.info("Listening", address=address_of(listener), path=http.path)
             services.start_soon(self._serve, listener, Server(found))
 
-    async def _serve(self, listener: socket.socket, server: Server) -> None:
+    async def _serve(self, listener: socket.socket, server: "Server") -> None:
         with listener:
             await server.serve(listener)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from csi_provisioner.cli import keep_from_collector
+from csi_provisioner.cli import keeper_from_collector
 from csi_provisioner.kube.end import End
 from csi_provisioner.kube.kept import Kept
 from csi_provisioner.metrics import Metrics
@@ -97,7 +97,7 @@ def _unfrozen() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_unfrozen")
 async def test_the_caches_of_an_earlier_term_leave_the_memory(site: Installation) -> None:
-    await site.start(synced=keep_from_collector)
+    await site.start(synced=keeper_from_collector())
     gc.unfreeze()  # a look at what is frozen
     [term] = (weakref.ref(obj) for obj in gc.get_objects() if isinstance(obj, LeaderTerm))
     store = weakref.ref(term()._caches.claims)
