@@ -6,6 +6,7 @@ is missing for it the process ends: otherwise the scheduler would go on with out
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from csi_provisioner import __version__
 from csi_provisioner.capacity import owner, publisher
@@ -17,7 +18,7 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
-from csi_provisioner.settings import Settings
+from csi_provisioner.settings import ProvisioningSettings, Settings
 
 # Not a valid object name, so every API server refuses it.
 INVALID_NAME = "#%123-invalid-name"
@@ -88,3 +89,18 @@ async def _probe(client: KubeClient, namespace: str) -> None:
     raise Fatal(
         f"--enable-capacity: the API server took an invalid CSIStorageCapacity object in namespace {namespace}", 255
     )
+
+
+async def gated(settings: Settings, kube: KubeClient) -> ProvisioningSettings:
+    """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
+    provisioning, gates = settings.provisioning, settings.gates
+    if gates.volume_attributes_class_explicit or not gates.volume_attributes_class:
+        return provisioning
+    try:
+        if "VolumeAttributesClass" in await kube.kinds("/apis/storage.k8s.io/v1"):
+            return provisioning
+    except KubeError as error:
+        if error.code != 404:
+            return provisioning
+    log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
+    return replace(provisioning, volume_attributes_class=False)

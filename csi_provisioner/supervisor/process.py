@@ -24,7 +24,7 @@ from csi_provisioner.diagnostics import asked
 from csi_provisioner.diagnostics.listen import address_of, listen
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity
-from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, connect, resolve
+from csi_provisioner.kube.client import Cluster, connect, resolve
 from csi_provisioner.kube.end import SHIELDED, End, boottime
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.kept import Kept
@@ -39,7 +39,7 @@ from csi_provisioner.settings import ProvisioningSettings, Settings
 from csi_provisioner.traces import traces
 
 from . import answering
-from .clients import api_client, capacity_client
+from .clients import api_client, capacity_client, gated
 from .connection import Connection
 from .controllers import QUEUES
 from .leading import Leadership
@@ -172,7 +172,7 @@ class _Process:
         cluster = resolve(wanted)  # once: all clients share its credentials
         services.start_soon(cluster.credentials.run)
         async with api_client(cluster, self.end, qps=wanted.qps, burst=wanted.burst) as kube:
-            provisioning = await self._gated(kube)
+            provisioning = await gated(self._settings, kube)
             address, metrics, may_begin = self._settings.csi.address, self._metrics, self.end.may_begin
             channel = Channel(address, on_lost=lambda: connection.on_lost(), metrics=metrics, may_begin=may_begin)
             async with channel:
@@ -222,20 +222,6 @@ class _Process:
 
     def _is_behind(self) -> bool:
         return self._observer.term is not None and self._observer.term.is_behind
-
-    async def _gated(self, kube: KubeClient) -> ProvisioningSettings:
-        """process.md 1.4: a cluster without VolumeAttributesClass switches that gate off, unless the user named it."""
-        provisioning, gates = self._settings.provisioning, self._settings.gates
-        if gates.volume_attributes_class_explicit or not gates.volume_attributes_class:
-            return provisioning
-        try:
-            if "VolumeAttributesClass" in await kube.kinds("/apis/storage.k8s.io/v1"):
-                return provisioning
-        except KubeError as error:
-            if error.code != 404:
-                return provisioning
-        log.info("The cluster has no VolumeAttributesClass in storage.k8s.io/v1, the feature is off")
-        return replace(provisioning, volume_attributes_class=False)
 
     def _listen(self, services: trio.Nursery) -> None:
         """Before anything is asked of anybody: probes want an answer, and a taken port is told (process.md 3)."""
