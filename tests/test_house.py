@@ -42,6 +42,7 @@ PARTS = {
         400,
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
+    "TLS straight on the socket": (80, "kube/secure.py"),
     "the first moments": (30, "__main__.py"),
     "leadership and health": (
         450,
@@ -50,7 +51,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 9850
+REST_LINES = 9950
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.
