@@ -47,6 +47,11 @@ def test_what_the_machine_does_not_give_is_one_line_with_advice(limit: str) -> N
     assert 'advice="raise the limit of ' in line
 
 
+def test_a_limit_of_open_files_that_may_be_raised_is_raised() -> None:
+    done = started(MAIN, "--kubeconfig=/nowhere", shell="ulimit -Sn 8;")
+    assert "/nowhere" in done.stderr.splitlines()[-1]
+
+
 SAYS_ITS_STREAMS = """
 import os
 from csi_provisioner.__main__ import main
