@@ -250,8 +250,9 @@ class ClaimReconciler:
         # A snapshot that is being deleted goes with our finalizer: it has to wait until the volume is written.
         once_written = await release.snapshot(self._kube, claim)
         await self._tools.saver.save(pv)
-        self._tools.waiting.see(claim.metadata.uid)
-        if once_written and self._memory.unsaved(pv.metadata.name) is None:
+        if self._memory.unsaved(pv.metadata.name) is not None:
+            self._tools.waiting.see(claim.metadata.uid)
+        elif once_written:
             await release.snapshot(self._kube, claim, self._readers().without(claim))
 
     # ---- what the end of a try without a volume means

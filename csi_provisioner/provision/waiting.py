@@ -117,7 +117,7 @@ class Waiting:
             return None
         if claim is not None and claim.spec.volumeName:
             if claim.status.phase != "Bound":
-                self._put(uid, wait, self._class(claim), steps.BIND)
+                self._move(uid, wait, steps.BIND)
                 return wait
             # The binding may be shown before the answer to our write has come.
             if wait.written is None and self._memory.of(uid).unsaved is not None:
@@ -149,7 +149,7 @@ class Waiting:
             written=wait.made,
             failed=wait.failed,
         )
-        self._put(uid, wait, found, reason or steps.QUEUE)
+        self._put(uid, wait, (found.metadata.name if found is not None else "", reason or steps.QUEUE))
         return wait
 
     def _class(self, claim: PersistentVolumeClaim) -> StorageClass | None:
@@ -160,12 +160,15 @@ class Waiting:
         created = claim.metadata.creationTimestamp
         return max(0.0, self._server_time() - datetime.fromisoformat(created).timestamp()) if created else 0.0
 
-    def _put(self, uid: str, wait: Wait, class_: StorageClass | None, reason: str) -> None:
-        group = class_.metadata.name if class_ is not None else "", reason
+    def _put(self, uid: str, wait: Wait, group: Group) -> None:
         if group != wait.group:
             self._take_out(uid, wait)
             wait.group = self._shared.setdefault(group, group)
-        self._groups.setdefault(wait.group, {})[uid] = wait.ready
+        self._groups.setdefault(group, {})[uid] = wait.ready
+
+    def _move(self, uid: str, wait: Wait, reason: str) -> None:
+        """For what happens with each claim: its class was looked at just before."""
+        self._put(uid, wait, (wait.group[0], reason))
 
     def _take_out(self, uid: str, wait: Wait) -> None:
         members = self._groups.get(wait.group, {})
@@ -177,7 +180,7 @@ class Waiting:
 
     def resume(self, uid: str) -> None:
         """The next try begins, which ends the back-off after the last one."""
-        wait = self.see(uid)
+        wait = self._waits.get(uid) or self.see(uid)
         if wait is not None and wait.held is not None:
             begun, due = wait.held
             wait.held = None
@@ -191,7 +194,7 @@ class Waiting:
             yield
             return
         wait.calling = True
-        self.see(uid)
+        self._move(uid, wait, steps.CALL)
         try:
             yield
         finally:
@@ -240,7 +243,10 @@ class Waiting:
             binding = gate.LATE_BINDING if found.volumeBindingMode == gate.LATE_BINDING else gate.IMMEDIATE_BINDING
             self._metrics.volume_written((found.metadata.name, source_of(claim), binding), took, overhead)
             wait.timed = False  # should the volume go before it is bound, another one is no second claim
-        self.see(claim.metadata.uid)
+        if claim.spec.volumeName:
+            self.see(claim.metadata.uid)
+        else:
+            self._move(claim.metadata.uid, wait, steps.BIND)
 
 
 def source_of(claim: PersistentVolumeClaim) -> str:
