@@ -128,7 +128,7 @@ async def test_the_lag_of_a_watch_is_the_age_of_the_last_thing_that_it_showed(si
     assert max(quiet.values()) <= 60  # there are bookmarks
     for verb in ("list", "watch"):
         site.refuse(verb, "PersistentVolumeClaim")
-    site.cluster.server.cut_all()
+    site.api.cut_watches()
     await site.rest(300)
     cut = of(await site.metrics(), "watch_lag_seconds")
     assert cut.pop('{kind="PersistentVolumeClaim"}') > 299
