@@ -70,7 +70,13 @@ class Lookup:
         found: list[Any] = []
         scope, token = Scope(asked.namespace or ALL_NS, fields=asked.fields or None), None
         while True:
-            page = await self.kube.list_page(asked.kind, scope, continue_token=token)
+            try:
+                page = await self.kube.list_page(asked.kind, scope, continue_token=token)
+            except KubeError as error:
+                if error.code != 410 or token is None:
+                    raise
+                found, token = [], None  # the list has become too old to be read on: from its beginning
+                continue
             found += page.items
             if not (token := page.continue_token):
                 return found

@@ -88,7 +88,8 @@ def _unscheduled(pod: Pod) -> Step:
 
 
 def room(facts: Facts, storage_class: str) -> Iterator[Step]:
-    """For the node that is selected, else anywhere."""
+    """For the node that is selected, else anywhere. Only the scheduler looks at it: once it has chosen, the driver is
+    asked all the same."""
     node = gate.selected_node(facts.claim)
     labels = None
     if node:
@@ -96,7 +97,8 @@ def room(facts: Facts, storage_class: str) -> Iterator[Step]:
         if isinstance(nodes, Unread):
             return
         labels = next((found.metadata.labels or {} for found in nodes if found.metadata.name == node), {})
-    yield from _room(facts, storage_class, labels)
+    for step in _room(facts, storage_class, labels):
+        yield step if facts.dry else Step(step.step, Status.OK, step.text)
 
 
 def _room(
@@ -104,7 +106,7 @@ def _room(
 ) -> Iterator[Step]:
     found = facts.read(CSIStorageCapacity, "", facts.capacity_namespace)
     if isinstance(found, Unread):
-        if not short_only:
+        if facts.dry:
             yield Step(steps.CAPACITY, Status.NOT_KNOWN, found.why)
         return
     objects = [

@@ -191,6 +191,8 @@ class _Way:
                 if facts.driver.topology
                 else None
             )
+        if storage_class.volumeBindingMode == gate.LATE_BINDING:
+            self.steps += consumers.room(facts, storage_class.metadata.name)
         with at(steps.SECRET):
             data = self._known(steps.SECRET, self._secret, draft)
             references = secrets.references(draft)

@@ -12,7 +12,7 @@ from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import Event, Lease
 from csi_provisioner.model.live import Live, LiveClaim
 from csi_provisioner.model.state import KeyState
-from csi_provisioner.planning import consumers, existing, fixes, gate, steps
+from csi_provisioner.planning import existing, fixes, steps
 from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
 
 # Of an event of ours: what the driver answered, what the API server said to a volume that is made.
@@ -23,7 +23,6 @@ _SUFFIX = re.compile("-[0-9a-f]{8}$")
 def of(facts: Facts, events: Sequence[Event], *, whole: bool) -> Iterator[Step]:
     """`whole`: no stage was left out."""
     if facts.dry:
-        yield from consumers.room(facts, gate.claim_class(facts.claim))
         yield Step(steps.CALL, Status.WORKS, f"driver {facts.driver.name} would be asked for the volume")
         return
     if facts.may_save is False:
@@ -187,7 +186,7 @@ def _told(facts: Facts, events: Sequence[Event], *, whole: bool) -> Step:
     last = told[-1] if told else None
     if last is None or last.reason != "ProvisioningFailed":
         return Step(steps.QUEUE, Status.WORKS, "nothing is in the way: the next is the provisioner's try")
-    age = max(0.0, facts.now - _when(last.lastTimestamp)) if last.lastTimestamp else 0.0
+    age = max(0.0, facts.now - _when(last.lastTimestamp or last.metadata.creationTimestamp))
     text = f"the last event, {_age(age)} ago: {last.message}"
     if _OF_SAVE in last.message:
         return _unsaved(text)
@@ -203,7 +202,7 @@ def _told(facts: Facts, events: Sequence[Event], *, whole: bool) -> Step:
 
 def _is_ours(event: Event, facts: Facts) -> bool:
     # The volume controller writes events of the same reason.
-    return event.source.component.startswith(f"{facts.driver.name}_") or not event.source.component
+    return event.source.component.startswith(f"{facts.driver.name}_")
 
 
 def _when(time: str | None) -> float:

@@ -174,6 +174,32 @@ def test_of_a_refused_claim_the_tries_and_the_next_one_are_told() -> None:
     assert answer.steps[-1].text == "3 tries failed, the last one 5s ago: no right; next try in 40s"
 
 
+def test_of_a_claim_that_has_its_node_the_room_is_told_but_stops_nothing() -> None:
+    room = [k8s.CSIStorageCapacity(k8s.ObjectMeta("c"), storageClassName="fast", capacity="1Gi",
+                                   nodeTopology=k8s.LabelSelector({"zone": zone})) for zone in "ab"]  # fmt: skip
+    found = {
+        Read(k8s.StorageClass, "fast"): storage_class(volumeBindingMode="WaitForFirstConsumer"),
+        Read(k8s.Node): [k8s.Node(k8s.ObjectMeta("n", labels={"zone": "a"}))],
+        Read(k8s.CSIStorageCapacity): room,
+    }
+    selected = {wellknown.STORAGE_PROVISIONER: DRIVER, wellknown.SELECTED_NODE: "n"}
+    answer = explained(found, claim=claim(annotations=selected))
+    [step] = [step for step in answer.steps if step.step == "capacity"]
+    assert step.status is Status.OK
+    assert step.text.startswith("none of 1 CSIStorageCapacity objects of StorageClass fast has room for 5Gi")
+    assert answer.decisive.status is Status.WORKS
+
+
+def test_a_claim_of_an_in_tree_plugin_waits_for_the_migration() -> None:
+    in_tree = "kubernetes.io/aws-ebs"
+    found = {Read(k8s.StorageClass, "fast"): storage_class(provisioner=in_tree)}
+    theirs = claim(annotations={wellknown.STORAGE_PROVISIONER: in_tree})
+    decisive = explained(found, claim=theirs, driver=driver(in_tree_name=in_tree)).decisive
+    assert (decisive.step, decisive.status) == ("claim", Status.WAITS)
+    assert "is not handed over to acme.csi.test" in decisive.text
+    assert "is CSI migration on" in decisive.fix
+
+
 ON_NODES = [
     ("", True, "works", "the provisioners of all nodes compete for it"),
     ("", False, "waits", "take no claims with immediate binding"),

@@ -8,7 +8,7 @@ import yaml
 
 from csi_provisioner.commands import explain
 from csi_provisioner.logs import log
-from csi_provisioner.settings import ElectionSettings
+from csi_provisioner.settings import ElectionSettings, RetrySettings
 from sandbox.api.faults import Fault
 from tests import canary
 from tests.cluster.controlplane import KUSTOMIZE
@@ -73,7 +73,7 @@ async def live(site: Installation) -> None:
     site.objects.create("CSIStorageCapacity", room, NAMESPACE)
     site.snapshot("snap")
     site.fault("INTERNAL", match="restored")
-    await site.start(election=ELECTION)
+    await site.start(election=ELECTION, retries=RetrySettings(start=600.0, maximum=600.0))
     site.claim()
     await site.bound("data")
     site.claim("restored", **from_snapshot("snap"))

@@ -156,6 +156,7 @@ def objects(draw: st.DrawFn) -> dict[Read, Any]:
         Read(k8s.Node): draw(maybe([node("n-1", {"zone": "a"}), node("n-2", {"zone": "b"})], [node("n-1", {})])),
         Read(k8s.CSINode): draw(maybe([csinode("n-1", ["zone"], DRIVER), csinode("n-2", ["zone"], DRIVER)],
                                       [csinode("n-1", None)], [])),
+        Read(k8s.CSIStorageCapacity): [],
         Read(k8s.StorageClass): [],
         Read(k8s.PersistentVolume): [],
         Read(k8s.ReferenceGrant, "", "far"): draw(maybe([], [GRANT])),
