@@ -39,6 +39,8 @@ class Lookup:
         except KubeError as error:
             if error.forbidden:
                 return Unread(_missing_right(asked), forbidden=True)
+            if error.reason == "InvalidName":  # of an annotation, which nobody has checked
+                return Unread(str(error), missing=True)
             # A kind that is not served here has no objects.
             if error.code == 404:
                 return Unread(str(error), missing=error.not_found) if asked.name else []

@@ -74,7 +74,7 @@ class _Way:
         self.steps: list[Step] = []
         self.plan: Plan | None = None
         self.events: list[Event] = []
-        self._whole = True  # no stage was left out
+        self._unknown = ""  # the first step whose stage was left out
 
     def _say(self, step: str, status: Status, text: str, fix: str = "", who: str = "") -> None:
         self.steps.append(Step(step, status, text, fix, who))
@@ -86,6 +86,10 @@ class _Way:
         for step in existing.of_claim(facts):
             self.steps.append(step)
         if self._claim.spec.volumeName:
+            return
+        # A volume that is made is written down, whatever has become of its class.
+        if saving := list(outlook.saving(facts)):
+            self.steps += saving
             return
         storage_class = self._gate()
         if storage_class is None:
@@ -105,9 +109,8 @@ class _Way:
                 self.steps += outlook.tries(facts)
             return
         except _UnknownError as unknown:
-            self._whole = False
-            self._say(steps.SOURCE, Status.NOT_KNOWN, str(unknown))
-        self.steps += outlook.of(facts, self.events, whole=self._whole)
+            self._left_out(steps.SOURCE, unknown)
+        self.steps += outlook.of(facts, self.events, self._unknown)
 
     def _refused(self, refusal: Refusal) -> None:
         text, fix = fixes.split(refusal)
@@ -154,7 +157,8 @@ class _Way:
             self.steps.append(existing.not_addressed(facts, found))
             return None
         try:
-            gate.decide(claim, found, facts.driver)
+            with at(steps.CLAIM):
+                gate.decide(claim, found, facts.driver)
         except Refusal as refusal:
             self._refused(refusal)
             return None
@@ -208,16 +212,19 @@ class _Way:
         keys = ", ".join(sorted(plan.request.parameters)) or "none"
         text = f"{keys}; fs type {draft.fstype or 'as the driver likes'}; the volume is {draft.name}"
         self._say(steps.PARAMETERS, Status.OK, text)
-        return plan if self._whole else None
+        return None if self._unknown else plan
 
     def _known(self, step: str, stage: Callable[[Draft], Any], draft: Draft) -> Any:
         """None, and a step that says so, where what it needs may not be read here."""
         try:
             return stage(draft)
         except _UnknownError as unknown:
-            self._whole = False
-            self._say(step, Status.NOT_KNOWN, str(unknown))
+            self._left_out(step, unknown)
             return None
+
+    def _left_out(self, step: str, unknown: _UnknownError) -> None:
+        self._unknown = self._unknown or step
+        self._say(step, Status.NOT_KNOWN, str(unknown))
 
     def _live(self, kind: type[Any], name: str, namespace: str, refused: Callable[[str], Refusal]) -> Any:
         """What the daemon reads for each try: what it cannot read, it refuses."""

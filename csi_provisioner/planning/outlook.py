@@ -20,8 +20,8 @@ _OF_DRIVER, _OF_SAVE = "rpc error: code = ", "its PersistentVolume cannot be wri
 _SUFFIX = re.compile("-[0-9a-f]{8}$")
 
 
-def of(facts: Facts, events: Sequence[Event], *, whole: bool) -> Iterator[Step]:
-    """`whole`: no stage was left out."""
+def of(facts: Facts, events: Sequence[Event], unknown: str = "") -> Iterator[Step]:
+    """`unknown`: the first step that could not be looked at."""
     if facts.dry:
         yield Step(steps.CALL, Status.WORKS, f"driver {facts.driver.name} would be asked for the volume")
         return
@@ -51,7 +51,16 @@ def of(facts: Facts, events: Sequence[Event], *, whole: bool) -> Iterator[Step]:
     yield leader
     if leader.status is not Status.WAITS:
         yield _unknown(facts)
-        yield _told(facts, events, whole=whole)
+        yield _told(facts, events, unknown)
+
+
+def saving(facts: Facts) -> Iterator[Step]:
+    """Of a claim whose volume is made, and whose PersistentVolume is not seen yet."""
+    claim = facts.live.claim if facts.live is not None and facts.live.works else None
+    if facts.live is not None and claim is not None and (claim.unsaved or claim.written):
+        yield _leads(facts.live)
+        yield from _journal(claim)
+        yield _known(claim)
 
 
 def tries(facts: Facts) -> Iterator[Step]:
@@ -171,7 +180,9 @@ def _nobody(text: str) -> Step:
 
 def _unknown(facts: Facts) -> Step:
     """The line that asks the leader."""
-    text = facts.silent or "this provisioner stands by"
+    live = facts.live
+    idle = live is None or (live.leadership.sought and not live.leadership.leads)
+    text = facts.silent or ("this provisioner stands by" if idle else "this provisioner has not begun its work yet")
     lease = facts.read(*facts.lease) if facts.lease is not None else None
     if isinstance(lease, Lease) and lease.spec.holderIdentity:
         pod = _SUFFIX.sub("", lease.spec.holderIdentity)
@@ -180,7 +191,7 @@ def _unknown(facts: Facts) -> Step:
     return Step(steps.QUEUE, Status.NOT_KNOWN, text)
 
 
-def _told(facts: Facts, events: Sequence[Event], *, whole: bool) -> Step:
+def _told(facts: Facts, events: Sequence[Event], unknown: str) -> Step:
     """By the last event about a try."""
     told = [event for event in events if event.reason.startswith("Provisioning") and _is_ours(event, facts)]
     last = told[-1] if told else None
@@ -192,11 +203,11 @@ def _told(facts: Facts, events: Sequence[Event], *, whole: bool) -> Step:
         return _unsaved(text)
     if _OF_DRIVER in last.message:
         return Step(steps.CALL, Status.REFUSED, text, fixes.of_answer(last.message))
-    # A stage that could not be looked at here may be what it tells of.
-    if not whole:
+    # What could not be looked at here may be what it tells of.
+    if unknown:
         message, fix = fixes.parted(text)
         fix = fix or "ask in the provisioner's pod, or with an account that may see what is not known here"
-        return Step(steps.CALL, Status.REFUSED, message, fix)
+        return Step(unknown, Status.REFUSED, message, fix)
     return Step(steps.QUEUE, Status.WORKS, f"what it says is in order by now: {text}")
 
 

@@ -108,6 +108,9 @@ def forbidden_secret(world: World, name: str) -> None:
 TABLE: list[tuple[str, int, str, str, str, Setup, list[str]]] = [
     ("class-missing", REFUSED, "class", "'nowhere' of claim default/class-missing does not exist", "create it",
      lambda w, n: w.claim(n, "nowhere", of=""), []),
+    ("evil-class", REFUSED, "class", "StorageClass '../secrets' of claim", "create it",
+     lambda w, n: w.objects.edit("PersistentVolumeClaim", w.claim(n) and n, NAMESPACE, change=lambda claim: claim[
+         "metadata"]["annotations"].update({"volume.beta.kubernetes.io/storage-class": "../secrets"})), []),
     ("no-default", OTHERS, "class", "names no class, and no StorageClass is the default", "is-default-class=true",
      lambda w, n: w.claim(n, None, of=""), []),
     ("static", OTHERS, "class", 'class is "": it waits for a PersistentVolume', "make one",
@@ -157,7 +160,7 @@ TABLE: list[tuple[str, int, str, str, str, Setup, list[str]]] = [
      lambda w, n: w.claim(n, selector={"matchLabels": {"a": "b"}}), []),
     ("no-secret", REFUSED, "secret", "cannot read the provisioner secret default/gone", "create that secret",
      lambda w, n: w.claim(n, "secret-gone"), []),
-    ("forbidden-secret", REFUSED, "call", "cannot read the provisioner secret default/login: 403",
+    ("forbidden-secret", REFUSED, "secret", "cannot read the provisioner secret default/login: 403",
      "account that may see", forbidden_secret, []),
     ("template", REFUSED, "secret", "nothing known as pvc.labels['x']", "correct the StorageClass",
      lambda w, n: w.claim(n, "secret-wrong"), []),

@@ -69,6 +69,18 @@ def test_what_the_leader_knows_is_told(step: str, status: str, text: str, fix: s
     assert bool(fix) == bool(decisive.fix)
 
 
+def test_a_volume_that_is_made_is_written_whatever_has_become_of_its_class() -> None:
+    known = LiveClaim(UID, unsaved="pvc-1", unsaved_id="h")
+    decisive = explained({Read(k8s.StorageClass, "fast"): ABSENT}, live=live(known)).decisive
+    assert (decisive.step, decisive.status) == ("save", Status.WORKS)
+
+
+def test_a_claim_that_is_handed_over_and_names_no_provisioner_waits_for_that() -> None:
+    handed_over = claim(annotations={wellknown.MIGRATED_TO: DRIVER})
+    decisive = explained(claim=handed_over).decisive
+    assert (decisive.step, decisive.status) == ("claim", Status.WAITS)
+
+
 def test_an_entry_of_the_journal_is_told() -> None:
     entry = InJournal("pvc-1", "storage/acme-journal-", durable=True, uncertain=True, of_earlier_leader=True)
     steps = {step.step: step for step in explained(live=live(LiveClaim(UID, journal=entry))).steps}
@@ -114,6 +126,12 @@ def test_a_standby_says_so_and_names_the_leader() -> None:
     steps = explained({LEASE: lease()}, lease=LEASE, elects=True, live=stands_by).steps
     [unknown] = [step.text for step in steps if step.status is Status.NOT_KNOWN]
     assert unknown.startswith("this provisioner stands by; kubectl -n storage exec pod-7 ")
+
+
+def test_a_leader_that_has_not_begun_says_so() -> None:
+    begins = live(None, works=False, claim=None)
+    texts = [step.text for step in explained({LEASE: lease()}, lease=LEASE, elects=True, live=begins).steps]
+    assert any(text.startswith("this provisioner has not begun its work yet") for text in texts)
 
 
 def event(message: str, reason: str = "ProvisioningFailed", component: str = f"{DRIVER}_pod_1") -> k8s.Event:
