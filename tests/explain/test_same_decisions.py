@@ -85,6 +85,7 @@ def meta(name: str, **fields: Any) -> k8s.ObjectMeta:
 @st.composite
 def claims(draw: st.DrawFn) -> k8s.PersistentVolumeClaim:
     annotations = {ANNOTATION: draw(maybe(DRIVER, "other"))} if draw(maybe(True, False)) else {}
+    annotations |= draw(maybe({}, {"acme.test/tier": "hot"}, {"FSTYPE": "xfs", "fsType": "xfs"}))
     if selected := draw(maybe("", "n-1", "n-2", "n-9")):
         annotations[NODE] = selected
     source = draw(maybe(None, reference("VolumeSnapshot", group=SNAPSHOTS), reference("PersistentVolumeClaim"),
@@ -193,6 +194,7 @@ def as_the_daemon(facts: Facts) -> TryError | None:
         grants=lambda: found[Read(k8s.ReferenceGrant, "", "far")],
         placement=placement,
         under_way=lambda _uid: False,
+        taken=lambda _uid: None,
     )
     if not gate.concerns(facts.claim, driver):
         return None
@@ -212,7 +214,9 @@ def as_the_daemon(facts: Facts) -> TryError | None:
 def test_it_ends_in_a_refusal_exactly_where_a_try_does(
     claim_: k8s.PersistentVolumeClaim, found: dict[Read, Any], driver: DriverFacts, strict: bool, crossing: bool
 ) -> None:
-    options = ProvisioningSettings(strict_topology=strict, cross_namespace=crossing)
+    options = ProvisioningSettings(
+        strict_topology=strict, cross_namespace=crossing, claim_annotation_prefixes=("acme.test/", "fs")
+    )
     facts = Facts(claim=claim_, driver=driver, settings=options, found=found, same_account=True, elects=False)
     events = Read(k8s.Event, "", "shop", f"involvedObject.uid={UID}")
     facts = msgspec.structs.replace(facts, found=found | {events: []} | {Read(Pod, "", "shop"): []})
