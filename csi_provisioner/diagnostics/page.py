@@ -96,10 +96,12 @@ STRANGER = (
 def _conditions(state: State) -> Markup:
     conditions = [each for each in health.live(state) if each[0] == health.FAILED] + health.ready(state)
     leader, driver = state.leadership, state.driver
+    # A stranger is not told who, and before the first look at the lease nobody knows.
+    other = "not known" if leader.since is None else "another process"
     facts = [
         ("Driver", " ".join(part for part in (driver.name, driver.version) if part) or "not met yet"),
         ("Answers", "yes" if driver.ready else f"no, for {span(driver.away)}" if driver.away else "no"),
-        ("Leads", "this process" if leader.leads else leader.holder or "another process"),
+        ("Leads", "this process" if leader.leads else leader.holder or other),
         ("Since", span(leader.since) if leader.since is not None else "not known"),
         ("Lease", leader.lease),
         ("Capabilities", ", ".join((*driver.plugin, *driver.controller))),

@@ -10,8 +10,9 @@ import trio
 
 from csi_provisioner.commands import daemon
 from csi_provisioner.model.live import Live
+from sandbox.api.server import serve
+from sandbox.driver import Config, Driver
 from tests.cluster.controlplane import REPOSITORY
-from tests.journeys.embedded import embedded
 
 PROGRAM = [sys.executable, "-m", "csi_provisioner"]
 
@@ -24,7 +25,10 @@ def anyio_backend() -> object:
 async def test_a_command_takes_its_flags_from_the_provisioner_beside_it(tmp_path: Path) -> None:
     # No variable of this machine says where a cluster is.
     environ = {"PATH": os.environ["PATH"]}
-    async with embedded(tmp_path) as world, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
+        server, driver = await nursery.start(serve), Driver(Config())
+        await nursery.start(driver.serve, tmp_path / "csi.sock")
+        (tmp_path / "kubeconfig").write_text(server.kubeconfig_text())
         address = f"--csi-address={tmp_path / 'csi.sock'}"
         process = await trio.lowlevel.open_process(
             [*PROGRAM, address, f"--kubeconfig={tmp_path / 'kubeconfig'}"],
@@ -41,7 +45,7 @@ async def test_a_command_takes_its_flags_from_the_provisioner_beside_it(tmp_path
         with trio.fail_after(60):
             while (found := await known()) is None:  # noqa: ASYNC110 - another process sets no event
                 await trio.sleep(0.05)
-        assert (found.pid, found.driver.name) == (process.pid, world.driver)
+        assert (found.pid, found.driver.name) == (process.pid, driver.config.name)
         done = await trio.run_process(
             [*PROGRAM, "check", address],
             capture_stdout=True,
@@ -50,8 +54,9 @@ async def test_a_command_takes_its_flags_from_the_provisioner_beside_it(tmp_path
             cwd=REPOSITORY,
             env=environ,
         )
-        assert f"process {process.pid}, for {world.driver}".encode() in done.stderr
+        assert f"process {process.pid}, for {driver.config.name}".encode() in done.stderr
         assert b"right to list persistentvolumeclaims" in done.stdout
         process.terminate()
         assert await process.wait() == 0
         assert await known() is None
+        nursery.cancel_scope.cancel()
