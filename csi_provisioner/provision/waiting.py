@@ -29,6 +29,9 @@ from .memory import ClaimMemory, Wait
 # What keeps a claim from its volume whether or not the driver answers
 _NOT_THE_DRIVER = (steps.CLASS, steps.NODE, steps.SAVE, steps.BIND)
 
+# Claims of the first list that are looked at before other tasks get their turn
+SEEN_AT_ONCE = 200
+
 Group = tuple[str, str]
 
 
@@ -65,16 +68,20 @@ class Waiting:
         caches.claims.subscribe(self._saw_claim)
         caches.storage_classes.subscribe(self._saw_class)
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """The caches are complete. When a node was chosen for the claims that they hold already, nobody knows."""
         self._begun = True
         for uid in list(self._waits):  # of an earlier term
             claim = self._caches.claims.by_uid(uid)
             if claim is None or not self._is_ours(claim):
                 self.see(uid)
-        for claim in self._caches.claims.values():
-            if self._is_ours(claim):
-                self._look(claim, self._waits.get(claim.metadata.uid), listed=True)
+        for count, listed in enumerate(self._caches.claims.values(), start=1):
+            uid = listed.metadata.uid
+            claim = self._caches.claims.by_uid(uid)
+            if claim is not None and self._is_ours(claim):
+                self._look(claim, self._waits.get(uid), listed=True)
+            if count % SEEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
         self._metrics.keep_classes(self._caches.storage_classes.shown_keys())
 
     def states(self, *, driver_away: bool) -> tuple[PendingState, ...]:

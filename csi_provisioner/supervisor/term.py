@@ -78,7 +78,7 @@ class LeaderTerm:
                 watching.cancel_scope.cancel()
                 return
             self._synced = True
-            self._controllers.pending.begin()
+            await self._controllers.pending.begin()
             self._parts.synced()
             watching.start_soon(self._sweep_snapshots)
             watching.start_soon(self._controllers.dropped.run)

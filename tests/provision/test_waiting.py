@@ -118,7 +118,7 @@ def _count(series: str) -> str:
 async def test_a_claim_that_binds_at_once_is_ready_when_it_is_made() -> None:
     world = World()
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     world.claim(age=7, dataSource=SNAPSHOT)
     await trio.sleep(3)
     world.written()
@@ -141,11 +141,11 @@ async def test_of_a_claim_that_binds_late_only_a_node_that_was_seen_to_come_is_a
     world = World()
     world.storage_class(mode=mode)
     if not listed:
-        world.waiting.begin()
+        await world.waiting.begin()
         world.claim(age=5)
         await trio.sleep(5)
     world.claim(age=10, node="n")
-    world.waiting.begin()
+    await world.waiting.begin()
     await trio.sleep(1)
     world.claim(age=11)  # its node is taken back, and it gets another
     await trio.sleep(1)
@@ -185,7 +185,7 @@ async def test_calls_back_off_and_outages_of_the_driver_are_not_our_time(
     world = World()
     world.away = away
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     world.claim()
     await trio.sleep_until(10)
     await world.call(2, outcome, asked=asked)
@@ -200,7 +200,7 @@ async def test_calls_back_off_and_outages_of_the_driver_are_not_our_time(
 async def test_what_was_asked_before_a_claim_was_ours_is_a_call_too() -> None:
     world = World(node="n")
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     world.claim()
     assert world.pending() == {}
     await trio.sleep(5)
@@ -214,7 +214,7 @@ async def test_what_was_asked_before_a_claim_was_ours_is_a_call_too() -> None:
 async def test_the_volume_controllers_part_is_from_our_write_to_the_claim_bound(shown_first: bool) -> None:
     world = World()
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     world.claim()
     world.memory.keep_unsaved(VOLUME, world.get(), "id")
     if not shown_first:
@@ -242,7 +242,7 @@ async def test_each_claim_is_counted_under_the_step_at_which_it_stands() -> None
     world.storage_class()
     world.storage_class("late", LATE)
     world.claim("listed")
-    world.waiting.begin()
+    await world.waiting.begin()
     for uid in ("queue", "call", "secret", "made", "save"):
         world.claim(uid)
     world.claim("theirs", annotations={})
@@ -285,7 +285,7 @@ async def test_each_claim_is_counted_under_the_step_at_which_it_stands() -> None
 async def test_claims_that_are_gone_or_bound_or_anothers_are_not_counted() -> None:
     world = World()
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     for uid in "abc":
         world.claim(uid)
     world.caches.claims.drop(world.get("a"))
@@ -304,22 +304,45 @@ async def test_nothing_is_counted_before_the_caches_are_complete_and_then_everyt
     world.claim()
     assert world.pending() == {}
     world.storage_class()
-    world.waiting.begin()
+    await world.waiting.begin()
     assert world.pending() == {("fast", "queue"): (1, 0.0)}
+
+
+async def test_a_long_first_list_is_counted_with_pauses_for_others() -> None:
+    world = World()
+    world.storage_class()
+    for number in range(500):
+        world.claim(f"uid-{number}")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await trio.lowlevel.checkpoint()
+        before = turns
+        await world.waiting.begin()
+        assert turns > before
+        nursery.cancel_scope.cancel()
+    assert world.pending() == {("fast", "queue"): (500, 0.0)}
 
 
 async def test_another_term_goes_on_with_what_is_known_and_drops_what_went_meanwhile() -> None:
     world = World()
     world.storage_class()
     world.storage_class("late", LATE)
-    world.waiting.begin()
+    await world.waiting.begin()
     for uid in "ab":
         world.claim(uid, storageClassName="late", node="n")
     await trio.sleep(5)
     world.term()
     world.storage_class("late", LATE)
     world.claim("b", storageClassName="late", node="n")
-    world.waiting.begin()
+    await world.waiting.begin()
     assert world.pending() == {("late", "queue"): (1, 5.0)}
     assert list(world.memory.waits) == ["b"]
     world.written("b")
@@ -330,7 +353,7 @@ async def test_series_of_a_class_go_with_it_and_its_claims_wait_for_a_class() ->
     world = World()
     world.storage_class()
     world.storage_class("other")
-    world.waiting.begin()
+    await world.waiting.begin()
     for uid, name in (("a", "fast"), ("b", "fast"), ("c", "other")):
         world.claim(uid, storageClassName=name)
     world.written("a")
@@ -343,13 +366,13 @@ async def test_series_of_a_class_go_with_it_and_its_claims_wait_for_a_class() ->
     assert 'class="fast"' not in world.metrics.render().decode()
     # One that went while nobody looked goes when somebody does again.
     world.term()
-    world.waiting.begin()
+    await world.waiting.begin()
     assert not any(name.startswith("claim_to_volume") for name in world.told())
 
 
 async def test_a_class_that_comes_late_counts_from_the_claims_beginning() -> None:
     world = World()
-    world.waiting.begin()
+    await world.waiting.begin()
     world.claim()
     await trio.sleep(4)
     assert world.pending() == {("", "class"): (1, 4.0)}
