@@ -11,6 +11,8 @@ import time
 
 # Offsets that the standard library refuses: it would end the import of whatever asks for the local time.
 WHOLE_DAY = 86_400
+# Of the environment, what libraries read: it could end their import, or have metrics go to files.
+OF_LIBRARIES = ("LOGURU_", "PROMETHEUS_")
 # Open files: 64 connections of the endpoint, and many times what the rest has.
 FILES = 1024
 
@@ -27,6 +29,8 @@ def main() -> int:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    for name in [name for name in os.environ if name.upper().startswith(OF_LIBRARIES)]:
+        del os.environ[name]
     # As Go programs do: the lower of the two limits is for programs that cannot have many, and anybody may raise it.
     few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if few < (enough := FILES if most == resource.RLIM_INFINITY else min(most, FILES)):

@@ -52,6 +52,13 @@ def test_a_limit_of_open_files_that_may_be_raised_is_raised() -> None:
     assert "/nowhere" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["LOGURU_DIAGNOSE", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_what_libraries_read_in_the_environment_changes_nothing(name: str) -> None:
+    done = started(MAIN, "--kubeconfig=/nowhere", **{name: "/nope"})
+    assert done.returncode == 255
+    assert "/nowhere" in done.stderr.splitlines()[-1]
+
+
 SAYS_ITS_STREAMS = """
 import os
 from csi_provisioner.__main__ import main
