@@ -79,11 +79,12 @@ def body(state: State, *, local: bool) -> Markup:
             _caches(state, details),
             _capacity(details),
             _leftovers(details),
-            el("footer", None if local else STRANGER, f"Up {span(state.up)}."),
+            el("footer", LOCAL if local else STRANGER, f"Up {span(state.up)}."),
         )
     )
 
 
+LOCAL = "Names and messages are shown because you come from within the pod; others see counts, ages and reasons. "
 STRANGER = (
     "This port has no authentication: names, messages and flags are shown to a loopback peer only "
     "(kubectl port-forward POD PORT, then http://localhost:PORT/statusz). "

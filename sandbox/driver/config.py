@@ -53,7 +53,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_id: str = "sandbox-node"
     node_segment: dict[str, str] = {}
     faults: tuple[Fault, ...] = ()
-    unknown_fields: bool = False  # every answer has fields that its client does not know
 
 
 def load(path: Path) -> Config:

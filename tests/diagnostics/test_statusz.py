@@ -5,6 +5,8 @@ import re
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from csi_provisioner import __version__
 from csi_provisioner.diagnostics import statusz
@@ -56,6 +58,11 @@ async def got(path: str, accept: str | None = None, **headers: str) -> httpx2.Re
 )
 def test_the_form_follows_the_accept_header(accept: str, form: str) -> None:
     assert statusz.wanted(accept, "Statusz", html=True) == form
+
+
+@given(st.text(st.sampled_from("text/html*,;=q 01.a=Statuszv"), max_size=40))
+def test_any_accept_header_has_its_form(accept: str) -> None:
+    assert statusz.wanted(accept, "Statusz", html=True) in ("text", "html", "v1beta1", "v1alpha1", "")
 
 
 async def test_whoever_asks_again_and_again_costs_no_more_than_one_who_looks() -> None:

@@ -18,7 +18,6 @@ EVENTS = Read(k8s.Event, "", "shop", f"involvedObject.uid={UID}")
 VOLUME = Read(k8s.PersistentVolume, f"pvc-{UID}")
 ABSENT = Unread("gone", missing=True)
 NO_SPACE = Tried("ResourceExhausted", "rpc error: code = ResourceExhausted desc = no space", 3.0, "call")
-SLOW = Tried("DeadlineExceeded", "rpc error: code = DeadlineExceeded desc = slow", 3.0, "call")
 LEADS = LeadershipState(sought=True, leads=True, identity="pod-7-00000000", holder="pod-7-00000000", since=60.0)
 
 
@@ -80,21 +79,6 @@ def test_a_claim_that_is_handed_over_and_names_no_provisioner_waits_for_that() -
     handed_over = claim(annotations={wellknown.MIGRATED_TO: DRIVER})
     decisive = explained(claim=handed_over).decisive
     assert (decisive.step, decisive.status) == ("claim", Status.WAITS)
-
-
-def test_what_was_asked_for_before_is_asked_for_again_whatever_the_nodes_say() -> None:
-    found = {
-        Read(k8s.StorageClass, "fast"): storage_class(),
-        Read(k8s.Node): [],
-        Read(k8s.CSINode): [],
-    }
-    selected = claim(annotations={wellknown.STORAGE_PROVISIONER: DRIVER, wellknown.SELECTED_NODE: "gone"})
-    facts: dict[str, Any] = {"claim": selected, "driver": driver(topology=True)}
-    assert explained(found, **facts, live=live()).decisive.step == "topology"
-    known = LiveClaim(UID, uncertain=True, work=KeyState(5.0, None, 1, SLOW))
-    decisive = explained(found, **facts, live=live(known)).decisive
-    assert (decisive.step, decisive.status) == ("call", Status.REFUSED)
-    assert decisive.fix.startswith("it may still be at work")
 
 
 def test_an_entry_of_the_journal_is_told() -> None:
@@ -164,7 +148,6 @@ SAVE = "the driver has made the volume, and its PersistentVolume cannot be writt
 TOLD = [
     ("call", "refused", [event("CreateVolume: rpc error: code = Internal desc = no")]),
     ("right", "refused", [event(SAVE)]),
-    ("driver", "waits", [event("CSI driver acme.csi.test does not answer", "DriverUnavailable")]),
     ("queue", "works", [event("StorageClass fast does not exist")]),
     ("queue", "works", [event("rpc error: code = Internal"), event("Asking the driver", "Provisioning")]),
     ("queue", "works", [event("rpc error: code = Internal", component="persistentvolume-controller")]),
