@@ -21,7 +21,7 @@ PARTS = {
     ),
     "fair work": (400, "supervisor/fairness.py work/lanes.py work/ranking.py work/workers.py"),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
-    "what a person can ask": (1200, "planning/evidence.py commands/*.py"),
+    "what a person can ask": (1230, "planning/evidence.py commands/*.py"),
     "what a daemon answers its own commands": (
         150,
         "model/live.py diagnostics/asked.py supervisor/answering.py",

@@ -18,6 +18,7 @@ from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.reviews import is_allowed
 from csi_provisioner.migration.registry import IN_TREE_NAMES
+from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import (
     ClaimSpec,
     CSINode,
@@ -44,7 +45,7 @@ from .entry import OUTPUT, CannotAskError, Command, say
 from .lookup import Lookup
 
 REQUEST = Flag("request", BOOLEAN, False, "Show the CreateVolumeRequest that would be sent, without secrets.")
-NAMESPACE = Flag("namespace", TEXT, "default", "Namespace of the claim, where its name comes without one.")
+NAMESPACE = Flag("namespace", TEXT, "", "Namespace of the claim; without one default, else where such a claim is.")
 CLASS = Flag("class", TEXT, "", "With --size: would a claim of this StorageClass be given a volume? Makes none.")
 SIZE = Flag("size", QUANTITY, "", "Size of that claim, such as 5Gi.")
 NODE = Flag("node", TEXT, "", "Node that is selected for that claim.")
@@ -69,6 +70,8 @@ class Wanted:
     json: bool
     request: bool
     namespace: str
+    anywhere: bool = False
+    """Nobody named a namespace."""
     name: str = ""
     storage_class: str = ""
     size: str = ""
@@ -88,7 +91,8 @@ def wanted(values: Values) -> Wanted:
     if not dry and len(words) != 1:
         raise Fatal("it takes one [NAMESPACE/]CLAIM, or --class and --size", 2)
     namespace, _, name = words[0].rpartition("/") if words else ("", "", "")
-    namespace = namespace or ("" if words and words[0].startswith("/") else values[NAMESPACE])
+    anywhere = not (values[NAMESPACE] or (words and "/" in words[0]))
+    namespace = namespace or ("" if words and words[0].startswith("/") else values[NAMESPACE] or "default")
     if not (dns.is_label(namespace) and (dry or dns.is_subdomain(name))):
         raise Fatal(f"{namespace}/{name}: a claim is named NAMESPACE/CLAIM, or CLAIM", 2)
     if dry and not _is_size(values[SIZE]):
@@ -97,6 +101,7 @@ def wanted(values: Values) -> Wanted:
         json=values[OUTPUT] == "json",
         request=values[REQUEST],
         namespace=namespace,
+        anywhere=anywhere,
         name=name,
         storage_class=values[CLASS],
         size=values[SIZE],
@@ -135,7 +140,8 @@ class Explaining:
         dry = bool(self.wanted.storage_class)
         claim = self._dry() if dry else await self._claim()
         if claim is None:
-            say(f"There is no claim {self.wanted.namespace}/{self.wanted.name}.")
+            where = "in any namespace" if self.wanted.anywhere else f"in namespace {self.wanted.namespace}"
+            say(f"There is no claim {self.wanted.name} {where}.")
             return ABSENT
         live = await daemon.ask(daemon.of(self.settings), claim.metadata.uid)
         # One that was found by these settings has the same account.
@@ -187,7 +193,19 @@ class Explaining:
         found = await self._lookup.read(Read(PersistentVolumeClaim, self.wanted.name, self.wanted.namespace))
         if isinstance(found, Unread) and not found.missing:
             raise CannotAskError(f"claim {self.wanted.namespace}/{self.wanted.name} is not known: {found.why}")
+        if isinstance(found, Unread) and self.wanted.anywhere:
+            return await self._elsewhere()
         return None if isinstance(found, Unread) else found
+
+    async def _elsewhere(self) -> PersistentVolumeClaim | None:
+        named = f"metadata.name={self.wanted.name}"
+        found: list[PersistentVolumeClaim] | Unread = await self._lookup.read(Read(PersistentVolumeClaim, fields=named))
+        if isinstance(found, Unread) or not found:
+            return None
+        if len(found) > 1:
+            keys = ", ".join(sorted(kubernetes.key(claim) for claim in found)[:5])
+            raise Fatal(f"{len(found)} claims are named so: which one? {keys}", 2)
+        return found[0]
 
     def _dry(self) -> PersistentVolumeClaim:
         """One that nobody makes. Its name decides where its volume would be among several places."""

@@ -75,7 +75,23 @@ async def test_a_bound_claim_has_nothing_to_do(world: World, capsys: Capture) ->
 
 async def test_a_claim_that_is_not_there_ends_with_5(world: World, capsys: Capture) -> None:
     found = await world.ask(capsys, "kube-system/nobody")
-    assert (found.code, found.out, found.err) == (5, "", "There is no claim kube-system/nobody.\n")
+    assert (found.code, found.out, found.err) == (5, "", "There is no claim nobody in namespace kube-system.\n")
+    found = await world.ask(capsys, "nobody")
+    assert (found.code, found.err) == (5, "There is no claim nobody in any namespace.\n")
+
+
+async def test_a_claim_is_found_without_its_namespace_where_there_is_one_of_the_name(
+    world: World, capsys: Capture
+) -> None:
+    for namespace in ("kube-system", "kube-public"):
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        world.make("PersistentVolumeClaim", "afar", namespace, spec=spec | {"storageClassName": "none"})
+        found = await world.ask(capsys, "afar", "-ojson")
+        if namespace == "kube-system":
+            assert (found.code, found.json["claim"]) == (4, "kube-system/afar")
+    assert found.code == 2
+    assert "2 claims are named so: which one? kube-public/afar, kube-system/afar" in found.err
+    assert (await world.ask(capsys, "afar", "--namespace=default")).code == 5
 
 
 @pytest.mark.parametrize(
