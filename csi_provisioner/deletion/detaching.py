@@ -16,7 +16,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, VolumeAttachment
 from csi_provisioner.model.outcome import Outcome, RetryAt
-from csi_provisioner.planning.deletion import Attached
+from csi_provisioner.planning.deletion import Attached, nodes
 
 # Seconds until a volume is looked at again that nobody has woken, as with any resync
 LOOK_AGAIN = 15 * 60.0
@@ -57,9 +57,15 @@ class Detaching:
         """It is detached, gone, or not to be deleted any more."""
         self._waits.pop(name, None)
 
-    def _saw_attachment(self, _key: str, old: VolumeAttachment | None, _new: VolumeAttachment | None) -> None:
-        name = old.spec.source.persistentVolumeName if old is not None else None
-        if name in self._waits and not self.of(name):
-            self.metrics.detached_after(trio.current_time() - self._waits[name][1])
+    def _saw_attachment(self, _key: str, old: VolumeAttachment | None, new: VolumeAttachment | None) -> None:
+        attachment = new or old
+        name = attachment.spec.source.persistentVolumeName if attachment is not None else None
+        if name not in self._waits:
+            return
+        told, since = self._waits[name]
+        found = nodes(self.of(name))
+        if not found:
+            self.metrics.detached_after(trio.current_time() - since)
             self.over(name)
+        if found != told:
             self.wake(name)

@@ -115,7 +115,7 @@ class Attached(Refusal):
     """The volume is still on `nodes`: that is no failure, and waited for."""
 
     def __init__(self, name: str, attachments: Sequence[VolumeAttachment]) -> None:
-        self.nodes = tuple(sorted({attachment.spec.nodeName for attachment in attachments}))
+        self.nodes = nodes(attachments)
         objects, it = ("VolumeAttachments", "they are") if len(attachments) > 1 else ("VolumeAttachment", "it is")
         super().__init__(
             State.FINISHED,
@@ -124,6 +124,10 @@ class Attached(Refusal):
             f"{it} gone; a node that is shut down for good lets go once it is deleted, or tainted "
             "node.kubernetes.io/out-of-service",
         )
+
+
+def nodes(attachments: Iterable[VolumeAttachment]) -> tuple[str, ...]:
+    return tuple(sorted({attachment.spec.nodeName for attachment in attachments}))
 
 
 def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachment]) -> None:
