@@ -110,7 +110,7 @@ class KubeClient:
     # ---- reading
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
-        return await self._ask(wanted("get", kind, name, namespace), kind, answer.typed)
+        return await self._ask(wanted("get", kind, name, namespace), kind, answer.live)
 
     async def get_untyped(self, kind: type[Resource], name: str, namespace: str | None = None) -> dict[str, Any]:
         return await self._ask(wanted("get", kind, name, namespace), kind, answer.untyped)
@@ -210,11 +210,11 @@ class KubeClient:
         asked = wanted("put", kind, meta["name"], meta.get("namespace"))
         return await self._ask(asked, kind, answer.typed, begin, obj=Untyped(obj))
 
-    async def update(self, obj: U, edit: Edit, *, shown: bytes | None = None) -> U | None:
+    async def update(self, obj: U, edit: Edit) -> U | None:
         """`change` of the object as it was looked at."""
         meta = obj.metadata
         return await self.change(
-            type(obj), meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit, shown=shown
+            type(obj), meta.name, meta.namespace, seen=meta.resourceVersion, edit=edit, shown=obj.shown
         )
 
     async def change(
@@ -223,7 +223,7 @@ class KubeClient:
         """Edits the object as it was `seen` (a resourceVersion; "" for any), and only that (design.md 3 rule 5).
 
         None if there is nothing to write. An object that has changed meanwhile is a conflict, like one that changes
-        while we write. `shown` is the raw watch event of version `seen`, if the caller kept it; that saves the GET.
+        while we write. `shown`, JSON whose `object` is that of version `seen`, saves the GET.
         """
         obj = answer.decode(shown, dict[str, Any])["object"] if shown else await self.get_untyped(kind, name, namespace)
         version = obj["metadata"].get("resourceVersion", "")

@@ -74,8 +74,7 @@ class TypeMeta(msgspec.Struct, omit_defaults=True, kw_only=True):
 class Object(TypeMeta):
     """What every kind has."""
 
-    # Required: an object without metadata is none, and is refused when it is decoded.
-    metadata: ObjectMeta
+    metadata: ObjectMeta  # required: an object without it is refused when it is decoded
 
 
 # ---- claims
@@ -118,7 +117,7 @@ class Phase(msgspec.Struct, gc=False, omit_defaults=True):
 class PersistentVolumeClaim(NamespacedResourceG, Object):
     spec: ClaimSpec = msgspec.field(default_factory=ClaimSpec)
     status: Phase = msgspec.field(default_factory=Phase)
-    shown: bytes | None = None  # not the API's: the watch event of a claim that is to be changed as it stands
+    shown: bytes | None = None  # not the API's: JSON whose `object` it is, where it is to be changed as it stands
 
 
 # ---- volumes
@@ -283,6 +282,7 @@ class SnapshotStatus(msgspec.Struct, gc=False, omit_defaults=True):
 @resource("snapshot.storage.k8s.io", "v1", "VolumeSnapshot", "volumesnapshots")
 class VolumeSnapshot(NamespacedResourceG, Object):
     status: SnapshotStatus | None = None
+    shown: bytes | None = None  # as for a claim
 
 
 class SnapshotContentSpec(msgspec.Struct, gc=False, omit_defaults=True):

@@ -43,9 +43,7 @@ class CloneReconciler:
         if sources.clone_pending(claim, self.readers()):
             return Retry(f"claim {key} is still being cloned from; its deletion waits for that")
         try:
-            changed = await self.kube.update(
-                claim, lambda raw: finalizers.remove(raw, CLONE_FINALIZER), shown=claim.shown
-            )
+            changed = await self.kube.update(claim, lambda raw: finalizers.remove(raw, CLONE_FINALIZER))
         except KubeError as error:
             return after(error, give_up=error.not_found)
         if changed is not None:

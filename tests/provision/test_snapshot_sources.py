@@ -28,6 +28,16 @@ async def test_a_snapshot_is_protected_while_the_driver_reads_it_p19_sources_7(s
     assert site.finalizers(SNAPSHOT, "snap") == OTHERS
 
 
+async def test_a_restore_reads_a_snapshot_once_for_each_change(site: Installation) -> None:
+    """What was read is what is changed: the resourceVersion says whether it still stands."""
+    await _ready(site)
+    site.claim(**from_snapshot("snap"))
+    await site.bound("data")
+    assert site.finalizers(SNAPSHOT, "snap") == OTHERS
+    made = {verb: len(site.requests.of(verb, SNAPSHOT)) for verb in ("get", "update")}
+    assert made == {"get": 2, "update": 2}
+
+
 async def test_a_snapshot_stays_protected_when_the_try_fails(site: Installation) -> None:
     """provision.md 12.1."""
     await _ready(site)
