@@ -189,7 +189,7 @@ async def test_a_driver_that_comes_back_with_other_capabilities_needs_other_righ
 
 async def test_each_right_is_asked_for_once_also_by_the_first_claim(site: Installation) -> None:
     asked: list[str] = []
-    site.api.on_review = asked.append
+    site.api.on_review = lambda review, _agent: asked.append(review)
     site.fault(rpc="Probe", not_ready=True)
     with trio.move_on_after(5):
         await site.start()
