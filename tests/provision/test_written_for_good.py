@@ -69,14 +69,15 @@ def _asked_for_volumes(site: Installation) -> list[str]:
     return asked
 
 
-async def test_the_right_is_asked_for_once_a_term(site: Installation) -> None:
+async def test_claims_ask_for_the_right_at_most_once_a_term(site: Installation) -> None:
+    """Not at all where the look at all rights has come before the first of them."""
     asked = _asked_for_volumes(site)
     site.storage_class()
     for number in range(20):
         site.claim(f"data-{number}")
     await site.start()
     await site.bound(*(f"data-{number}" for number in range(20)))
-    assert len(asked) == 1
+    assert len(asked) <= 1
 
 
 async def test_after_a_refusal_the_right_is_asked_for_again_at_most_every_ten_seconds(site: Installation) -> None:
