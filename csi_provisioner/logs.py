@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -176,12 +176,18 @@ def _file_levels(modules: tuple[tuple[str, int], ...]) -> Callable[[str], int]:
 
 def _text_line(record: "Record") -> str:
     time = record["time"]
+    second = _second(time.month, time.day, time.hour, time.minute, time.second)
     head = (
-        f"{_LETTERS[record['level'].name]}{time:%m%d %H:%M:%S.%f} {os.getpid():>7} "
+        f"{_LETTERS[record['level'].name]}{second}.{time.microsecond:06} {os.getpid():>7} "
         f"{record['file'].name}:{record['line']}] {_quoted(record['message'])}"
     )
     keys = "".join(f" {name}={_text(value)}" for name, value in record["extra"]["keys"].items())
     return f"{escaped(head + keys)}\n{_traceback(record)}"
+
+
+@lru_cache(maxsize=1)  # a burst writes many lines in one second
+def _second(month: int, day: int, hour: int, minute: int, second: int) -> str:
+    return f"{month:02}{day:02} {hour:02}:{minute:02}:{second:02}"
 
 
 def _json_line(record: "Record") -> str:
@@ -253,4 +259,6 @@ def _named(value: object) -> Any:
 
 
 def _quoted(text: str) -> str:
+    if text.isprintable() and '"' not in text and "\\" not in text:  # nearly all: JSON has nothing to escape in it
+        return f'"{text}"'
     return json.dumps(text, ensure_ascii=False)

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 import trio.lowlevel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from csi_provisioner import logs
 from csi_provisioner.logs import configure, log
 from csi_provisioner.settings import LogSettings
 
@@ -220,3 +223,9 @@ def test_library_warnings_are_not_lost_and_come_once(capsys: pytest.CaptureFixtu
     assert retried.endswith('"retrying now" logger="httpx2"')
     assert lost.startswith("E")
     assert "why" in lost
+
+
+@given(st.text(st.one_of(st.characters(exclude_categories=()), st.sampled_from('"\\\n\x7f\u2028é a'))))
+@settings(max_examples=200)
+def test_a_text_is_quoted_as_in_json(text: str) -> None:
+    assert logs._quoted(text) == json.dumps(text, ensure_ascii=False)
