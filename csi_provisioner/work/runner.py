@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from csi_provisioner.logs import log
@@ -26,6 +27,8 @@ from .schedule import Schedule
 # Repeats of one class of failure with a delay below this (in seconds) are logged at V(3) only: 300 claims that wait for
 # the same thing would else be thousands of lines in a minute.
 NEWS = 16.0
+# Letters of the last failure that are kept of each key: a driver's text can be 16 KiB, of 100,000 claims.
+TOLD = 1000
 # Failures that are remembered for people.
 FAILURES = 10
 
@@ -58,7 +61,7 @@ class Loop:
         self._ids: dict[str, str] = {}  # key -> the id under which it is worked on
         self._schedule = Schedule()  # what waits for its time
         self._counted: set[str] = set()  # keys that wait for a worker, also by way of `exclusive`
-        self._last: dict[str, tuple[float, Retry | RetryAt]] = {}  # of keys that have failed
+        self._last: dict[str, tuple[float, Tried]] = {}  # of keys that have failed, and when
         self._failures: deque[tuple[float, str, str]] = deque(maxlen=FAILURES)
         self.taken = 0
         """Keys that a worker was found for, ever."""
@@ -95,8 +98,8 @@ class Loop:
         """What is known of one key."""
         now, due, started, last = trio.current_time(), self._due(key), self.running.get(key), None
         if key in self._last:
-            at, outcome = self._last[key]
-            last = Tried(outcome.kind, outcome.reason, now - at, outcome.step)
+            at, tried = self._last[key]
+            last = msgspec.structs.replace(tried, ago=now - at)
         return KeyState(
             due - now if due is not None else None,
             now - started if started is not None else None,
@@ -300,7 +303,7 @@ class Loop:
         error = outcome.reason
         traces.failed(error)
         failures, last = self.backoff.failures(key), self._last.get(key)
-        self._last[key] = trio.current_time(), outcome
+        self._last[key] = trio.current_time(), Tried(outcome.kind, error[:TOLD], 0.0, outcome.step)
         self._failures.append((trio.current_time(), key, error))
         keys = {"queue": self.name, "key": key, "failures": failures, "after": f"{delay:g}s", "err": error}
         if failures > 1 and last is not None and last[1].kind == outcome.kind and delay < NEWS:

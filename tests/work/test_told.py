@@ -1,13 +1,15 @@
 """What people are told of keys that fail (process.md 9.2)."""
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, Retry
+from csi_provisioner.model.state import KeyState, Tried
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
-from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.runner import TOLD, Loop
 
 
 @pytest.fixture
@@ -38,3 +40,21 @@ async def test_a_failure_is_said_again_when_it_is_another_or_its_wait_is_long(
         ("W", '"32s"'),
         ("W", '"64s"'),
     ]
+
+
+async def test_of_a_key_its_tries_its_next_one_and_the_beginning_of_its_last_failure_are_known() -> None:
+    async def work(_key: str, attempt: Attempt) -> Outcome:
+        if attempt.number == 2:
+            claims.stop()
+        return Retry("no" * TOLD, kind="api 500", step="save")
+
+    backoff, queue = Backoff(4, 300), Metrics().queue("claims")
+    claims = Loop("claims", work, workers=1, backoff=backoff, exclusive=Exclusive(), metrics=queue)
+    assert claims.look("a") == KeyState()
+    claims.wake("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(1)
+        assert claims.look("a") == KeyState(3.0, None, 1, Tried("api 500", "no" * (TOLD // 2), 1.0, "save"))
+    claims.forget("a")
+    assert claims.look("a").last is None
