@@ -11,6 +11,7 @@ from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
 from csi_provisioner.planning.refusal import Refusal
 
 VOLUME_CONTROLLER = "the volume controller (kube-controller-manager)"
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 ANEW = "make the claim anew with another class"
 
@@ -109,7 +110,7 @@ def without_class(facts: Facts) -> Step:
         claim.metadata.annotations or {}
     )
     if chosen:
-        return _static(facts)
+        return static(facts, "")
     found = facts.read(StorageClass)
     defaults = [] if isinstance(found, Unread) else [_name(one) for one in found if _is_default(one)]
     if defaults:
@@ -120,22 +121,25 @@ def without_class(facts: Facts) -> Step:
     return Step(steps.CLASS, Status.WAITS, text, fix, "an administrator")
 
 
-def _static(facts: Facts) -> Step:
+def static(facts: Facts, name: str) -> Step:
+    """Nobody makes volumes of this class; "" is none."""
     size, found = consumers.size_of(facts.claim), facts.read(PersistentVolume)
     text = 'the claim\'s class is "": it waits for a PersistentVolume that is there without a class'
+    if name:
+        text = f"StorageClass {name} makes no volumes ({NO_PROVISIONER}): it waits for a PersistentVolume of that class"
     if isinstance(found, Unread):
         return Step(steps.CLASS, Status.WAITS, f"{text}; {found.why}", f"make one, or {ANEW}", "an administrator")
-    fitting = [_name(one) for one in found if _fits(one, facts.claim, size)]
+    fitting = [_name(one) for one in found if _fits(one, facts.claim, name, size)]
     if fitting:
         text += f"; {fitting[0]} would fit"
         return Step(steps.BIND, Status.WAITS, text, "does kube-controller-manager run?", VOLUME_CONTROLLER)
     return Step(steps.CLASS, Status.WAITS, f"{text}, and none fits", f"make one, or {ANEW}", "an administrator")
 
 
-def _fits(volume: PersistentVolume, claim: PersistentVolumeClaim, size: int) -> bool:
+def _fits(volume: PersistentVolume, claim: PersistentVolumeClaim, class_: str, size: int) -> bool:
     spec = volume.spec
     return (
-        not spec.storageClassName
+        (spec.storageClassName or "") == class_
         and volume.status is not None
         and volume.status.phase == "Available"
         and set(claim.spec.accessModes or ()) <= set(spec.accessModes or ())

@@ -147,6 +147,9 @@ class _Way:
         assert isinstance(found, StorageClass)
         late = found.volumeBindingMode == gate.LATE_BINDING
         self._say(steps.CLASS, Status.OK, f"{name}: provisioner {found.provisioner}, {found.volumeBindingMode}")
+        if found.provisioner == existing.NO_PROVISIONER:
+            self.steps[-1] = existing.static(facts, name)
+            return None
         if not (addressed or facts.driver.answers_to(found.provisioner)):
             self.steps[-1] = existing.of_another(facts, found)
             return None

@@ -137,6 +137,19 @@ async def test_from_outside_the_first_line_says_what_was_assumed(world: World, c
     assert found.out.startswith("Assumed: it has topology")
 
 
+async def test_from_outside_a_class_without_a_provisioner_is_nobodys(world: World, capsys: Capture) -> None:
+    world.storage_class("local", "kubernetes.io/no-provisioner")
+    world.claim("local", "local", of="")
+    found = await world.ask(capsys, "local", "-ojson", driver="")
+    assert (found.code, found.json["reason"]) == (3, "class")
+    found = await world.ask(capsys, "--class=local", "--size=5Gi", "-ojson", driver="")
+    assert (found.code, found.json["reason"]) == (3, "class")
+    world.volume("free", class_="local")
+    found = await world.ask(capsys, "local", "-ojson", driver="")
+    assert (found.code, found.json["reason"]) == (3, "bind")
+    assert "free would fit" in found.json["cause"]
+
+
 async def test_only_rights_to_list_are_enough_for_single_objects(world: World, capsys: Capture) -> None:
     world.claim("listed")
     for kind in ("PersistentVolumeClaim", "StorageClass", "PersistentVolume"):
@@ -163,6 +176,22 @@ async def test_a_driver_that_is_named_and_does_not_answer_is_waited_for(world: W
     found = await world.ask(capsys, "away", "-ojson", f"--csi-address={world.folder}/none.sock", driver="")
     assert (found.code, found.json["reason"]) == (3, "driver")
     assert "look at the driver's container" in found.json["fix"]
+
+
+async def test_a_provisioner_of_a_node_needs_no_nodes(world: World, capsys: Capture) -> None:
+    for kind in ("Node", "CSINode"):
+        world.deny("*", kind)
+    for name, node, code in (("mine", "node-7", 0), ("theirs", "node-8", 3)):
+        world.claim(name, "late", node=node)
+        found = await world.ask(capsys, name, "-ojson", "--node-deployment", environ={"NODE_NAME": "node-7"})
+        assert found.code == code
+        steps = {step["step"]: step["text"] for step in found.json["steps"]}
+        if name == "mine":
+            assert (
+                steps["topology"] == "node-7 has acme.test/zone=z-7 for the driver's keys; asked for acme.test/zone=z-7"
+            )
+        else:
+            assert steps["node"] == "node node-8 is selected, and this provisioner makes only volumes of node-7"
 
 
 async def test_texts_of_others_do_no_harm_to_the_terminal(world: World, capsys: Capture) -> None:

@@ -31,6 +31,7 @@ async def shared(anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
         world.storage_class("late", late=True)
         world.storage_class("other", "other.acme.test")
         world.storage_class("lame", LAME)
+        world.storage_class("local", "kubernetes.io/no-provisioner", late=True)
         zone = [{"matchLabelExpressions": [{"key": "acme.test/zone", "values": ["a"]}]}]
         world.storage_class("zone-a", late=True, allowedTopologies=zone)
         for name, text in (("gone", "gone"), ("wrong", "${pvc.labels['x']}"), ("login", "login")):
@@ -115,6 +116,8 @@ TABLE: list[tuple[str, int, str, str, str, Setup, list[str]]] = [
      lambda w, n: w.claim(n, None, of=""), []),
     ("static", OTHERS, "class", 'class is "": it waits for a PersistentVolume', "make one",
      lambda w, n: w.claim(n, "", of=""), []),
+    ("local", OTHERS, "class", "StorageClass local makes no volumes (kubernetes.io/no-provisioner)", "make one",
+     lambda w, n: w.claim(n, "local", of=""), []),
     ("other-driver", OTHERS, "class", "is of provisioner other.acme.test", "provisioner of other.acme.test",
      lambda w, n: w.claim(n, "other", of="other.acme.test"), []),
     ("class-replaced", OTHERS, "class", "is now of provisioner 'other.acme.test'", "make the claim anew",

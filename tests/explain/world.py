@@ -144,7 +144,10 @@ async def worlds(folder: Path) -> AsyncIterator[World]:
         server = await nursery.start(partial(serve, objects=Objects(seed=1), binder=False))
         (folder / "kubeconfig").write_text(server.kubeconfig_text())
         world = World(server, folder)
-        for config in (Config(name=DRIVER, plugin=PLUGIN), Config(name=LAME, controller=())):
+        for config in (
+            Config(name=DRIVER, plugin=PLUGIN, node_segment={"acme.test/zone": "z-7"}),
+            Config(name=LAME, controller=()),
+        ):
             await nursery.start(Driver(config).serve, world.socket(config.name))
         yield world
         nursery.cancel_scope.cancel()
