@@ -25,7 +25,7 @@ ALIVE = {
 LONGEST_HEAD = 64 << 10
 # One read from a socket
 READ_AT_ONCE = 64 << 10
-# What a stream takes before others have their turn: some hundred events of a watch
+# What an answer takes before others have their turn: some hundred events of a watch
 LARGEST_BATCH = 256 << 10
 
 Begin = Callable[[], None] | None

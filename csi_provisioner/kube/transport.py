@@ -54,13 +54,12 @@ class Answer:
     """An answer whose head has come; iterating gives its body. Who does not read to the end, or meets an error, closes
     it, which ends the connection."""
 
-    def __init__(self, connection: Connection, release: Callable[[Connection], None], most: int | None = None) -> None:
+    def __init__(self, connection: Connection, release: Callable[[Connection], None]) -> None:
         self.status = connection.status
         self.headers = connection.headers
         self._chunks = connection.body
         self._connection: Connection | None = connection
         self._release = release
-        self._most = most
         if connection.complete:  # the usual case: the whole answer came in one piece
             self.close()
 
@@ -71,7 +70,8 @@ class Answer:
         while not self._chunks:
             if self._connection is None:
                 raise StopAsyncIteration
-            await self._connection.receive(self._most)
+            # Not one record a wait: a server begins with records of a packet each.
+            await self._connection.receive(LARGEST_BATCH)
             if self._connection.complete:
                 self.close()
         chunk = b"".join(self._chunks)
@@ -121,7 +121,7 @@ class Transport:
         except BaseException:
             slots.release()
             raise
-        return Answer(connection, partial(self._put_back, slots), LARGEST_BATCH if stream else None)
+        return Answer(connection, partial(self._put_back, slots))
 
     async def _answered(self, method: str, message: bytes, begin: Begin) -> Connection:
         """The connection on which the head of the answer has come."""
