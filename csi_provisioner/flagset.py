@@ -265,6 +265,24 @@ def _joined(pairs: Pairs[Any], sign: str) -> str:
     return ",".join(f"{name}{sign}{value}" for name, value in pairs)
 
 
+def max_calls(text: str) -> int:
+    """Of a class, in the flag or in its annotation."""
+    # Bounded, so that a slip of the hand is no bound that nobody notices.
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 10_000:
+        raise ValueError("it must be a number from 0 to 10000")
+    return int(text)
+
+
+def _class_workers(text: str) -> Pairs[int]:
+    found = []
+    for item in filter(None, text.split(",")):
+        name, _, number = item.partition("=")
+        if not name:
+            raise ValueError("it must be NAME=N pairs, separated by commas")
+        found.append((name, max_calls(number)))
+    return tuple(found)
+
+
 def _modules(text: str) -> Pairs[int]:
     found = []
     for item in filter(None, text.split(",")):
@@ -286,6 +304,7 @@ QUANTITY = Kind("quantity", _quantity)
 PAIRS = Kind("key:value,...", _labels, lambda pairs: _joined(pairs, ":"), accumulates=True)
 SWITCHES = Kind("name=bool,...", _switches, accumulates=True)
 TEXTS = Kind("text,...", _texts, ",".join, accumulates=True)
+CLASS_WORKERS = Kind("name=N,...", _class_workers, lambda pairs: _joined(pairs, "="), accumulates=True)
 MODULES = Kind("pattern=N,...", _modules, lambda pairs: _joined(pairs, "="))
 
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}

@@ -7,10 +7,11 @@ rendered here, because the library writes `le="1.0"`, creation times and empty f
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from csi_provisioner import __version__
@@ -33,6 +34,8 @@ _CAPACITY = {
     "csistoragecapacities_obsolete": "CSIStorageCapacity objects that exist and should not",
     "csi_provisioner_capacity_age_seconds": "Seconds since the driver was asked for what the oldest object says",
 }
+
+_LANE_LABELS = ("name", "class", "source")
 
 _CALL_LABELS = ("driver_name", "grpc_status_code", "method_name")
 _calls = partial(
@@ -141,6 +144,43 @@ class _Asked(Collector):
             yield family
 
 
+@dataclass(frozen=True)
+class LaneCounts:
+    """Of one lane. `bound` is None where nothing but the workers bounds it, `cuts` where its bound does not adapt."""
+
+    queue: str
+    class_: str
+    source: str
+    calls: int
+    bound: int | None
+    cuts: int | None
+    waited: float
+
+
+class _LaneFamilies(Collector):
+    """Made at each scrape from the lanes that have something: a series ends with its lane."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[str, Callable[[], Iterable[LaneCounts]]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        calls = GaugeMetricFamily("csi_provisioner_lane_calls", "Calls to the driver that run", labels=_LANE_LABELS)
+        bounds = GaugeMetricFamily("csi_provisioner_lane_bound", "The most calls at a time", labels=_LANE_LABELS)
+        help_ = "How often calls without an answer have lowered the bound"
+        cuts = CounterMetricFamily("csi_provisioner_lane_cuts", help_, labels=_LANE_LABELS)
+        help_ = "Seconds that calls have waited for their turn, all together"
+        waited = CounterMetricFamily("csi_provisioner_lane_waiting_seconds", help_, labels=_LANE_LABELS)
+        for lane in (lane for lanes in self.lanes.values() for lane in lanes()):
+            labels = (lane.queue, lane.class_, lane.source)
+            calls.add_metric(labels, lane.calls)
+            waited.add_metric(labels, lane.waited)
+            if lane.bound is not None:
+                bounds.add_metric(labels, lane.bound)
+            if lane.cuts is not None:
+                cuts.add_metric(labels, lane.cuts)
+        yield from (calls, bounds, cuts, waited)
+
+
 class _Operations:
     """Total, failures and durations of one kind of operation, for each set of label values."""
 
@@ -182,6 +222,8 @@ class Metrics:
         self._queue_families = _QueueFamilies(registry)
         self._queues: dict[str, QueueMetrics] = {}
         self._capacity: dict[str, Gauge] = {}
+        self._lane_families = _LaneFamilies()
+        registry.register(self._lane_families)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.suspected_orphan: Callable[[], None] = counter(
             "csi_provisioner_suspected_orphans_total", "Volumes that may exist without a PersistentVolume"
@@ -277,6 +319,10 @@ class Metrics:
         if name not in self._queues:
             self._queues[name] = QueueMetrics(self._queue_families, name)
         return self._queues[name]
+
+    def lanes(self, queue: str, lanes: Callable[[], Iterable[LaneCounts]]) -> None:
+        """Expose the lanes of a queue, asked at each scrape."""
+        self._lane_families.lanes[queue] = lanes
 
     def recovered(self, outcome: str) -> None:
         self._recovered[outcome].inc()

@@ -7,7 +7,7 @@ supervisor sees them all. Durations are seconds. `configuration` fills the group
 
 from dataclasses import dataclass, field
 
-from .flagset import MODULES, PAIRS, RATE, TEXTS, UNSIGNED, VERBOSITY, Pairs, flag
+from .flagset import CLASS_WORKERS, MODULES, PAIRS, RATE, TEXTS, UNSIGNED, VERBOSITY, Pairs, flag
 
 HEALTH_PATH, LIVE_PATH, READY_PATH = "/healthz/leader-election", "/livez", "/readyz"
 STATUSZ_PATH, DATA_PATH, FLAGZ_PATH = STATUS_PATHS = ("/statusz", "/statusz/data", "/flagz")
@@ -107,6 +107,19 @@ class RetrySettings:
     maximum: float = flag("retry-interval-max", 300.0, "Longest wait after a failure.")
     # For claims and again for volumes: by default up to 100 CreateVolume and 100 DeleteVolume calls at once.
     workers: int = flag("worker-threads", 100, "Claims worked on at a time, and as many deletions.", kind=UNSIGNED)
+    class_workers: Pairs[int] = flag(
+        "class-workers",
+        (),
+        "Calls to the driver at a time for volumes of single classes, creations and deletions together; 0 stops them. "
+        "The annotation csi-provisioner.io/max-concurrent-calls of a StorageClass says the same, the smaller wins.",
+        kind=CLASS_WORKERS,
+    )
+    adaptive: bool = flag(
+        "adaptive-concurrency",
+        False,
+        "Find for each class and kind of source how many calls the back end answers in time, from 4 on. Not for "
+        "drivers that take longer than three quarters of --timeout by themselves: they would stay at 4.",
+    )
     cloning_protection_workers: int = flag(
         "cloning-protection-threads", 1, "Clone sources whose finalizer is removed at a time.", kind=UNSIGNED
     )

@@ -19,7 +19,10 @@ PARTS = {
         "planning/entries.py planning/recovery.py provision/intents.py provision/journal.py "
         "provision/journal_leases.py provision/recovery.py provision/writer.py supervisor/recovering.py",
     ),
-    "fair work": (400, "supervisor/fairness.py work/lanes.py work/ranking.py work/workers.py"),
+    "fair work": (
+        520,
+        "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
+    ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
     "what a person can ask": (1230, "planning/evidence.py commands/*.py"),
     "what a daemon answers its own commands": (

@@ -309,6 +309,12 @@ def test_without_workers_nothing_is_worked_on_which_is_said_once(capsys: pytest.
     assert '"--worker-threads=0: ' in line
 
 
+@pytest.mark.parametrize("value", ["fast", "=4", "fast=", "fast=-1", "fast=10001", "fast=1.5", "fast=4,slow"])
+def test_class_workers_are_names_with_numbers(value: str) -> None:
+    with pytest.raises(Fatal, match="--class-workers"):
+        settings(f"--class-workers={value}")
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().csi.timeout = 1  # type: ignore[misc]
@@ -319,10 +325,11 @@ def test_settings_cannot_be_changed() -> None:
     [
         (),
         ("--metrics-address=:8080", "--leader-election-labels=a:b,c:d", "--kube-api-qps=2.5", "--vmodule=a=3,b=4"),
+        ("--class-workers=fast=4,slow=0", "--class-workers=fast=7", "--adaptive-concurrency"),
         ("--feature-gates=Topology=false,VolumeAttributesClass=true", "--timeout=1m30s", "--logging-format=json"),
         ("--leader-election", "--leader-election-namespace=ns", "--enable-capacity", "--capacity-ownerref-level=-1"),
     ],
-    ids=["defaults", "values", "gates", "switches"],
+    ids=["defaults", "values", "workers", "gates", "switches"],
 )
 def test_the_flags_in_force_make_the_same_settings(arguments: tuple[str, ...]) -> None:
     found = settings(*arguments, NAMESPACE="here", POD_NAME="pod")

@@ -14,6 +14,19 @@ class Lane(NamedTuple):
     source: str = ""
 
 
+class LaneState(msgspec.Struct, frozen=True):
+    lane: Lane
+    calls: int = 0
+    """To the driver, that run."""
+    waiting: int = 0
+    bound: int | None = None
+    """The most calls side by side; None: as many as there are workers."""
+    cuts: int | None = None
+    """How often calls without an answer have lowered the bound; None: it does not adapt."""
+    waited: float = 0.0
+    """Seconds that its calls have waited, all together."""
+
+
 class DriverState(msgspec.Struct, frozen=True):
     name: str = ""
     ready: bool = False
@@ -53,6 +66,8 @@ class QueueState(msgspec.Struct, frozen=True):
     """How long the oldest of the due keys has been due."""
     stalled: float = 0.0
     """For how long it has taken nothing, although a key is due and nothing holds it back."""
+    lanes: tuple[LaneState, ...] = ()
+    """Those that have something, where its calls are in lanes."""
 
 
 class RightsState(msgspec.Struct, frozen=True):

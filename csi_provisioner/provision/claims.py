@@ -27,6 +27,7 @@ from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import SELECTED_NODE
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
+from csi_provisioner.work.bounds import StoppedError
 
 from . import release
 from .create import Creator
@@ -210,6 +211,7 @@ class ClaimReconciler:
         self._tools.waiting.resume(claim.metadata.uid)
         try:
             gate.check_class(storage_class, self._facts)
+            self._tools.intents.workers.check(attempt.lane)
             asking = f'Asking driver {self._facts.name} for a volume for claim "{kubernetes.key(claim)}"'
             self._tools.events.record(claim, "Normal", "Provisioning", asking, hold=attempt.number == 1)
             plan = await self._tools.gatherer.plan(claim, storage_class)
@@ -227,6 +229,9 @@ class ClaimReconciler:
                     except Refusal as refusal:
                         # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
                         await self._tools.creator.undo(plan, answer, refusal)
+        except StoppedError as stopped:
+            self._tools.events.record(claim, "Normal", "Provisioning", str(stopped))
+            return GiveUp(str(stopped), State.NO_CHANGE)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
         except trio.Cancelled:

@@ -59,7 +59,7 @@ class Controllers:
         self._facts = facts
         self._caches = caches
         self._exclusive = Exclusive()
-        self.fairness = Fairness(parts.settings.retries, facts, caches, self._claim)
+        self.fairness = Fairness(parts.settings, facts, caches, self._claim, parts.metrics)
         workers = self.fairness.creates
         self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, workers)
         self._cluster = self._topology() if facts.topology else None
@@ -150,7 +150,9 @@ class Controllers:
             workers=self.fairness.creates.tasks(),
             place=self.fairness.of_claim,
         )
-        self.fairness.serve(self.fairness.creates, loop)
+        self.fairness.serve(
+            self.fairness.creates, loop, of_class=lambda name: (c.metadata.uid for c in waiting.of(name))
+        )
         # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)
@@ -208,7 +210,7 @@ class Controllers:
             workers=workers.tasks(),
             place=self.fairness.of_volume,
         )
-        self.fairness.serve(workers, loop)
+        self.fairness.serve(workers, loop, of_class=self.fairness.volumes_of)
         caches.volumes.subscribe(parts.memory.saw_volume)
         caches.volumes.subscribe(dropped.saw_volume)  # before the reconciler forgets what it has deleted
         caches.volumes.subscribe(reconciler.saw_volume)

@@ -1,19 +1,25 @@
 """Which lane a claim or a volume is in, and the workers of a leader term (design.md 7)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
+from csi_provisioner.flagset import max_calls
 from csi_provisioner.kube.caches import Caches
-from csi_provisioner.model.kubernetes import PersistentVolumeClaim, StorageClass
-from csi_provisioner.model.state import Lane
+from csi_provisioner.logs import log
+from csi_provisioner.metrics import LaneCounts, Metrics
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.state import Lane, LaneState
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 from csi_provisioner.provision import recovery
-from csi_provisioner.settings import RetrySettings
+from csi_provisioner.settings import Settings
+from csi_provisioner.work.bounds import Bounds
 from csi_provisioner.work.runner import Loop
 from csi_provisioner.work.workers import Workers
 
 NOWHERE = Lane(), ""
+MAX_CALLS = "csi-provisioner.io/max-concurrent-calls"
 
 
 class Fairness:
@@ -22,30 +28,55 @@ class Fairness:
 
     def __init__(
         self,
-        settings: RetrySettings,
+        settings: Settings,
         facts: DriverFacts,
         caches: Caches,
         find: Callable[[str], PersistentVolumeClaim | None],
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._facts = facts
         self._caches = caches
         self._find = find
         self._classes: set[str] = set()
+        self._gone: set[str] = set()  # classes with an annotation that are gone, while volumes name them
+        self._warned: dict[str, str] = {}  # class -> its annotation that is no number
+        self.bounds = Bounds(dict(settings.retries.class_workers))
+        self._resume: list[Callable[[str], None]] = []
         self._copies = False  # a claim with a source was seen: its lane is beside that of claims without
         self._deleted_of: set[str] = set()  # classes of the volumes that were deleted, of which two tell enough
-        self.creates = Workers(
-            settings.workers,
-            several=lambda: self._copies or len(self._classes) > 1,
-            fixed={recovery.LANE: recovery.WORKERS},
+        make = partial(
+            Workers,
+            settings.retries.workers,
+            bounds=self.bounds,
+            limit=settings.csi.timeout if settings.retries.adaptive else None,
         )
-        self.deletes = Workers(
-            settings.workers, several=lambda: len(self._classes) > 1 or len(self._deleted_of | self._classes) > 1
+        self.creates = make(
+            several=lambda: self._copies or len(self._classes) > 1, fixed={recovery.LANE: recovery.WORKERS}
         )
+        self.deletes = make(several=lambda: len(self._deleted_of | self._classes) > 1)
         caches.storage_classes.subscribe(self._saw_class)
+        caches.volumes.subscribe(self._saw_volume)
 
-    def serve(self, workers: Workers, loop: Loop) -> None:
-        """The loop's tasks make their calls with these workers."""
+    def serve(self, workers: Workers, loop: Loop, *, of_class: Callable[[str], Iterable[str]]) -> None:
+        """The loop's tasks make their calls with these workers. `of_class`: the keys of a class, to go on with once it
+        may have calls again."""
+
+        def changed(class_: str) -> None:
+            if self.bounds.of(class_) != 0:
+                for key in of_class(class_):
+                    loop.wake(key)
+
         workers.changed = loop.ranked
+        loop.lane_states = lambda: workers.states(loop.lanes)
+        self._metrics.lanes(loop.name, lambda: map(partial(_counts, loop.name), loop.lane_states()))
+        self._resume.append(changed)
+
+    def volumes_of(self, class_: str) -> Iterator[str]:
+        """Those that are to be deleted."""
+        for volume in self._caches.volumes.values():
+            if (volume.spec.storageClassName or "") == class_ and deletion.should_delete(volume):
+                yield volume.metadata.name
 
     def of_claim(self, uid: str) -> tuple[Lane, str]:
         """The claim's lane and namespace."""
@@ -70,7 +101,43 @@ class Fairness:
         return Lane(class_), (claim.namespace or "") if claim is not None else ""
 
     def _saw_class(self, name: str, _old: StorageClass | None, new: StorageClass | None) -> None:
-        if new is not None and self._facts.answers_to(new.provisioner):
-            self._classes.add(name)
-        else:
-            self._classes.discard(name)
+        ours = new is not None and self._facts.answers_to(new.provisioner)
+        (self._classes.add if ours else self._classes.discard)(name)
+        # A class that is gone leaves its bound until no volume names it.
+        if new is not None:
+            self._gone.discard(name)
+            self._annotate(name, (new.metadata.annotations or {}).get(MAX_CALLS) if ours else None)
+        elif self.bounds.of(name) is not None:
+            self._gone.add(name)
+            self._forget(name)
+
+    def _annotate(self, name: str, text: str | None) -> None:
+        before, bound = self.bounds.of(name), None
+        try:
+            bound = None if text is None else max_calls(text)
+        except ValueError as error:
+            if self._warned.get(name) != text:
+                log.warning(f"The annotation {MAX_CALLS} of a StorageClass bounds nothing: {error}", storageClass=name)
+        self._warned = {other: said for other, said in self._warned.items() if other != name}
+        if text is not None and bound is None:
+            self._warned[name] = text
+        self.bounds.annotate(name, bound)
+        if before == 0:
+            for resume in self._resume:
+                resume(name)
+
+    def _saw_volume(self, _name: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        if new is None and old is not None and self._gone:
+            self._forget(old.spec.storageClassName or "")
+
+    def _forget(self, name: str) -> None:
+        if name in self._gone and all(
+            (volume.spec.storageClassName or "") != name for volume in self._caches.volumes.values()
+        ):
+            self._gone.discard(name)
+            self._annotate(name, None)
+
+
+def _counts(queue: str, state: LaneState) -> LaneCounts:
+    (class_, source), calls, bound, cuts = state.lane, state.calls, state.bound, state.cuts
+    return LaneCounts(queue, class_, source, calls, bound, cuts, state.waited)

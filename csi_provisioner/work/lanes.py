@@ -83,6 +83,9 @@ class Lanes:
         """None: it does not wait."""
         return self._filed[key].due if key in self._filed else None
 
+    def running(self, lane: Lane) -> int:
+        return self._lines[lane].running if lane in self._lines else 0
+
     def counts(self) -> Iterator[tuple[Lane, int, int]]:
         """Of each lane how many wait, and how many run."""
         for lane, line in self._lines.items():

@@ -7,7 +7,7 @@ times in the schedule, never sleeping workers.
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,7 +16,7 @@ import trio
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import QueueMetrics
 from csi_provisioner.model.outcome import Attempt, Done, GiveUp, Outcome, Retry, RetryAt
-from csi_provisioner.model.state import Failure, KeyState, Lane, QueueState, Tried
+from csi_provisioner.model.state import Failure, KeyState, Lane, LaneState, QueueState, Tried
 from csi_provisioner.traces import traces
 
 from .backoff import Backoff
@@ -53,6 +53,7 @@ class Loop:
     id_of: Callable[[str], str] = lambda key: key
     about: Callable[[str], Mapping[str, object]] = lambda key: {}
     place: Callable[[str], tuple[Lane, str]] = lambda key: (ONE, "")
+    lane_states: Callable[[], Iterable[LaneState]] = lambda: ()
     running: dict[str, float] = field(init=False, default_factory=dict)
     """Key -> when its task started."""
 
@@ -87,7 +88,7 @@ class Loop:
         self._collect()
         now, due = trio.current_time(), self.lanes.oldest
         oldest = max(0.0, now - due) if due is not None else 0.0
-        return QueueState(self.name, self._depth(), len(self.running), oldest, stalled)
+        return QueueState(self.name, self._depth(), len(self.running), oldest, stalled, tuple(self.lane_states()))
 
     def failures(self) -> list[Failure]:
         """The last few, the newest first."""

@@ -1,14 +1,20 @@
 """The bound on calls side by side, and who gets a free worker: waiting calls are in lanes (design.md 7)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from csi_provisioner.model.state import Lane
+from csi_provisioner.model.outcome import TryError
+from csi_provisioner.model.state import Lane, LaneState
+from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 
+from .adaptive import Adaptive
+from .bounds import Bounds, StoppedError
 from .lanes import Lanes, Turn
+
+SOURCES = ("", SNAPSHOT_KIND, CLAIM_KIND)
 
 QUICK = 1.0
 """A lane whose last call ended well within so many seconds may use all of the workers."""
@@ -22,6 +28,7 @@ REMEMBERED = 500
 class _Record:
     """What is known of a lane, also while nothing of it waits or runs."""
 
+    adaptive: Adaptive | None
     quick: bool = False
     waited: float = 0.0
 
@@ -31,17 +38,28 @@ class _Waiting:
     since: float
     granted: trio.Event = field(default_factory=trio.Event)
     turn: Turn | None = None
+    round: int = 0
 
 
 class Workers:
-    """`count` of them. `several`: can there be two lanes? `fixed` bounds lanes of which nobody else knows."""
+    """`count` of them. `several`: can there be two lanes? `fixed` bounds lanes of which nobody else knows. `limit`: the
+    seconds that a call has, if each lane's bound is to be found by what its calls take."""
 
     def __init__(
-        self, count: int, *, several: Callable[[], bool] = lambda: False, fixed: dict[Lane, int] | None = None
+        self,
+        count: int,
+        *,
+        several: Callable[[], bool] = lambda: False,
+        fixed: Mapping[Lane, int] | None = None,
+        bounds: Bounds | None = None,
+        limit: float | None = None,
     ) -> None:
         self.count = count
         self.several = several
         self._fixed = fixed or {}
+        self._bounds = bounds or Bounds({})
+        self._bounds.changed.append(self._class_changed)
+        self._limit = limit
         self._lanes = Lanes(
             count, reserve=reserve(count, count // RESERVED), several=several, room=self._has_room, is_quick=self.quick
         )
@@ -78,28 +96,58 @@ class Workers:
 
     def bound(self, lane: Lane) -> int | None:
         """The most calls of the lane side by side; None: only the workers bound it."""
-        return self._fixed.get(lane)
+        found = self._fixed.get(lane)
+        if found is not None:
+            return found
+        bound, adaptive = self._bounds.of(lane.class_), self._record(lane).adaptive
+        if adaptive is None or (bound is not None and bound <= adaptive.bound):
+            return bound
+        return adaptive.bound
+
+    def states(self, tasks: Lanes) -> Iterator[LaneState]:
+        """Of the lanes that have something; `tasks` has what is before the workers."""
+        found: dict[Lane, list[int]] = {}
+        for lane, waiting, running in self._lanes.counts():
+            found[lane] = [waiting, running]
+        for lane, due, _ in tasks.counts():
+            found.setdefault(lane, [0, 0])[0] += due
+        for lane, (waiting, running) in found.items():
+            record = self._record(lane)
+            cuts = record.adaptive.cuts if record.adaptive is not None else None
+            yield LaneState(lane, running, waiting, self.bound(lane), cuts, record.waited)
+
+    def check(self, lane: Lane) -> None:
+        """Raises StoppedError."""
+        if self.bound(lane) == 0:
+            raise StoppedError(lane.class_)
 
     def _has_room(self, lane: Lane, running: int) -> bool:
         bound = self.bound(lane)
-        return bound is None or running < bound
+        return bound is None or (running < bound and (lane in self._fixed or self._bounds.has_room(lane.class_)))
 
     def _has_room_for_task(self, lane: Lane, running: int) -> bool:
-        bound = self.bound(lane)
-        return bound is None or running < 2 * bound
+        # A task says on its object that a class has no calls at all.
+        return not (bound := self.bound(lane)) or running < 2 * bound
 
     @asynccontextmanager
     async def call(self, lane: Lane, namespace: str = "", since: float | None = None) -> AsyncIterator[None]:
-        """Inside, a call to the driver may be made. `since`: when it was due; of a namespace the oldest goes first."""
-        turn = await self._turn(lane, namespace, since)
-        begun, well = trio.current_time(), False
+        """Inside, a call to the driver may be made. `since`: when it was due; of a namespace the oldest goes first.
+
+        Raises StoppedError.
+        """
+        turn, round_ = await self._turn(lane, namespace, since)
+        begun, well, timed_out = trio.current_time(), False, False
         try:
             yield
             well = True
+        except TryError as error:
+            timed_out = error.timed_out
+            raise
         finally:
-            self._ended(turn, trio.current_time() - begun, well=well)
+            self._ended(turn, round_, begun, well=well, timed_out=timed_out)
 
-    async def _turn(self, lane: Lane, namespace: str, since: float | None) -> Turn:
+    async def _turn(self, lane: Lane, namespace: str, since: float | None) -> tuple[Turn, int]:
+        self.check(lane)
         now = trio.current_time()
         self._numbers += 1
         key = str(self._numbers)
@@ -113,14 +161,15 @@ class Workers:
             if mine.turn is not None:
                 self._handing = False
                 self._release(mine.turn)
-            else:
+            elif key in self._waiting:
                 del self._waiting[key]
                 self._lanes.discard(key)
             raise
-        assert mine.turn is not None
+        if mine.turn is None:
+            raise StoppedError(lane.class_)
         self._handing = False
         self._hand_out()
-        return mine.turn
+        return mine.turn, mine.round
 
     def _hand_out(self) -> None:
         # One after the other: of tasks that are woken together any may run first, and turns have an order.
@@ -130,26 +179,46 @@ class Workers:
         waiting = self._waiting.pop(turn.key)
         waiting.turn = turn
         waiting.granted.set()
-        self._record(turn.lane).waited += trio.current_time() - waiting.since
+        record = self._record(turn.lane)
+        record.waited += trio.current_time() - waiting.since
+        if record.adaptive is not None:
+            waiting.round = record.adaptive.begin(self._lanes.running(turn.lane))
+        self._bounds.begin(turn.lane.class_)
 
     def _record(self, lane: Lane) -> _Record:
         record = self._records.get(lane)
         if record is None:
             if len(self._records) >= REMEMBERED:
                 self._records.clear()
-            record = self._records[lane] = _Record()
+            adapts = self._limit is not None and lane not in self._fixed
+            record = self._records[lane] = _Record(Adaptive(self._limit or 0.0) if adapts else None)
         return record
 
-    def _ended(self, turn: Turn, seconds: float, *, well: bool) -> None:
-        record = self._record(turn.lane)
-        quick, record.quick = record.quick, well and seconds < QUICK
+    def _ended(self, turn: Turn, round_: int, begun: float, *, well: bool, timed_out: bool) -> None:
+        record, now = self._record(turn.lane), trio.current_time()
+        quick, record.quick = record.quick, well and now - begun < QUICK
+        changed = quick != record.quick
+        if record.adaptive is not None and well:
+            changed |= record.adaptive.answered(round_, now - begun)
+        elif record.adaptive is not None and timed_out:
+            changed |= record.adaptive.timed_out(begun, now)
         self._release(turn)
-        if quick != record.quick:
+        if changed:
             self._changed(turn.lane)
 
     def _release(self, turn: Turn) -> None:
         self._lanes.release(turn)
+        self._bounds.end(turn.lane.class_)
         self._hand_out()
+
+    def _class_changed(self, class_: str) -> None:
+        for source in SOURCES:
+            lane = Lane(class_, source)
+            if self._bounds.of(class_) == 0:
+                for key in self._lanes.waiting(lane):
+                    self._lanes.discard(key)
+                    self._waiting.pop(key).granted.set()
+            self._changed(lane)
 
     def _changed(self, lane: Lane) -> None:
         self._lanes.rank(lane)
