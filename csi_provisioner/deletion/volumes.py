@@ -19,13 +19,12 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, Secret
-from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, State, TryError, after
+from csi_provisioner.model.outcome import DONE, Attempt, Done, Outcome, TryError, after
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
 from csi_provisioner.planning.deletion import Attached, FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
-from csi_provisioner.work.bounds import StoppedError
 from csi_provisioner.work.workers import Workers
 
 from .detaching import Detaching
@@ -109,9 +108,6 @@ class VolumeReconciler:
             await self._remove(volume)
         except KubeError as error:
             outcome = self._refused(volume, error)
-        except StoppedError as stopped:
-            self.events.record(volume, "Normal", "VolumeDelete", str(stopped))
-            return GiveUp(str(stopped), State.NO_CHANGE)
         except Attached as attached:
             return self._detaching.wait(volume, attached)
         except TryError as error:

@@ -27,7 +27,6 @@ from csi_provisioner.planning.request import Plan
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import SELECTED_NODE
 from csi_provisioner.settings import ProvisioningSettings, RetrySettings
-from csi_provisioner.work.bounds import StoppedError
 
 from . import release
 from .create import Creator
@@ -229,9 +228,6 @@ class ClaimReconciler:
                     except Refusal as refusal:
                         # Quirk Q2, not kept: one that cannot be written in its in-tree form is deleted again too.
                         await self._tools.creator.undo(plan, answer, refusal)
-        except StoppedError as stopped:
-            self._tools.events.record(claim, "Normal", "Provisioning", str(stopped))
-            return GiveUp(str(stopped), State.NO_CHANGE)
         except TryError as error:
             return await self._ended(claim, storage_class, error, attempt, asked)
         except trio.Cancelled:
@@ -352,10 +348,9 @@ class ClaimReconciler:
 
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
         """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
-        class_ = claim.spec.storageClassName or ""
-        self._tools.metrics.provision(
-            class_ if class_ in self._caches.storage_classes else "", source_of(claim), seconds
-        )
+        name = claim.spec.storageClassName or ""
+        class_ = name if name in self._caches.storage_classes else ""
+        self._tools.metrics.provision(class_, source_of(claim), seconds)
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:
         """The API server will not take the volume, and no further try will change that: a person has to."""

@@ -59,7 +59,7 @@ class Controllers:
         self._facts = facts
         self._caches = caches
         self._exclusive = Exclusive()
-        self.fairness = Fairness(parts.settings, facts, caches, self._claim, parts.metrics)
+        self.fairness = Fairness(parts.settings, facts, caches, self._claim, parts.metrics, parts.events)
         workers = self.fairness.creates
         self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, workers)
         self._cluster = self._topology() if facts.topology else None
@@ -145,7 +145,7 @@ class Controllers:
 
         loop = self._loop(
             CLAIMS,
-            self.provisioner.reconcile,
+            self.fairness.told(self.provisioner.reconcile, self._claim, "Provisioning"),
             about=lambda uid: {"PVC": self._claim(uid) or uid},
             workers=self.fairness.creates.tasks(),
             place=self.fairness.of_claim,
@@ -205,7 +205,7 @@ class Controllers:
         workers = self.fairness.deletes
         loop = self._loop_of_volumes(
             VOLUMES,
-            reconciler.reconcile,
+            self.fairness.told(reconciler.reconcile, caches.volumes.get, "VolumeDelete"),
             caches.volumes.get,
             workers=workers.tasks(),
             place=self.fairness.of_volume,

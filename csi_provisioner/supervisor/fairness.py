@@ -5,17 +5,19 @@ from functools import partial
 
 from csi_provisioner.flagset import max_calls
 from csi_provisioner.kube.caches import Caches
+from csi_provisioner.kube.events import About, EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import LaneCounts, Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.outcome import Attempt, GiveUp, Outcome, State
 from csi_provisioner.model.state import Lane, LaneState
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 from csi_provisioner.provision import recovery
 from csi_provisioner.settings import Settings
-from csi_provisioner.work.bounds import Bounds
-from csi_provisioner.work.runner import Loop
+from csi_provisioner.work.bounds import Bounds, StoppedError
+from csi_provisioner.work.runner import Loop, Reconcile
 from csi_provisioner.work.workers import Workers
 
 NOWHERE = Lane(), ""
@@ -33,8 +35,10 @@ class Fairness:
         caches: Caches,
         find: Callable[[str], PersistentVolumeClaim | None],
         metrics: Metrics,
+        events: EventRecorder,
     ) -> None:
         self._metrics = metrics
+        self._events = events
         self._facts = facts
         self._caches = caches
         self._find = find
@@ -71,6 +75,19 @@ class Fairness:
         loop.lane_states = lambda: workers.states(loop.lanes)
         self._metrics.lanes(loop.name, lambda: map(partial(_counts, loop.name), loop.lane_states()))
         self._resume.append(changed)
+
+    def told(self, reconcile: Reconcile, find: Callable[[str], About | None], reason: str) -> Reconcile:
+        """Says on the object that its class may have no calls; a change of that wakes it."""
+
+        async def reconcile_or_tell(key: str, attempt: Attempt) -> Outcome:
+            try:
+                return await reconcile(key, attempt)
+            except StoppedError as stopped:
+                if (about := find(key)) is not None:
+                    self._events.record(about, "Normal", reason, str(stopped))
+                return GiveUp(str(stopped), State.NO_CHANGE)
+
+        return reconcile_or_tell
 
     def volumes_of(self, class_: str) -> Iterator[str]:
         """Those that are to be deleted."""

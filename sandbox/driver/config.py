@@ -4,6 +4,7 @@ A Config can be written as JSON (see `load`), for a driver that runs as a proces
 """
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +36,20 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     largest_volume: int = 1_024 * GIB
 
 
+class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is behind the driver: one queue that serves `rate` requests a second. A volume needs `requests`, one after
+    the other, to be made and to be deleted.
+
+    `after_timeout`, when the caller has given up: its requests are dropped; or the one that waits is served in vain;
+    or the call goes on, and the next ones for the volume are Aborted meanwhile. `noise`: times are exponential.
+    """
+
+    rate: float
+    requests: int = 1
+    after_timeout: Literal["drop", "serve", "go_on"] = "drop"
+    noise: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The driver's identity and limits. Capability names are those of the proto; a number stands for one that has no
     name yet.
@@ -53,6 +68,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_id: str = "sandbox-node"
     node_segment: dict[str, str] = {}
     faults: tuple[Fault, ...] = ()
+    backend: Backend | None = None  # None: each call is answered at once
 
 
 def load(path: Path) -> Config:

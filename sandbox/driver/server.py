@@ -14,6 +14,7 @@ import trio
 
 from csi_provisioner.model import csi
 from sandbox.driver import bridge
+from sandbox.driver.backend import Queue
 from sandbox.driver.config import Config
 from sandbox.driver.controller import Controller
 from sandbox.driver.disk import Disk
@@ -67,6 +68,7 @@ class Driver:
         self.calls: list[Call] = []
         self.on_call: Callable[[Call], None] = lambda call: None  # told when a call begins and when it has ended
         self._server: bridge.Connections | None = None
+        self._backend: Queue | None = None
         self._changed = trio.Event()
 
     def made(self, rpc: str, *, running: bool | None = None) -> list[Call]:
@@ -96,6 +98,9 @@ class Driver:
         services = [Identity(self.config), Controller(self.config, self.state), Node(self.config)]
         try:
             async with trio.open_nursery() as nursery:
+                if self.config.backend is not None:
+                    self._backend = self._backend or Queue(self.config.backend)
+                    await nursery.start(self._backend.run)
                 self._server = await nursery.start(bridge.listen, str(path), services, self._answer)
                 task_status.started(self)
         finally:
@@ -135,7 +140,7 @@ class Driver:
             raise Refused("UNIMPLEMENTED", f"this driver has no {call.rpc}")
         fault = self.faults.take(call.rpc, self._subjects(call.request))
         if fault is None:
-            return await method(call.request)
+            return await self._worked(call, method)
         # In this order a fault may combine them: late, then held at a gate, then no answer or a wrong one.
         await trio.sleep(fault.delay)
         if fault.gate:
@@ -148,6 +153,12 @@ class Driver:
                 await method(call.request)
             raise Refused(fault.code, fault.message)
         return _altered(await method(call.request), fault)
+
+    async def _worked(self, call: Call, method: Method) -> Any:
+        if self._backend is None or call.rpc not in ("CreateVolume", "DeleteVolume"):
+            return await method(call.request)
+        volume = getattr(call.request, "name", "") or call.request.volume_id
+        return await self._backend.call(f"{call.rpc} {volume}", lambda: method(call.request))
 
     def _subjects(self, request: Any) -> list[str]:
         """What a fault's pattern is searched in: the volume's name and id, the claim's name where it is known, and the

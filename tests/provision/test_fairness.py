@@ -1,10 +1,16 @@
-"""Claims of a class, or a kind of source, whose calls hang do not keep the others waiting (design.md 7)."""
+"""Who makes calls, and how many: no class, kind of source or back end keeps the others waiting (design.md 7)."""
+
+from pathlib import Path
 
 import pytest
+import trio
 
 from csi_provisioner.settings import ElectionSettings, RetrySettings
+from csi_provisioner.supervisor.fairness import MAX_CALLS
+from sandbox.driver import Config
+from sandbox.driver.config import Backend
 from tests.deletion.released import bound, released
-from tests.installation import NAMESPACE, VOLUME, Installation
+from tests.installation import CLASS, NAMESPACE, VOLUME, Installation, installation
 from tests.journeys.objects import VOLUME_FINALIZER
 
 JOURNAL = ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE)
@@ -62,3 +68,86 @@ async def test_deletions_that_hang_leave_those_of_another_class_their_worker(sit
     assert not any(name.startswith("quick") for name in names)
     assert VOLUME_FINALIZER in site.finalizers(VOLUME, "new")
     assert len(site.driver.made("DeleteVolume", running=True)) == 7
+
+
+def annotate(site: Installation, class_: str, text: str | None) -> None:
+    site.edit(CLASS, class_, lambda obj: obj["metadata"].update(annotations={MAX_CALLS: text} if text else {}))
+
+
+async def test_a_class_is_bounded_by_its_annotation_also_while_the_program_runs(site: Installation) -> None:
+    site.storage_class()
+    annotate(site, "fast", "2")
+    site.fault(delay=5.0)
+    for number in range(6):
+        site.claim(f"data-{number}")
+    await site.start(election=JOURNAL)
+    await site.rest(2)
+    assert len(site.driver.made("CreateVolume", running=True)) == 2
+    series = await site.metrics()
+    assert series['csi_provisioner_lane_bound{name="claims",class="fast",source=""}'] == 2
+    assert series['csi_provisioner_lane_calls{name="claims",class="fast",source=""}'] == 2
+    annotate(site, "fast", "4")
+    await site.rest(0.5)
+    assert len(site.driver.made("CreateVolume", running=True)) == 4
+    annotate(site, "fast", "many")
+    await site.rest(0.5)
+    assert len(site.driver.made("CreateVolume", running=True)) == 6
+    site.touch(CLASS, "fast", "1")
+    await site.rest(0.5)
+    assert len(site.logged("bounds nothing")) == 1
+    await site.bound(*(f"data-{number}" for number in range(6)))
+    series = await site.metrics()
+    assert not any("lane" in name for name in series), "a series ends with its lane"
+
+
+async def test_nought_stops_creations_and_deletions_which_is_said(site: Installation) -> None:
+    site.storage_class()
+    await site.start(retries=RetrySettings(class_workers=(("fast", 3),)))
+    annotate(site, "fast", "0")
+    await site.rest(1)
+    site.claim()
+    released(site)
+    event = await site.event("data", "Provisioning")
+    assert "'fast' may have no calls" in event["message"]
+    assert event["type"] == (await site.event("pv", "VolumeDelete"))["type"] == "Normal"
+    await site.rest(2000)
+    assert site.calls() == site.calls("DeleteVolume") == []
+    annotate(site, "fast", None)
+    await site.bound("data")
+    await site.until(lambda: site.find(VOLUME, "pv") is None, limit=2)
+
+
+async def test_a_class_that_is_gone_keeps_its_bound_until_no_volume_names_it(site: Installation) -> None:
+    site.storage_class()
+    annotate(site, "fast", "1")
+    await site.start()
+    site.fault(rpc="DeleteVolume", delay=5.0)
+    for number in range(3):
+        released(site, f"pv-{number}")
+    since = trio.current_time()
+    await site.rest(1)
+    site.delete(CLASS, "fast")
+    await site.until(lambda: not site.objects.all(VOLUME))
+    assert trio.current_time() - since == pytest.approx(15, abs=1)
+    for number in range(3):
+        released(site, f"pv-{number}-later")
+    await site.rest(2)
+    assert len(site.driver.made("DeleteVolume", running=True)) == 3
+
+
+async def test_a_slow_back_end_is_asked_for_what_it_answers_in_time(tmp_path: Path) -> None:
+    """15 volumes in 22.5 s, one after the other: no call waits so long that it is given up."""
+    async with installation(tmp_path, Config(backend=Backend(rate=2, requests=3, after_timeout="go_on"))) as site:
+        site.storage_class()
+        names = [f"data-{number}" for number in range(15)]
+        for name in names:
+            site.claim(name)
+        since = trio.current_time()
+        await site.start(retries=RetrySettings(adaptive=True), election=JOURNAL)
+        await site.rest(3)
+        series = await site.metrics()
+        assert series['csi_provisioner_lane_bound{name="claims",class="fast",source=""}'] == 4
+        assert series['csi_provisioner_lane_cuts_total{name="claims",class="fast",source=""}'] == 0
+        await site.until(lambda: len(site.objects.all(VOLUME)) == 15)
+        assert trio.current_time() - since < 24
+        assert {call.code for call in site.calls()} == {"OK"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from csi_provisioner import __version__
-from csi_provisioner.metrics import Metrics
+from csi_provisioner.metrics import LaneCounts, Metrics
 from csi_provisioner.planning import steps
 from csi_provisioner.settings import ElectionSettings, NodeSettings
 from tests.installation import CLASS, NAMESPACE, Installation
@@ -133,3 +133,14 @@ async def test_the_lag_of_a_watch_is_the_age_of_the_last_thing_that_it_showed(si
     cut = of(await site.metrics(), "watch_lag_seconds")
     assert cut.pop('{kind="PersistentVolumeClaim"}') > 299
     assert max(cut.values()) <= 60
+
+
+def test_lanes_make_four_series_each() -> None:
+    """Five classes with three sources, and their deletions."""
+    metrics = Metrics()
+    lanes = [LaneCounts("claims", name, source, 1, 4, 2, 0.5) for name in CLASSES for source in ("", "a", "b")]
+    metrics.lanes("claims", lambda: lanes)
+    metrics.lanes("volumes", lambda: [LaneCounts("volumes", name, "", 1, None, None, 0.5) for name in CLASSES])
+    lines = [line for line in metrics.render().decode().splitlines() if line.startswith("csi_provisioner_lane_")]
+    assert len(lines) == 4 * 15 + 2 * 5
+    assert 'csi_provisioner_lane_cuts_total{name="claims",class="class-0",source="a"} 2' in lines
