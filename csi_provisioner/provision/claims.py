@@ -348,8 +348,7 @@ class ClaimReconciler:
 
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
         """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
-        name = claim.spec.storageClassName or ""
-        class_ = name if name in self._caches.storage_classes else ""
+        class_ = name if (name := claim.spec.storageClassName or "") in self._caches.storage_classes else ""
         self._tools.metrics.provision(class_, source_of(claim), seconds)
 
     def save_refused(self, entry: Unsaved, error: KubeError) -> None:

@@ -25,6 +25,8 @@ class Bounds:
         self.changed: list[Callable[[str], None]] = []
 
     def of(self, class_: str) -> int | None:
+        if not self._given and not self._annotated:
+            return None
         bounds = [bounds[class_] for bounds in (self._given, self._annotated) if class_ in bounds]
         return min(bounds, default=None)
 
@@ -43,8 +45,6 @@ class Bounds:
 
     def begin(self, class_: str) -> None:
         self._running[class_] += 1
-        if not self.has_room(class_):
-            self._tell(class_)
 
     def end(self, class_: str) -> None:
         self._running[class_] -= 1

@@ -73,7 +73,7 @@ class Lanes:
     @property
     def is_short(self) -> bool:
         """A key waits whose lane has room, and no slot is free."""
-        return self._running >= self.slots and len(self._ranked) > 0
+        return self._running >= self.slots and self._head(self._ranked) is not None
 
     @property
     def oldest(self) -> float | None:
@@ -106,6 +106,15 @@ class Lanes:
                 return
             self.discard(key)
             due = min(due, known.due)
+        line, space = self._place(lane, namespace)
+        ahead = space.keys.first()
+        if first and ahead is not None:
+            due = min(due, self._filed[ahead].due)
+        self._filed[key] = Turn(key, lane, namespace, due)
+        space.keys.put(key, (due, not first))
+        self._settle(line, namespace)
+
+    def _place(self, lane: Lane, namespace: str) -> tuple[_Line, _Space]:
         line = self._lines.get(lane)
         if line is None:
             # Behind those that were served before it came: who comes again and again must not go first each time.
@@ -113,12 +122,23 @@ class Lanes:
         space = line.spaces.get(namespace)
         if space is None:
             space = line.spaces[namespace] = _Space(self._turns)
-        ahead = space.keys.first()
-        if first and ahead is not None:
-            due = min(due, self._filed[ahead].due)
-        self._filed[key] = Turn(key, lane, namespace, due)
-        space.keys.put(key, (due, not first))
-        self._settle(line, namespace)
+        return line, space
+
+    def take(self, lane: Lane, namespace: str, due: float) -> Turn | None:
+        """A turn at once, where nobody waits and the lane has room beside the reserve."""
+        free = self.slots - self._running
+        if self._filed or free <= (self.reserve if self.several() else 0) or not self.room(lane, self.running(lane)):
+            return None
+        line, space = self._place(lane, namespace)
+        turn = Turn("", lane, namespace, due)
+        self._serve(turn, line, space)
+        return turn
+
+    def _serve(self, turn: Turn, line: _Line, space: _Space) -> None:
+        self._turns += 1
+        line.running, line.served = line.running + 1, self._turns
+        space.running, space.served = space.running + 1, self._turns
+        self._count(turn, 1)
 
     def discard(self, key: str) -> Turn | None:
         """The key does not wait any more."""
@@ -131,18 +151,24 @@ class Lanes:
 
     def next(self) -> Turn | None:
         """Whose turn it is; None: nobody waits who may have a slot."""
-        free, lane = self.slots - self._running, self._ranked.first()
+        free, lane = self.slots - self._running, self._head(self._ranked)
         if lane is not None and free <= (self.reserve if self.several() else 0):
             share = max(1, self.reserve // len(self._lines))
             if free <= 0:
                 lane = None
             elif self._lines[lane].running >= share:
-                lane = self._quick.first()
+                lane = self._head(self._quick)
         if lane is None:
             return self._guest()
         namespace = self._lines[lane].turns.first()
         assert namespace is not None
         return self._first(lane, namespace)
+
+    def _head(self, ranking: Ranking[Lane]) -> Lane | None:
+        # Calls of other lanes may have taken the room since.
+        while (lane := ranking.first()) is not None and not self.room(lane, self._lines[lane].running):
+            self._rank(self._lines[lane])
+        return lane
 
     def _guest(self) -> Turn | None:
         while self._entitled and self._as_guests < self.guests:
@@ -163,12 +189,8 @@ class Lanes:
         turn = self.next()
         if turn is None:
             return None
-        self._turns += 1
         line = self._lines[turn.lane]
-        space = line.spaces[turn.namespace]
-        line.running, line.served = line.running + 1, self._turns
-        space.running, space.served = space.running + 1, self._turns
-        self._count(turn, 1)
+        self._serve(turn, line, line.spaces[turn.namespace])
         self._entitled.pop((turn.lane, turn.namespace), None)
         self.discard(turn.key)
         return turn

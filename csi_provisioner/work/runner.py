@@ -194,27 +194,29 @@ class Loop:
                 task_status.started()
                 with self._accepting:
                     while True:
-                        # A key leaves its lane only when there is room, so merging goes on until then.
-                        turn = await self._next()
-                        # Nothing waits between here and the start of the task: no key is lost to a stop.
-                        what = self._enter(turn)
-                        if what is not None:
-                            nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")
+                        # After a stop nothing is taken, and whoever wakes a key at the moment at which it is due wakes
+                        # it once.
+                        await trio.lowlevel.checkpoint()
+                        self._start_all(nursery)
+                        await self._until_changed()
 
-    async def _next(self) -> Turn:
-        while True:
-            # After a stop nothing is taken, and whoever wakes a key at the moment at which it is due wakes it once.
-            await trio.lowlevel.checkpoint()
-            if not self._paused:
-                self._collect()
-                turn = self.lanes.pick()
-                if turn is not None:
-                    return turn
-            due = None if self._paused else self._schedule.next_due()
-            # Paused, or nothing is due that has room: whatever changes that sets the event.
-            with trio.move_on_at(math.inf if due is None else due):
-                await self._changed.wait()
-            self._changed = trio.Event()
+    def _start_all(self, nursery: trio.Nursery) -> None:
+        """A task for each key whose turn it is: a key leaves its lane only then, so merging goes on until there is
+        room. Nothing waits in here: no key is lost to a stop."""
+        if self._paused:
+            return
+        self._collect()
+        while (turn := self.lanes.pick()) is not None:
+            what = self._enter(turn)
+            if what is not None:
+                nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")
+
+    async def _until_changed(self) -> None:
+        """Paused, or nothing is due that has room: whatever changes that sets the event."""
+        due = None if self._paused else self._schedule.next_due()
+        with trio.move_on_at(math.inf if due is None else due):
+            await self._changed.wait()
+        self._changed = trio.Event()
 
     def _enter(self, turn: Turn) -> str | None:
         """The id that the key claims, fixed now: the cache may have forgotten it when the task ends."""

@@ -20,6 +20,8 @@ QUICK = 1.0
 """A lane whose last call ended well within so many seconds may use all of the workers."""
 RESERVED = 8
 """One worker in so many is the reserve."""
+# Workers that are handed out before the first of their calls begins
+TOGETHER = 8
 # Lanes that are remembered while nothing of them runs: more than any cluster has classes of one driver
 REMEMBERED = 500
 
@@ -66,7 +68,7 @@ class Workers:
         self._waiting: dict[str, _Waiting] = {}
         self._records: dict[Lane, _Record] = {}
         self._numbers = 0
-        self._handing = False
+        self._handed = 0  # workers, whose calls have not begun
         self.changed: Callable[[Lane], None] = lambda lane: None
         """Told when what a lane may have has changed."""
 
@@ -99,10 +101,10 @@ class Workers:
         found = self._fixed.get(lane)
         if found is not None:
             return found
-        bound, adaptive = self._bounds.of(lane.class_), self._record(lane).adaptive
-        if adaptive is None or (bound is not None and bound <= adaptive.bound):
+        bound = self._bounds.of(lane.class_)
+        if self._limit is None or (adaptive := self._record(lane).adaptive) is None:
             return bound
-        return adaptive.bound
+        return adaptive.bound if bound is None else min(bound, adaptive.bound)
 
     def states(self, tasks: Lanes) -> Iterator[LaneState]:
         """Of the lanes that have something; `tasks` has what is before the workers."""
@@ -149,6 +151,16 @@ class Workers:
     async def _turn(self, lane: Lane, namespace: str, since: float | None) -> tuple[Turn, int]:
         self.check(lane)
         now = trio.current_time()
+        turn = self._lanes.take(lane, namespace, now)
+        if turn is not None:
+            # Nobody waits: the usual case of a quick driver, in which a call must cost next to nothing.
+            round_ = self._begin(lane, now if since is None else since)
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            except trio.Cancelled:
+                self._release(turn)
+                raise
+            return turn, round_
         self._numbers += 1
         key = str(self._numbers)
         mine = self._waiting[key] = _Waiting(now if since is None else since)
@@ -159,7 +171,7 @@ class Workers:
             await mine.granted.wait()
         except trio.Cancelled:
             if mine.turn is not None:
-                self._handing = False
+                self._handed -= 1
                 self._release(mine.turn)
             elif key in self._waiting:
                 del self._waiting[key]
@@ -167,23 +179,25 @@ class Workers:
             raise
         if mine.turn is None:
             raise StoppedError(lane.class_)
-        self._handing = False
-        self._hand_out()
+        self._handed -= 1
+        if not self._handed:
+            self._hand_out()
         return mine.turn, mine.round
 
     def _hand_out(self) -> None:
-        # One after the other: of tasks that are woken together any may run first, and turns have an order.
-        if self._handing or (turn := self._lanes.pick()) is None:
-            return
-        self._handing = True
-        waiting = self._waiting.pop(turn.key)
-        waiting.turn = turn
-        waiting.granted.set()
-        record = self._record(turn.lane)
-        record.waited += trio.current_time() - waiting.since
-        if record.adaptive is not None:
-            waiting.round = record.adaptive.begin(self._lanes.running(turn.lane))
-        self._bounds.begin(turn.lane.class_)
+        # A few at a time: of tasks that are woken together any may run first, and turns have an order.
+        while self._handed < TOGETHER and (turn := self._lanes.pick()) is not None:
+            self._handed += 1
+            waiting = self._waiting.pop(turn.key)
+            waiting.turn = turn
+            waiting.granted.set()
+            waiting.round = self._begin(turn.lane, waiting.since)
+
+    def _begin(self, lane: Lane, since: float) -> int:
+        record = self._record(lane)
+        record.waited += trio.current_time() - since
+        self._bounds.begin(lane.class_)
+        return 0 if record.adaptive is None else record.adaptive.begin(self._lanes.running(lane))
 
     def _record(self, lane: Lane) -> _Record:
         record = self._records.get(lane)
