@@ -20,7 +20,7 @@ PARTS = {
         "provision/journal_leases.py provision/recovery.py provision/writer.py supervisor/recovering.py",
     ),
     "fair work": (
-        580,
+        590,
         "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
@@ -39,7 +39,7 @@ PARTS = {
         "deletion/detaching.py provision/unplaced.py capacity/freshness.py planning/snapshot_topology.py "
         "planning/claim_annotations.py",
     ),
-    "how long claims wait, and all other metrics": (440, "metrics.py provision/waiting.py"),
+    "how long claims wait, and all other metrics": (455, "metrics.py provision/waiting.py"),
     "the traces of tries": (110, "traces.py otlp.py"),
     "the page": (
         400,

@@ -203,12 +203,9 @@ class Controllers:
                 loop.wake(name)
 
         workers = self.fairness.deletes
+        reconcile = self.fairness.told(reconciler.reconcile, caches.volumes.get, "VolumeDelete")
         loop = self._loop_of_volumes(
-            VOLUMES,
-            self.fairness.told(reconciler.reconcile, caches.volumes.get, "VolumeDelete"),
-            caches.volumes.get,
-            workers=workers.tasks(),
-            place=self.fairness.of_volume,
+            VOLUMES, reconcile, caches.volumes.get, workers=workers.tasks(), place=self.fairness.of_volume
         )
         self.fairness.serve(workers, loop, of_class=self.fairness.volumes_of)
         caches.volumes.subscribe(parts.memory.saw_volume)
