@@ -109,7 +109,7 @@ def _conditions(state: State) -> Markup:
     ]
     lines = [el("li", escaped(text), class_=MARKS[mark]) for mark, text in conditions]
     rows = joined(joined((el("dt", name), el("dd", text))) for name, text in facts if text)
-    return _card("State", joined((el("ul", joined(lines), class_="conditions"), el("dl", rows))), wide=True)
+    return _card("State", joined((el("ul", joined(lines), class_="conditions"), el("dl", rows))), shape="wide stack")
 
 
 def _pending(state: State) -> Markup:
@@ -124,7 +124,7 @@ def _waiting(state: State, details: Details) -> Markup:
         for each in details.waiting
     ]  # fmt: skip
     head = ("claim", "class", "why", "waits for", "failed tries", "next try", "last failure")
-    return _card("Oldest of them", _table(head, rows, _none(state)), wide=True)
+    return _card("Oldest of them", _table(head, rows, _none(state)), shape="wide stack")
 
 
 def _none(state: State) -> str:
@@ -158,7 +158,7 @@ def _queues(state: State) -> Markup:
 
 def _failures(state: State) -> Markup:
     rows = [[f"{span(each.ago)} ago", each.queue, each.error or "-"] for each in state.failures[:10]]
-    return _card("Recent failures", _table(("when", "queue", "what"), rows, "None."), wide=True)
+    return _card("Recent failures", _table(("when", "queue", "what"), rows, "None."), shape="wide stack")
 
 
 def _caches(state: State, details: Details) -> Markup:
@@ -184,7 +184,7 @@ def _capacity(details: Details) -> Markup | None:
     ]
     note = f"{details.published} objects." if len(details.capacity) < details.published else None
     table = _table(("segment", "class", "", "free"), rows, "Segments are named to a loopback peer only.")
-    return _card("Capacity", joined((table, el("p", note) if note else None)))
+    return _card("Capacity", joined((table, el("p", note) if note else None)), shape="stack")
 
 
 def _leftovers(details: Details) -> Markup:
@@ -216,8 +216,8 @@ def _rates(details: Details) -> Markup:
 # ---- what they are made of
 
 
-def _card(title: str, content: Markup, *, wide: bool = False) -> Markup:
-    return el("section", el("h2", title), content, class_="wide" if wide else None)
+def _card(title: str, content: Markup, *, shape: str | None = None) -> Markup:
+    return el("section", el("h2", title), content, class_=shape)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> Markup:
