@@ -119,7 +119,8 @@ class FlagSet:
                 right = " ".join([argument, *others])
                 raise Fatal(f"{argument} has to be the first word: csi-provisioner {right}", 2)
             if flags_end or not argument.startswith("-") or argument == "-":
-                values.words.append(argument)  # which the daemon ignores
+                if argument != "--":
+                    values.words.append(argument)  # which the daemon ignores
                 continue
             name, text = self._split(argument)
             flag = self.known[name]

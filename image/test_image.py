@@ -177,9 +177,7 @@ def test_the_program_is_where_manifests_look_for_it(image: Image) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_under_a_commands_name_no_second_daemon_starts(image: Image, command: str) -> None:
-    asked = image.run(f"/{command}", "--help")
-    there = asked.stdout.startswith(f"Usage: csi-provisioner {command}")
-    assert there or (asked.returncode == 2 and f"has no command {command}" in asked.stderr)
+    assert image.run(f"/{command}", "--help").stdout.startswith(f"Usage: csi-provisioner {command}")
 
 
 def test_there_is_no_installer_and_no_compiler(image: Image) -> None:

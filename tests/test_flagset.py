@@ -154,3 +154,7 @@ def test_help_shows_every_flag_but_the_old_ones() -> None:
     assert "(default 5m0s)" in text
     assert "environment CSI_ENDPOINT" in text
     assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_what_is_no_flag_is_kept_for_commands() -> None:
+    assert FLAGS.parse(["a", "-v", "5", "b", "--", "-c"]).words == ["a", "b", "-c"]
