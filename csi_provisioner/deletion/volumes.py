@@ -24,6 +24,7 @@ from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import capabilities, deletion, finalizers, secrets
 from csi_provisioner.planning.deletion import Attached, FinalizerChange, Target
 from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.refusal import not_ours
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 from csi_provisioner.work.workers import Workers
 
@@ -132,12 +133,16 @@ class VolumeReconciler:
         deletion.check_accessible(target.volume, self.segments)
         capabilities.check_driver(self.facts)
         data = await self._secrets(target)
-        deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
+        self._check_unused(volume, target)
         migrated = target.migrated if self.facts.in_tree_name else None
-        deletion.check_unshared(volume, self.caches.by_handle.of(target.source.volumeHandle), self.segments)
         request = deletion.request(target, data)
         namespace = (volume.spec.claimRef.namespace or "") if volume.spec.claimRef is not None else ""
         async with self.workers.call(attempt.lane, namespace, attempt.since):
+            # That may have taken minutes, in which people can change their mind.
+            seen = self.caches.volumes.get(volume.metadata.name)
+            if seen is None or seen.metadata.uid != volume.metadata.uid or not deletion.should_delete(seen):
+                raise not_ours(f"volume {volume.metadata.name} is not to be deleted any more")
+            self._check_unused(seen, target)
             self._asking[volume.metadata.name] = volume.metadata.uid
             try:
                 await self.driver.delete_volume(request, migrated=migrated)
@@ -145,6 +150,10 @@ class VolumeReconciler:
                 del self._asking[volume.metadata.name]
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
         self.tell_deleted(volume, request.volume_id)
+
+    def _check_unused(self, volume: PersistentVolume, target: Target) -> None:
+        deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
+        deletion.check_unshared(volume, self.caches.by_handle.of(target.source.volumeHandle), self.segments)
 
     async def _secrets(self, target: Target) -> SecretData | None:
         classes = self.caches.storage_classes
