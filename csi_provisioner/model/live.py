@@ -6,7 +6,7 @@ Fields are only added, and what an older version does not send has its default.
 
 import msgspec
 
-from .state import DriverState, KeyState, LeadershipState
+from .state import DriverState, KeyState, LaneState, LeadershipState
 
 VERSION = 1
 
@@ -47,6 +47,8 @@ class LiveClaim(msgspec.Struct, frozen=True):
     """In the queue of those."""
     written: str = ""
     """The PersistentVolume that is written, and that the claim does not show yet."""
+    lane: LaneState | None = None
+    """In which it waits for its turn, with claims of its class and kind of source."""
 
 
 class Live(msgspec.Struct, frozen=True):

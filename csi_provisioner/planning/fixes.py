@@ -7,6 +7,7 @@ from csi_provisioner.planning.refusal import Refusal
 
 ACCOUNT = "the provisioner's account"
 SAVE = f"grant create on persistentvolumes to {ACCOUNT} (kustomize/base does)"
+MAX_CALLS = "raise its annotation csi-provisioner.io/max-concurrent-calls, or --class-workers of the provisioner"
 ANEW = "make the claim anew with another source"
 
 # Whose turn it is where we leave a claim alone.

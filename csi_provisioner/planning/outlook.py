@@ -11,7 +11,7 @@ from csi_provisioner import durations
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import Event, Lease
 from csi_provisioner.model.live import Live, LiveClaim
-from csi_provisioner.model.state import KeyState
+from csi_provisioner.model.state import KeyState, LaneState
 from csi_provisioner.planning import existing, fixes, steps
 from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
 
@@ -118,6 +118,9 @@ def _known(claim: LiveClaim) -> Step:
     # What was refused before the call is in order by now: the stages have been through all of it.
     if last is not None and last.step == steps.CALL:
         return Step(steps.CALL, Status.REFUSED, f"{tries}; {next_}", fixes.of_answer(last.text))
+    if claim.lane is not None and claim.lane.bound == 0:
+        text = f"StorageClass {claim.lane.lane.class_!r} may have no calls to the driver"
+        return Step(steps.QUEUE, Status.REFUSED, text, fixes.MAX_CALLS)
     return Step(steps.QUEUE, Status.WORKS, f"{tries}; {next_}" if tries else next_)
 
 
@@ -135,12 +138,20 @@ def _tries(work: KeyState) -> str:
 def _next(claim: LiveClaim) -> str:
     work = claim.work
     if work.running is not None:
-        return f"it is worked on for {_age(work.running)}"
+        return f"it is worked on for {_age(work.running)}{_lane(claim.lane)}"
     if work.due is None:
         return "the leader does not have the claim yet" if not claim.cached else "nothing is due for it"
     if work.due <= 0:
-        return f"it waits for a worker for {_age(-work.due)}"
+        return f"it waits for a worker for {_age(-work.due)}{_lane(claim.lane)}"
     return f"next try in {_age(work.due)}"
+
+
+def _lane(lane: LaneState | None) -> str:
+    if lane is None or not (lane.calls or lane.waiting):
+        return ""
+    most = f" of at most {lane.bound}" if lane.bound is not None else ""
+    source = f" and source {lane.lane.source}" if lane.lane.source else ""
+    return f"; of its class{source} {lane.calls} calls run{most}, and {lane.waiting} wait"
 
 
 # ---- from outside

@@ -47,6 +47,7 @@ def claim(parts: Parts, controllers: Controllers, caches: Caches, uid: str) -> L
         unsaved_id=unsaved.volume_id if unsaved is not None else "",
         saving=controllers.saves.look(name),
         written=known.written,
+        lane=controllers.fairness.lane_of(uid),
     )
 
 

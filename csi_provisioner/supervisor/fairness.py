@@ -46,6 +46,7 @@ class Fairness:
         self._gone: set[str] = set()  # classes with an annotation that are gone, while volumes name them
         self._warned: dict[str, str] = {}  # class -> its annotation that is no number
         self.bounds = Bounds(dict(settings.retries.class_workers))
+        self._claims: Loop | None = None
         self._resume: list[Callable[[str], None]] = []
         self._copies = False  # a claim with a source was seen: its lane is beside that of claims without
         self._deleted_of: set[str] = set()  # classes of the volumes that were deleted, of which two tell enough
@@ -72,6 +73,8 @@ class Fairness:
                     loop.wake(key)
 
         workers.changed = loop.ranked
+        if workers is self.creates:
+            self._claims = loop
         loop.lane_states = lambda: workers.states(loop.lanes)
         self._metrics.lanes(loop.name, lambda: map(partial(_counts, loop.name), loop.lane_states()))
         self._resume.append(changed)
@@ -105,6 +108,12 @@ class Fairness:
         kind = source.kind if source is not None and source.kind in (CLAIM_KIND, SNAPSHOT_KIND) else ""
         self._copies = self._copies or bool(kind)
         return Lane(name if name in self._caches.storage_classes else "", kind), claim.metadata.namespace or ""
+
+    def lane_of(self, uid: str) -> LaneState:
+        """The claim's, as it is now."""
+        lane, _ = self.of_claim(uid)
+        states = {state.lane: state for state in self._claims.lane_states()} if self._claims is not None else {}
+        return states.get(lane) or LaneState(lane, bound=self.creates.bound(lane))
 
     def of_volume(self, name: str) -> tuple[Lane, str]:
         volume = self._caches.volumes.get(name)

@@ -6,7 +6,7 @@ import pytest
 
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.live import InJournal, Live, LiveClaim
-from csi_provisioner.model.state import DriverState, KeyState, LeadershipState, Tried
+from csi_provisioner.model.state import DriverState, KeyState, Lane, LaneState, LeadershipState, Tried
 from csi_provisioner.planning import wellknown
 from csi_provisioner.planning.explain import explain
 from csi_provisioner.planning.explanation import Explanation, Facts, Read, Status, Unread
@@ -48,6 +48,12 @@ KNOWN = [
     ("queue", "works", "no class", "", {"work": KeyState(2.0, None, 1, Tried("refused", "no class", 1.0))}),
     ("queue", "works", "next try in 2s", "", {"work": KeyState(2.0, None, 1, Tried("api 500", "away", 1.0))}),
     ("queue", "works", "waits for a worker for 5s", "", {"work": KeyState(-5.0)}),
+    ("queue", "works", "for 5s; of its class and source VolumeSnapshot 4 calls run of at most 4, and 30 wait", "",
+     {"work": KeyState(-5.0), "lane": LaneState(Lane("fast", "VolumeSnapshot"), 4, 30, 4)}),
+    ("queue", "works", "for 1s; of its class 88 calls run, and 212 wait", "",
+     {"work": KeyState(running=1.0), "lane": LaneState(Lane("fast"), 88, 212)}),
+    ("queue", "refused", "StorageClass 'fast' may have no calls", "max-concurrent-calls",
+     {"cached": True, "lane": LaneState(Lane("fast"), bound=0)}),
     ("queue", "works", "worked on for 1s", "", {"work": KeyState(running=1.0)}),
     ("queue", "works", "does not have the claim yet", "", {}),
     ("queue", "works", "nothing is due for it", "", {"cached": True}),

@@ -15,6 +15,7 @@ from csi_provisioner.kube.end import End
 from csi_provisioner.kube.kept import Kept
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import ClaimSpec, ObjectMeta, PersistentVolumeClaim, StorageClass
+from csi_provisioner.model.state import Lane, LaneState
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import STORAGE_PROVISIONER
 from csi_provisioner.provision.memory import ClaimMemory
@@ -108,3 +109,13 @@ async def test_the_caches_of_an_earlier_term_leave_the_memory(site: Installation
     await site.until(lambda: len(site.logged("Caches are synced")) == 2)
     assert term() is None
     assert store() is None
+
+
+async def test_the_lane_of_a_claim_is_told_also_while_nothing_of_it_waits() -> None:
+    term = a_term()
+    put_claim(term, 1, "fast", 10)
+    assert term._controllers.fairness.lane_of("uid-1") == LaneState(Lane())
+    put_class(term, "fast", 30)
+    term._controllers.fairness.bounds.annotate("fast", 3)
+    term._controllers.claims.state(0.0)
+    assert term._controllers.fairness.lane_of("uid-1") == LaneState(Lane("fast"), waiting=1, bound=3)
