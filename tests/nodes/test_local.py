@@ -45,7 +45,7 @@ def ask(selected: str, allowed: list[str] | None, strict: bool, here: local.Loca
         allowed=terms.read([k8s.TopologySelectorTerm(matchLabelExpressions=[expression])] if allowed else []),
         settings=ProvisioningSettings(strict_topology=strict, immediate_topology=False),
     )
-    found = requirement(facts, local.cluster(here, DRIVER), TopologyMemory(), lambda names: names[0])
+    found = requirement(facts, local.cluster(here, DRIVER), TopologyMemory())
     assert found is not None
     return [[t.segments[KEY] for t in topologies] for topologies in (found.requisite, found.preferred)]
 
