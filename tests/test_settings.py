@@ -325,8 +325,13 @@ def test_settings_cannot_be_changed() -> None:
     [
         (),
         ("--metrics-address=:8080", "--leader-election-labels=a:b,c:d", "--kube-api-qps=2.5", "--vmodule=a=3,b=4"),
-        ("--class-workers=fast=4,slow=0", "--class-workers=fast=7", "--adaptive-concurrency"),
-        ("--feature-gates=Topology=false,VolumeAttributesClass=true", "--timeout=1m30s", "--logging-format=json"),
+        ("--class-workers=fast=4,slow=0", "--class-workers=fast=7", "--claim-annotation-prefix=a.test/,b.test/"),
+        (
+            "--adaptive-concurrency",
+            "--feature-gates=Topology=false,VolumeAttributesClass=true",
+            "--timeout=1m30s",
+            "--logging-format=json",
+        ),
         ("--leader-election", "--leader-election-namespace=ns", "--enable-capacity", "--capacity-ownerref-level=-1"),
     ],
     ids=["defaults", "values", "workers", "gates", "switches"],

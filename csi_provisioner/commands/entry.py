@@ -100,7 +100,7 @@ class Command:
         driver = live.driver.name or "a driver that it has not met yet"
         say(f"With the flags of the provisioner that runs here, process {live.pid}, for {driver}.")
         found = live.flags | ({"provisioner": live.driver.name} if live.driver.name else {})
-        taken = self.flags.known.keys() - ITS_OWN
+        taken = {name for name in self.flags.known.keys() - ITS_OWN if name not in given}
         return [f"--{name}={text}" for name, text in found.items() if text and name in taken]
 
     async def answered(self, answer: Callable[[Settings, W], Awaitable[int]], settings: Settings, asked: W) -> int:

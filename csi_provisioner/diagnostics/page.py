@@ -75,6 +75,7 @@ def body(state: State, *, local: bool) -> Markup:
             _waiting(state, details),
             _queues(state),
             _tasks(details),
+            _lanes(state),
             _failures(state),
             _caches(state, details),
             _capacity(details),
@@ -154,6 +155,20 @@ def _tasks(details: Details) -> Markup:
 def _queues(state: State) -> Markup:
     rows = [[each.name, each.due, each.running, span(each.oldest) if each.due else ""] for each in state.queues]
     return _card("Queues", _table(("queue", "waiting", "at work", "oldest"), rows, "A standby has none."))
+
+
+def _lanes(state: State) -> Markup | None:
+    """Which class and kind of source has which share of the calls (design.md 7)."""
+    rows = [
+        [queue.name, each.lane.class_ or "(none)", each.lane.source, each.waiting, each.calls,
+         "" if each.bound is None else each.bound, "" if each.cuts is None else each.cuts]
+        for queue in state.queues
+        for each in queue.lanes
+    ]  # fmt: skip
+    if not rows:
+        return None
+    head = ("queue", "class", "source", "waiting", "calls", "bound", "cuts")
+    return _card("Lanes", _table(head, rows, ""), shape="wide stack")
 
 
 def _failures(state: State) -> Markup:

@@ -125,7 +125,8 @@ async def test_of_a_volume_that_cannot_be_written_its_id_and_the_answer_are_told
 async def test_a_command_asks_with_the_provisioners_flags_and_those_given_win(
     site: Installation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await site.start(call_timeout=7.0, provisioning=ProvisioningSettings(volume_name_prefix="vol"))
+    retries = RetrySettings(class_workers=(("fast", 5),))
+    await site.start(call_timeout=7.0, retries=retries, provisioning=ProvisioningSettings(volume_name_prefix="vol"))
     monkeypatch.setattr(log, "quiet", True)
     seen: list[Settings] = []
 
@@ -138,7 +139,8 @@ async def test_a_command_asks_with_the_provisioners_flags_and_those_given_win(
         assert await check.COMMAND.asked([address, *flags], {}, check.wanted_of, answer) == 0
         return seen[-1]
 
-    found = await asked("--timeout=9s", "-v=3")
+    found = await asked("--timeout=9s", "-v=3", "--class-workers=slow=1")
+    assert found.retries.class_workers == (("slow", 1),)
     assert found.cluster.kubeconfig == str(tmp_path / "kubeconfig")
     assert found.provisioning.volume_name_prefix == "vol"
     assert (found.csi.timeout, found.csi.expected_driver) == (9.0, site.config.name)

@@ -22,6 +22,8 @@ from csi_provisioner.model.state import (
     Failure,
     JournalState,
     KeyState,
+    Lane,
+    LaneState,
     LeadershipState,
     PendingState,
     Published,
@@ -82,7 +84,20 @@ IDLE = State(
 WAITING = State(
     DRIVER,
     LEADS,
-    queues=(QueueState("claims", 200, 100, 41.0), QueueState("unsavedpvs"), QueueState("volumes", 0, 2)),
+    queues=(
+        QueueState(
+            "claims",
+            200,
+            100,
+            41.0,
+            lanes=(
+                LaneState(Lane("fast"), 88, 183, None, None, 7400.0),
+                LaneState(Lane("slow", "VolumeSnapshot"), 4, 13, 4, 3, 900.0),
+            ),
+        ),
+        QueueState("unsavedpvs"),
+        QueueState("volumes", 0, 2, lanes=(LaneState(Lane("fast"), 2),)),
+    ),
     failures=tuple(
         Failure("claims", f"uid-{at}", f"claim team-a/data-{at}: {ERROR} = no pool has 100Gi", 2.0 + 7 * at)
         for at in range(4)

@@ -73,7 +73,8 @@ def test_the_page_stands_alone(state: State, local: bool) -> None:
 def test_the_page_tells_what_an_operator_looks_for() -> None:
     text = read(WAITING).text.replace(page.SPACE, " ")
     for part in ("csi-provisioner 1.2.3", "leading", "team-a/restore-of-last-night", "in 28 s", "23 h 53 min",
-                 "VolumeSnapshot team-a/last-night is not ready", "no pool has 100Gi", "900 GiB", "96 volumes, 2 of",
+                 "VolumeSnapshot team-a/last-night is not ready", "no pool has 100Gi", "900 GiB", "Lanes",
+                 "VolumeSnapshot", "96 volumes, 2 of",
                  "csi-provisioner orphans", "in the last hour", "1309"):  # fmt: skip
         assert part in text, part
     away = read(STATES["away"]).text.replace(page.SPACE, " ")

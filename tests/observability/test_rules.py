@@ -60,13 +60,16 @@ async def test_every_metric_and_label_is_in_a_real_scrape(site: Installation) ->
     await site.start(
         election=ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE),
         capacity=CapacitySettings(enabled=True, namespace=NAMESPACE, ownerref_level=-1, immediate_binding=True),
-        retries=RetrySettings(start=300.0),
+        retries=RetrySettings(start=300.0, adaptive=True, class_workers=(("fast", 50),)),
+        call_timeout=300.0,
     )
     await site.bound("first")
     await site.until(lambda: site.calls("GetCapacity"))
     site.fault("INTERNAL", match="failing")
     site.claim("failing")
     await site.event("failing", "ProvisioningFailed")
+    site.fault(match="slow", delay=200.0)
+    site.claim("slow")  # lanes have series while they have calls
     site.delete(CLAIM, "first")
     await site.until(lambda: site.calls("DeleteVolume"))
     await site.rest(5)
