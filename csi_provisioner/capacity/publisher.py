@@ -123,15 +123,17 @@ class Publisher:
     def provisioned(self, storage_class: StorageClass, result: PersistentVolume | State, full: NodeName) -> None:
         """A try of the class ended: with the volume as it was written, or without one. `full`: the node for which the
         driver had no room; where it has some is what the scheduler wants to know next."""
-        name = storage_class.metadata.name
-        pairs = self.desired.tried(name, result)
-        if full and pairs:
+        name, after = storage_class.metadata.name, None
+        if result is State.NO_CHANGE:
+            return
+        if isinstance(result, State):
             pair = Pair(self._segment(full), name)
-            if pair in pairs:
+            if full and self.desired.known(pair) is not None:
                 self.loop.wake(_key(pair), first=True)
-        after = self._freshness.look(name) if pairs and isinstance(result, State) else 0.0
-        if after is not None:
-            self._enqueue(pairs, after)
+            after = self._freshness.look(name)
+            if after is None:  # all pairs of the class wait already, and there may be thousands
+                return
+        self._enqueue(self.desired.tried(name, result), after or 0.0)
 
     def _segment(self, node: NodeName) -> Segment:
         csinode, found = self.caches.csinodes.get(node), self.caches.nodes.get(node)
