@@ -37,7 +37,7 @@ from csi_provisioner.planning.explain import explain
 from csi_provisioner.planning.explanation import Explanation, Facts, Read, Status, Unread
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal
-from csi_provisioner.settings import Settings
+from csi_provisioner.settings import ProvisioningSettings, Settings
 
 from . import daemon, showing
 from .asking import CONNECT, connected
@@ -153,7 +153,7 @@ class Explaining:
         facts = Facts(
             claim=claim,
             driver=driver,
-            settings=self.settings.provisioning,
+            settings=await self._provisioning(claim),
             asked=asked,
             away=away,
             dry=dry,
@@ -174,6 +174,14 @@ class Explaining:
         shown = showing.Shown(claim, driver.name, found, self.assumed, dry)
         sys.stdout.write(shown.json(self.wanted.request) if self.wanted.json else shown.text(self.wanted.request))
         return CODES.get(decisive.status, 0)
+
+    async def _provisioning(self, claim: PersistentVolumeClaim) -> ProvisioningSettings:
+        if not claim.spec.volumeAttributesClassName:
+            return self.settings.provisioning
+        # Loads all of the daemon, which few claims are worth.
+        from csi_provisioner.supervisor.clients import gated
+
+        return await gated(self.settings, self.kube)
 
     async def _may_save(self) -> bool | None:
         return await is_allowed(self.kube, "create", "persistentvolumes") if self._lookup.same_account else None

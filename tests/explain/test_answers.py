@@ -178,6 +178,16 @@ async def test_a_driver_that_is_named_and_does_not_answer_is_waited_for(world: W
     assert "look at the driver's container" in found.json["fix"]
 
 
+async def test_an_attributes_class_that_the_cluster_does_not_serve_is_left_out(world: World, capsys: Capture) -> None:
+    world.claim("attributed", volumeAttributesClassName="gold")
+    assert (await world.ask(capsys, "attributed")).code == 4
+    kind = world.objects.kinds.named("VolumeAttributesClass")
+    world.objects.kinds.remove(kind)
+    found = await world.ask(capsys, "attributed")
+    world.objects.kinds.add(kind)
+    assert found.code == 0
+
+
 async def test_a_provisioner_of_a_node_needs_no_nodes(world: World, capsys: Capture) -> None:
     for kind in ("Node", "CSINode"):
         world.deny("*", kind)
