@@ -124,3 +124,11 @@ async def test_without_a_free_worker_a_backlog_waits() -> None:
     busy.loop.lanes.pick()
     busy.loop.wake("a")
     await held_back(busy)
+
+
+async def test_a_key_whose_lane_is_full_is_not_stuck_and_holds_up_no_events() -> None:
+    full = Stuck()
+    full.loop.lanes.room = lambda lane, running: False
+    full.loop.wake("a")
+    await held_back(full)
+    assert not full.loop.is_behind

@@ -381,3 +381,20 @@ async def test_stop_ends_a_loop_without_workers() -> None:
         nursery.start_soon(claims.run)
         await trio.sleep(1)
         claims.stop()
+
+
+async def test_a_loop_is_behind_while_what_is_due_waits_for_another_task() -> None:
+    async def work(key: str, _attempt: Attempt) -> Outcome:
+        await trio.sleep(5)
+        return DONE
+
+    claims = loop(work, workers=1)
+    claims.wake("a")
+    claims.wake("b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(1)
+        assert claims.is_behind
+        await trio.sleep(5)
+        assert not claims.is_behind, "nothing else is due"
+        claims.stop()
