@@ -160,8 +160,8 @@ class LaneCounts:
 class _LaneFamilies(Collector):
     """Made at each scrape from the lanes that have something: a series ends with its lane."""
 
-    def __init__(self) -> None:
-        self.lanes: dict[str, Callable[[], Iterable[LaneCounts]]] = {}
+    def __init__(self, ask: Callable[[], Iterable[LaneCounts]]) -> None:
+        self._ask = ask
 
     def collect(self) -> Iterator[Metric]:
         calls = GaugeMetricFamily("csi_provisioner_lane_calls", "Calls to the driver that run", labels=_LANE_LABELS)
@@ -170,7 +170,7 @@ class _LaneFamilies(Collector):
         cuts = CounterMetricFamily("csi_provisioner_lane_cuts", help_, labels=_LANE_LABELS)
         help_ = "Seconds that calls have waited for their turn, all together"
         waited = CounterMetricFamily("csi_provisioner_lane_waiting_seconds", help_, labels=_LANE_LABELS)
-        for lane in (lane for lanes in self.lanes.values() for lane in lanes()):
+        for lane in self._ask():
             labels = (lane.queue, lane.class_, lane.source)
             calls.add_metric(labels, lane.calls)
             waited.add_metric(labels, lane.waited)
@@ -222,8 +222,6 @@ class Metrics:
         self._queue_families = _QueueFamilies(registry)
         self._queues: dict[str, QueueMetrics] = {}
         self._capacity: dict[str, Gauge] = {}
-        self._lane_families = _LaneFamilies()
-        registry.register(self._lane_families)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.suspected_orphan: Callable[[], None] = counter(
             "csi_provisioner_suspected_orphans_total", "Volumes that may exist without a PersistentVolume"
@@ -320,9 +318,9 @@ class Metrics:
             self._queues[name] = QueueMetrics(self._queue_families, name)
         return self._queues[name]
 
-    def lanes(self, queue: str, lanes: Callable[[], Iterable[LaneCounts]]) -> None:
-        """Expose the lanes of a queue, asked at each scrape."""
-        self._lane_families.lanes[queue] = lanes
+    def lanes(self, lanes: Callable[[], Iterable[LaneCounts]]) -> None:
+        """Expose the lanes of all queues, asked at each scrape."""
+        self._registry.register(_LaneFamilies(lanes))
 
     def recovered(self, outcome: str) -> None:
         self._recovered[outcome].inc()

@@ -59,7 +59,7 @@ class Controllers:
         self._facts = facts
         self._caches = caches
         self._exclusive = Exclusive()
-        self.fairness = Fairness(parts.settings, facts, caches, self._claim, parts.metrics, parts.events)
+        self.fairness = Fairness(parts.settings, facts, caches, self._claim, parts.events)
         workers = self.fairness.creates
         self.intents = Intents(parts.journal, parts.provisioning, caches.claims, parts.memory, workers)
         self._cluster = self._topology() if facts.topology else None
@@ -143,6 +143,10 @@ class Controllers:
                 for claim in waiting.of(name):
                     loop.wake(claim.metadata.uid)
 
+        def of_class(name: str) -> Iterator[str]:
+            claims = (*waiting.of(name), *memory.in_progress().values())  # also those that are deleted meanwhile
+            return (claim.metadata.uid for claim in claims if gate.claim_class(claim) == name)
+
         loop = self._loop(
             CLAIMS,
             self.fairness.told(self.provisioner.reconcile, self._claim, "Provisioning"),
@@ -150,9 +154,7 @@ class Controllers:
             workers=self.fairness.creates.tasks(),
             place=self.fairness.of_claim,
         )
-        self.fairness.serve(
-            self.fairness.creates, loop, of_class=lambda name: (c.metadata.uid for c in waiting.of(name))
-        )
+        self.fairness.serve(self.fairness.creates, loop, of_class=of_class)
         # Handlers run in this order: the memory drops what the cache now shows before anybody is woken.
         caches.claims.subscribe(memory.saw_claim)
         caches.claims.subscribe(waiting.saw)

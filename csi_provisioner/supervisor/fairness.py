@@ -7,7 +7,6 @@ from csi_provisioner.flagset import max_calls
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.events import About, EventRecorder
 from csi_provisioner.logs import log
-from csi_provisioner.metrics import LaneCounts, Metrics
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import Attempt, GiveUp, Outcome, State
 from csi_provisioner.model.state import Lane, LaneState
@@ -34,10 +33,8 @@ class Fairness:
         facts: DriverFacts,
         caches: Caches,
         find: Callable[[str], PersistentVolumeClaim | None],
-        metrics: Metrics,
         events: EventRecorder,
     ) -> None:
-        self._metrics = metrics
         self._events = events
         self._facts = facts
         self._caches = caches
@@ -76,7 +73,6 @@ class Fairness:
         if workers is self.creates:
             self._claims = loop
         loop.lane_states = lambda: workers.states(loop.lanes)
-        self._metrics.lanes(loop.name, lambda: map(partial(_counts, loop.name), loop.lane_states()))
         self._resume.append(changed)
 
     def told(self, reconcile: Reconcile, find: Callable[[str], About | None], reason: str) -> Reconcile:
@@ -162,8 +158,3 @@ class Fairness:
         ):
             self._gone.discard(name)
             self._annotate(name, None)
-
-
-def _counts(queue: str, state: LaneState) -> LaneCounts:
-    (class_, source), calls, bound, cuts = state.lane, state.calls, state.bound, state.cuts
-    return LaneCounts(queue, class_, source, calls, bound, cuts, state.waited)

@@ -1,9 +1,11 @@
 """What the process knows of itself, in one value for all who show it (`model/state`)."""
 
+from collections.abc import Iterator
+
 import msgspec
 import trio
 
-from csi_provisioner.metrics import Labelled, Metrics
+from csi_provisioner.metrics import Labelled, LaneCounts, Metrics
 from csi_provisioner.model.state import Details, DriverState, State
 from csi_provisioner.work.runner import Loop
 
@@ -106,3 +108,10 @@ def gauges(state: State) -> tuple[Labelled, Labelled, Labelled]:
         pending[found.class_, found.reason] = found.count
         oldest[(found.class_,)] = max(oldest.get((found.class_,), 0.0), found.oldest)
     return pending, oldest, {(kind,): lag for kind, lag in state.lags}
+
+
+def lanes(state: State) -> Iterator[LaneCounts]:
+    """As `Metrics.lanes` wants them."""
+    for queue in state.queues:
+        for found in queue.lanes:
+            yield LaneCounts(queue.name, *found.lane, found.calls, found.bound, found.cuts, found.waited)

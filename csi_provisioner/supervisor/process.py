@@ -43,7 +43,7 @@ from .clients import api_client, capacity_client, gated
 from .connection import Connection
 from .controllers import QUEUES
 from .leading import Leadership
-from .observer import Observer, gauges
+from .observer import Observer, gauges, lanes
 from .parts import Parts
 from .rights import Rights
 from .term import LeaderTerm
@@ -117,6 +117,7 @@ class _Process:
         self._leadership = Leadership(settings, self._metrics, self.end)
         self._observer = Observer(self._leadership, self._metrics)
         self._metrics.ask(lambda: gauges(self._observer.state()))
+        self._metrics.lanes(lambda: lanes(self._observer.state()))
         for name in QUEUES:
             self._metrics.queue(name)  # so that a standby exposes these series too, at zero
 

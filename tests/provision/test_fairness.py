@@ -10,7 +10,7 @@ from csi_provisioner.supervisor.fairness import MAX_CALLS
 from sandbox.driver import Config
 from sandbox.driver.config import Backend
 from tests.deletion.released import bound, released
-from tests.installation import CLASS, NAMESPACE, VOLUME, Installation, installation
+from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation, installation
 from tests.journeys.objects import VOLUME_FINALIZER
 
 JOURNAL = ElectionSettings(enabled=True, namespace=NAMESPACE, own_namespace=NAMESPACE)
@@ -151,3 +151,19 @@ async def test_a_slow_back_end_is_asked_for_what_it_answers_in_time(tmp_path: Pa
         await site.until(lambda: len(site.objects.all(VOLUME)) == 15)
         assert trio.current_time() - since < 24
         assert {call.code for call in site.calls()} == {"OK"}
+
+
+async def test_a_claim_that_was_deleted_while_its_class_had_no_calls_is_gone_on_with(site: Installation) -> None:
+    """The driver may be making its volume, which nobody else would delete."""
+    site.storage_class()
+    site.fault("DEADLINE_EXCEEDED", times=1, created=True)
+    await site.start()
+    site.claim()
+    await site.until(lambda: site.calls())
+    annotate(site, "fast", "0")
+    await site.rest(30)
+    site.delete(CLAIM, "data")
+    await site.rest(30)
+    assert len(site.calls()) == 1
+    annotate(site, "fast", None)
+    await site.until(lambda: not site.driver.state.volumes, limit=300)

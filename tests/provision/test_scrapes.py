@@ -80,7 +80,7 @@ async def test_a_standby_tells_nothing_of_claims_nor_does_a_leader_that_gave_its
     assert of(await site.metrics(), "pending_claims") == {'{class="fast",reason="driver"}': 1}
     await site.rest(60)
     found = await site.metrics()
-    assert not [*of(found, "pending"), *of(found, "oldest"), *of(found, "watch_lag")]
+    assert not [*of(found, "pending"), *of(found, "oldest"), *of(found, "watch_lag"), *of(found, "lane")]
     assert of(found, "claim_to_volume_seconds_count") != {}
     assert of(found, "build_info") == {f'{{version="{__version__}",driver_name="{site.config.name}"}}': 1}
     assert len(told(found)) <= MOST
@@ -139,8 +139,8 @@ def test_lanes_make_four_series_each() -> None:
     """Five classes with three sources, and their deletions."""
     metrics = Metrics()
     lanes = [LaneCounts("claims", name, source, 1, 4, 2, 0.5) for name in CLASSES for source in ("", "a", "b")]
-    metrics.lanes("claims", lambda: lanes)
-    metrics.lanes("volumes", lambda: [LaneCounts("volumes", name, "", 1, None, None, 0.5) for name in CLASSES])
+    lanes += [LaneCounts("volumes", name, "", 1, None, None, 0.5) for name in CLASSES]
+    metrics.lanes(lambda: lanes)
     lines = [line for line in metrics.render().decode().splitlines() if line.startswith("csi_provisioner_lane_")]
     assert len(lines) == 4 * 15 + 2 * 5
     assert 'csi_provisioner_lane_cuts_total{name="claims",class="class-0",source="a"} 2' in lines
