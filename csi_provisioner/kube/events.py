@@ -186,11 +186,11 @@ class EventRecorder:
         self._lines.move_to_end(line_key)
         if len(self._lines) > LINES:
             oldest, dropped = self._lines.popitem(last=False)
+            self._held.pop(oldest, None)  # also of one whose end has left nothing to say
             if dropped.due:
                 log.v(2, "Too many events waiting, dropping some", object=dropped.about, events=len(dropped.due))
                 dropped.due.clear()  # a writer may have it in hand
                 self._ready.pop(oldest, None)
-                self._held.pop(oldest, None)
         return line
 
     def _series(self, line: _Line, type_: EventType, reason: str, failure_class: str) -> _Series:

@@ -7,6 +7,7 @@ from trio.testing import MockClock
 from csi_provisioner.kube import events
 from csi_provisioner.kube.events import EventRecorder
 from tests.kube.event_api import CLAIM, EventApi, recording
+from tests.kube.objects import claim
 
 
 @pytest.fixture
@@ -75,3 +76,20 @@ async def test_an_object_that_is_told_of_again_is_remembered_again(api: EventApi
         succeed(recorder)
         await recorder.wait_written()
     assert api.writes == ["new ProvisioningSucceeded x1", "new ProvisioningFailed x1", "ProvisioningSucceeded x2"]
+
+
+async def test_an_object_that_is_forgotten_while_nothing_is_left_to_say_of_it_ends_nothing(
+    api: EventApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LINES", 10)
+    async with recording(api) as recorder:
+        for number in range(int(events.BURST) - 1):
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", "no", f"class {number}")
+        await recorder.wait_written()
+        begin(recorder)  # its last write, which its end takes away
+        succeed(recorder)
+        for number in range(events.LINES):
+            recorder.record(claim(f"c{number}", 1), "Normal", "Provisioning", "for claim")
+        await trio.sleep(events.HELD + 1)
+        await recorder.wait_written()
+        assert not recorder._held
