@@ -1,11 +1,14 @@
 """Claims that get a volume and give it back, and those that are left alone."""
 
+from tests.cluster.controlplane import free_ports
+from tests.faults.scrape import metric
 from tests.journeys.objects import CLAIM, SELECTED_NODE, STORAGE_PROVISIONER, VOLUME, VOLUME_FINALIZER, finalizers
 from tests.journeys.world import Rule, World
 
 
 async def test_a_claim_is_bound_and_gives_its_volume_back(world: World) -> None:
-    await world.start()
+    [port] = free_ports(1)
+    await world.start(f"--http-endpoint=127.0.0.1:{port}")
     await world.storage_class()
     claim = await world.claim("data")
     volume = await world.bound("data")
@@ -20,6 +23,10 @@ async def test_a_claim_is_bound_and_gives_its_volume_back(world: World) -> None:
     await world.gone(VOLUME, name)
     assert world.volumes() == {}
     assert (len(world.calls("CreateVolume")), len(world.calls("DeleteVolume"))) == (1, 1)
+    for wait in ("claim_to_volume", "overhead", "bind_wait", "release_to_gone"):
+        assert await metric(port, f"csi_provisioner_{wait}_seconds_count") == 1
+        assert 0 <= (await metric(port, f"csi_provisioner_{wait}_seconds_sum") or 0.0) < 10
+    assert await metric(port, "csi_provisioner_pending_claims") is None
 
 
 async def test_many_claims_at_once(world: World) -> None:
