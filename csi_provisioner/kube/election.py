@@ -207,7 +207,7 @@ class LeaderElector:
                     log.error("Somebody else has taken the lease", holder=other)
                     return False
                 if self._is_twins():
-                    log.error("Another process leads under our name", identity=self.identity, lease=self.lease)
+                    log.error("Another one leads under our name, or has led", identity=self.identity, lease=self.lease)
                     return False
                 await trio.sleep(settings.retry_period / TRIES_IN_DOUBT)
         log.error("The lease could not be renewed in time", deadline=f"{settings.renew_deadline:g}s")
@@ -374,8 +374,10 @@ class LeaderElector:
         return spec is not None and spec.holderIdentity == self.identity and spec.acquireTime in self._acquired
 
     def _is_twins(self) -> bool:
-        """Held under our name by another process."""
-        return self.spec is not None and self.spec.holderIdentity == self.identity and not self._is_ours()
+        """Held under our name by another process, or given back by one while a paused machine saw nothing."""
+        spec, ours = self.spec, (None, *self._acquired)
+        held = spec is not None and spec.holderIdentity == self.identity and not self._is_ours()
+        return held or (spec is not None and not spec.holderIdentity and spec.acquireTime not in ours)
 
     # ---- what people are told
 

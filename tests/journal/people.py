@@ -29,11 +29,7 @@ class Lived(History):
             self.server.put(CLASSES, {"metadata": {"name": name}, **fields})
         self.server.on_change = self._saw
         async with trio.open_nursery() as self._later:
-            self._claim()
-            self._begin()
-            for _ in range(self.chance.randint(STEPS // 6, STEPS)):
-                await trio.sleep(STEP * 2 * self.chance.random())
-                self._step()
+            await self._troubled()
             # The driver's own faults last a while longer: what was left is judged by then.
             self._calm, self.faults = True, self.lasting & {"err", "refuse"}
             self.note("world", "calm")
@@ -49,6 +45,13 @@ class Lived(History):
             for process in self.processes:
                 process.kill()
             self._later.cancel_scope.cancel()
+
+    async def _troubled(self) -> None:
+        self._claim()
+        self._begin()
+        for _ in range(self.chance.randint(STEPS // 6, STEPS)):
+            await trio.sleep(STEP * 2 * self.chance.random())
+            self._step()
 
     # ---- one step
 
@@ -77,8 +80,8 @@ class Lived(History):
         self.processes.append(process)
         self._later.start_soon(process.run)
 
-    def _claim(self) -> None:
-        policy = self.chance.choice(["d", "d", "r"])
+    def _claim(self, policy: str = "") -> str:
+        policy = policy or self.chance.choice(["d", "d", "r"])
         uid = f"{policy}{len(self.policies)}"
         self.policies[uid] = {"d": "Delete", "r": "Retain"}[policy]
         meta = {
@@ -94,6 +97,7 @@ class Lived(History):
         }
         self.server.put(CLAIMS, {"metadata": meta, "spec": spec, "status": {"phase": "Pending"}})
         self.note("user", "makes", uid)
+        return uid
 
     def _saw(self, kind: str, name: str, obj: Object | None) -> None:
         if kind == VOLUMES and obj is not None and "status" not in obj:
@@ -227,7 +231,7 @@ class Lived(History):
 
         def change(obj: Object) -> None:
             number = (obj["spec"].get("leaseTransitions") or 0) + 1
-            free = {"holderIdentity": "", "leaseDurationSeconds": 1}
+            free = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": str(self.server.version)}
             obj["spec"].update(free, leaseTransitions=number, renewTime=str(self.server.version))
             if marked:
                 obj["metadata"].setdefault("annotations", {})[JOURNAL] = str(number)

@@ -2,7 +2,6 @@
 
 import random
 import sys
-from collections.abc import Iterator
 
 import pytest
 import trio._core._run as scheduler
@@ -22,18 +21,6 @@ PINNED = [
     ("a take-over writes a word that nobody else has", 13, "twins kill delete late lost"),
 ]
 """Rules, and a history that goes wrong without each: found once by taking the rule out of the code."""
-
-
-@pytest.fixture(autouse=True)
-def the_same_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Trio's order of tasks is drawn too; and what the processes log is not wanted."""
-    state, allowed = random.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING
-    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
-    logger.disable("csi_provisioner")
-    yield
-    logger.enable("csi_provisioner")
-    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = allowed
-    random.setstate(state)
 
 
 def lived(seed: int, faults: str | None = None) -> list[str]:

@@ -38,8 +38,7 @@ class Wire:
             begin()
         reads = ask.method == "GET"
         lost = KubeError(0, "Timeout", "no answer")
-        what = "" if reads or "events" in ask.url or "review" in ask.url else f"{ask.method} {ask.url}"
-        return await self._world.message(self._process, what, apply, lost, reads=reads)
+        return await self._world.message(self._process, f"{ask.method} {ask.url}", apply, lost, reads=reads)
 
     async def open_stream(self, ask: Any) -> "Stream":
         return Stream(self._world, ask.url, str(ask.params["resourceVersion"]))

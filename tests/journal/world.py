@@ -7,6 +7,7 @@ their names there.
 """
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,6 +65,7 @@ FAULTS = (
     "go",
     "twins",
 )
+UNTOLD = re.compile("GET|.*(events|review)")
 FACTS = DriverFacts(DRIVER, plugin=frozenset({"CONTROLLER_SERVICE"}), controller=frozenset({"CREATE_DELETE_VOLUME"}))
 ELECTION = ElectionSettings(
     enabled=True,
@@ -303,7 +305,7 @@ class History:
             sent.answer = sent.work()
         except (KubeError, CallError) as error:
             sent.answer = error
-        if sent.what:
+        if not UNTOLD.match(sent.what):
             said = sent.answer if isinstance(sent.answer, Exception | str) else "ok"
             self.note(sent.process, sent.what, "->", str(said)[:60])
         self.leader = self._holder()
@@ -330,7 +332,7 @@ class History:
 
     def begun(self, process: Process, method: str, about: str) -> None:
         others = self.leader is not None and self.leader is not process and self.leader.leads
-        if others and "twins" not in self.lasting:  # of twins one learns it at its next renewal
+        if others and not self.lasting & {"twins", "pause"}:  # of twins one learns it at its next renewal
             self.bad("I5 late call", method, about, "of", process.identity)
 
     def create(self, name: str) -> str:
@@ -354,7 +356,9 @@ class History:
                 pv["status"]["phase"] == "Released" and pv["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
                 for pv in owners
             )
-            if volume.kept or not rightly:
+            # What no PersistentVolume names is left alone where its class says so: of it people are told.
+            retained = process is not None and not owners and self.policies[volume.name[4:]] == "Retain"
+            if volume.kept or not rightly or retained:
                 self.bad("I2 data", volume_id)
         self.volumes.pop(volume_id, None)
         return "ok"

@@ -227,6 +227,20 @@ async def test_a_lease_that_somebody_emptied_is_taken_back_by_its_leader(api: Le
         assert (a.ended, a.lost) == ([], None)
 
 
+async def test_a_lease_that_another_one_has_given_back_is_lost(api: LeaseApi) -> None:
+    """A machine that was paused knows nothing of the other's term: what it holds for true is from before."""
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        await trio.sleep(12)
+        assert api.lease is not None
+        given_back = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": "2030-01-01T00:00:00.000000Z"}
+        api.put({**api.lease, "spec": {**api.lease["spec"], **given_back}})
+        taken = trio.current_time()
+        await trio.sleep(60)
+        assert a.lost is not None
+        assert a.lost - taken <= 5
+
+
 @pytest.mark.parametrize("fault", [409, 403])
 async def test_a_leader_whose_writes_were_refused_a_while_still_gives_back(api: LeaseApi, fault: int) -> None:
     async with candidates(api) as (start, _):
