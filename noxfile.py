@@ -173,7 +173,8 @@ def kustomize(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Compare with the Go external-provisioner; scenario names or globs may follow `--`."""
+    """Compare with the Go external-provisioner; scenario names or globs may follow `--`, and before them
+    `--newer-driver`, whose answers have what no version of CSI has."""
     what = "the comparison with the Go external-provisioner"
     assets = control_plane(session, what)
     install(session, "conformance")
@@ -186,9 +187,12 @@ def conformance(session: nox.Session) -> None:
         "--deviations",
         "tests/conformance/deviations.yaml",
     ]
-    environment = {**os.environ, "KUBEBUILDER_ASSETS": assets, "PYTHON": str(Path(session.bin) / "python")}
-    asked = session.posargs or _scenarios()
-    if os.geteuid() != 0 and not session.posargs:
+    given = [word for word in session.posargs if word != "--newer-driver"]
+    python = ROOT / "tests" / "newer_driver.py" if len(given) < len(session.posargs) else Path(session.bin) / "python"
+    path = os.pathsep.join([session.bin, os.environ["PATH"]])  # which Python that file is run with
+    environment = {**os.environ, "KUBEBUILDER_ASSETS": assets, "PYTHON": str(python), "PATH": path}
+    asked = given or _scenarios()
+    if os.geteuid() != 0 and not given:
         rooted = [name for name in asked if "hostname:" in (CONFORMANCE / "scenarios" / f"{name}.yaml").read_text()]
         session.warn(f"NOT RUN: {', '.join(rooted)} (their processes get a host name of their own, which needs root)")
         asked = [name for name in asked if name not in rooted]

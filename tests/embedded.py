@@ -20,7 +20,6 @@ from sandbox.api.errors import Object
 from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer, serve
 from sandbox.driver import Config, Driver
-from tests import network
 
 CLOCK = trio.testing.MockClock(autojump_threshold=0)
 VIRTUAL = ("trio", {"clock": CLOCK})
@@ -158,7 +157,6 @@ def _key(label: str) -> str:
 
 @asynccontextmanager
 async def embedded(folder: Path) -> AsyncIterator[Cluster]:
-    network.join()
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, objects=Objects(seed=1)))
         cluster = Cluster(server, folder, nursery)

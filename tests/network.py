@@ -21,16 +21,25 @@ class Network(trio.abc.SocketFactory):
         self.listeners: dict[int, End] = {}
         self.outside: set[End] = set()
         self._clock = clock
+        self._inside = 0.0
 
     def socket(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> Any:
         made = trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
         inside = type == socket.SOCK_STREAM and family in (socket.AF_INET, socket.AF_INET6)
         return End(self, made) if inside else made
 
-    def leads_outside(self, end: "End", yes: bool) -> None:
-        (self.outside.add if yes else self.outside.discard)(end)
-        if isinstance(self._clock, trio.testing.MockClock):
-            self._clock.autojump_threshold = OUTSIDE if self.outside else 0
+    def leave(self, end: "End") -> None:
+        """A virtual clock has to wait for the kernel as long as a connection leads outside."""
+        if not self.outside and isinstance(self._clock, trio.testing.MockClock):
+            self._inside = self._clock.autojump_threshold
+            self._clock.autojump_threshold = max(OUTSIDE, self._inside)
+        self.outside.add(end)
+
+    def come_back(self, end: "End") -> None:
+        if end in self.outside:
+            self.outside.remove(end)
+            if not self.outside and isinstance(self._clock, trio.testing.MockClock):
+                self._clock.autojump_threshold = self._inside
 
 
 def join() -> None:
@@ -68,6 +77,8 @@ class End(trio.socket.SocketType):
     getsockname = _passed_on("getsockname")
     getpeername = _passed_on("getpeername")
     is_readable = _passed_on("is_readable")
+    wait_writable = _passed_on("wait_writable")
+    detach = _passed_on("detach")
     family = property(lambda self: self.inner.family)
     type = property(lambda self: self.inner.type)
     proto = property(lambda self: self.inner.proto)
@@ -93,7 +104,7 @@ class End(trio.socket.SocketType):
     async def connect(self, address: Any) -> None:
         listener = self._network.listeners.get(address[1])
         if listener is None:
-            self._network.leads_outside(self, True)
+            self._network.leave(self)
             await self.inner.connect(address)
             return
         await trio.lowlevel.checkpoint()
@@ -114,7 +125,7 @@ class End(trio.socket.SocketType):
             del self._network.listeners[self._port]
             for never_accepted in self._waiting:
                 never_accepted.close()
-        self._network.leads_outside(self, False)
+        self._network.come_back(self)
         if self._abrupt and self._peer is not None:
             self._peer._is_reset = True
         self.inner.close()

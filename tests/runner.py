@@ -2,7 +2,7 @@
 
 The anyio plugin's own runner uses Trio's guest mode, which waits for sockets in a thread: every wait of a test, and
 each jump of a virtual clock, became two switches of threads. Here Trio has the thread for itself; between a fixture
-and its test it stands still in a greenlet.
+and its test it stands still in a greenlet. Tests on virtual time get the `network` of this process.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 import anyio.abc
 import outcome
 import trio
+import trio.testing
 from anyio._backends import _trio
 from greenlet import getcurrent, greenlet
+
+from tests import network
 
 T = TypeVar("T")
 
@@ -41,6 +44,8 @@ class Runner(anyio.abc.TestRunner):
         trio.run(self._obey, getcurrent().parent, **self._options)
 
     async def _obey(self, caller: greenlet) -> None:
+        if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+            network.join()
         wanted = caller.switch()
         while wanted is not None:
             wanted = caller.switch(await outcome.acapture(wanted))

@@ -4,6 +4,8 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
@@ -74,24 +76,48 @@ def sources() -> Iterator[Path]:
         )
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+@dataclass
+class Source:
+    """What the rules ask of a file, from one look at it; its syntax tree is not kept, all of them are large."""
+
+    lines: int = 0
+    functions: list[tuple[str, int]] = field(default_factory=list)  # with their lines
+    parameters: list[int] = field(default_factory=list)  # of the constructors
+    imports: set[int] = field(default_factory=set)
+    docstrings: set[int] = field(default_factory=set)
+    explained: bool = False
+    """Whether it opens with a paragraph, where there is anything."""
+
+
+@cache
+def source(path: Path) -> Source:
+    text = path.read_text()
+    module = ast.parse(text)
+    found = Source(len(text.splitlines()), explained=not text.strip() or bool(ast.get_docstring(module)))
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):  # decorators, as a table of cases, do not count
+            name = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            found.functions.append((name, (node.end_lineno or node.lineno) - node.lineno + 1))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif is_docstring(node):
+            found.docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.ClassDef):
+            for made in node.body:
+                if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                    taken = made.args.posonlyargs + made.args.args + made.args.kwonlyargs
+                    found.parameters.append(len(taken) - 1)
+    return found
 
 
 def test_files_are_short() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
+    lengths = {str(path.relative_to(ROOT)): source(path).lines for path in sources()}
     assert {path: lines for path, lines in lengths.items() if lines > FILE_LINES} == {}
 
 
 def test_functions_are_short() -> None:
-    too_long = {}
-    for path in sources():
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
-                lines = node.end_lineno - node.lineno + 1  # decorators, such as a table of cases, are not counted
-                if lines > FUNCTION_LINES:
-                    too_long[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = lines
-    assert too_long == {}
+    functions = [function for path in sources() for function in source(path).functions]
+    assert [(name, lines) for name, lines in functions if lines > FUNCTION_LINES] == []
 
 
 def test_modules_are_named_for_what_they_are() -> None:
@@ -100,29 +126,18 @@ def test_modules_are_named_for_what_they_are() -> None:
 
 def test_modules_say_what_they_are_for() -> None:
     """Every module of the product opens with a paragraph."""
-    bare = [
-        str(path.relative_to(ROOT))
-        for path in sources()
-        if path.relative_to(ROOT).parts[0] in ("csi_provisioner", "sandbox")
-        and path.read_text().strip()
-        and not ast.get_docstring(tree(path))
-    ]
-    assert bare == []
+    assert [str(path) for path in sources() if is_product(path) and not source(path).explained] == []
 
 
 def test_constructors_take_few_parameters() -> None:
     """What belongs together is one value: a dataclass or a Struct, which has no `__init__` of its own."""
-    many = [
-        node.name
-        for path in sources()
-        if path.relative_to(ROOT).parts[0] in ("csi_provisioner", "sandbox")
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.ClassDef)
-        for made in node.body
-        if isinstance(made, ast.FunctionDef) and made.name == "__init__"
-        if len(made.args.posonlyargs + made.args.args + made.args.kwonlyargs) - 1 > PARAMETERS
-    ]
-    assert many == []
+    assert [
+        str(path) for path in sources() if is_product(path) and max(source(path).parameters, default=0) > PARAMETERS
+    ] == []
+
+
+def is_product(path: Path) -> bool:
+    return path.relative_to(ROOT).parts[0] in ("csi_provisioner", "sandbox")
 
 
 def test_the_product_stays_small() -> None:
@@ -137,15 +152,11 @@ def test_the_product_stays_small() -> None:
 
 
 def lines_of_code(path: Path) -> int:
-    left_out: set[int] = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring(node):
-            left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    with path.open() as source:
-        tokens = [token for token in tokenize.generate_tokens(source.readline) if token.type not in layout]
+    with path.open() as text:
+        tokens = [token for token in tokenize.generate_tokens(text.readline) if token.type not in layout]
     code = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
-    return len(code - left_out)
+    return len(code - source(path).imports - source(path).docstrings)
 
 
 def is_docstring(node: ast.AST) -> TypeGuard[ast.Expr]:

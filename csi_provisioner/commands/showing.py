@@ -82,6 +82,7 @@ class Shown:
         yield ""
         for step in self.found.steps:
             yield from _row(step)
+        # After the steps: they tell of the past, and repeat the cause in other words.
         if events := self._events():
             yield from ("", "Events:")
             for event in events:

@@ -55,6 +55,7 @@ def steps_of(facts: Facts, storage_class: StorageClass) -> Iterator[Step]:
         text = f"StorageClass {name} binds late, and no pod uses the claim"
         yield Step(steps.NODE, Status.WAITS, text, "start a pod that uses it", "whoever starts a pod")
         return
+    # One that is in trouble says more than one that has just come.
     pod = min(found, key=lambda pod: (_trouble(pod) is None, pod.metadata.name))
     if _trouble(pod) is not None:
         yield from _room(facts, name, None, short_only=True)

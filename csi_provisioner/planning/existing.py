@@ -75,6 +75,7 @@ def _unbound(claim: PersistentVolumeClaim, volume: PersistentVolume) -> Step:
             text += " as it was before it was made anew"
         fix = "delete that PersistentVolume if nobody needs it, or make this claim anew"
         return Step(steps.BIND, Status.WAITS, text, fix, "an administrator")
+    # Ours: from here on Kubernetes has to act, and no try of ours would change anything.
     phase = volume.status.phase if volume.status else None
     text = f"PersistentVolume {name} is written ({phase or 'without a phase'}), and the claim is not bound to it yet"
     if held is None:

@@ -283,7 +283,13 @@ class _Way:
     def _requirement(self, content: Content | None, draft: Draft) -> csi.TopologyRequirement | None:
         cluster = self._facts.local or self._cluster()
         asked = topology.facts(draft, content, self._facts.settings, in_flight=False)
-        found = topology.requirement(asked, cluster, TopologyMemory())
+        try:
+            found = topology.requirement(asked, cluster, TopologyMemory())
+        except Refusal as refusal:
+            # A retry asks for what was asked for before, also when the node is gone.
+            if self._under_way():
+                raise _UnknownError(f"asked for as before, which only the leader knows: {refusal}") from None
+            raise
         self._say(steps.TOPOLOGY, Status.OK, existing.places(draft, cluster, found))
         return found
 

@@ -97,6 +97,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     def read(self, kind: type[Any], name: str = "", namespace: str = "", fields: str = "") -> Any:
         read = Read(kind, name, namespace, fields)
+        # Not there is not the same as gone: for what does not exist there is an `Unread`.
         if read not in self.found:
             raise NeedError(read)
         return self.found[read]
@@ -113,6 +114,7 @@ class Explanation(msgspec.Struct, frozen=True):
     @property
     def decisive(self) -> Step:
         """The cause: what stops the claim first, else the last step."""
+        # Later steps may stop it too: people mend what comes first.
         stops = (step for step in self.steps if step.status in (Status.WAITS, Status.REFUSED))
         ends = (step for step in reversed(self.steps) if step.status in (Status.WORKS, Status.DONE))
         return next(stops, None) or next(ends, self.steps[-1])

@@ -56,6 +56,8 @@ def of_answer(text: str) -> str:
     """The driver's own words say what it does not like."""
     if "ResourceExhausted" in text:
         return "add storage, or ask for less; the driver's log says where it has none"
+    if re.search("DeadlineExceeded|Unavailable|Aborted|Canceled", text):
+        return "it may still be at work: see the driver's log, and --timeout if it is slow by nature"
     if "InvalidArgument" in text:
         return "correct the class or the claim as the driver says"
     return "the driver has said no: see its log"

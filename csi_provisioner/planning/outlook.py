@@ -17,6 +17,9 @@ from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
 
 # Of an event of ours: what the driver answered, what the API server said to a volume that is made.
 _OF_DRIVER, _OF_SAVE = "rpc error: code = ", "its PersistentVolume cannot be written"
+_AWAY = "DriverUnavailable"
+_FAILURES = ("ProvisioningFailed", _AWAY)
+_REASONS = ("Provisioning", _AWAY)
 _SUFFIX = re.compile("-[0-9a-f]{8}$")
 
 
@@ -34,9 +37,7 @@ def of(facts: Facts, events: Sequence[Event], unknown: str = "") -> Iterator[Ste
     if live is not None and live.driver.away is not None:
         away = f"it has not answered for {_age(live.driver.away)}"
     if away:
-        text = f"driver {facts.driver.name} does not answer: {away}"
-        fix = "look at the driver's container in the provisioner's pod"
-        yield Step(steps.DRIVER, Status.WAITS, text, fix, f"driver {facts.driver.name}")
+        yield _no_driver(facts, f"driver {facts.driver.name} does not answer: {away}")
         return
     if live is not None and live.works and live.claim is not None:
         yield _leads(live)
@@ -47,11 +48,17 @@ def of(facts: Facts, events: Sequence[Event], unknown: str = "") -> Iterator[Ste
         yield from _journal(live.claim)
         yield _known(live.claim)
         return
+    # Nobody here knows the claim: the cluster has to tell.
     leader = _leader(facts)
     yield leader
     if leader.status is not Status.WAITS:
         yield _unknown(facts)
         yield _told(facts, events, unknown)
+
+
+def _no_driver(facts: Facts, text: str) -> Step:
+    fix = "look at the driver's container in the provisioner's pod"
+    return Step(steps.DRIVER, Status.WAITS, text, fix, f"driver {facts.driver.name}")
 
 
 def saving(facts: Facts) -> Iterator[Step]:
@@ -204,12 +211,14 @@ def _unknown(facts: Facts) -> Step:
 
 def _told(facts: Facts, events: Sequence[Event], unknown: str) -> Step:
     """By the last event about a try."""
-    told = [event for event in events if event.reason.startswith("Provisioning") and _is_ours(event, facts)]
+    told = [event for event in events if event.reason.startswith(_REASONS) and _is_ours(event, facts)]
     last = told[-1] if told else None
-    if last is None or last.reason != "ProvisioningFailed":
+    if last is None or last.reason not in _FAILURES:
         return Step(steps.QUEUE, Status.WORKS, "nothing is in the way: the next is the provisioner's try")
     age = max(0.0, facts.now - _when(last.lastTimestamp or last.metadata.creationTimestamp))
     text = f"the last event, {_age(age)} ago: {last.message}"
+    if last.reason == _AWAY:
+        return _no_driver(facts, text)
     if _OF_SAVE in last.message:
         return _unsaved(text)
     if _OF_DRIVER in last.message:

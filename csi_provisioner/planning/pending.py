@@ -24,6 +24,7 @@ def reason(
     """
     if not gate.concerns(claim, driver):
         return None
+    # Whatever has become of its class since: the volume is made.
     if written or unsaved:
         return steps.BIND if written else steps.SAVE
     try:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
@@ -117,8 +118,7 @@ class Connection:
             await trio.sleep_forever()
 
     def _head(self, code: int, **headers: str) -> bytes:
-        date = format_datetime(datetime.fromisoformat(self._now()), usegmt=True)
-        fields = {"date": date, "content_type": "application/json"} | headers
+        fields = {"date": _date(self._now()), "content_type": "application/json"} | headers
         lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items()]
         return f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\n{''.join(lines)}\r\n".encode()
 
@@ -157,3 +157,8 @@ class Connection:
             )
         )
         self._clear()
+
+
+@lru_cache(maxsize=8)
+def _date(now: str) -> str:
+    return format_datetime(datetime.fromisoformat(now), usegmt=True)

@@ -37,6 +37,7 @@ class ApiServer:
     host: str
     port: int
     token: str
+    connections: set[Connection] = field(default_factory=set)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     stopped: trio.Event = field(default_factory=trio.Event)
 
@@ -46,6 +47,10 @@ class ApiServer:
 
     def kubeconfig_text(self) -> str:
         return _KUBECONFIG.format(url=self.url, token=self.token or "none")
+
+    def cut_all(self) -> None:
+        for connection in list(self.connections):
+            connection.cut()
 
     async def stop(self) -> None:
         """End this server as if it had been killed; returns when its port is free."""
@@ -72,7 +77,12 @@ async def serve(
     api = Api(objects, server.faults, server.calls, token)
 
     async def connection(stream: trio.SocketStream) -> None:
-        await Connection(stream, api, objects.now).serve()
+        made = Connection(stream, api, objects.now)
+        server.connections.add(made)
+        try:
+            await made.serve()
+        finally:
+            server.connections.remove(made)
 
     try:
         async with trio.open_nursery() as nursery:

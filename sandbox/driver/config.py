@@ -69,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_segment: dict[str, str] = {}
     faults: tuple[Fault, ...] = ()
     backend: Backend | None = None  # None: each call is answered at once
+    unknown_fields: bool = False  # every answer has fields that its client does not know
 
 
 def load(path: Path) -> Config:

@@ -20,6 +20,7 @@ from sandbox.driver.controller import Controller
 from sandbox.driver.disk import Disk
 from sandbox.driver.faults import Fault, Faults
 from sandbox.driver.identity import Identity
+from sandbox.driver.newer import with_unknown
 from sandbox.driver.node import Node
 from sandbox.driver.state import Refused, State
 
@@ -115,6 +116,8 @@ class Driver:
         self._tell(call)
         try:
             response = await self._respond(call, method)
+            if self.config.unknown_fields:
+                with_unknown(response)
             call.code = "OK"
         except Refused as refused:
             call.code = refused.code

@@ -18,6 +18,7 @@ EVENTS = Read(k8s.Event, "", "shop", f"involvedObject.uid={UID}")
 VOLUME = Read(k8s.PersistentVolume, f"pvc-{UID}")
 ABSENT = Unread("gone", missing=True)
 NO_SPACE = Tried("ResourceExhausted", "rpc error: code = ResourceExhausted desc = no space", 3.0, "call")
+SLOW = Tried("DeadlineExceeded", "rpc error: code = DeadlineExceeded desc = slow", 3.0, "call")
 LEADS = LeadershipState(sought=True, leads=True, identity="pod-7-00000000", holder="pod-7-00000000", since=60.0)
 
 
@@ -87,6 +88,21 @@ def test_a_claim_that_is_handed_over_and_names_no_provisioner_waits_for_that() -
     assert (decisive.step, decisive.status) == ("claim", Status.WAITS)
 
 
+def test_what_was_asked_for_before_is_asked_for_again_whatever_the_nodes_say() -> None:
+    found = {
+        Read(k8s.StorageClass, "fast"): storage_class(),
+        Read(k8s.Node): [],
+        Read(k8s.CSINode): [],
+    }
+    selected = claim(annotations={wellknown.STORAGE_PROVISIONER: DRIVER, wellknown.SELECTED_NODE: "gone"})
+    facts: dict[str, Any] = {"claim": selected, "driver": driver(topology=True)}
+    assert explained(found, **facts, live=live()).decisive.step == "topology"
+    known = LiveClaim(UID, uncertain=True, work=KeyState(5.0, None, 1, SLOW))
+    decisive = explained(found, **facts, live=live(known)).decisive
+    assert (decisive.step, decisive.status) == ("call", Status.REFUSED)
+    assert decisive.fix.startswith("it may still be at work")
+
+
 def test_an_entry_of_the_journal_is_told() -> None:
     entry = InJournal("pvc-1", "storage/acme-journal-", durable=True, uncertain=True, of_earlier_leader=True)
     steps = {step.step: step for step in explained(live=live(LiveClaim(UID, journal=entry))).steps}
@@ -154,6 +170,7 @@ SAVE = "the driver has made the volume, and its PersistentVolume cannot be writt
 TOLD = [
     ("call", "refused", [event("CreateVolume: rpc error: code = Internal desc = no")]),
     ("right", "refused", [event(SAVE)]),
+    ("driver", "waits", [event("CSI driver acme.csi.test does not answer", "DriverUnavailable")]),
     ("queue", "works", [event("StorageClass fast does not exist")]),
     ("queue", "works", [event("rpc error: code = Internal"), event("Asking the driver", "Provisioning")]),
     ("queue", "works", [event("rpc error: code = Internal", component="persistentvolume-controller")]),

@@ -18,6 +18,7 @@ from csi_provisioner.kube.proxy import parsed
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import REQUESTS, STREAMS, Route, Transport
 from csi_provisioner.kube.transport import Answer as Reply
+from tests import network
 
 
 @dataclass
@@ -102,6 +103,8 @@ def always(data: bytes) -> Answer:
 
 @asynccontextmanager
 async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        network.join()
     server = Server(answer)
     async with trio.open_nursery() as nursery:
         if tls is None:

@@ -13,14 +13,12 @@ import trio
 
 from sandbox.api.objects import Objects
 from sandbox.api.server import ApiServer, serve
-from tests import network
 from tests.cluster.controlplane import ControlPlane
 from tests.sandbox.api.client import Api
 
 
 @asynccontextmanager
 async def running(objects: Objects | None = None, **options: Any) -> AsyncIterator[ApiServer]:
-    network.join()
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, objects=objects or Objects(seed=1), **options))
         yield server
