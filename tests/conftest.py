@@ -1,9 +1,12 @@
 """Every asynchronous test runs on Trio; a module that wants virtual time overrides `anyio_backend` with a MockClock."""
 
 import gc
+import os
 
 import pytest
 
+from csi_provisioner.commands import daemon
+from csi_provisioner.diagnostics import asked
 from tests import runner
 from tests.cluster.controlplane import control_plane
 
@@ -18,6 +21,10 @@ def anyio_backend() -> object:
 
 def pytest_configure() -> None:
     runner.install()
+    # A command asks all provisioners of its network. Those of tests in other processes live on another virtual clock:
+    # each would be waited for, or find a stranger at its socket.
+    for module in (asked, daemon):
+        module.PREFIX = f"csi-provisioner-test-{os.getpid()}/"
 
 
 def pytest_collection_finish() -> None:

@@ -16,10 +16,9 @@ from csi_provisioner.planning.entries import ClaimName, Entry
 from csi_provisioner.planning.leftover import Leftover
 from csi_provisioner.provision.journal_leases import ENTRIES
 from sandbox.driver.state import Wanted
-from tests.explain.conftest import no_others
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation, anyio_backend, site
 
-__all__ = ["anyio_backend", "no_others", "site"]
+__all__ = ["anyio_backend", "site"]
 
 LEASE = "sandbox-csi-example-com"
 DROPPED = f"{LEASE}-dropped"

@@ -22,7 +22,10 @@ def anyio_backend() -> object:
     return "trio"  # a second process does not share a virtual clock
 
 
-async def test_a_command_takes_its_flags_from_the_provisioner_beside_it(tmp_path: Path) -> None:
+async def test_a_command_takes_its_flags_from_the_provisioner_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "PREFIX", "csi-provisioner-ask/")  # as in the two processes
     # No variable of this machine says where a cluster is.
     environ = {"PATH": os.environ["PATH"]}
     async with trio.open_nursery() as nursery:
