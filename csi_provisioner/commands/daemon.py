@@ -80,5 +80,5 @@ async def _ask(name: str, claim: str, heard: list[_Heard]) -> None:
             live = msgspec.json.decode(answer, type=Live)
             pid, user = peer(client)
             heard.append(_Heard(live, pid, user in (0, os.geteuid())))
-    except (OSError, trio.BrokenResourceError, msgspec.MsgspecError):
+    except (OSError, trio.BrokenResourceError, msgspec.MsgspecError, RecursionError):
         pass  # it ends just now, is another user's, or speaks another language

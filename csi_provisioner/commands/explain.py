@@ -208,7 +208,10 @@ class Explaining:
     async def _elsewhere(self) -> PersistentVolumeClaim | None:
         named = f"metadata.name={self.wanted.name}"
         found: list[PersistentVolumeClaim] | Unread = await self._lookup.read(Read(PersistentVolumeClaim, fields=named))
-        if isinstance(found, Unread) or not found:
+        if isinstance(found, Unread):
+            there = f"there is no claim {self.wanted.name} in namespace {self.wanted.namespace}"
+            raise CannotAskError(f"{there}, and others are not known: {found.why}; name the claim's namespace")
+        if not found:
             return None
         if len(found) > 1:
             keys = ", ".join(sorted(kubernetes.key(claim) for claim in found)[:5])

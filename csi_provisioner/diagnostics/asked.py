@@ -35,7 +35,7 @@ async def serve(name: str, answer: Callable[[Asked], Live]) -> None:
     except OSError as error:
         log.warning("Commands in this pod are not answered: the local socket cannot be made", err=error)
         return
-    room = trio.Semaphore(CONNECTIONS)
+    room, strangers = trio.Semaphore(CONNECTIONS), set[int]()
     with trio.socket.from_stdlib_socket(listener) as accepting:
         async with trio.open_nursery() as nursery:
             while True:
@@ -47,7 +47,7 @@ async def serve(name: str, answer: Callable[[Asked], Live]) -> None:
                     room.release()
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
-                    nursery.start_soon(_talk, client, answer, room)
+                    nursery.start_soon(_talk, client, answer, room, strangers)
 
 
 def peer(client: trio.socket.SocketType | socket.socket) -> tuple[int, int]:
@@ -72,7 +72,10 @@ def _bound(name: str) -> socket.socket:
     return listener
 
 
-async def _talk(client: trio.socket.SocketType, answer: Callable[[Asked], Live], room: trio.Semaphore) -> None:
+async def _talk(
+    client: trio.socket.SocketType, answer: Callable[[Asked], Live], room: trio.Semaphore, strangers: set[int]
+) -> None:
+    """`strangers`: other users who were told of; once each, so that nobody fills our log."""
     try:
         with trio.move_on_after(TIME):
             _, user = peer(client)
@@ -80,7 +83,8 @@ async def _talk(client: trio.socket.SocketType, answer: Callable[[Asked], Live],
                 stream = trio.SocketStream(client)
                 question = await _question(stream)
                 await stream.send_all(msgspec.json.encode(answer(msgspec.json.decode(question, type=Asked))))
-            else:
+            elif user not in strangers:
+                strangers.add(user)
                 log.warning("A command of another user is not answered", user=user)
     except (OSError, trio.BrokenResourceError, msgspec.MsgspecError) as error:
         log.v(3, "A command was not answered", err=error)  # it has gone, or was none of ours

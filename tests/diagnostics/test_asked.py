@@ -86,11 +86,15 @@ async def test_a_question_is_answered() -> None:
 
 @as_root
 async def test_another_user_is_told_nothing() -> None:
-    async with served() as address:
-        with somebody_else():
-            stranger = connected(address)
-        assert await said(stranger, b"{}\n") == b""
-        assert isinstance(await heard_of(address), Live)
+    lines: list[str] = []
+    with heard(lambda record: lines.append(record["message"])):
+        async with served() as address:
+            with somebody_else():
+                strangers = [connected(address) for _ in range(3)]
+            for stranger in strangers:
+                assert await said(stranger, b"{}\n") == b""
+            assert isinstance(await heard_of(address), Live)
+    assert sum("another user" in line for line in lines) == 1, "nobody fills our log"
 
 
 @as_root
@@ -98,19 +102,30 @@ async def test_root_takes_no_flags_from_a_provisioner_of_somebody_else() -> None
     name = secrets.token_hex(8)
     with somebody_else():
         listener = asked._bound(name)
-    with trio.socket.from_stdlib_socket(listener) as accepting:
-
-        async def answer_once() -> None:
-            client, _ = await accepting.accept()
-            async with trio.SocketStream(client) as stream:
-                await stream.receive_some()
-                await stream.send_all(msgspec.json.encode(answering(f"/{name}")(Asked(claim="a"))))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_once)
-            found = await heard_of(f"/{name}")
+    found = await _answered(listener, f"/{name}", msgspec.json.encode(answering(f"/{name}")(Asked(claim="a"))))
     assert isinstance(found, Live)
     assert (found.flags, found.works) == ({}, True)
+
+
+async def _answered(listener: socket.socket, address: str, answer: bytes) -> Live | str:
+    """What is heard of a process that gives this answer."""
+
+    async def answer_once() -> None:
+        client, _ = await accepting.accept()
+        async with trio.SocketStream(client) as stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    with trio.socket.from_stdlib_socket(listener) as accepting:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_once)
+            return await heard_of(address)
+
+
+@pytest.mark.parametrize("answer", [b"\xff", b'{"later":' + b"[" * 200_000, b'{"up": 1e999}'])
+async def test_an_answer_that_is_none_is_left_out(answer: bytes) -> None:
+    name = secrets.token_hex(8)
+    assert isinstance(await _answered(asked._bound(name), f"/{name}", answer), str)
 
 
 @pytest.mark.parametrize(

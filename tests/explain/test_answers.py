@@ -80,6 +80,13 @@ async def test_a_claim_that_is_not_there_ends_with_5(world: World, capsys: Captu
     assert (found.code, found.err) == (5, "There is no claim nobody in any namespace.\n")
 
 
+async def test_where_nobody_may_look_no_claim_is_said_to_be_missing(world: World, capsys: Capture) -> None:
+    world.deny("list", "PersistentVolumeClaim")
+    found = await world.ask(capsys, "nobody")
+    assert found.code == 1
+    assert "in namespace default, and others are not known: no right to list persistentvolumeclaims" in found.err
+
+
 async def test_a_claim_is_found_without_its_namespace_where_there_is_one_of_the_name(
     world: World, capsys: Capture
 ) -> None:
