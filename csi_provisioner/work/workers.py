@@ -78,13 +78,13 @@ class Workers:
         return self._lanes.is_short
 
     def tasks(self) -> Lanes:
-        """For the loop whose tasks make the calls: as many tasks again may get ready, or write down what was made. A
-        lane that may have few calls has few tasks, and those beside the slots keep a namespace from waiting for the
-        tasks of another one."""
-        count, slots = self.count, 2 * self.count
+        """For the loop whose tasks make the calls: as many tasks again, and half, may get ready, or write down what was
+        made. A lane that may have few calls has few tasks, and those beside the slots keep a namespace from waiting for
+        the tasks of another one."""
+        count = self.count
         return Lanes(
-            slots,
-            reserve=reserve(count, count // 2),
+            5 * count // 2,
+            reserve=reserve(count, count),
             guests=max(2, count // 4) if count else 0,
             each=max(2, count // 8),
             several=self.several,
