@@ -14,7 +14,7 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import Attempt, State
-from csi_provisioner.planning import claim_annotations, entries, naming, verdict
+from csi_provisioner.planning import claim_annotations, entries, gate, naming, verdict
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
 from csi_provisioner.settings import ProvisioningSettings
@@ -39,13 +39,13 @@ class Intents:
         """Inside, the driver may be asked, for the plan that is given: it stands in the journal, so that a crash leaves
         no volume of which nobody knows, and the task has a worker, which it had not while it waited.
 
-        Raises Refusal where the claim was deleted meanwhile.
+        Raises Refusal where the claim was deleted, bound or given another node meanwhile.
         """
         journal, name, claim = self.journal, plan.draft.name, plan.draft.claim.metadata
         worker = self.workers.call(attempt.lane, claim.namespace or "", attempt.since)
         if journal is None:
             async with worker:
-                self._check_wanted(claim.uid)
+                self._check_wanted(plan)
                 yield plan
             return
         plan = self._as_before(plan)
@@ -57,16 +57,22 @@ class Intents:
                 with traces.span("wait for a worker"):
                     await stack.enter_async_context(worker)
                 await journal.enter(name, entry)  # long ago by now, perhaps: then the term is looked at again
-                self._check_wanted(claim.uid)
+                self._check_wanted(plan)
             except BaseException:
                 journal.drop(name)
                 raise
             journal.begin(name)
             yield plan
 
-    def _check_wanted(self, uid: str) -> None:
-        if self.claims.by_uid(uid) is None and self.memory.of(uid).asked is None:
+    def _check_wanted(self, plan: Plan) -> None:
+        uid = plan.draft.claim.metadata.uid
+        if self.memory.of(uid).asked is not None:
+            return  # what was asked for once is asked for to its end
+        claim = self.claims.by_uid(uid)
+        if claim is None:
             raise not_ours("it was deleted before the driver was asked")
+        if claim.spec.volumeName or gate.selected_node(claim) != plan.draft.selected_node:
+            raise not_ours("it was bound, or given another node, before the driver was asked")
 
     def _as_before(self, plan: Plan) -> Plan:
         """A call of an earlier leader may still be at work: the same place is asked for again."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from csi_provisioner.settings import ElectionSettings, RetrySettings
+from csi_provisioner.planning.wellknown import SELECTED_NODE
+from csi_provisioner.settings import ElectionSettings, LogSettings, RetrySettings
 from csi_provisioner.supervisor.fairness import MAX_CALLS
 from sandbox.driver import Config
 from sandbox.driver.config import Backend
@@ -167,3 +168,30 @@ async def test_a_claim_that_was_deleted_while_its_class_had_no_calls_is_gone_on_
     assert len(site.calls()) == 1
     annotate(site, "fast", None)
     await site.until(lambda: not site.driver.state.volumes, limit=300)
+
+
+@pytest.mark.parametrize(
+    ("election", "moves"), [(JOURNAL, False), (ALONE, False), (ALONE, True)], ids=["journal", "no journal", "moves"]
+)
+async def test_a_claim_that_is_bound_or_moved_while_it_waits_for_a_worker_is_looked_at_again(
+    site: Installation, election: ElectionSettings, moves: bool
+) -> None:
+    site.storage_class()
+    site.fault(match="hangs", gate="long")
+    site.claim("hangs")
+    await site.start(
+        retries=RetrySettings(workers=1), election=election, call_timeout=100.0, log=LogSettings(verbosity=2)
+    )
+    await site.until(lambda: site.calls())
+    site.claim("waits")
+    await site.rest(2)
+    if moves:
+        site.edit(CLAIM, "waits", lambda claim: claim["metadata"]["annotations"].update({SELECTED_NODE: "node-2"}))
+    else:
+        site.edit(CLAIM, "waits", lambda claim: claim["spec"].update(volumeName="another"))
+    site.driver.faults.gate("long").set()
+    await site.bound("hangs")
+    await site.rest(10)
+    assert len(site.logged("Claim is left alone")) == 1
+    assert len(site.calls()) == 1 + moves
+    assert (site.find(VOLUME, site.volume_of("waits")) is not None) == moves
