@@ -279,9 +279,11 @@ async def _mute(tls: ssl.SSLContext | None) -> AsyncIterator[tuple[int, list[tri
     streams: list[trio.SocketStream] = []
 
     async def handle(stream: trio.SocketStream) -> None:
+        streams.append(
+            stream
+        )  # first: the client is ready as soon as the server's last bytes of the handshake are sent
         if tls is not None:
             await trio.SSLStream(stream, tls, server_side=True).do_handshake()
-        streams.append(stream)
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
