@@ -74,10 +74,11 @@ class World(ABC):
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.lease_namespace}/leases"
         code, leases = await self.api.request("GET", path)
         assert code == 200, leases
-        prefix = self.driver.replace(".", "-") + "-journal-"
+        prefix = self.driver.replace(".", "-")  # and a node's name, where each has a journal
         for lease in leases["items"]:
             text = lease["metadata"].get("annotations", {}).get("csi-provisioner.io/journal-entries", "{}")
-            if lease["metadata"]["name"].startswith(prefix):
+            name = lease["metadata"]["name"]
+            if name.startswith(prefix) and "-journal-" in name:
                 found |= json.loads(text if text.startswith("{") else zlib.decompress(base64.b64decode(text)))
         return found
 
