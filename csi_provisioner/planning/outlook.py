@@ -118,6 +118,10 @@ def _known(claim: LiveClaim) -> Step:
     if claim.calling is not None:
         text = f"CreateVolume is under way for {_age(claim.calling)}"
         return Step(steps.CALL, Status.WORKS, text + (f"; {tries}" if tries else ""))
+    # Whatever the driver has said: it is not asked again before that is changed.
+    if claim.lane is not None and claim.lane.bound == 0:
+        text = f"StorageClass {claim.lane.lane.class_!r} may have no calls to the driver"
+        return Step(steps.QUEUE, Status.REFUSED, f"{text}; {tries}" if tries else text, fixes.MAX_CALLS)
     if claim.infeasible is not None:
         text = f"the driver refuses the claim as it stands: {last.text if last else 'InvalidArgument'}"
         fix = f"correct the class or the claim; asked again in {_age(claim.infeasible)}, or once the class is made anew"
@@ -125,9 +129,6 @@ def _known(claim: LiveClaim) -> Step:
     # What was refused before the call is in order by now: the stages have been through all of it.
     if last is not None and last.step == steps.CALL:
         return Step(steps.CALL, Status.REFUSED, f"{tries}; {next_}", fixes.of_answer(last.text))
-    if claim.lane is not None and claim.lane.bound == 0:
-        text = f"StorageClass {claim.lane.lane.class_!r} may have no calls to the driver"
-        return Step(steps.QUEUE, Status.REFUSED, text, fixes.MAX_CALLS)
     return Step(steps.QUEUE, Status.WORKS, f"{tries}; {next_}" if tries else next_)
 
 

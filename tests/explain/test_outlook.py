@@ -55,6 +55,8 @@ KNOWN = [
      {"work": KeyState(running=1.0), "lane": LaneState(Lane("fast"), 88, 212)}),
     ("queue", "refused", "StorageClass 'fast' may have no calls", "max-concurrent-calls",
      {"cached": True, "lane": LaneState(Lane("fast"), bound=0)}),
+    ("queue", "refused", "no calls to the driver; 3 tries failed", "max-concurrent-calls",
+     {"work": KeyState(40.0, None, 3, NO_SPACE), "lane": LaneState(Lane("fast"), bound=0)}),
     ("queue", "works", "worked on for 1s", "", {"work": KeyState(running=1.0)}),
     ("queue", "works", "does not have the claim yet", "", {}),
     ("queue", "works", "nothing is due for it", "", {"cached": True}),

@@ -20,10 +20,10 @@ from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import STORAGE_PROVISIONER
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
-from csi_provisioner.settings import Settings
+from csi_provisioner.settings import ElectionSettings, Settings
 from csi_provisioner.supervisor.parts import Parts
 from csi_provisioner.supervisor.term import LeaderTerm
-from tests.installation import Installation
+from tests.installation import NAMESPACE, Installation
 
 FACTS = DriverFacts("hostpath.example.com", controller=frozenset({"CREATE_DELETE_VOLUME"}))
 
@@ -94,6 +94,21 @@ def _unfrozen() -> Iterator[None]:
     """The rest of the test run is not the business of the process that froze what it found."""
     yield
     gc.unfreeze()
+
+
+async def test_what_a_leader_knew_that_gave_its_lease_back_leaves_the_memory(site: Installation) -> None:
+    site.storage_class()
+    await site.start(election=ElectionSettings(enabled=True, namespace=NAMESPACE))
+    site.claim()
+    await site.bound("data")
+    [term] = (weakref.ref(obj) for obj in gc.get_objects() if isinstance(obj, LeaderTerm))
+    store = weakref.ref(term()._caches.claims)
+    site.kill_driver()
+    await site.rest(60)
+    await site.metrics()
+    gc.collect()
+    assert term() is None
+    assert store() is None
 
 
 @pytest.mark.usefixtures("_unfrozen")
