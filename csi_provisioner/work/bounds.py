@@ -46,13 +46,14 @@ class Bounds:
     def begin(self, class_: str) -> None:
         self._running[class_] += 1
 
-    def end(self, class_: str) -> None:
+    def end(self, class_: str, mine: Callable[[str], None]) -> None:
+        """`mine`: whose call it was; the others may have the room before."""
         self._running[class_] -= 1
         if not self._running[class_]:
             del self._running[class_]
         if self.of(class_) is not None:
-            self._tell(class_)
+            self._tell(class_, mine)
 
-    def _tell(self, class_: str) -> None:
-        for tell in self.changed:
+    def _tell(self, class_: str, last: Callable[[str], None] | None = None) -> None:
+        for tell in sorted(self.changed, key=lambda tell: tell == last):
             tell(class_)

@@ -222,22 +222,23 @@ class Workers:
 
     def _release(self, turn: Turn) -> None:
         self._lanes.release(turn)
-        self._bounds.end(turn.lane.class_)
+        self._bounds.end(turn.lane.class_, self._class_changed)
         self._hand_out()
 
     def _class_changed(self, class_: str) -> None:
-        for source in SOURCES:
-            lane = Lane(class_, source)
-            if self._bounds.of(class_) == 0:
-                for key in self._lanes.waiting(lane):
-                    self._lanes.discard(key)
-                    self._waiting.pop(key).granted.set()
-            self._changed(lane)
+        lanes = [Lane(class_, source) for source in SOURCES]
+        if self._bounds.of(class_) == 0:
+            for key in [key for lane in lanes for key in self._lanes.waiting(lane)]:
+                self._lanes.discard(key)
+                self._waiting.pop(key).granted.set()
+        self._changed(*lanes)
 
-    def _changed(self, lane: Lane) -> None:
-        self._lanes.rank(lane)
+    def _changed(self, *lanes: Lane) -> None:
+        for lane in lanes:  # all, before one of them takes what room there is
+            self._lanes.rank(lane)
         self._hand_out()
-        self.changed(lane)
+        for lane in lanes:
+            self.changed(lane)
 
 
 def reserve(count: int, share: int) -> int:

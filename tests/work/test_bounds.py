@@ -119,3 +119,19 @@ async def test_the_state_of_the_lanes_is_told() -> None:
         ]
         await trio.sleep(1)
         assert [state.waited for state in workers.states(tasks) if state.lane == OTHER] == [1.0]
+
+
+async def test_no_lane_of_a_bounded_class_waits_for_another_to_have_nothing_left() -> None:
+    bounds = Bounds({"fast": 2})
+    calls = Calls(bounds)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(calls.call, calls.creates, FAST)
+        await trio.sleep(0.5)
+        async with trio.open_nursery() as others:
+            for workers, lane in ((calls.creates, CLONES), (calls.deletes, FAST)):
+                for _ in range(5):
+                    others.start_soon(calls.call, workers, lane)
+        assert trio.current_time() - began < 15
+        nursery.cancel_scope.cancel()
