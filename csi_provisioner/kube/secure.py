@@ -26,12 +26,19 @@ class SecureStream(trio.abc.Stream):
     def __init__(self, wire: Wire, context: ssl.SSLContext, name: str) -> None:
         self.context = context
         self._wire = wire
-        self._socket = wire.bare = context.wrap_socket(
-            wire.detached(), server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
+        self._name = name
 
     async def do_handshake(self) -> None:
+        self._socket, _ = await self._done(self._wrapped)
         await self._done(self._socket.do_handshake)
+
+    def _wrapped(self) -> ssl.SSLSocket:
+        bare = self._wire.bare = self._wire.detached()
+        bare.getpeername()  # an OSError if the peer has gone already: the ssl module would leave the socket open
+        self._wire.bare = secure = self.context.wrap_socket(
+            bare, server_hostname=self._name, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        return secure
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._wire.begun()

@@ -1,11 +1,14 @@
 """TLS to the server: who is trusted, under which name, with which certificate of ours."""
 
+import socket
 import ssl
+import struct
 
 import pytest
 import trio
 import trustme
 
+from csi_provisioner.kube.connection import BrokenError, open_socket
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.tls import Tls
 from tests.kube.wire import Asked, always, pool, reply, send, serving
@@ -96,3 +99,20 @@ async def test_a_cut_without_tls_farewell_is_not_a_whole_answer(authority: trust
     async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
         with pytest.raises(KubeError, match="within its answer"):
             await (await send(transport)).whole()
+
+
+@pytest.mark.parametrize("sent", [b"", b"no"], ids=["silent", "with data"])
+async def test_a_server_that_resets_the_connection_before_tls_begins_is_unavailable(
+    authority: trustme.CA, sent: bytes
+) -> None:
+    """As a load balancer does that finds nobody behind it: for a moment after it has taken the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        wire = await open_socket(*listener.getsockname())
+        peer, _ = listener.accept()
+        peer.send(sent)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        await trio.sleep(0.01)
+        with pytest.raises(BrokenError, match="TLS with the server failed"):
+            await client_side(authority).secured(wire, "127.0.0.1", "the server")
+        wire.close()
