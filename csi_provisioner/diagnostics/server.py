@@ -302,8 +302,8 @@ def _is_local(stream: trio.abc.Stream, request: h11.Request) -> bool:
     address could read ours in the name of whoever looks at it."""
     if not isinstance(stream, trio.SocketStream) or any(name.startswith(_OF_PROXIES) for name, _ in request.headers):
         return False
-    host = urlsplit(f"//{_header(request, b'host')}").hostname or ""
     try:
+        host = urlsplit(f"//{_header(request, b'host')}").hostname or ""
         peer = ip_address(stream.socket.getpeername()[0])
         named = host == "localhost" or ip_address(host).is_loopback
     except (OSError, ValueError):

@@ -146,6 +146,7 @@ async def test_a_browser_gets_the_page_and_its_parts() -> None:
     [
         {"host": "storage.example:8080"},
         {"host": ""},
+        {"host": "[::1"},
         {"x_forwarded_for": "10.0.0.1"},
         {"x_forwarded_proto": "http"},
         {"via": "1.1 proxy"},

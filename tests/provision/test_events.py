@@ -270,7 +270,7 @@ async def test_messages_of_a_conflict_carry_no_versions(site: Installation) -> N
     await site.until(lambda: site.requests.of("get", "VolumeSnapshotContent"))
     site.touch("VolumeSnapshot", "snap", "a")
     failed = await site.event("data", "ProvisioningFailed")
-    assert "changed" in failed["message"]
+    assert "the object has been modified" in failed["message"]
     assert "resourceVersion" not in failed["message"]
     await site.bound("data")
     assert SNAPSHOT_FINALIZER not in site.finalizers("VolumeSnapshot", "snap")
