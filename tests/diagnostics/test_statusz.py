@@ -152,7 +152,7 @@ async def test_a_browser_gets_the_page_and_its_parts() -> None:
         {"via": "1.1 proxy"},
         {"x_envoy_decorator_operation": "x"},
     ],
-    ids=["a name of somebody", "no name", "forwarded", "by a mesh", "by a proxy", "by envoy"],
+    ids=["a name of somebody", "no name", "no address", "forwarded", "by a mesh", "by a proxy", "by envoy"],
 )
 async def test_who_does_not_come_from_within_the_pod_is_shown_no_names(headers: dict[str, str]) -> None:
     page = await got("/statusz", BROWSER, **headers)
