@@ -54,7 +54,7 @@ class Sender:
     def server_time(self) -> float:
         """Seconds since 1970 by the API server's clock, as its last answer told it; by ours before that."""
         if self._dated is not None:
-            with suppress(ValueError):
+            with suppress(ValueError, OverflowError):
                 return _parsed(self._dated[0]) + trio.current_time() - self._dated[1]
         return time.time()
 

@@ -14,8 +14,9 @@ def anyio_backend() -> object:
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
-async def test_the_servers_clock_goes_on_from_its_last_answer() -> None:
-    dates = ["Date: Thu, 01 Jan 2026 00:00:00 GMT", "X: y", "Date: some day"]
+@pytest.mark.parametrize("nonsense", ["some day", "Thu, 01 Jan 2026 10:00:00 +99999999999999999999"])
+async def test_the_servers_clock_goes_on_from_its_last_answer(nonsense: str) -> None:
+    dates = ["Date: Thu, 01 Jan 2026 00:00:00 GMT", "X: y", f"Date: {nonsense}"]
 
     async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{dates.pop(0)}\r\nContent-Length: 2\r\n\r\n"
