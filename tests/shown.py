@@ -55,7 +55,7 @@ async def test_shown_everywhere(form: str, monkeypatch: pytest.MonkeyPatch, tmp_
     ours, theirs = trio.socket.socketpair()
     with theirs:
         await theirs.send(b"{}\n")
-        await asked._talk(ours, lambda _asked: Live(program=text), trio.Semaphore(0))
+        await asked._talk(ours, lambda _asked: Live(program=text), trio.Semaphore(0), set())
     sys.stdout.write(text)
     sys.stderr.write(text)
     monkeypatch.setattr(connection, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))

@@ -236,6 +236,7 @@ def rows() -> list[str]:
     metrics, found = Metrics(), []
     metrics.capacity(*4 * (lambda: 0,))
     metrics.ask(lambda: ({}, {}, {}))
+    metrics.lanes(lambda: ())
     for collector in metrics._registry._collector_to_names:
         each = [collector] if isinstance(collector, MetricWrapperBase) else collector.collect()
         for family in each:

@@ -101,6 +101,7 @@ async def test_what_a_leader_knew_that_gave_its_lease_back_leaves_the_memory(sit
     await site.start(election=ElectionSettings(enabled=True, namespace=NAMESPACE))
     site.claim()
     await site.bound("data")
+    gc.collect()  # those of other tests
     [term] = (weakref.ref(obj) for obj in gc.get_objects() if isinstance(obj, LeaderTerm))
     store = weakref.ref(term()._caches.claims)
     site.kill_driver()
