@@ -81,6 +81,10 @@ class Gateway:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listener.socket.getsockname()[1]
         task_status.started(self)
+        await self.serve_at(listener)
+
+    async def serve_at(self, listener: trio.SocketListener) -> None:
+        """There too, for instance in another network."""
         await trio.serve_listeners(self._forward, [listener])
 
     async def _forward(self, client: trio.SocketStream) -> None:
