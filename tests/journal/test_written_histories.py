@@ -1,6 +1,6 @@
 """Histories of `world.py` that are written, not drawn: each goes wrong without the rule that it is named for.
 
-Chance does not find them within thousands of seeds, or not cheaply. Two rules of the model's have no history, since
+Chance does not find them cheaply. Two rules of the model's have no history, since
 others cover them (nor has the model one in 500 runs without them); they are kept as a second line:
 
 - `live` (recovery asks the API server, not the caches): before a volume is deleted all PersistentVolumes are listed
