@@ -176,13 +176,10 @@ class Channel(AsyncContextManagerMixin):
         message = answer.framed(wire.encode(request))
         try:
             try:
-                received = await self._exchange(method, message, limit, meets)
+                return await self._exchange(method, message, response_type, limit, meets)
             except _NotTakenError:
                 # Once more and no more often: a driver that takes nothing would be asked without a pause.
-                received = await self._exchange(method, message, limit, meets)
-            if len(received) <= SHORT:
-                return answer.decode(received, response_type)
-            return await trio.to_thread.run_sync(answer.decode, received, response_type, limiter=self._reader)
+                return await self._exchange(method, message, response_type, limit, meets)
         except CallError as error:
             reason = scrubbed(error.message, request)
             raise CallError(error.code, reason, method, not_grpc=error.not_grpc, lost=error.lost) from error.__cause__
@@ -190,7 +187,9 @@ class Channel(AsyncContextManagerMixin):
             reason = f"cannot connect to {self._path}: {error}"
             raise CallError(Code.UNAVAILABLE, reason, method, lost=True) from error
 
-    async def _exchange(self, method: str, message: bytes, limit: float, meets: bool) -> bytes:
+    async def _exchange(
+        self, method: str, message: bytes, response_type: type[ResponseT], limit: float, meets: bool
+    ) -> ResponseT:
         def begin() -> None:
             if method in CHANGING and not self._may_begin():
                 text = "not sent: the lease has run out, another process may lead"
@@ -201,10 +200,22 @@ class Channel(AsyncContextManagerMixin):
                 await self._open.wait()
         if not (meets or self._open.is_set()):
             raise CallError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
+        received: bytes | None = None
         with trio.move_on_after(limit):
             connection = self._connection or await self._connect()
-            return await connection.exchange(method, message, begin)
-        raise CallError(Code.DEADLINE_EXCEEDED, f"no answer within {limit:g} s")
+            received = await connection.exchange(method, message, begin)
+            return await self._read(received, response_type)
+        # Of one that came and was not read nobody knows what it said: as uncertain as none.
+        text = "no answer" if received is None else f"the answer of {len(received)} bytes came, and was not read"
+        raise CallError(Code.DEADLINE_EXCEEDED, f"{text} within {limit:g} s")
+
+    async def _read(self, received: bytes, response_type: type[ResponseT]) -> ResponseT:
+        if len(received) <= SHORT:
+            return answer.decode(received, response_type)
+        # A thread that nobody waits for any more keeps the next one waiting until it has ended.
+        return await trio.to_thread.run_sync(
+            answer.decode, received, response_type, limiter=self._reader, abandon_on_cancel=True
+        )
 
     async def _connect(self) -> "_Connection":
         async with self._connecting:

@@ -1,5 +1,6 @@
 """The channel against a peer that is told what to send, on virtual time (process.md 4; design.md 3 rule 7)."""
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,11 @@ LIMIT = 10.0
 @pytest.fixture
 def anyio_backend() -> object:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+def let_threads_work() -> None:
+    """Without all time passing meanwhile."""
+    trio.lowlevel.current_clock().autojump_threshold = math.inf  # type: ignore[attr-defined]
 
 
 class Link:
@@ -210,6 +216,7 @@ async def test_an_answer_before_all_of_the_request_has_gone(tmp_path: Path) -> N
 async def test_an_answer_larger_than_the_windows(tmp_path: Path) -> None:
     message = b"\x0a" + b"\x80\x80\x80\x01" + b"x" * (1 << 21)  # field 1, which DeleteVolumeResponse does not have
 
+    let_threads_work()
     async with linked(tmp_path, lambda call: call.answer(message)) as (_, link):
         await link.delete()
 
@@ -272,13 +279,47 @@ async def test_an_answer_counts_although_the_connection_ends_with_it(tmp_path: P
         assert link.lost == 1
 
 
+async def answer_with_many_fields(call: Call) -> None:
+    """Reading it takes a good part of a second."""
+    await call.answer(b"\xf8\x07\x01" * 90_000)
+
+
 async def test_a_long_answer_is_not_read_by_the_loop(tmp_path: Path) -> None:
     """A hundred of them at once would cost the lease."""
-
-    async def answer_with_many_fields(call: Call) -> None:
-        await call.answer(b"\xf8\x07\x01" * 90_000)
-
+    let_threads_work()
     async with linked(tmp_path, answer_with_many_fields) as (_, link):
         loop, whole = time.thread_time(), time.process_time()
         await link.delete()
         assert time.thread_time() - loop < 0.5 * (time.process_time() - whole)
+
+
+async def test_reading_a_long_answer_counts_against_the_call_s_time(tmp_path: Path) -> None:
+    """On this clock all of it passes as soon as the loop has nothing to do but to wait for the thread."""
+    async with linked(tmp_path, answer_with_many_fields) as (_, link):
+        error = await link.fail()
+        assert error.code == Code.DEADLINE_EXCEEDED
+        assert "the answer of 270000 bytes came, and was not read within 10 s" in str(error)
+        assert link.metrics.seconds[-1] == pytest.approx(LIMIT)
+
+
+async def test_a_call_that_is_cancelled_while_its_answer_is_read_ends_at_once_and_the_next_one_is_read(
+    tmp_path: Path,
+) -> None:
+    let_threads_work()
+    answered = 0
+
+    async def answer(call: Call) -> None:
+        nonlocal answered
+        await answer_with_many_fields(call)
+        answered += 1
+
+    async with linked(tmp_path, answer) as (_, link):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.delete)
+            nursery.start_soon(link.delete)  # and one that waits for its turn to be read
+            while answered < 2 or not trio.testing.active_thread_count():
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert [label for _, label, _ in link.metrics.calls] == ["Canceled", "Canceled"]
+        await link.delete()
+        assert link.metrics.calls[-1][1] == "OK"
