@@ -4,7 +4,7 @@
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from csi_provisioner.model.live import Asked, Live
 from csi_provisioner.settings import Settings
 
 SOCKETS = Path("/proc/net/unix")
+PROCESSES = Path("/proc")
 LISTENS = "00010000"  # among the flags of a line
 # Flags by which a provisioner is known: another driver, or another cluster, is somebody else's.
 TELLING = ("csi-address", "kubeconfig", "master")
@@ -24,33 +25,49 @@ TELLING = ("csi-address", "kubeconfig", "master")
 LIMIT = 3.0
 # Sockets that are asked, and bytes of an answer.
 MOST, MOST_HEARD = 32, 1024 * 1024
+NOBODY = "no provisioner that could be asked runs here"
+
+
+@dataclass(frozen=True)
+class _End:
+    client: socket.socket
+    user: int
+    is_ours: bool
+    """A process of this very program, in this container, of our own user or root: no other is taken at its word."""
 
 
 @dataclass(frozen=True)
 class _Heard:
     live: Live
-    pid: int
-    trusted: bool
+    end: _End
 
 
-async def ask(known: Mapping[str, str], claim: str = "") -> Live | str:
+async def ask(known: Mapping[str, str], claim: str = "", tell: Callable[[str], None] = lambda text: None) -> Live | str:
     """What the provisioner with these flags (any of TELLING) answers, also of the claim with this UID; or why that is
-    not known. The `flags` of one that runs as another user, which only root can ask, are left out: they would be done
-    as root."""
+    not known. Whoever is in the pod's network can take such a socket's name: the `flags` of one that is not certainly
+    ours are left out, because they would be done as us. `tell` is told of such."""
+    ends = _reached(tell)
     heard: list[_Heard] = []
     async with trio.open_nursery() as nursery:
-        for name in _names()[:MOST]:
-            nursery.start_soon(_ask, name, claim, heard)
+        for end in ends:
+            nursery.start_soon(_ask, end, claim, heard)
     wanted = {name: known[name] for name in TELLING if name in known}
     found = [each for each in heard if wanted.items() <= each.live.flags.items()]
-    # On the host's network those of other pods are heard too; of another container's process no id is told.
-    found = [each for each in found if each.pid] or found
+    # On the host's network those of other pods are heard too.
+    found = [each for each in found if each.end.is_ours] or found
     if not found:
-        return "no provisioner that could be asked runs here" + (" with these flags" if heard else "")
+        return NOBODY + (" with these flags" if heard else "")
     if len(found) > 1:
         addresses = sorted({each.live.flags.get("csi-address", "?") for each in found})
         return f"{len(found)} provisioners run here; --csi-address tells them apart: {', '.join(addresses)}"
-    return found[0].live if found[0].trusted else msgspec.structs.replace(found[0].live, flags={})
+    (one,) = found
+    if one.end.is_ours:
+        return one.live
+    tell(
+        f"A process of user {one.end.user} in another container, or of another program, answers as provisioner. "
+        "Its flags are not taken, and what it says cannot be checked."
+    )
+    return msgspec.structs.replace(one.live, flags={})
 
 
 def of(settings: Settings) -> dict[str, str]:
@@ -68,17 +85,52 @@ def _names() -> Sequence[str]:
             if len(fields) == 8 and fields[3] == LISTENS and fields[7].startswith(f"@{PREFIX}")]  # fmt: skip
 
 
-async def _ask(name: str, claim: str, heard: list[_Heard]) -> None:
+def _reached(tell: Callable[[str], None]) -> list[_End]:
+    """Connections to those who may be asked. Nothing is sent to other users' sockets, and those who are not certainly
+    ours are at most so many, so that they keep nobody from being asked who is."""
+    ours: list[_End] = []
+    others: list[_End] = []
+    strangers: list[int] = []
+    for name in _names():
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        try:
+            client.connect(f"\0{name}")
+            pid, user = peer(client)
+        except OSError:  # it ends just now, or takes no more
+            client.close()
+            continue
+        is_trusted = user in (0, os.geteuid())
+        end = _End(client, user, is_trusted and _is_this_program(pid))
+        if end.is_ours and len(ours) < MOST:
+            ours.append(end)
+        elif (is_trusted or os.geteuid() == 0) and len(others) < MOST:
+            others.append(end)
+        else:
+            strangers.append(user)
+            client.close()
+    if strangers:
+        users = ", ".join(map(str, sorted(set(strangers))))
+        tell(f"{len(strangers)} sockets of the provisioner's name are not asked: they are those of user {users}.")
+    return ours + others
+
+
+def _is_this_program(pid: int) -> bool:
+    """A process of another container is 0, or has its program from another file system."""
     try:
-        with trio.move_on_after(LIMIT), trio.socket.socket(socket.AF_UNIX) as client:
-            await client.connect(f"\0{name}")
+        return (PROCESSES / str(pid) / "exe").samefile(PROCESSES / "self" / "exe")
+    except OSError:
+        return False
+
+
+async def _ask(end: _End, claim: str, heard: list[_Heard]) -> None:
+    try:
+        with trio.move_on_after(LIMIT), trio.socket.from_stdlib_socket(end.client) as client:
             stream = trio.SocketStream(client)
             await stream.send_all(msgspec.json.encode(Asked(claim=claim)) + b"\n")
             answer = b""
             while (more := await stream.receive_some()) and len(answer) <= MOST_HEARD:
                 answer += more
-            live = msgspec.json.decode(answer, type=Live)
-            pid, user = peer(client)
-            heard.append(_Heard(live, pid, user in (0, os.geteuid())))
+            heard.append(_Heard(msgspec.json.decode(answer, type=Live), end))
     except (OSError, trio.BrokenResourceError, msgspec.MsgspecError, RecursionError):
         pass  # it ends just now, is another user's, or speaks another language

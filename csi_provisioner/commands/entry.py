@@ -94,7 +94,7 @@ class Command:
         if isinstance(asked, int):
             return []
         given = self.flags.parse(arguments)
-        live = await daemon.ask({name: text for name, text in daemon.of(asked[0]).items() if name in given})
+        live = await daemon.ask({name: text for name, text in daemon.of(asked[0]).items() if name in given}, tell=say)
         if isinstance(live, str) or not live.flags:
             return []
         driver = live.driver.name or "a driver that it has not met yet"

@@ -3,8 +3,11 @@
 import os
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -73,8 +76,8 @@ async def said(client: socket.socket, *pieces: bytes) -> bytes:
     return found
 
 
-async def heard_of(address: str, claim: str = "") -> Live | str:
-    return await daemon.ask({"csi-address": address}, claim)
+async def heard_of(address: str, claim: str = "", told: list[str] | None = None) -> Live | str:
+    return await daemon.ask({"csi-address": address}, claim, tell=(told if told is not None else []).append)
 
 
 async def test_a_question_is_answered() -> None:
@@ -105,6 +108,98 @@ async def test_root_takes_no_flags_from_a_provisioner_of_somebody_else() -> None
     found = await _answered(listener, f"/{name}", msgspec.json.encode(answering(f"/{name}")(Asked(claim="a"))))
     assert isinstance(found, Live)
     assert (found.flags, found.works) == ({}, True)
+
+
+@contextmanager
+def decoys(count: int, *, of: int | None = None) -> Iterator[list[socket.socket]]:
+    """Sockets with names like a provisioner's, of another user or of ours, that take what comes and say nothing."""
+    made = []
+    try:
+        if of is not None:
+            os.seteuid(of)
+        try:
+            made = [asked._bound(secrets.token_hex(8)) for _ in range(count)]
+        finally:
+            if of is not None:
+                os.seteuid(0)
+        yield made
+    finally:
+        for listener in made:
+            listener.close()
+
+
+@as_root
+async def test_nothing_is_sent_to_another_user_s_socket() -> None:
+    told: list[str] = []
+    with decoys(2, of=STRANGER - 1) as listeners, somebody_else():
+        found = await heard_of("/nobody", told=told)
+        assert found == daemon.NOBODY
+        for listener in listeners:
+            client, _ = listener.accept()
+            with client:
+                assert client.recv(100) == b""
+    assert told == [f"2 sockets of the provisioner's name are not asked: they are those of user {STRANGER - 1}."]
+
+
+async def test_another_program_is_not_taken_at_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in another container of the pod that has the same user: its flags would be done with our rights."""
+    for process in ("self", str(os.getpid())):
+        (tmp_path / process).mkdir()
+        (tmp_path / process / "exe").write_text(process)
+    monkeypatch.setattr(daemon, "PROCESSES", tmp_path)
+    told: list[str] = []
+    async with served() as address:
+        found = await heard_of(address, told=told)
+        assert isinstance(found, Live)
+        assert found.flags == {}
+    assert told[0].startswith(f"A process of user {os.geteuid()} in another container, or of another program, answers")
+
+
+@as_root
+async def test_other_users_decoys_hide_no_provisioner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "MOST", 4)
+    async with served() as address:
+        with decoys(20, of=STRANGER):
+            found = await heard_of(address)
+    assert isinstance(found, Live)
+    assert found.flags == {"csi-address": address}
+
+
+BINDS = """
+import socket, sys
+listeners = []
+for number in range(20):
+    listeners.append(socket.socket(socket.AF_UNIX))
+    listeners[-1].bind(f"\\0{sys.argv[1]}{number}")
+    listeners[-1].listen()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def decoys_of_another_process() -> Iterator[None]:
+    command = [sys.executable, "-I", "-S", "-c", BINDS, f"{asked.PREFIX}{secrets.token_hex(8)}-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.stdin.close()
+
+
+async def test_decoys_of_our_own_user_hide_no_provisioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are another container's: their process is nobody here. They never answer."""
+    for process in ("self", str(os.getpid())):
+        (tmp_path / process).mkdir()
+        (tmp_path / process / "exe").symlink_to(__file__)
+    monkeypatch.setattr(daemon, "PROCESSES", tmp_path)
+    monkeypatch.setattr(daemon, "MOST", 4)
+    with decoys_of_another_process():
+        async with served() as address:
+            found = await heard_of(address)
+    assert isinstance(found, Live)
+    assert found.flags == {"csi-address": address}
 
 
 async def _answered(listener: socket.socket, address: str, answer: bytes) -> Live | str:
