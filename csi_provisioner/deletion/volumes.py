@@ -50,6 +50,7 @@ class VolumeReconciler:
     def __post_init__(self) -> None:
         self._detaching = Detaching(self.events, self.metrics, self.wake)
         self._detaching.follow(self.caches.attachments)
+        self._secret_of = deletion.secret_of(self.caches.storage_classes.get, self.facts)
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
         self._asking: dict[str, str] = {}  # of those it is being asked for
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
@@ -68,8 +69,8 @@ class VolumeReconciler:
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
             self._detaching.over(name)
-        if old is not None and old.spec.csi is not None and (new is None or deletion.should_delete(new)):
-            for other in self.caches.by_handle.of(old.spec.csi.volumeHandle):
+        if old is not None and (new is None or deletion.should_delete(new)):
+            for other in self.caches.by_handle.of(deletion.handle(old) or ""):
                 if other.metadata.name != name and deletion.should_delete(other):
                     self.wake(other.metadata.name)
 
@@ -153,7 +154,8 @@ class VolumeReconciler:
 
     def _check_unused(self, volume: PersistentVolume, target: Target) -> None:
         deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
-        deletion.check_unshared(volume, self.caches.by_handle.of(target.source.volumeHandle), self.segments)
+        same = self.caches.by_handle.of(target.source.volumeHandle)
+        deletion.check_unshared(volume, same, self.segments, self._secret_of)
 
     async def _secrets(self, target: Target) -> SecretData | None:
         classes = self.caches.storage_classes

@@ -14,6 +14,7 @@ from csi_provisioner.model.kubernetes import (
     StorageClass,
     VolumeAttachment,
 )
+from csi_provisioner.planning import deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Caches:
     grants: Store[ReferenceGrant] = field(default_factory=Store)
     nodes: Store[Node] = field(default_factory=Store)
     csinodes: Store[CSINode] = field(default_factory=Store)
-    by_handle: Index[PersistentVolume] = field(default_factory=lambda: Index(_handle))
-    """Volumes in CSI form by the driver's id of them, which ought to be one each."""
+    by_handle: Index[PersistentVolume] = field(default_factory=lambda: Index(lambda pv: deletion.handle(pv) or None))
+    """Volumes, also those in in-tree form, by the driver's id of them, which ought to be one each."""
     unsynced: set[str] = field(default_factory=set)
     """Kinds whose first list is not complete."""
     ended: set[str] = field(default_factory=set)
@@ -38,7 +39,3 @@ class Caches:
 
     def __post_init__(self) -> None:
         self.volumes.subscribe(self.by_handle.saw)
-
-
-def _handle(volume: PersistentVolume) -> str | None:
-    return (volume.spec.csi.volumeHandle or None) if volume.spec.csi is not None else None

@@ -3,18 +3,24 @@
 Refusals carry a state because all do; deletion has no use for it: every failure is tried again with back-off.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from csi_provisioner.migration import TranslationError, translate
 from csi_provisioner.model import csi
-from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, VolumeAttachment
+from csi_provisioner.model.kubernetes import (
+    CSIVolumeSource,
+    PersistentVolume,
+    SecretReference,
+    StorageClass,
+    VolumeAttachment,
+)
 from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
-from csi_provisioner.planning import affinity, finalizers, wellknown
+from csi_provisioner.planning import affinity, finalizers, secrets, wellknown
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours, some
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
@@ -139,30 +145,44 @@ def check_detached(volume: PersistentVolume, attachments: Iterable[VolumeAttachm
         raise Attached(name, found)
 
 
-def named_besides(volume: PersistentVolume, same_handle: Iterable[PersistentVolume]) -> list[PersistentVolume]:
+class SecretOf(Protocol):
+    """The reference to the secret that a volume would be deleted with. A Refusal: its deletion cannot be asked for."""
+
+    def __call__(self, volume: PersistentVolume) -> SecretReference | None: ...
+
+
+def secret_of(class_of: Callable[[str], StorageClass | None], driver: DriverFacts) -> SecretOf:
+    def found(volume: PersistentVolume) -> SecretReference | None:
+        return secrets.deletion_reference(volume, class_of, driver, migrated=volume.spec.csi is None).reference
+
+    return found
+
+
+def named_besides(
+    volume: PersistentVolume, same_handle: Iterable[PersistentVolume], secret_of: SecretOf
+) -> list[PersistentVolume]:
     """Others of those for which the driver would be asked to delete the very same: an id may be unique only to the
     back end that a secret opens."""
-    reference = _secret_reference(volume)
-    return [
-        other
-        for other in same_handle
-        if other.metadata.name != volume.metadata.name and _secret_reference(other) == reference
-    ]
 
+    def is_same(other: PersistentVolume) -> bool:
+        try:
+            return secret_of(other) == secret_of(volume)
+        except Refusal:
+            return True  # nobody can tell
 
-def _secret_reference(volume: PersistentVolume) -> tuple[str | None, ...]:
-    annotations = volume.metadata.annotations or {}
-    named = tuple(annotations.get(key) for key in (wellknown.DELETION_SECRET_NAME, wellknown.DELETION_SECRET_NAMESPACE))
-    return named if None not in named else (volume.spec.storageClassName,)
+    return [other for other in same_handle if other.metadata.name != volume.metadata.name and is_same(other)]
 
 
 def check_unshared(
-    volume: PersistentVolume, same_handle: Iterable[PersistentVolume], segments: Mapping[str, str] | None
+    volume: PersistentVolume,
+    same_handle: Iterable[PersistentVolume],
+    segments: Mapping[str, str] | None,
+    secret_of: SecretOf,
 ) -> None:
     """It is not deleted from under another PersistentVolume. Two that are both to be deleted do not wait for each
     other, and a driver of one node may give an id that another node's gives too."""
     name = volume.metadata.name
-    for other in named_besides(volume, same_handle):
+    for other in named_besides(volume, same_handle, secret_of):
         if should_delete(other):
             continue
         try:
@@ -183,9 +203,9 @@ def described(volume: PersistentVolume) -> str:
     return f"PersistentVolume {volume.metadata.name}" + (f" (claim {claim.namespace}/{claim.name})" if claim else "")
 
 
-def request(target: Target, secrets: SecretData | None) -> csi.DeleteVolumeRequest:
+def request(target: Target, data: SecretData | None) -> csi.DeleteVolumeRequest:
     """Row 8: the handle unchanged."""
-    return csi.DeleteVolumeRequest(volume_id=target.source.volumeHandle, secrets=secrets.reveal() if secrets else {})
+    return csi.DeleteVolumeRequest(volume_id=target.source.volumeHandle, secrets=data.reveal() if data else {})
 
 
 def released_at(volume: PersistentVolume) -> float | None:

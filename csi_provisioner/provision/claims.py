@@ -91,6 +91,7 @@ class ClaimReconciler:
         self._caches = caches
         self._rules = rules
         self._facts = rules.facts
+        self._secret_of = deletion.secret_of(caches.storage_classes.get, rules.facts)
         self._tools = tools
         self._kube = tools.kube
         self._memory = tools.memory
@@ -382,9 +383,9 @@ class ClaimReconciler:
             self._tools.waiting.written(claim)
         elif pv.spec.claimRef is not None:
             self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
-        handle = pv.spec.csi.volumeHandle if pv.spec.csi else None  # that of an in-tree volume says less than its name
+        handle = deletion.handle(pv)
         log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
-        if (shared := self._shared_with(pv)) is not None:
+        if (shared := self._shared_with(pv, handle or "")) is not None:
             log.warning(
                 "The driver gave one volume to two claims", PV=pv, PVC=pv.spec.claimRef, volumeID=handle, other=shared
             )
@@ -394,6 +395,6 @@ class ClaimReconciler:
             done = f"Successfully provisioned volume {pv.metadata.name}"
             self._tools.events.record(claim, "Normal", "ProvisioningSucceeded", done, ends="Provisioning")
 
-    def _shared_with(self, pv: PersistentVolume) -> str | None:
-        same = self._caches.by_handle.of(pv.spec.csi.volumeHandle) if pv.spec.csi is not None else ()
-        return next(map(deletion.described, deletion.named_besides(pv, same)), None)
+    def _shared_with(self, pv: PersistentVolume, handle: str) -> str | None:
+        same = deletion.named_besides(pv, self._caches.by_handle.of(handle), self._secret_of)
+        return next(map(deletion.described, same), None)

@@ -1,6 +1,11 @@
 """A volume that two PersistentVolumes name is not deleted from under one of them (delete.md 7.3)."""
 
-from tests.deletion.released import bound, released
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.deletion.released import PROVISIONED_BY, bound, reconfigured, released
 from tests.installation import CLAIM, VOLUME, Installation
 
 SECRET = "volume.kubernetes.io/provisioner-deletion-secret"
@@ -49,3 +54,72 @@ async def test_an_id_that_another_secret_opens_is_another_volume(site: Installat
     await site.start()
     await site.until(lambda: site.find(VOLUME, "pv") is None)
     assert len(site.calls("DeleteVolume")) == 1
+
+
+# ---- in-tree form
+
+
+EBS = "ebs.csi.aws.com"
+IN_TREE: dict[str, Any] = {
+    "annotations": {PROVISIONED_BY: "kubernetes.io/aws-ebs"},
+    "awsElasticBlockStore": {"volumeID": "aws://zone-1/vol-1"},
+}
+CSI_FORM: dict[str, Any] = {"csi": {"driver": EBS, "volumeHandle": "vol-1"}}
+
+
+@pytest.mark.parametrize(("first", "second"), [(IN_TREE, CSI_FORM), (CSI_FORM, IN_TREE), (IN_TREE, IN_TREE)])
+async def test_the_form_of_a_volume_does_not_matter(
+    site: Installation, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """The one that waits is woken as soon as the other has gone."""
+    await reconfigured(site, msgspec.structs.replace(site.config, name=EBS))
+    released(site, **first)
+    released(site, "kept", persistentVolumeReclaimPolicy="Retain", **second)
+    await site.start()
+    kept = await site.event("pv", "VolumeFailedDelete")
+    assert "while PersistentVolume kept (claim default/gone) names the same volume" in kept["message"]
+    await site.rest(2000)
+    assert site.calls("DeleteVolume") == []
+    site.edit(VOLUME, "kept", lambda volume: volume["metadata"].pop("finalizers"))
+    site.delete(VOLUME, "kept")
+    await site.until(lambda: site.find(VOLUME, "pv") is None, limit=5.0)
+    assert [call.request.volume_id for call in site.calls("DeleteVolume")] == ["vol-1"]
+
+
+# ---- the secret
+
+
+NO_SECRET = {f"{SECRET}-name": "", f"{SECRET}-namespace": ""}
+IN_CLASS = {
+    "parameters": {f"csi.storage.k8s.io/provisioner-secret-{part}": "default" for part in ("name", "namespace")}
+}
+
+
+@pytest.mark.parametrize("other_class", ["", "another", "gone"])
+async def test_whoever_is_deleted_without_a_secret_is_the_same_volume_in_every_class(
+    site: Installation, other_class: str
+) -> None:
+    """Such as one that people wrote by hand after the one that we made."""
+    site.storage_class("another")
+    handle = released(site, annotations=NO_SECRET)
+    other = {"driver": site.config.name, "volumeHandle": handle}
+    released(site, "kept", persistentVolumeReclaimPolicy="Retain", csi=other, storageClassName=other_class)
+    await site.start()
+    await site.event("pv", "VolumeFailedDelete")
+    await site.rest(100)
+    assert site.calls("DeleteVolume") == []
+
+
+@pytest.mark.parametrize(("named", "is_same"), [("default", True), ("theirs", False)])
+async def test_a_secret_is_the_same_wherever_it_is_named(site: Installation, named: str, is_same: bool) -> None:
+    site.storage_class("fast", **IN_CLASS)
+    site.secret("default")
+    handle = released(site)
+    other = {"driver": site.config.name, "volumeHandle": handle}
+    annotations = {f"{SECRET}-name": named, f"{SECRET}-namespace": "default"}
+    released(
+        site, "kept", persistentVolumeReclaimPolicy="Retain", csi=other, storageClassName="", annotations=annotations
+    )
+    await site.start()
+    await site.rest(100)
+    assert (site.calls("DeleteVolume") == []) == is_same
