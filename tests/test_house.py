@@ -26,7 +26,7 @@ PARTS = {
         "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
-    "what a person can ask": (1230, "planning/evidence.py commands/*.py"),
+    "what a person can ask": (1260, "planning/evidence.py commands/*.py"),
     "what a daemon answers its own commands": (
         150,
         "model/live.py diagnostics/asked.py supervisor/answering.py",
