@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 
 # Offsets that the standard library refuses: it would end the import of whatever asks for the local time.
 WHOLE_DAY = 86_400
@@ -24,11 +25,16 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: os._exit(0))
     # Else a connection gets the number of a closed stream, and what is written to that stream goes to the connection.
-    for descriptor in range(3):
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # the terminal's encoding may have no such letter
+    # Errors of them are for tests: with these any library's would end the process.
+    if any(option.startswith("e") for option in sys.warnoptions):
+        warnings.simplefilter("default")
     for name in [name for name in os.environ if name.upper().startswith(OF_LIBRARIES)]:
         del os.environ[name]
     # As Go programs do: the lower of the two limits is for programs that cannot have many, and anybody may raise it.
@@ -40,7 +46,11 @@ def main() -> int:
         time.tzset()
     from csi_provisioner import cli
 
-    return cli.main()
+    code = cli.main()
+    if os.environ.get("PYTHONINSPECT"):  # it would take the end for an error, and read what to do from standard input
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

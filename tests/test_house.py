@@ -26,7 +26,7 @@ PARTS = {
         "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
-    "what a person can ask": (1260, "planning/evidence.py commands/*.py"),
+    "what a person can ask": (1275, "planning/evidence.py commands/*.py"),
     "what a daemon answers its own commands": (
         150,
         "model/live.py diagnostics/asked.py supervisor/answering.py",
@@ -48,7 +48,7 @@ PARTS = {
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
     "TLS straight on the socket": (80, "kube/secure.py"),
-    "the first moments": (30, "__main__.py"),
+    "the first moments": (36, "__main__.py"),
     "leadership and health": (
         450,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "

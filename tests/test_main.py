@@ -72,6 +72,46 @@ def test_a_stream_that_is_closed_gives_its_number_to_no_connection() -> None:
     assert done.stdout.splitlines()[-1] == "/dev/null /dev/null"
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PYTHONINSPECT": "1"},
+        {"PYTHONWARNINGS": "error", "PYTHONWARNDEFAULTENCODING": "1"},
+        {"PYTHONOPTIMIZE": "2", "PYTHONDEVMODE": "1", "PYTHONMALLOC": "debug"},
+        {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONSTARTUP": "/nope"},
+    ],
+    ids=lambda environ: next(iter(environ)),
+)
+def test_what_the_interpreter_reads_in_the_environment_changes_no_end(environ: dict[str, str]) -> None:
+    done = started(MAIN, "--kubeconfig=/nowhere", **environ)
+    assert done.returncode == 255
+    assert "Traceback" not in done.stderr
+    assert '"The process ends" err="cannot read the kubeconfig /nowhere' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+        ("> >(true)", 0, ""),
+        ("2>/dev/full", 0, ""),
+        (">/dev/full", 1, "the answer cannot be written: No space left on device\n"),
+    ],
+)
+def test_streams_that_take_nothing_break_no_command(streams: str, code: int, said: str) -> None:
+    done = started(MAIN, "explain", "--help", shell=f"exec {streams};")
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_letters_that_a_terminal_does_not_have_are_written_another_way() -> None:
+    done = started(
+        "from csi_provisioner.__main__ import main; main(); print('\\u2192')", "--version", PYTHONIOENCODING="ascii"
+    )
+    assert done.stdout.splitlines()[-1] == "\\u2192"
+
+
 @pytest.mark.parametrize("zone", ["<+99>-99", "../../etc/passwd", "a" * 100_000])
 def test_no_time_zone_keeps_the_program_from_starting(zone: str) -> None:
     done = started(MAIN, "--version", TZ=zone)

@@ -3,7 +3,6 @@
 Exit codes: 0 all that the flags need is there, 3 something is missing, 1 could not ask, 2 the flags.
 """
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +26,7 @@ from csi_provisioner.planning.rights import Right, wanted
 from csi_provisioner.settings import Settings
 
 from .asking import CONNECT, connected
-from .entry import OUTPUT, Command, say, say_json, table
+from .entry import OUTPUT, Command, say, say_json, show, table
 
 OK, MISSING, OFF, NOT_KNOWN = "ok", "missing", "off", "not known"
 FLAGS = flags.FLAGS.extended("Check", OUTPUT)
@@ -244,7 +243,7 @@ async def answer(settings: Settings, asked: Wanted) -> int:
     if asked.json:
         say_json({"complete": not missing, "checks": check.lines})
     else:
-        sys.stdout.write(table([list(_cells(line)) for line in check.lines]))
+        show(table([list(_cells(line)) for line in check.lines]))
         say("Something is missing." if missing else "All that the flags need is there.")
     return FOUND if missing else 0
 

@@ -1,10 +1,12 @@
 """What all commands share: their flags are read, their errors told, and their exit codes made, in one way."""
 
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TextIO, TypeVar
 
 import msgspec
 import trio
@@ -51,13 +53,15 @@ class Command:
         try:
             values = self.flags.parse(arguments)
             if values[flags.HELP]:
-                sys.stdout.write(self.flags.help(self.usage))
+                show(self.flags.help(self.usage))
                 return 0
             _check_output(values)
             asked = wanted(values)
             settings = configuration.read(values, environ, configuration.log_settings(values))
         except Fatal as error:
             return self._failed(str(error), 2)
+        except CannotAskError as error:
+            return self._failed(str(error), 1)
         return (settings, asked) if settings is not None else self._failed(f"--version is no flag of {self.name}", 2)
 
     def run(
@@ -126,12 +130,30 @@ def _check_output(values: Values) -> None:
 
 
 def say(text: str) -> None:
-    sys.stderr.write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
+    with suppress(CannotAskError):
+        _write(sys.stderr, "".join(f"{escaped(line)}\n" for line in text.split("\n")))
+
+
+def show(text: str) -> None:
+    """The answer. A program that gets none must not take it for one."""
+    _write(sys.stdout, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # What is left in it would fail again when the interpreter ends.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):  # else whoever reads, such as `head`, has enough
+            raise CannotAskError(f"the answer cannot be written: {error.strerror}") from error
 
 
 def say_json(shown: Mapping[str, object]) -> None:
     text = msgspec.json.format(msgspec.json.encode({"version": VERSION} | dict(shown)), indent=2)
-    sys.stdout.write(f"{text.decode()}\n")
+    show(f"{text.decode()}\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,6 @@ Exit codes: 0 bound or worked on, 3 somebody else's turn, 4 refused as it stands
 2 the flags.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -41,7 +40,7 @@ from csi_provisioner.settings import ProvisioningSettings, Settings
 
 from . import daemon, showing
 from .asking import CONNECT, connected
-from .entry import OUTPUT, CannotAskError, Command, say
+from .entry import OUTPUT, CannotAskError, Command, say, show
 from .lookup import Lookup
 
 REQUEST = Flag("request", BOOLEAN, False, "Show the CreateVolumeRequest that would be sent, without secrets.")
@@ -172,7 +171,7 @@ class Explaining:
         found = await self._explained(facts)
         decisive = found.decisive
         shown = showing.Shown(claim, driver.name, found, self.assumed, dry)
-        sys.stdout.write(shown.json(self.wanted.request) if self.wanted.json else shown.text(self.wanted.request))
+        show(shown.json(self.wanted.request) if self.wanted.json else shown.text(self.wanted.request))
         return CODES.get(decisive.status, 0)
 
     async def _provisioning(self, claim: PersistentVolumeClaim) -> ProvisioningSettings:

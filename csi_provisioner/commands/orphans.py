@@ -3,7 +3,6 @@
 Exit codes: 0 none (or done), 3 some, 1 could not ask or was refused, 2 the flags.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from csi_provisioner.planning.evidence import Finding, Known, Report
 from csi_provisioner.settings import Settings
 
 from .asking import Asking, asking
-from .entry import OUTPUT, CannotAskError, Command, say, say_json, table
+from .entry import OUTPUT, CannotAskError, Command, say, say_json, show, table
 from .manifest import manifest
 from .removing import Removal
 
@@ -99,7 +98,7 @@ def _adopted(asked: Asking, known: Known, found: Report, volume_id: str) -> int:
             raise CannotAskError(f"nothing is known of a volume {volume_id}")
         finding = Finding(volume_id, "", volume=listed.volume)
     text, assumed = manifest(finding, asked.name)
-    sys.stdout.write(text)
+    show(text)
     for line in assumed:
         say(line)
     return 0
@@ -138,9 +137,9 @@ def _print_text(asked: Asking, known: Known, found: Report) -> None:
         row = [finding.volume_id or "unknown", finding.name, finding.claim, size, ",".join(finding.found)]
         rows.append([escaped(text) for text in (*row, "; ".join(finding.evidence))])
     if found.orphans:
-        sys.stdout.write(table(rows))
+        show(table(rows))
     else:
-        sys.stdout.write(f"No volume of driver {asked.name} is without an owner.\n")
+        show(f"No volume of driver {asked.name} is without an owner.\n")
     if found.in_progress:
         say(f"{found.in_progress} volumes are being made for claims that wait for them")
     if found.unknown:

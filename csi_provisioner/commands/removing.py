@@ -20,7 +20,7 @@ from csi_provisioner.planning.evidence import Finding, Report
 from csi_provisioner.planning.refusal import Refusal
 
 from .asking import Asking
-from .entry import CannotAskError
+from .entry import CannotAskError, say, show
 
 
 @dataclass(eq=False, kw_only=True)
@@ -49,8 +49,8 @@ class Removal:
         except CallError as error:
             hint = "" if reference else "; no secret was noted, --secret gives one"
             raise CannotAskError(f"volume {self.volume_id} is not deleted: {error}{hint}") from error
-        sys.stdout.write(f"Volume {escaped(self.volume_id)} is deleted.\n")
         await self._forget(finding)
+        show(f"Volume {escaped(self.volume_id)} is deleted.\n")
         return 0
 
     def _finding(self, found: Report) -> Finding:
@@ -117,7 +117,7 @@ class Removal:
         secret = await self.asked.get(Secret, reference.name, reference.namespace)
         if secret is None:
             text = f"Secret {reference.namespace}/{reference.name} is gone, deleting without it"
-            sys.stderr.write(f"{escaped(text)}\n")
+            say(text)
             return SecretData()
         try:
             return secrets.decoded(secret)
@@ -141,4 +141,4 @@ class Removal:
         try:
             await self.asked.kube.change(Lease, name, namespace, seen="", edit=edit)
         except KubeError as error:
-            sys.stderr.write(f"{escaped(f'It stays in the list of Lease {name}: {error}')}\n")
+            say(f"It stays in the list of Lease {name}: {error}")
