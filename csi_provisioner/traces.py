@@ -5,7 +5,7 @@ its log lines. What spans say is what the log may say: names and errors, never r
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from random import getrandbits
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Traces:
         """Sends what is left, for at most `limit` seconds."""
         spans, self._spans = self._spans, None
         if spans is not None:
-            with trio.move_on_after(limit):
+            with trio.move_on_after(limit), suppress(RuntimeError):  # for want of threads
                 # The thread may wait for a collector that never answers; it does not keep the process from ending.
                 await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)
 

@@ -1,5 +1,7 @@
 """The first moments of the program, in odd surroundings (process.md 3, 10.3)."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +11,10 @@ import pytest
 MAIN = "from csi_provisioner.__main__ import main; sys.exit(main())"
 
 
-def started(code: str, *arguments: str, shell: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
-    command = f'{shell} exec "$0" -c "$@"'
+def started(
+    code: str, *arguments: str, shell: str = "", run: str = "exec", **environ: str
+) -> "subprocess.CompletedProcess[str]":
+    command = f'{shell} {run} "$0" -c "$@"'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, f"import sys; {code}", *arguments],
         timeout=60,
@@ -45,6 +49,53 @@ def test_what_the_machine_does_not_give_is_one_line_with_advice(limit: str) -> N
     (line,) = (line for line in done.stderr.splitlines() if line[0] != "I")
     assert line.startswith("F")
     assert 'advice="raise the limit of ' in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become a user without any")
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_user_who_may_have_no_more_threads_is_told_so(limit: int) -> None:
+    """The limit counts what all processes of the user have; root has none."""
+    user = 100_000 + os.getpid()
+    rights = "--clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"  # to load this program
+    run = f"exec prlimit --nproc={limit} setpriv --reuid={user} --regid={user} {rights}"
+    done = started(MAIN, "--csi-address=/nowhere", "--http-endpoint=127.0.0.1:0", run=run, PATH=os.environ["PATH"])
+    assert done.returncode == 255
+    (line,) = (line for line in done.stderr.splitlines() if line[0] != "I")
+    assert line.startswith("F")
+    assert 'advice="raise the limit of threads' in line
+
+
+WITHOUT_THREADS = """
+import threading
+import trio
+from csi_provisioner.kube.connection import open_socket
+from csi_provisioner.kube.credentials import Plugin
+from csi_provisioner.supervisor.connection import _write_termination_message
+from csi_provisioner.traces import traces
+
+threading.stack_size(1 << 46)  # more than there is room for
+
+async def run():
+    try:
+        await open_socket("localhost", 1)
+    except OSError as error:
+        print(error)
+    try:
+        await Plugin(["true"], version="", environment={}, now=trio.current_time)._printed()
+    except ValueError as error:
+        print(error)
+    await _write_termination_message("the end")
+    traces._spans = open("/dev/null")
+    await traces.end(1.0)
+
+trio.run(run)
+"""
+
+
+def test_what_wants_a_thread_that_cannot_be_started_fails_like_any_other_request() -> None:
+    done = started(WITHOUT_THREADS)
+    assert (done.returncode, done.stdout) == (0, "[Errno 11] can't start new thread\ncan't start new thread\n")
+    assert "The termination message cannot be written" in done.stderr
 
 
 def test_a_limit_of_open_files_that_may_be_raised_is_raised() -> None:

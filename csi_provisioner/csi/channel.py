@@ -212,10 +212,13 @@ class Channel(AsyncContextManagerMixin):
     async def _read(self, received: bytes, response_type: type[ResponseT]) -> ResponseT:
         if len(received) <= SHORT:
             return answer.decode(received, response_type)
-        # A thread that nobody waits for any more keeps the next one waiting until it has ended.
-        return await trio.to_thread.run_sync(
-            answer.decode, received, response_type, limiter=self._reader, abandon_on_cancel=True
-        )
+        try:
+            # A thread that nobody waits for any more keeps the next one waiting until it has ended.
+            return await trio.to_thread.run_sync(
+                answer.decode, received, response_type, limiter=self._reader, abandon_on_cancel=True
+            )
+        except RuntimeError:  # the machine gives no thread: better late than not at all
+            return answer.decode(received, response_type)
 
     async def _connect(self) -> "_Connection":
         async with self._connecting:

@@ -4,6 +4,7 @@ httptools (a C parser) reads the answers. A connection is used by one exchange a
 pool that decides about that is `transport`. What goes wrong with sockets and bytes becomes a KubeError here.
 """
 
+import errno
 import select
 import socket
 from collections.abc import Awaitable, Callable
@@ -95,7 +96,10 @@ Open = Callable[[str, int], Awaitable[Wire]]
 
 
 async def open_socket(host: str, port: int) -> Wire:
-    stream = await trio.open_tcp_stream(host, port)
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except RuntimeError as error:  # no thread to look the name up in
+        raise OSError(errno.EAGAIN, str(error)) from error
     # A server whose machine is gone sends nothing: without these a connection to it looks alive for many minutes.
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ALIVE.items():

@@ -193,7 +193,7 @@ class Plugin:
                     nursery.cancel_scope.deadline = trio.current_time() + PLUGIN_REST
         except* trio.TooSlowError:
             trouble = f"it did not end within {PLUGIN_LIMIT:g} s"
-        except* OSError as group:
+        except* (OSError, RuntimeError) as group:  # the latter for want of threads
             trouble = "; ".join(filter(None, (str(group.exceptions[0]), self.hint)))
         except* ValueError as group:
             trouble = str(group.exceptions[0])

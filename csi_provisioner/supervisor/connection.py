@@ -203,5 +203,5 @@ async def _write_termination_message(text: str) -> None:
     """Shown by `kubectl describe pod` as the termination message (process.md 4.4)."""
     try:
         await TERMINATION_LOG.write_text(escaped(text))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter for want of threads
         log.warning("The termination message cannot be written", path=str(TERMINATION_LOG), err=str(error))

@@ -1,6 +1,7 @@
 """The channel against a peer that is told what to send, on virtual time (process.md 4; design.md 3 rule 7)."""
 
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -291,6 +292,16 @@ async def test_a_long_answer_is_not_read_by_the_loop(tmp_path: Path) -> None:
         loop, whole = time.thread_time(), time.process_time()
         await link.delete()
         assert time.thread_time() - loop < 0.5 * (time.process_time() - whole)
+
+
+async def test_a_long_answer_is_read_also_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    let_threads_work()
+    before = threading.stack_size(1 << 46)  # more than there is room for
+    try:
+        async with linked(tmp_path, answer_with_many_fields) as (_, link):
+            await link.delete()
+    finally:
+        threading.stack_size(before)
 
 
 async def test_reading_a_long_answer_counts_against_the_call_s_time(tmp_path: Path) -> None:
