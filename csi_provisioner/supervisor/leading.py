@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity
 from csi_provisioner.kube.client import Cluster, KubeClient
 from csi_provisioner.kube.election import LeaderElector
@@ -23,6 +24,7 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.state import LeadershipState
+from csi_provisioner.planning import dns
 from csi_provisioner.provision import journal_leases
 from csi_provisioner.provision.writer import JournalWriter
 from csi_provisioner.settings import Settings
@@ -87,9 +89,11 @@ class Leadership:
         """Waits for the lease and runs `lead` under it, again and again until `stop`.
 
         Competes only while the driver answers: a leader without one would keep the lease from those that have one.
-        Raises Fatal if the lease is lost while `lead` runs.
+        Raises Fatal if the lease is lost while `lead` runs, and where the driver's name makes none.
         """
         settings, driver = self._settings.election, connection.facts.name
+        if self.sought or self._settings.provisioning.volume_journal == "on":
+            _check_name(driver)
         if not self.sought:
             async with api_client(cluster, self._end, purpose=" (volume journal)") as leases:
                 journal = self._journal(leases, driver)
@@ -138,6 +142,18 @@ class Leadership:
             metrics=self._metrics,
             may_begin=self._end.may_begin,
             required=wanted == "on",
+        )
+
+
+def _check_name(driver: str) -> None:
+    """The API server would refuse it for ever."""
+    lease = identity.sanitised(driver)
+    if not dns.is_subdomain(lease):
+        raise Fatal(
+            f"the CSI driver's name {driver!r} makes {lease!r} the name of the Lease, which no object can have: it "
+            "takes lower-case letters, digits and dashes between them; the driver needs another name, or this "
+            "process runs alone, without --leader-election and without --volume-journal=on",
+            255,
         )
 
 
