@@ -1,4 +1,4 @@
-# docs/image.md says how it is built and verified. A release gives DEBIAN and BASE with their digests.
+# docs/how-to/image.md says how it is built and verified. A release gives DEBIAN and BASE with their digests.
 # The last stage is BASE and copied files: the distroless variant, or with BASE=slim the stage of that name. Both have
 # the Python of the same Debian, at the same path.
 ARG DEBIAN=debian:13-slim
@@ -19,7 +19,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /tools && /tools/bin/pip install --require-hashes --only-binary :all: -r backend.txt
 
 FROM tools AS dependencies
-# tracing.txt: what sends traces is in the image too (docs/tracing.md).
+# tracing.txt: what sends traces is in the image too (docs/how-to/tracing.md).
 ARG REQUIREMENTS=requirements.txt
 COPY image/requirements.txt image/tracing.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \

@@ -1,4 +1,4 @@
-"""Every check of the project as a session; plain `nox` runs those that need nothing but Python (docs/index.md).
+"""Every check of the project as a session; plain `nox` runs those that need nothing but Python (CONTRIBUTING.md).
 
 Each session installs dependency groups of pyproject.toml at the versions of constraints.txt. `cluster` and
 `conformance` also need Go, or a control plane in KUBEBUILDER_ASSETS; without, they say what they did not run. Where
@@ -307,7 +307,7 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def image(session: nox.Session) -> None:
-    """Both variants of the image, built and started; see docs/image.md."""
+    """Both variants of the image, built and started; see docs/how-to/image.md."""
     missing = [name for name in ("buildah", "debootstrap", "setpriv", "unshare") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         not_run(session, "the image", f"needs root and {', '.join(missing or ['all of its rights'])}")
@@ -348,7 +348,7 @@ def rules(session: nox.Session) -> None:
         folder = Path(session.create_tmp()).resolve()
         session.run("go", "install", PROMTOOL, env={"GOBIN": str(folder)}, external=True)
         promtool = str(folder / "promtool")
-    session.run(promtool, "check", "rules", "docs/observability/rules.yaml", external=True)
+    session.run(promtool, "check", "rules", "docs/how-to/observability/rules.yaml", external=True)
     session.run(promtool, "test", "rules", "tests/observability/alerts.yaml", external=True)
 
 

@@ -81,7 +81,7 @@ class ProvisioningSettings:
         "claim-annotation-prefix",
         (),
         "Pass the claim's annotations under these prefixes, such as example.com/, to the driver as parameters. Whoever "
-        "may make claims then speaks to the driver: see docs/annotations.md.",
+        "may make claims then speaks to the driver: see docs/how-to/claim-annotations.md.",
         kind=TEXTS,
     )
     volume_journal: str = flag(

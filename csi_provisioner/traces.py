@@ -1,4 +1,5 @@
-"""What each try waited for, for those who trace (docs/tracing.md): a span a try, and below it what it asked of others.
+"""What each try waited for, for those who trace (docs/how-to/tracing.md): a span a try, below it what it
+asked of others.
 
 Off, unless `begin` was called: then nothing of OpenTelemetry is imported, and a try has no more than the id that is in
 its log lines. What spans say is what the log may say: names and errors, never requests.

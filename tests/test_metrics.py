@@ -232,7 +232,7 @@ def test_labels_of_others_are_escaped(name: str, told: str) -> None:
 
 
 def rows() -> list[str]:
-    """All metrics that there are, as the table of docs/metrics.md has them."""
+    """All metrics that there are, as the table of docs/reference/metrics.md has them."""
     metrics, found = Metrics(), []
     metrics.capacity(*4 * (lambda: 0,))
     metrics.ask(lambda: ({}, {}, {}))
@@ -252,7 +252,7 @@ def rows() -> list[str]:
 
 
 def table(heading: str) -> list[str]:
-    _, _, text = (ROOT / "docs" / "metrics.md").read_text().partition(f"\n## {heading}\n")
+    _, _, text = (ROOT / "docs" / "reference" / "metrics.md").read_text().partition(f"\n## {heading}\n")
     return [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("| `")]
 
 

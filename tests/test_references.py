@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SPECS = ROOT / "docs" / "spec"
+DOCS = ROOT / "docs"
+SPECS = DOCS / "spec"
 RECORDED = (ROOT / "tests" / "conformance", ROOT / "tests" / "controlplane", ROOT / "tests" / "journal")
 TEXTS = ("*.py", "*.md", "*.yaml", "*.toml", "*.proto", "Dockerfile", "run")
 SKIPPED = {".git", ".venv", ".nox", "build", "dist"}
@@ -16,6 +17,7 @@ SKIPPED = {".git", ".venv", ".nox", "build", "dist"}
 SECTION = re.compile(r"\b([A-Za-z][a-z-]*)\.md,?(?: sections?)? ([A-Z]?\d+(?:\.\d+)*)\b")
 RULE = re.compile(r"\bdesign\.md(?: section)? 3,? rule (\d+)")
 QUIRK = re.compile(r"\b[Qq]uirks? (Q\d+)")
+PAGE = re.compile(r"(?<![\w/.-])docs/[\w/.-]+\.(?:md|yaml|json|png)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -30,7 +32,7 @@ def texts() -> Iterator[Path]:
 @cache
 def sections(name: str) -> frozenset[str]:
     """Numbers that a document has: of headings, of list items below them (`4.2`), of rows that begin with one."""
-    path = next((path for path in (SPECS / name, ROOT / "docs" / name) if path.exists()), None)
+    path = next((path for path in (SPECS / name, DOCS / name) if path.exists()), None)
     found, heading = set(), ""
     for line in path.read_text().splitlines() if path else ():
         if match := re.match(r"#+ (?:Quirk )?([A-Z]?\d+(?:\.\d+)*)\b", line):
@@ -61,6 +63,18 @@ def test_sections_rules_and_quirks_exist() -> None:
 )
 def test_what_leads_nowhere_is_found(text: str) -> None:
     assert missing(text)
+
+
+@pytest.mark.parametrize("folder", ["tutorial", "how-to", "reference", "explanation", "spec"])
+def test_the_index_links_every_page(folder: str) -> None:
+    linked = {target.partition("#")[0] for target in LINK.findall((DOCS / "index.md").read_text())}
+    pages = {path.relative_to(DOCS).as_posix() for path in (DOCS / folder).rglob("*.md")}
+    assert pages - linked == set()
+
+
+def test_pages_that_texts_name_exist() -> None:
+    wrong = {f"{path.relative_to(ROOT)}: {name}" for path in texts() for name in PAGE.findall(path.read_text())}
+    assert {line for line in wrong if not (ROOT / line.partition(": ")[2]).exists()} == set()
 
 
 def test_links_of_documents_exist() -> None:

@@ -1,4 +1,4 @@
-"""Traces begin and end without harm, whatever the collector does and whatever is installed (docs/tracing.md)."""
+"""Traces begin and end without harm, whatever the collector does and whatever is installed (docs/how-to/tracing.md)."""
 
 import socket
 import subprocess

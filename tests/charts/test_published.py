@@ -1,5 +1,5 @@
 """With roles that other people have published: do readiness, the volume journal and a standby's watch work, and what
-goes without? docs/rights.md has the answers; RIGHTS=write in the environment writes them there."""
+goes without? docs/reference/rights.md has the answers; RIGHTS=write in the environment writes them there."""
 
 import os
 import signal

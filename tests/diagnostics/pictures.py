@@ -2,7 +2,7 @@
 
 python -m tests.diagnostics.pictures FOLDER                       all states, wide and 400 px, light and dark
 python -m tests.diagnostics.pictures FOLDER waiting-wide-light    one of them
-python -m tests.diagnostics.pictures                              docs/observability/page.png, which the README shows
+python -m tests.diagnostics.pictures                              the README's: docs/how-to/observability/page.png
 """
 
 import shutil
@@ -39,7 +39,7 @@ from csi_provisioner.model.state import (
 CHROMIUM = shutil.which("chromium")
 WIDTHS, SCHEMES = {"wide": 1100, "400": 400}, {"light": 1, "dark": 0}
 HEIGHT = 2200
-README = Path(__file__).parent.parent.parent / "docs" / "observability" / "page.png"
+README = Path(__file__).parent.parent.parent / "docs" / "how-to" / "observability" / "page.png"
 
 NAME = "hostpath.csi.k8s.io"
 CAPABILITIES = ("CREATE_DELETE_SNAPSHOT", "CREATE_DELETE_VOLUME", "GET_CAPACITY", "LIST_VOLUMES")

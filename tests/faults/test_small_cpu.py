@@ -1,4 +1,4 @@
-"""The documented probes and a container that has a twentieth of a processor (docs/health.md), by a real cgroup."""
+"""The documented probes (docs/reference/health.md) and a container with a twentieth of a processor, by a real cgroup."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ MILLICPU = 50
 PERIOD = 100_000  # microseconds, as the kubelet has it
 DOCUMENTED = {
     name: {"timeoutSeconds": 1, "failureThreshold": 3} | probe
-    for name, probe in yaml.safe_load((REPOSITORY / "docs/health.md").read_text().split("```")[1][5:]).items()
+    for name, probe in yaml.safe_load((REPOSITORY / "docs/reference/health.md").read_text().split("```")[1][5:]).items()
 }
 
 

@@ -13,7 +13,7 @@ from csi_provisioner.settings import CapacitySettings, ElectionSettings, RetrySe
 from tests.installation import CLAIM, NAMESPACE, Installation
 from tests.observability.promql import groupings, mentioned, selectors
 
-FOLDER = Path(__file__).parent.parent.parent / "docs" / "observability"
+FOLDER = Path(__file__).parent.parent.parent / "docs" / "how-to" / "observability"
 RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]

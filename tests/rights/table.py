@@ -1,4 +1,4 @@
-"""The tables of docs/rights.md: what tests have seen without each right, and with published roles."""
+"""The tables of docs/reference/rights.md: what tests have seen without each right, and with published roles."""
 
 from itertools import takewhile
 
@@ -6,7 +6,7 @@ from csi_provisioner.planning.rights import Right
 from tests.cluster.controlplane import REPOSITORY
 from tests.rights.granted import Granted
 
-FILE = REPOSITORY / "docs" / "rights.md"
+FILE = REPOSITORY / "docs" / "reference" / "rights.md"
 WITHOUT = "| Right | In | Without it, not seen any more |\n|---|---|---|\n"
 PUBLISHED = "| Roles | From, at | Volume journal | Standby leads | Ready | Goes without |\n|---|---|---|---|---|---|\n"
 

@@ -1,7 +1,7 @@
 """Without each right in turn: what is not seen any more, and that people are told what to grant.
 
-RIGHTS=write in the environment writes what is seen into docs/rights.md. Marked for the session `rights` because of its
-time; it needs no cluster.
+RIGHTS=write in the environment writes what is seen into docs/reference/rights.md. Marked for the session `rights`
+because of its time; it needs no cluster.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Each try has an id; traced, it is that of the trace that the driver's call belongs to (docs/tracing.md)."""
+"""Each try has an id; traced, it is that of the trace that the driver's call belongs to (docs/how-to/tracing.md)."""
 
 import socket
 from collections.abc import Iterator
