@@ -353,6 +353,14 @@ def rules(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The pages as a site, in build/docs, without a warning; and which of their commands no test runs."""
+    install(session, "docs", project=False)
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "build/docs")
+    session.run("python", "-m", "tests.docs.blocks")
+
+
+@nox.session
 def sandbox(session: nox.Session) -> None:
     """A cluster, a driver and the provisioner in one process."""
     install(session)
