@@ -107,6 +107,7 @@ def _joined(parts: Iterable[list[str]]) -> list[str]:
     return [re.sub(r"(\.\.\.){2,}", OPEN, text) for text in found]
 
 
+@cache
 def _functions(module: ast.Module) -> dict[str, Function]:
     return {node.name: node for node in ast.walk(module) if isinstance(node, Function)}
 
@@ -132,7 +133,7 @@ def _of_name(name: str, line: int, place: Place, deep: int) -> list[str]:
 def _assigned(name: str, line: int, scope: Function | ast.Module) -> list[ast.expr]:
     """The values that it may have at the line: an assignment in a block that goes on to the line hides those above."""
     found: list[ast.expr] = []
-    for node in ast.walk(scope):
+    for node in [scope] if isinstance(scope, ast.Module) else ast.walk(scope):
         for block in (getattr(node, part, None) for part in ("body", "orelse", "finalbody")):
             for statement in block if isinstance(block, list) else ():
                 if (
@@ -157,6 +158,7 @@ def _imported(name: str, place: Place, *, whole: bool = True) -> ast.Module | No
     return None
 
 
+@cache
 def refusals() -> list[str]:
     """Texts that end a try as a failure, in the order of the code."""
     made: list[str] = []

@@ -1,4 +1,4 @@
-"""The documented probes (docs/reference/health.md) and a container with a twentieth of a processor, by a real cgroup."""
+"""The probes as documented (docs/reference/health.md), and a container with a twentieth of a processor."""
 
 import os
 import signal
