@@ -19,7 +19,7 @@ FEATURE_GATES: Flag[Pairs[bool]] = Flag(
     SWITCHES,
     (),
     "Features to switch: Topology (on), VolumeAttributesClass (on), CrossNamespaceVolumeDataSource (off), "
-    "ReleaseLeaderElectionOnExit (always so), AllAlpha, AllBeta.",
+    "VolumeSnapshotTopology (off), ReleaseLeaderElectionOnExit (always so), AllAlpha, AllBeta.",
 )
 AUTOMAXPROCS = Flag("automaxprocs", BOOLEAN, False, "Accepted for compatibility, without effect.")
 METRICS_ADDRESS = Flag("metrics-address", TEXT, "", "Deprecated: --http-endpoint without the election's health.")

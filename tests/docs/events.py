@@ -43,6 +43,7 @@ class Place:
     module: ast.Module
     function: Function | None = None
     called: "tuple[ast.Call, Place] | None" = None
+    outer: Function | None = None
 
 
 @cache
@@ -58,7 +59,7 @@ def calls() -> dict[str, list[tuple[ast.Call, Place]]]:
 
     def walk(node: ast.AST, place: Place) -> None:
         if isinstance(node, Function):
-            place = Place(place.module, node)
+            place = Place(place.module, node, outer=place.function)
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             found.setdefault(name, []).append((node, place))
@@ -91,6 +92,8 @@ def texts(node: ast.AST | None, place: Place, deep: int = DEEP) -> list[str]:
             returned = [one.value for one in ast.walk(made) if isinstance(one, ast.Return) and one.value is not None]
             inside = Place(place.module, made, (node, place))
             return _all(texts(one, inside, deep - 1) for one in returned)
+        case ast.Call(func=ast.Name(id="str"), args=[ast.Name(id=name)]) if made := _class_of(name, place):
+            return _of_error(*made, deep - 1)
         case ast.Name(id=name):
             return _of_name(name, node.lineno, place, deep - 1)
         case ast.Attribute(value=ast.Name(id=name), attr=constant) if (module := _imported(name, place)) is not None:
@@ -121,7 +124,8 @@ def _of_name(name: str, line: int, place: Place, deep: int) -> list[str]:
         return [OPEN] if home is None else _of_name(name, sys.maxsize, Place(home), deep)
     parameters = [one.arg for one in place.function.args.args if one.arg != "self"]
     if name not in parameters:
-        return _of_name(name, sys.maxsize, Place(place.module), deep)
+        around = [Place(place.module)] if place.outer is None else callers(Place(place.module, place.outer))
+        return _all(_of_name(name, sys.maxsize, one, deep) for one in around)
     if place.called is None:
         return [OPEN]
     call, caller = place.called
@@ -158,31 +162,68 @@ def _imported(name: str, place: Place, *, whole: bool = True) -> ast.Module | No
     return None
 
 
+def _class_of(name: str, place: Place) -> tuple[ast.ClassDef, Place] | None:
+    """Of an error: of a parameter, or one that is caught."""
+    for node in ast.walk(place.function or place.module):
+        match node:
+            case ast.arg(arg=known, annotation=ast.Name(id=class_)) if known == name:
+                break
+            case ast.ExceptHandler(name=known, type=ast.Name(id=class_)) if known == name:
+                break
+    else:
+        return None
+    for module in modules().values():
+        for node in module.body:
+            if isinstance(node, ast.ClassDef) and node.name == class_:
+                return node, Place(module)
+    return None
+
+
+def _of_error(made: ast.ClassDef, place: Place, deep: int) -> list[str]:
+    """What it hands to its base class."""
+    for function in made.body:
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) and function.name == "__init__" else ():
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+                return texts(node.args[-1], Place(place.module, function), deep)
+    return [OPEN]
+
+
 @cache
 def refusals() -> list[str]:
     """Texts that end a try as a failure, in the order of the code."""
     made: list[str] = []
     for call, place in calls()["Refusal"]:
         if len(call.args) > 1 and (place.function is None or place.function.name != "not_ours"):
-            for called in _callers(place):
+            for called in callers(place):
                 made += texts(call.args[1], called)
     return [text for text in dict.fromkeys(made) if len(re.findall("[a-z]", text)) > SAYING]
 
 
-def _callers(place: Place) -> list[Place]:
-    """The function once for each call of it: of a private one only those of its own module are."""
+def callers(place: Place) -> list[Place]:
+    """The function once for each call of it."""
     if place.function is None:
         return [place]
-    found = calls().get(place.function.name, [])
-    mine = [(call, there) for call, there in found if there.module is place.module or place.function.name[0] != "_"]
-    return [Place(place.module, place.function, one) for one in mine] or [place]
+    found = [one for one in calls().get(place.function.name, []) if _reaches(*one, place)]
+    return [Place(place.module, place.function, one, place.outer) for one in found] or [place]
+
+
+def _reaches(call: ast.Call, caller: Place, place: Place) -> bool:
+    """Whether what is called is the place's function, and not another one of its name."""
+    if caller.module is place.module:
+        return True
+    match call.func:
+        case ast.Name(id=name):
+            return _imported(name, caller, whole=False) is place.module
+        case ast.Attribute(value=ast.Name(id=name)) if (module := _imported(name, caller)) is not None:
+            return module is place.module
+    return bool(place.function and place.function.args.args and place.function.args.args[0].arg == "self")
 
 
 def recorded() -> Iterator[Event]:
     for call, place in calls()["record"]:
         values = call.args
         if len(values) > 3:
-            for called in _callers(place):
+            for called in callers(place):
                 for type_, reason, text in itertools.product(*(texts(value, called) for value in values[1:4])):
                     yield Event(type_, reason, text)
 
