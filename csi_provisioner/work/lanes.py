@@ -40,6 +40,7 @@ class _Line:
     running: int = 0
     spaces: dict[str, _Space] = field(default_factory=dict)
     turns: Ranking[str] = field(default_factory=Ranking)  # the namespaces that have a key
+    excluded: list[str] = field(default_factory=list)  # those that would be guests, had the lane room
 
 
 @dataclass(eq=False)
@@ -174,8 +175,10 @@ class Lanes:
         while self._entitled and self._as_guests < self.guests:
             lane, namespace = group = next(iter(self._entitled))
             line = self._lines.get(lane)
-            if line is not None and namespace in line.turns and self.room(lane, line.running):
-                return self._first(lane, namespace)._replace(guest=True)
+            if line is not None and namespace in line.turns:
+                if self.room(lane, line.running):
+                    return self._first(lane, namespace)._replace(guest=True)
+                line.excluded.append(namespace)
             del self._entitled[group]
         return None
 
@@ -235,6 +238,9 @@ class Lanes:
 
     def _rank(self, line: _Line) -> None:
         has_room = len(line.turns) > 0 and self.room(line.lane, line.running)
+        if has_room and line.excluded:
+            self._entitled |= dict.fromkeys((line.lane, namespace) for namespace in line.excluded)
+            line.excluded.clear()
         rank = (line.running, line.served)
         for ranking, belongs in (
             (self._ranked, has_room),

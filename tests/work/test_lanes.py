@@ -136,6 +136,18 @@ def test_a_namespace_without_tasks_is_a_guest_beside_full_slots() -> None:
     assert [turn.namespace for turn in picked(lanes)] == ["small"]
 
 
+def test_a_guest_whose_lane_had_no_room_is_one_again_once_it_has() -> None:
+    bound = 1
+    lanes = Lanes(1, guests=1, each=1, room=lambda lane, running: running < bound)
+    fill(lanes, FAST, 3, "large")
+    assert len(picked(lanes)) == 1
+    fill(lanes, FAST, 1, "small")
+    assert picked(lanes) == []
+    bound = 9
+    lanes.rank(FAST)
+    assert [(turn.namespace, turn.guest) for turn in picked(lanes)] == [("small", True)]
+
+
 def test_a_guest_takes_no_slot_of_the_reserve() -> None:
     lanes = Lanes(8, reserve=4, guests=2, each=1)
     fill(lanes, SLOW, 50, "large")
