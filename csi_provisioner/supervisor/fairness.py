@@ -42,7 +42,7 @@ class Fairness:
         self._classes: set[str] = set()
         self._gone: set[str] = set()  # classes with an annotation that are gone, while volumes name them
         self._warned: dict[str, str] = {}  # class -> its annotation that is no number
-        self.bounds = Bounds(dict(settings.retries.class_workers))
+        self.bounds = Bounds(dict(settings.retries.class_workers), exists=lambda name: name in caches.storage_classes)
         self._claims: Loop | None = None
         self._resume: list[Callable[[str], None]] = []
         self._copies = False  # a claim with a source was seen: its lane is beside that of claims without
@@ -122,16 +122,20 @@ class Fairness:
         claim = volume.spec.claimRef
         return Lane(class_), (claim.namespace or "") if claim is not None else ""
 
-    def _saw_class(self, name: str, _old: StorageClass | None, new: StorageClass | None) -> None:
+    def _saw_class(self, name: str, old: StorageClass | None, new: StorageClass | None) -> None:
         ours = new is not None and self._facts.answers_to(new.provisioner)
         (self._classes.add if ours else self._classes.discard)(name)
-        # A class that is gone leaves its bound until no volume names it.
+        if (old is None) != (new is None):
+            self.bounds.came_or_went(name)
+        # A class that is gone leaves its bound, but for 0, until no volume names it.
         if new is not None:
             self._gone.discard(name)
             self._annotate(name, (new.metadata.annotations or {}).get(MAX_CALLS) if ours else None)
         elif self.bounds.of(name) is not None:
             self._gone.add(name)
             self._forget(name)
+        if new is None:
+            self._go_on(name)
 
     def _annotate(self, name: str, text: str | None) -> None:
         before, bound = self.bounds.of(name), None
@@ -145,8 +149,11 @@ class Fairness:
             self._warned[name] = text
         self.bounds.annotate(name, bound)
         if before == 0:
-            for resume in self._resume:
-                resume(name)
+            self._go_on(name)
+
+    def _go_on(self, name: str) -> None:
+        for resume in self._resume:
+            resume(name)
 
     def _saw_volume(self, _name: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         if new is None and old is not None and self._gone:

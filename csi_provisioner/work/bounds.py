@@ -16,10 +16,12 @@ class StoppedError(Exception):
 
 class Bounds:
     """`given` by the flag, and by the annotations of classes; the smaller wins. Those in `changed` are told of a class
-    that may have other calls than before."""
+    that may have other calls than before. One that does not exist (any more) cannot be told to go on: 0 bounds it
+    not."""
 
-    def __init__(self, given: Mapping[str, int]) -> None:
+    def __init__(self, given: Mapping[str, int], exists: Callable[[str], bool] = lambda class_: True) -> None:
         self._given = given
+        self._exists = exists
         self._annotated: dict[str, int] = {}
         self._running = Counter[str]()
         self.changed: list[Callable[[str], None]] = []
@@ -28,6 +30,8 @@ class Bounds:
         if not self._given and not self._annotated:
             return None
         bounds = [bounds[class_] for bounds in (self._given, self._annotated) if class_ in bounds]
+        if 0 in bounds and not self._exists(class_):
+            bounds = [bound for bound in bounds if bound]
         return min(bounds, default=None)
 
     def annotate(self, class_: str, bound: int | None) -> None:
@@ -37,6 +41,10 @@ class Bounds:
         else:
             self._annotated[class_] = bound
         if self.of(class_) != before:
+            self._tell(class_)
+
+    def came_or_went(self, class_: str) -> None:
+        if 0 in (self._given.get(class_), self._annotated.get(class_)):
             self._tell(class_)
 
     def has_room(self, class_: str) -> bool:

@@ -136,6 +136,24 @@ async def test_a_class_that_is_gone_keeps_its_bound_until_no_volume_names_it(sit
     assert len(site.driver.made("DeleteVolume", running=True)) == 3
 
 
+@pytest.mark.parametrize("flag", [True, False], ids=["flag", "annotation"])
+@pytest.mark.parametrize("existed", [True, False])
+async def test_nought_stops_no_volume_whose_class_is_gone(site: Installation, flag: bool, existed: bool) -> None:
+    """Nobody could let it go on."""
+    if existed:
+        site.storage_class()
+        if not flag:
+            annotate(site, "fast", "0")
+    released(site)
+    await site.start(retries=RetrySettings(class_workers=(("fast", 0),)) if flag else RetrySettings())
+    if existed:
+        await site.event("pv", "VolumeDelete")
+        await site.rest(100)
+        assert site.calls("DeleteVolume") == []
+        site.delete(CLASS, "fast")
+    await site.until(lambda: site.find(VOLUME, "pv") is None, limit=2)
+
+
 async def test_a_slow_back_end_is_asked_for_what_it_answers_in_time(tmp_path: Path) -> None:
     """15 volumes in 22.5 s, one after the other: no call waits so long that it is given up."""
     async with installation(tmp_path, Config(backend=Backend(rate=2, requests=3, after_timeout="go_on"))) as site:
