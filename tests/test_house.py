@@ -32,7 +32,7 @@ PARTS = {
         "model/live.py diagnostics/asked.py supervisor/answering.py",
     ),
     "why a claim has no volume": (
-        880,
+        890,
         "planning/steps.py planning/pending.py planning/explain.py planning/explanation.py planning/existing.py "
         "planning/consumers.py planning/outlook.py planning/fixes.py model/usage.py",
     ),

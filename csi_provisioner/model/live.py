@@ -36,6 +36,8 @@ class LiveClaim(msgspec.Struct, frozen=True):
     """Age of the CreateVolume call that is in flight."""
     uncertain: bool = False
     """The driver was asked, and has not said for certain that it makes no volume any more."""
+    annotations: dict[str, str] | None = None
+    """Those of its annotations with which an earlier call asked that may still be at work; it is repeated with them."""
     infeasible: float | None = None
     """The driver refused the claim as it stands: seconds until it is asked again."""
     journal: InJournal | None = None

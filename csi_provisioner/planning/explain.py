@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import (
     CSINode,
@@ -190,6 +192,9 @@ class _Way:
             draft = request.draft(
                 claim, classes.read(storage_class, facts.driver), facts.driver, facts.settings, self._grants()
             )
+            live = facts.live.claim if facts.live is not None else None
+            if live is not None and live.annotations is not None:
+                draft = msgspec.structs.replace(draft, annotations=live.annotations)
         with at(steps.SOURCE):
             content = self._known(steps.SOURCE, self._content, draft) if draft.source else None
         with at(steps.TOPOLOGY):
@@ -290,7 +295,8 @@ class _Way:
             if self._under_way():
                 raise _UnknownError(f"asked for as before, which only the leader knows: {refusal}") from None
             raise
-        self._say(steps.TOPOLOGY, Status.OK, existing.places(draft, cluster, found))
+        again = "; a repeated call asks for what the first one did" if self._under_way() else ""
+        self._say(steps.TOPOLOGY, Status.OK, existing.places(draft, cluster, found) + again)
         return found
 
     def _cluster(self) -> ClusterTopology:

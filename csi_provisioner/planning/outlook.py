@@ -12,7 +12,7 @@ from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import Event, Lease
 from csi_provisioner.model.live import Live, LiveClaim
 from csi_provisioner.model.state import KeyState, LaneState
-from csi_provisioner.planning import existing, fixes, steps
+from csi_provisioner.planning import dns, existing, fixes, steps
 from csi_provisioner.planning.explanation import Facts, Status, Step, Unread
 
 # Of an event of ours: what the driver answered, what the API server said to a volume that is made.
@@ -204,9 +204,14 @@ def _unknown(facts: Facts) -> Step:
     text = facts.silent or ("this provisioner stands by" if idle else "this provisioner has not begun its work yet")
     lease = facts.read(*facts.lease) if facts.lease is not None else None
     if isinstance(lease, Lease) and lease.spec.holderIdentity:
-        pod = _SUFFIX.sub("", lease.spec.holderIdentity)
-        text += f"; kubectl -n {lease.metadata.namespace} exec {pod} -c csi-provisioner -- "
-        text += f"/explain {kubernetes.key(facts.claim)}"
+        holder = lease.spec.holderIdentity
+        pod = _SUFFIX.sub("", holder)
+        # People copy the line into a shell, and whoever may write Leases chooses the name.
+        if dns.is_subdomain(pod):
+            text += f"; kubectl -n {lease.metadata.namespace} exec {pod} -c csi-provisioner -- "
+            text += f"/explain {kubernetes.key(facts.claim)}"
+        else:
+            text += f"; the Lease's holder {holder[:100]!r} names no pod"
     return Step(steps.QUEUE, Status.NOT_KNOWN, text)
 
 

@@ -41,6 +41,7 @@ def claim(parts: Parts, controllers: Controllers, caches: Caches, uid: str) -> L
         work=work,
         calling=now - known.asked_at if calls else None,
         uncertain=known.asked is not None,
+        annotations=None if (taken := controllers.intents.taken(uid)) is None else dict(taken),
         infeasible=known.infeasible.until - now if known.infeasible is not None else None,
         journal=_journal(parts, controllers.intents.name(uid)),
         unsaved=name,

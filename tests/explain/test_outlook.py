@@ -145,6 +145,17 @@ def test_from_outside_the_leader_is_named_and_how_to_ask_it() -> None:
     assert steps["queue", "not known"] == f"no provisioner runs here; {command}"
 
 
+@pytest.mark.parametrize("holder", ["pod-7; rm -rf /", "--help", "$(id)", "Pod", "a/b", "x" * 300, "é"])
+def test_a_holder_that_is_no_pod_is_in_no_command(holder: str) -> None:
+    """Whoever may write Leases chooses it, and people copy the line."""
+    facts = {LEASE: lease(holderIdentity=holder)}
+    [unknown] = [
+        step.text for step in explained(facts, lease=LEASE, elects=None).steps if step.status.value == "not known"
+    ]
+    assert "kubectl" not in unknown
+    assert unknown.endswith(f"; the Lease's holder {holder[:100]!r} names no pod")
+
+
 def test_a_standby_says_so_and_names_the_leader() -> None:
     stands_by = live(None, works=False, claim=None, leadership=LeadershipState(sought=True))
     steps = explained({LEASE: lease()}, lease=LEASE, elects=True, live=stands_by).steps

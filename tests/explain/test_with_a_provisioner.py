@@ -10,7 +10,7 @@ from csi_provisioner.commands import explain
 from csi_provisioner.logs import log
 from csi_provisioner.settings import ElectionSettings, ProvisioningSettings
 from tests.explain.world import Answer
-from tests.installation import NAMESPACE, Installation, anyio_backend, site
+from tests.installation import CLAIM, NAMESPACE, Installation, anyio_backend, site
 
 __all__ = ["anyio_backend", "site"]
 
@@ -48,6 +48,21 @@ async def test_what_the_leader_knows_of_a_claim_is_told(site: Installation, ask:
     assert "the driver refuses the claim as it stands" in found.json["cause"]
     assert "no such pool" in found.json["cause"]
     assert "asked again in " in found.json["fix"]
+
+
+async def test_what_an_earlier_call_asked_with_is_in_the_request(site: Installation, ask: Ask) -> None:
+    def annotate(value: str) -> None:
+        site.edit(CLAIM, "data", lambda claim: claim["metadata"].update(annotations={"acme.test/tier": value}))
+
+    site.storage_class()
+    site.fault("DEADLINE_EXCEEDED")
+    await site.start(provisioning=ProvisioningSettings(claim_annotation_prefixes=("acme.test/",)))
+    site.claim()
+    annotate("gold")
+    await site.event("data", "ProvisioningFailed")
+    annotate("iron")
+    found = await ask("data", "--request")
+    assert found.json["request"]["parameters"]["acme.test/tier"] == site.calls()[0].request.parameters["acme.test/tier"]
 
 
 async def test_a_volume_that_may_not_be_written_is_told_with_the_right(site: Installation, ask: Ask) -> None:
