@@ -22,7 +22,7 @@ PARTS = {
         "provision/journal_leases.py provision/recovery.py provision/writer.py supervisor/recovering.py",
     ),
     "fair work": (
-        590,
+        600,
         "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
