@@ -3,15 +3,17 @@
 import math
 
 FIRST, LOWEST = 4, 2
-# Of the time that a call has: the median of a round's calls below the first may double the bound, below the second
-# raises it by one. What is above leaves too little for the noise of a back end that is at its limit.
+# Of the time that a call has: a round whose median is below the first doubles the bound, and one of whose calls nine in
+# ten are below the second raises it by one. What is above leaves too little for a back end whose times vary.
 QUICK, ENOUGH = 0.5, 0.75
 CUT = 0.7
+# Good answers of a round that is not quick throughout: fewer say nothing of the slowest tenth.
+LEAST = 20
 
 
 class Adaptive:
-    """`limit`: the seconds that a call has. A round is as many successful answers as the bound was when it began, of
-    calls that began in it."""
+    """`limit`: the seconds that a call has. A round is as many good answers as the bound is, of calls that began in it;
+    after the doubling at least LEAST, unless all were quick."""
 
     def __init__(self, limit: float) -> None:
         self.bound = FIRST
@@ -24,7 +26,6 @@ class Adaptive:
 
     def _begin_round(self) -> None:
         self._round += 1
-        self._wanted = self.bound
         self._times: list[float] = []
         self._used = False
 
@@ -38,11 +39,14 @@ class Adaptive:
         if round_ != self._round:
             return False
         self._times.append(seconds)
-        if len(self._times) < self._wanted:
+        if (count := len(self._times)) < self.bound:
             return False
-        before, median = self.bound, sorted(self._times)[len(self._times) // 2]
-        self._doubles = self._doubles and median < QUICK * self._limit
-        if self._used and median < ENOUGH * self._limit:
+        times, quick = sorted(self._times), QUICK * self._limit
+        if count < LEAST and not self._doubles and times[-1] >= quick:
+            return False
+        before = self.bound
+        self._doubles = self._doubles and times[count // 2] < quick
+        if self._used and (self._doubles or times[count * 9 // 10] < ENOUGH * self._limit):
             self.bound += self.bound if self._doubles else 1
         self._begin_round()
         return self.bound != before
