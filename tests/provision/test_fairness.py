@@ -37,21 +37,6 @@ async def test_a_class_that_hangs_leaves_the_other_its_worker(site: Installation
     assert len(site.driver.made("CreateVolume", running=True)) == 7
 
 
-async def test_clones_that_hang_leave_plain_volumes_their_worker(site: Installation) -> None:
-    site.storage_class()
-    site.claim("source")
-    await site.start(retries=FEW)
-    await site.bound("source")
-    site.fault(match="clone", hang=True)
-    for number in range(20):
-        site.claim(f"clone-{number}", dataSource={"kind": "PersistentVolumeClaim", "name": "source"})
-    await site.rest(2)
-    for number in range(10):
-        site.claim(f"plain-{number}")
-    await site.rest(1)
-    assert len(site.objects.all(VOLUME)) == 11
-
-
 async def test_deletions_that_hang_leave_those_of_another_class_their_worker(site: Installation) -> None:
     site.storage_class("hangs")
     site.storage_class("quick")
@@ -99,6 +84,37 @@ async def test_a_class_is_bounded_by_its_annotation_also_while_the_program_runs(
     await site.bound(*(f"data-{number}" for number in range(6)))
     series = await site.metrics()
     assert not any("lane" in name for name in series), "a series ends with its lane"
+
+
+async def test_a_full_lane_holds_up_neither_events_nor_the_probe(site: Installation) -> None:
+    """The flag bounds creations and deletions together, and an annotation less than that while the program runs."""
+
+    def running() -> int:
+        return sum(call.running for call in site.driver.calls)
+
+    site.storage_class("slow")
+    site.storage_class("quick")
+    for rpc in ("CreateVolume", "DeleteVolume"):
+        site.fault(rpc=rpc, match="slow", delay=20.0)
+    for number in range(20):
+        site.claim(f"slow-{number}", "slow")
+        released(site, f"slow-{number}", storageClassName="slow")
+    await site.start(retries=RetrySettings(class_workers=(("slow", 3),)), call_timeout=100.0)
+    await site.rest(1)
+    assert running() == 3
+    series = await site.metrics()
+    for queue in ("claims", "volumes"):
+        assert series[f'csi_provisioner_lane_bound{{name="{queue}",class="slow",source=""}}'] == 3
+    site.claim("quick", "quick")
+    await site.rest(0.5)
+    assert site.events("quick", "ProvisioningSucceeded"), "nothing of more weight waits that could be done"
+    for _ in range(3):
+        assert await site.scraped("/livez") == "[+] alive: ok\n"
+        await site.rest(35)
+    for annotated, expected in (("1", 1), ("5", 3)):
+        annotate(site, "slow", annotated)
+        await site.rest(21)
+        assert running() == expected
 
 
 async def test_nought_stops_creations_and_deletions_which_is_said(site: Installation) -> None:

@@ -80,6 +80,23 @@ async def test_a_worker_handed_to_somebody_who_is_just_cancelled_goes_on_to_the_
         nursery.cancel_scope.cancel()
 
 
+async def test_eight_lanes_that_ask_for_one_worker_wait_equally_long() -> None:
+    workers, waited = Workers(1, several=lambda: True), dict.fromkeys(range(8), 0.0)
+
+    async def ask(number: int) -> None:
+        for _ in range(10):
+            since = trio.current_time()
+            async with workers.call(Lane(str(number))):
+                waited[number] += trio.current_time() - since
+                await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        for number in waited:
+            nursery.start_soon(ask, number)
+    assert min(waited.values()) > 60
+    assert max(waited.values()) - min(waited.values()) < 8
+
+
 class Claims:
     """A loop of claims: the reconciler waits for its journal for a moment, calls, and writes the volume. Keys are
     `lane/namespace/number`; calls of the lane `hangs` have no answer until their time is over."""
@@ -155,7 +172,7 @@ async def test_five_claims_of_a_small_namespace_are_next(workers: int, takes: fl
     claims = Claims(workers, takes=lambda: takes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(claims.loop.run)
-        for number in range(1000):
+        for number in range(5000):
             claims.loop.wake(f"quick/large/{number}")
         await trio.sleep(1.3)
         for number in range(5):
