@@ -10,6 +10,7 @@ from tests.deletion.released import attached, reconfigured, released
 from tests.installation import ATTACHMENT, VOLUME, Installation
 
 ATTACHES = msgspec.structs.replace(Config(), controller=(*CONTROLLER_CAPABILITIES, "PUBLISH_UNPUBLISH_VOLUME"))
+LOOKS = 'workqueue_work_duration_seconds_count{name="volumes"}'
 FAILED = 'controller_persistentvolume_delete_failed_total{class="fast"}'
 
 
@@ -49,6 +50,16 @@ async def test_an_attached_volume_waits_and_goes_with_its_attachment_d13_6(
     assert found[FAILED] == 1
     assert found["csi_provisioner_detach_wait_seconds_sum"] == pytest.approx(2000, abs=1)
     assert found["csi_provisioner_release_to_gone_seconds_count"] == 0  # nobody says when it was released
+
+
+async def test_a_volume_that_nobody_wakes_is_looked_at_every_fifteen_minutes(attaching: Installation) -> None:
+    attached(attaching, "pv")
+    await attaching.start()
+    await attaching.event("pv", "VolumeDelete")
+    before = (await attaching.metrics())[LOOKS]
+    for looks in (1, 2, 3):
+        await attaching.rest(15 * 60)
+        assert (await attaching.metrics())[LOOKS] >= before + looks
 
 
 async def test_an_attachment_that_is_being_deleted_still_counts_d13_6(attaching: Installation) -> None:

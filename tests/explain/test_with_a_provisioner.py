@@ -8,7 +8,7 @@ import trio
 
 from csi_provisioner.commands import explain
 from csi_provisioner.logs import log
-from csi_provisioner.settings import ElectionSettings, ProvisioningSettings
+from csi_provisioner.settings import ElectionSettings, ProvisioningSettings, RetrySettings
 from tests.explain.world import Answer
 from tests.installation import CLAIM, NAMESPACE, Installation, anyio_backend, site
 
@@ -63,6 +63,21 @@ async def test_what_an_earlier_call_asked_with_is_in_the_request(site: Installat
     annotate("iron")
     found = await ask("data", "--request")
     assert found.json["request"]["parameters"]["acme.test/tier"] == site.calls()[0].request.parameters["acme.test/tier"]
+
+
+async def test_a_claim_that_waits_for_its_class_is_told_how_many_calls_that_may_have(
+    site: Installation, ask: Ask
+) -> None:
+    site.storage_class()
+    await site.start(retries=RetrySettings(class_workers=(("fast", 1),)))
+    site.fault(delay=5.0)
+    site.claim("first")
+    await site.until(lambda: site.calls())
+    site.claim()
+    await site.rest(1)
+    found = await ask("data")
+    assert (found.code, found.json["reason"], found.json["status"]) == (0, "queue", "works"), found
+    assert "of its class 1 calls run of at most 1, and 1 wait" in found.json["cause"]
 
 
 async def test_a_volume_that_may_not_be_written_is_told_with_the_right(site: Installation, ask: Ask) -> None:

@@ -5,13 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from csi_provisioner.model.kubernetes import LabelSelectorRequirement, TopologySelectorTerm
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import snapshot_topology, topology
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.snapshot_topology import intersection
 from csi_provisioner.planning.sources import Content
 from tests.planning.clusters import allowed
-from tests.planning.objects import SNAPSHOT, claim, draft, settings, storage_class
+from tests.planning.objects import SNAPSHOT, claim, draft, driver, settings, storage_class
 from tests.planning.test_snapshots import check, content, restoring, snapshot
 
 ON = settings(snapshot_topology=True)
@@ -67,6 +68,19 @@ def test_a_selected_node_is_never_refused_for_the_snapshot() -> None:
     found = facts([A], [B], selected="n1").allowed
     assert found is not None
     assert found.terms == ((("acme.test/zone", "a"),),)
+
+
+def test_a_class_of_an_in_tree_plugin_is_compared_as_it_is_translated() -> None:
+    beta = LabelSelectorRequirement("failure-domain.beta.kubernetes.io/zone", ["a", "b"])
+    own = storage_class(
+        provisioner="kubernetes.io/aws-ebs", allowedTopologies=[TopologySelectorTerm(matchLabelExpressions=[beta])]
+    )
+    ebs = driver("ebs.csi.aws.com", in_tree_name="kubernetes.io/aws-ebs")
+    here = LabelSelectorRequirement("topology.ebs.csi.aws.com/zone", ["b", "c"])
+    places = (TopologySelectorTerm(matchLabelExpressions=[here]),)
+    found = snapshot_topology.allowed(draft(claim(dataSource=SNAPSHOT), own, ebs, ON), places)
+    assert found is not None
+    assert found.terms == ((("topology.ebs.csi.aws.com/zone", "b"),),)
 
 
 VALUES = [f"v{number}" for number in range(101)]

@@ -57,3 +57,16 @@ async def test_the_version_is_asked_again_once_it_is_no_longer_served(site: Inst
     _grant(site)
     _claim(site)
     await site.bound("data")
+
+
+async def test_where_both_versions_are_served_the_newer_is_watched(site: Installation) -> None:
+    _serve(site, "v1beta1", "v1")
+    site.objects.create("Namespace", {"metadata": {"name": "shared"}})
+    await _start(site)
+    _serve(site, "v1")
+    site.api.cut_watches(GRANT)
+    await site.rest(100)
+    assert len(site.requests.of("list", GRANT)) == 1, "the watch goes on"
+    _grant(site)
+    _claim(site)
+    await site.bound("data")
