@@ -22,6 +22,7 @@ from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Pro
 from grpclib.protocol import Stream as AnyStream
 from h2.errors import ErrorCodes
 from h2.events import (
+    AlternativeServiceAvailable,
     ConnectionTerminated,
     InformationalResponseReceived,
     RemoteSettingsChanged,
@@ -49,6 +50,12 @@ STILL_CONNECTING = 10.0
 # Bytes of an answer that is read at once: up to 15 ms. The largest take most of a second, and a hundred of them would
 # cost the lease; they are read in a thread, one at a time, since the interpreter runs no two.
 SHORT = 4096
+
+# Bytes that are read between two steps of the loop: of the smallest frames 1,800, which take 50 ms.
+AT_ONCE = 16 * 1024
+# Bytes that a driver may leave unread: a hundred requests can begin at once; acknowledgements of what it sends follow
+# for as long as it sends.
+UNREAD = 8 * 1024 * 1024
 
 # Two processes that ask for these at once could make a volume twice, or delete one that is in use.
 CHANGING = frozenset({"/csi.v1.Controller/CreateVolume", "/csi.v1.Controller/DeleteVolume"})
@@ -264,12 +271,14 @@ class _Connection(H2Protocol, AbstractHandler):
         self._h2.initiate_connection()
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)  # what may begin goes to the kernel at once, or is asked about again
+        cast(Any, self._transport).max_size = AT_ONCE
         self.connection = Connection(self._h2, self._transport, config=self.config)
         self.connection.flush()
         self.processor = EventsProcessor(self, self.connection)
         handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)
         # grpclib raises for an event that it has no handler for, and for it a GOAWAY ends all calls at once.
-        handlers[UnknownFrameReceived] = handlers[InformationalResponseReceived] = lambda event: None
+        for ignored in (UnknownFrameReceived, InformationalResponseReceived, AlternativeServiceAvailable):
+            handlers[ignored] = lambda event: None
         handlers[ConnectionTerminated] = lambda event: self._leave(event.last_stream_id, GOODBYE)
         settings_changed, stream_reset = handlers[RemoteSettingsChanged], handlers[StreamReset]
 
@@ -291,8 +300,14 @@ class _Connection(H2Protocol, AbstractHandler):
             super().data_received(data)
         except Exception as error:
             # Whatever a driver sends may end the connection, never the process.
-            log.error("The CSI driver broke the HTTP/2 protocol", err=repr(error))
-            self.processor.close("Protocol error")
+            self._breach(repr(error))
+        if self._transport.get_write_buffer_size() > UNREAD:
+            self._breach(f"it sends on, and leaves more than {UNREAD} bytes unread")
+
+    def _breach(self, what: str) -> None:
+        log.error("The CSI driver broke the HTTP/2 protocol", err=what)
+        self.processor.close("Protocol error")
+        self._transport.abort()  # what it does not read would keep the socket open
 
     async def exchange(self, method: str, request: bytes, begin: Callable[[], None]) -> bytes:
         """Send one message, receive one. What `begin` raises keeps it from being sent."""

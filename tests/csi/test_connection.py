@@ -8,7 +8,10 @@ import pytest
 import trio
 import trio.testing
 from h2.settings import SettingCodes
+from hyperframe.frame import AltSvcFrame, PingFrame, SettingsFrame
 
+from csi_provisioner.csi import channel
+from csi_provisioner.csi.channel import AT_ONCE
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model.codes import Code
 from tests.csi.peer import HEADERS, Call, answer_empty, answer_nothing, listening, peer
@@ -126,6 +129,60 @@ async def test_frames_of_extensions_are_ignored(tmp_path: Path) -> None:
     async with linked(tmp_path, with_extras) as (_, link):
         await link.delete()
         assert link.lost == 0
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+async def test_an_offer_of_another_service_is_ignored(tmp_path: Path, stream: int) -> None:
+    async def offer(call: Call) -> None:
+        origin = b"" if stream else b"localhost"
+        await call.connection.send_bytes(AltSvcFrame(stream, origin=origin, field=b'h2=":1"').serialize())
+        await call.answer()
+
+    async with linked(tmp_path, offer) as (_, link):
+        await link.delete()
+        assert link.lost == 0
+
+
+PING = PingFrame(0, opaque_data=b"x" * 8).serialize()
+
+
+async def test_small_frames_by_the_thousand_let_others_have_their_turns(tmp_path: Path) -> None:
+    """All that a socket holds at once would be a second of the event loop."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async def flood(call: Call) -> None:
+        await call.connection.send_bytes(PING * 9_000)
+        await call.answer()
+
+    async with linked(tmp_path, flood) as (_, link):
+        await link.channel.wait_connected()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await link.delete()
+            nursery.cancel_scope.cancel()
+    assert turns > 9_000 * len(PING) / AT_ONCE
+
+
+async def test_a_driver_that_wants_answers_and_reads_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "UNREAD", 16 * 1024)
+    with trio.socket.from_stdlib_socket(socket.socket(socket.AF_UNIX)) as deaf:
+        await deaf.bind(str(tmp_path / "csi.sock"))
+        deaf.listen()
+        link = Link(tmp_path / "csi.sock")
+        async with link.channel, trio.open_nursery() as nursery:
+            nursery.start_soon(link.fail)
+            accepted, _ = await deaf.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            with accepted, pytest.raises(trio.BrokenResourceError):
+                await trio.SocketStream(accepted).send_all(SettingsFrame(0).serialize() + PING * 100_000)
 
 
 async def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
