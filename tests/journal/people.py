@@ -4,17 +4,17 @@ from functools import partial
 from typing import Any
 
 import trio
-import trio.testing
 
 from csi_provisioner.kube.election import JOURNAL
 from csi_provisioner.planning import entries
 from csi_provisioner.provision.journal_leases import ENTRIES, TERM
 
+from .clock import Clock, sleep
 from .server import CLAIMS, CLASSES, LEASES, VOLUMES, Object
-from .world import AGE, DRIVER, HOLD, LEASE, NAMESPACE, History, Process, handle
+from .world import AGE, DRIVER, HOLD, NAMESPACE, History, Process, handle
 
-STEPS, STEP = 130, 0.5
-"""Of the time in which things go wrong."""
+LEAST, STEPS, STEP = 10, 130, 0.5
+"""Of the time in which things go wrong; most histories are short, so that there are many."""
 CALM, TROUBLED = 800.0, 20.0
 """Seconds in which they do not, at most: more than it takes to try a journal again that was switched off. And those in
 which the driver is still busy or refuses."""
@@ -37,7 +37,7 @@ class Lived(History):
             while trio.current_time() < began + CALM and not (self._is_quiet() and not self.faults):
                 if trio.current_time() > began + TROUBLED:
                     self.faults = frozenset()
-                await trio.sleep(1.0)
+                await sleep(1.0)
                 self._controllers()
                 if not self.processes:
                     self._begin()
@@ -49,8 +49,8 @@ class Lived(History):
     async def _troubled(self) -> None:
         self._claim()
         self._begin()
-        for _ in range(self.chance.randint(STEPS // 6, STEPS)):
-            await trio.sleep(STEP * 2 * self.chance.random())
+        for _ in range(LEAST + int((STEPS - LEAST) * self.chance.random() ** 3)):
+            await sleep(STEP * 2 * self.chance.random())
             self._step()
 
     # ---- one step
@@ -266,7 +266,7 @@ class Lived(History):
         """Somebody has led for longer than the hold, nothing is in progress, and no claim waits."""
         leader = next((one for one in self.processes if one.leads and one.journal is not None), None)
         taken = leader.journal.taken_at if leader is not None and leader.journal is not None else None
-        settled = taken is not None and trio.current_time() > taken + HOLD + LEASE + 3 and not self._entries()
+        settled = taken is not None and trio.current_time() > taken + HOLD + 2 and not self._entries()
         released = any(
             pv["status"]["phase"] == "Released" and pv["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
             for pv in self.server.objects[VOLUMES].values()
@@ -293,7 +293,7 @@ class Lived(History):
 def live(seed: int, **fields: Any) -> Lived:
     """One history, the same for the same seed."""
     history = Lived(seed, **fields)
-    trio.run(history.run, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(history.run, clock=Clock())
     return history
 
 

@@ -3,7 +3,7 @@ them, and go as bytes; what a kube-apiserver does with versions, UIDs, finalizer
 """
 
 import itertools
-import json
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,8 @@ import msgspec
 import trio
 
 from csi_provisioner.kube.errors import KubeError
+
+from .clock import sleep
 
 Object = dict[str, Any]
 Apply = Callable[[], bytes]
@@ -28,12 +30,12 @@ def refused(code: int, reason: str, kind: str = "", name: str = "") -> KubeError
 
 
 class Server:
-    """Objects by kind and name; every change is in `changes`, which watches read."""
+    """Objects by kind and name; every change is in `changes` of its kind, which watches read."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
-        self.changes: list[tuple[int, str, bytes]] = []  # version, kind, line of a watch
-        self.changed = trio.Event()
+        self.changes = defaultdict[str, list[tuple[int, str, bytes]]](list)  # version, name, line of a watch
+        self.changed = defaultdict[str, trio.Event](trio.Event)
         self._numbers = itertools.count(1)
         self.version = 0
         self.on_change: Callable[[str, str, Object | None], None] = lambda kind, name, obj: None
@@ -60,7 +62,7 @@ class Server:
         return obj
 
     def edit(self, kind: str, name: str, change: Callable[[Object], Any]) -> Object:
-        obj = json.loads(json.dumps(self.objects[kind][name]))
+        obj = _copy(self.objects[kind][name])
         change(obj)
         return self.put(kind, obj)
 
@@ -72,7 +74,7 @@ class Server:
             self.edit(kind, name, lambda found: found["metadata"].update(deletionTimestamp="2025-01-01T00:00:00Z"))
             return
         self.version = next(self._numbers)
-        obj = json.loads(json.dumps(obj))
+        obj = _copy(obj)
         obj["metadata"]["resourceVersion"] = str(self.version)
         self._gone(kind, obj)
 
@@ -82,10 +84,9 @@ class Server:
         return obj
 
     def _tell(self, what: str, kind: str, obj: Object) -> None:
-        line = json.dumps({"type": what, "object": obj}).encode() + b"\n"
-        self.changes.append((self.version, kind, line))
-        self.changed.set()
-        self.changed = trio.Event()
+        line = msgspec.json.encode({"type": what, "object": obj}) + b"\n"
+        self.changes[kind].append((self.version, obj["metadata"]["name"], line))
+        self.changed.pop(kind, trio.Event()).set()
         self.on_change(kind, obj["metadata"]["name"], None if what == "DELETED" else obj)
 
     # ---- requests
@@ -94,9 +95,9 @@ class Server:
         """What the request does, when it gets there. It raises KubeError."""
         parts = path.split("/")
         kind, name = next((part, "/".join(parts[place + 1 :])) for place, part in enumerate(parts) if part in SERVED)
-        body: Any = json.loads(msgspec.json.encode(data)) if data is not None else None
+        body: Any = _copy(data) if data is not None else None
         if kind in (EVENTS, REVIEWS):
-            return lambda: json.dumps({**body, "metadata": {"name": "e", **body.get("metadata", {})}}).encode()
+            return lambda: msgspec.json.encode({**body, "metadata": {"name": "e", **body.get("metadata", {})}})
         does: dict[str, Callable[[], Any]] = {
             "GET": (lambda: self._read(kind, name)) if name else (lambda: self._list(kind)),
             "POST": lambda: self._create(kind, body),
@@ -104,7 +105,7 @@ class Server:
             "PATCH": lambda: self._patch(kind, name, body),
             "DELETE": lambda: self._delete(kind, name),
         }
-        return lambda: json.dumps(does[method]()).encode()
+        return lambda: msgspec.json.encode(does[method]())
 
     def _read(self, kind: str, name: str) -> Object:
         obj = self.objects[kind].get(name)
@@ -152,15 +153,15 @@ class Server:
         self.delete(kind, name)
         return obj
 
-    def watch(self, path: str, since: str, lag: Callable[[], float]) -> "Changes":
-        return Changes(self, path.rstrip("/").rpartition("/")[2], int(since), lag)
+    def watch(self, path: str, since: str, name: str, lag: Callable[[], float]) -> "Changes":
+        return Changes(self, path.rstrip("/").rpartition("/")[2], int(since), name, lag)
 
 
 class Changes:
-    """A watch's body: no generator, which somebody would have to close."""
+    """A watch's body: no generator, which somebody would have to close. With a `name` of that object alone."""
 
-    def __init__(self, server: Server, kind: str, since: int, lag: Callable[[], float]) -> None:
-        self._server, self._kind, self._since, self._lag = server, kind, since, lag
+    def __init__(self, server: Server, kind: str, since: int, name: str, lag: Callable[[], float]) -> None:
+        self._server, self._kind, self._since, self._name, self._lag = server, kind, since, name, lag
         self._place = 0
 
     def __aiter__(self) -> "Changes":
@@ -168,16 +169,24 @@ class Changes:
 
     async def __anext__(self) -> bytes:
         while True:
-            changes, place = self._server.changes, self._place
-            news = [line for version, of, line in changes[place:] if of == self._kind and version > self._since]
+            changes, place = self._server.changes[self._kind], self._place
             self._place = len(changes)
+            news = [
+                line
+                for version, name, line in changes[place:]
+                if version > self._since and (name == self._name or not self._name)
+            ]
             if news:
-                await trio.sleep(self._lag())
+                await sleep(self._lag())
                 return b"".join(news)
-            await self._server.changed.wait()
+            await self._server.changed[self._kind].wait()
 
 
 SERVED = {*KINDS, EVENTS, REVIEWS}
+
+
+def _copy(obj: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(obj))
 
 
 def _bare(obj: Object) -> Object:

@@ -1,189 +1,20 @@
 """Histories of `world.py` that are written, not drawn: each goes wrong without the rule that it is named for.
 
-Chance does not find them cheaply. Two rules of the model's have no history, since
-others cover them (nor has the model one in 500 runs without them); they are kept as a second line:
-
-- `live` (recovery asks the API server, not the caches): before a volume is deleted all PersistentVolumes are listed
-  live (`handle_`); within the hold all that was under way has come to the caches, and no claim comes back.
-- `confirm` (a take-over ends with a look at 00): each call that follows waits for a write of its own (`touch_first`),
-  which finds the foreign term as well, only later.
+Chance does not find them cheaply.
 """
 
-import base64
-import random
-import re
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import trio
-import trio._core._run as scheduler
-import trio.testing
 
-from csi_provisioner.csi.errors import CallError
-from csi_provisioner.model.codes import Code
-
-from .people import Lived
-from .server import CLAIMS, CLASSES, LEASES, VOLUMES
+from .server import CLAIMS, LEASES
 from .ways import TIMEOUT
-from .world import AGE, DRIVER, LEASE, Process, Volume, handle
-
-Sends = Callable[[], Awaitable[Any]]
-Act = Callable[[Process, Sends], Awaitable[Any]]
-Script = Callable[["Written"], Awaitable[None]]
+from .world import AGE, DRIVER, HOLD, LEASE, Process, Volume
+from .written import Sends, Written, lived, refused, slow, tardy
 
 ENTRIES = f"^PUT .*{DRIVER}-journal-00"
 SAVE = "^POST .*persistentvolumes"
-
-
-class Written(Lived):
-    """`script` is what happens; the world goes on in peace then, and is judged."""
-
-    script: Script
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._acts: list[tuple[str, Act]] = []
-
-    async def _troubled(self) -> None:
-        await self.script(self)
-
-    # ---- what a script says
-
-    def at(self, message: str, act: Act) -> None:
-        """What becomes of the next message like that."""
-        self._acts.append((message, act))
-
-    async def starts(self) -> Process:
-        """A new process, once it leads and has said that it keeps a journal."""
-        self._begin()
-        process = self.processes[-1]
-        await self.until(lambda: process.journal is not None and process.journal.taken_at is not None)
-        await self.until(self.is_marked)
-        return process
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        with trio.fail_after(120):
-            while not holds():
-                await trio.sleep(0.01)
-                self._controllers()
-
-    async def ended(self) -> None:
-        await self.until(lambda: not self.processes)
-
-    def claims(self, policy: str = "d") -> str:
-        return self._claim(policy)
-
-    def deleted(self, uid: str) -> None:
-        self.note("user", "deletes", uid)
-        self.server.delete(CLAIMS, f"claim-{uid}", at_once=True)
-
-    def must(self, kind: str, holds: bool) -> None:
-        if not holds:
-            self.bad(kind)
-
-    async def kept(self, uid: str) -> None:
-        """An administrator keeps the claim's volume, and is about to make another PersistentVolume of it."""
-        name = f"pvc-{uid}"
-        await self.until(lambda: self.server.get(CLAIMS, f"claim-{uid}")["spec"].get("volumeName") == name)
-        pv = self.server.objects[VOLUMES][name]
-        self.deleted(uid)
-        self.volumes[handle(pv)].kept = True
-        self.server.delete(VOLUMES, name, at_once=True)
-
-    def large(self) -> None:
-        """From now on an object of the journal has room for one entry."""
-        text = base64.b64encode(random.Random(0).randbytes(45_000)).decode()
-        self.server.edit(CLASSES, "d", lambda found: found.update(parameters={"text": text}))
-
-    def silent(self) -> None:
-        self._acts.clear()
-
-    def journal(self, number: int = 0) -> str:
-        return f"{DRIVER}-journal-{number:02}"
-
-    # ---- messages
-
-    async def message(self, process: Process, what: str, work: Any, lost: Exception, **kind: bool) -> Any:
-        sends = partial(super().message, process, what, work, lost, **kind)
-        for place in self._acts:
-            if re.search(place[0], what):
-                self._acts.remove(place)
-                return await place[1](process, sends)
-        return await sends()
-
-    async def killed_after(self, process: Process, sends: Sends) -> None:
-        await sends()
-        self.kill(process)
-        await trio.sleep_forever()
-
-    async def killed_before(self, process: Process, _sends: Sends) -> None:
-        self.kill(process)
-        await trio.sleep_forever()
-
-    def arrives(self, event: trio.Event) -> Act:
-        """It is under way, and its process is killed."""
-
-        async def act(process: Process, sends: Sends) -> None:
-            self._later.start_soon(self._lands, event, sends)
-            self.kill(process)
-            await trio.sleep_forever()
-
-        return act
-
-    async def _lands(self, event: trio.Event, sends: Any) -> None:
-        await event.wait()
-        with_work = sends.args[2]
-        try:
-            with_work()
-        except Exception as error:  # nobody is there to hear it
-            self.note("late", sends.args[1], str(error))
-        else:
-            self.note("late", sends.args[1])
-
-    def kill(self, process: Process) -> None:
-        self.note(process, "kill -9")
-        process.kill()
-
-    def paused(self, meanwhile: Callable[[], None]) -> Act:
-        """The machine is stopped with the answer in hand, and so are its clocks; another one leads."""
-
-        async def act(_process: Process, sends: Sends) -> Any:
-            try:
-                return await sends()
-            finally:
-                meanwhile()
-                self.successor()
-
-        return act
-
-    async def unanswered(self, _process: Process, sends: Sends) -> None:
-        await sends()
-        await trio.sleep_forever()
-
-
-async def refused(_process: Process, _sends: Sends) -> None:
-    await trio.sleep(0.01)
-    raise CallError(Code.INVALID_ARGUMENT, "no", "CreateVolume")
-
-
-async def slow(_process: Process, sends: Sends) -> Any:
-    answer = await sends()
-    await trio.sleep(TIMEOUT / 2)
-    return answer
-
-
-def lived(script: Script, *faults: str) -> Written:
-    scheduler._r.seed(0)
-    random.seed(0)
-    history = Written(0, frozenset(faults))
-    history.script = script
-    trio.run(history.run, clock=trio.testing.MockClock(autojump_threshold=0))
-    return history
-
-
-# ---- the histories
 
 
 async def hold(world: Written) -> None:
@@ -362,6 +193,44 @@ async def twin(world: Written) -> None:
     world.must("I7 ended for nothing", [one for one in (older, newer) if one in world.processes] == [newer])
 
 
+async def live(world: Written) -> None:
+    """The killed leader's PersistentVolume is written within the hold, and the watch shows it long after. Nobody is
+    told of a volume that may be left over: none is."""
+    arrives = trio.Event()
+    await world.starts()
+    world.at(SAVE, world.arrives(arrives))
+    uid = world.claims()
+    await world.ended()
+    world.deleted(uid)
+    world.behind(4 * HOLD)
+    await world.starts()
+    await trio.sleep(1)
+    arrives.set()
+    await trio.sleep(2 * HOLD)
+    world.must("told what is not so", f"pvc-{uid}" not in world.told)
+
+
+async def confirm(world: Written) -> None:
+    """Its machine is paused in the middle of the take-over, and another one leads: what is released is no longer its to
+    delete, which it finds before its renewal does."""
+    leader = await world.starts()
+    uid = world.claims()
+    await world.until(lambda: world.server.get(CLAIMS, f"claim-{uid}")["spec"].get("volumeName"))
+    world.kill(leader)
+    await world.ended()
+    world.deleted(uid)
+    world.at(ENTRIES, world.paused(lambda: world.at(f"^PUT .*/{DRIVER}$", tardy)))
+    world._begin()
+    next_one = world.processes[-1]
+
+    async def late(process: Process, sends: Sends) -> Any:
+        world.must("I5 late call", process is not next_one)
+        return await sends()
+
+    world.at("DeleteVolume", late)
+    await world.until(lambda: next_one not in world.processes)
+
+
 HISTORIES = {
     "what was found is judged when no call of the old leader can land any more": (hold, "twins"),
     "a recovery asks the driver only after a write of its own": (touch_first, "pause"),
@@ -377,6 +246,8 @@ HISTORIES = {
     "a take-over makes the next object too": (fence_next, "twins"),
     "a take-over reads all numbers": (all_numbers,),
     "of two of one name the older ends": (twin, "twins"),
+    "a recovery asks the API server, not the caches": (live, "twins"),
+    "a take-over ends with another look at its first object": (confirm, "pause"),
 }
 
 

@@ -41,12 +41,13 @@ class Wire:
         return await self._world.message(self._process, f"{ask.method} {ask.url}", apply, lost, reads=reads)
 
     async def open_stream(self, ask: Any) -> "Stream":
-        return Stream(self._world, ask.url, str(ask.params["resourceVersion"]))
+        return Stream(self._world, ask)
 
 
 class Stream:
-    def __init__(self, world: "History", path: str, since: str) -> None:
-        self._chunks = world.server.watch(path, since, world.lag)
+    def __init__(self, world: "History", ask: Any) -> None:
+        name = (ask.params.get("fieldSelector") or "").removeprefix("metadata.name=")
+        self._chunks = world.server.watch(ask.url, str(ask.params["resourceVersion"]), name, world.lag)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks

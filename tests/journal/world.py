@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
-import trio.testing
 
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.fatal import Fatal
@@ -37,6 +36,7 @@ from csi_provisioner.supervisor.leading import Leadership
 from csi_provisioner.supervisor.parts import Parts
 from csi_provisioner.supervisor.term import LeaderTerm
 
+from .clock import sleep, sleep_until
 from .server import LEASES, VOLUMES, Object, Server
 from .ways import TIMEOUT, Storage, Wire
 
@@ -82,6 +82,9 @@ SETTINGS = Settings(
     provisioning=ProvisioningSettings(volume_journal="on"),
     retries=RetrySettings(start=0.5, maximum=4.0, snapshot_sweep_interval=0),
 )
+
+METRICS = Metrics()
+"""All processes': nobody reads them here, and making them anew would be a tenth of a history."""
 
 
 @dataclass
@@ -132,33 +135,32 @@ class Process:
         self.scope.cancel()
 
     async def _elect(self) -> None:
-        metrics = Metrics()
-        leadership = Leadership(SETTINGS, metrics, self.end)
+        leadership = Leadership(SETTINGS, METRICS, self.end)
         elector = LeaderElector(
             self.kube,
             ELECTION,
             name=DRIVER,
             identity=self.identity,
-            metrics=metrics,
+            metrics=METRICS,
             end=self.end,
             now=lambda: datetime.fromtimestamp(self.world.server_time(), UTC),
             random=self.world.chance.random,
         )
-        await elector.run(partial(leadership._lead, partial(self._lead, metrics), self.kube, DRIVER, elector))
+        await elector.run(partial(leadership._lead, self._lead, self.kube, DRIVER, elector))
 
-    async def _lead(self, metrics: Metrics, journal: JournalWriter | None) -> None:
+    async def _lead(self, journal: JournalWriter | None) -> None:
         assert journal is not None
         self.world.note(self, "leads")
         self.journal, self.leads = journal, True
         parts = Parts(
             settings=SETTINGS,
             provisioning=SETTINGS.provisioning,
-            metrics=metrics,
+            metrics=METRICS,
             kube=self.kube,
             driver=cast("Any", Storage(self.world, self)),
             events=EventRecorder(self.kube, self.identity),
             memory=ClaimMemory(),
-            orphans=Orphans(DRIVER, metrics, self._told),
+            orphans=Orphans(DRIVER, METRICS, self._told),
             kept=Kept(self.kube, "", ""),
             end=self.end,
             identity=self.identity,
@@ -258,7 +260,7 @@ class History:
         sent = Message(process, what, work, trio.current_time() + late)
         self.under_way[sent] = None
         try:
-            await trio.sleep_until(sent.arrives)
+            await sleep_until(sent.arrives)
         except trio.Cancelled:
             if reads or self.chance.random() < 0.3:
                 self.under_way.pop(sent, None)
@@ -273,7 +275,7 @@ class History:
         self._deliver(sent)
         self._killed(process, reads)
         if sent.answer is None or self.has("lost", 0.08 if calls else 0.04):
-            await trio.sleep(1.0)
+            await sleep(1.0)
             raise lost
         self._in_hand(process)
         if isinstance(sent.answer, Exception):
@@ -294,7 +296,7 @@ class History:
             raise Dead
 
     async def _arrive(self, sent: "Message") -> None:
-        await trio.sleep_until(sent.arrives)
+        await sleep_until(sent.arrives)
         self._deliver(sent)
 
     def _deliver(self, sent: "Message") -> None:
