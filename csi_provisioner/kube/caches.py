@@ -36,6 +36,8 @@ class Caches:
     """Kinds that are not followed any more, although they should be."""
     lags: dict[str, Callable[[], float]] = field(default_factory=dict)
     """Kinds that are followed, and how to ask for how many seconds nothing was heard of each."""
+    followers: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """How to have each kind listed at once."""
 
     def __post_init__(self) -> None:
         self.volumes.subscribe(self.by_handle.saw)

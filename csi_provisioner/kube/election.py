@@ -1,6 +1,6 @@
 """Leader election on a Lease: wait for it, lead while it is ours, give it back (process.md 6 and 10.2).
 
-What a look at the Lease means is decided by pure functions; the elector reads, writes and waits. The clocks of others
+What a look at the Lease means is decided in `holding`; the elector reads, writes and waits. The clocks of others
 are never trusted: a Lease is free when its spec has not changed for its duration on our own clock. The resourceVersion
 arbitrates every write.
 
@@ -27,6 +27,8 @@ from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.end import End, Moment
 from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.holding import taken_until, written
+from csi_provisioner.kube.store import version_number
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import Lease, LeaseSpec, ObjectMeta
@@ -41,41 +43,8 @@ TRIES_IN_DOUBT = 5
 JOURNAL = "csi-provisioner.io/journal"
 """The annotation of a Lease whose term kept a volume journal throughout: its `leaseTransitions` (design.md 6). Another
 number was left by an earlier leader, and somebody without a journal has led since."""
-# What the API takes: somebody who writes this number would otherwise keep everybody from leading.
-MOST_TRANSITIONS = 2**31 - 1
 # Seconds after the lease's end in which the process should have stopped by itself (process.md 6.6)
 HEALTH_GRACE = 20.0
-
-
-# ---- decisions
-
-
-def taken_until(lease: LeaseSpec | None, identity: str, seen: float) -> float:
-    """Until when, on our clock, another holder has the lease. `seen` is when this very spec was seen first."""
-    if lease is None or lease.holderIdentity in (None, "", identity):
-        return -math.inf
-    return seen + (lease.leaseDurationSeconds or 0)
-
-
-def written(
-    before: LeaseSpec | None, identity: str, duration: float, now: str, *, leading: bool = True
-) -> dict[str, object]:
-    """The fields of `spec` to write: while `leading` a renewal of what is ours, else the taking of anything.
-
-    A Lease that an earlier process of our name has left is taken with a new acquireTime: a new term begins.
-    """
-    before = before or LeaseSpec(holderIdentity=identity, acquireTime=now)  # a new Lease is ours from its first moment
-    changes_hands = before.holderIdentity != identity
-    return {
-        "holderIdentity": identity,
-        "leaseDurationSeconds": int(duration),
-        "acquireTime": before.acquireTime if leading and not changes_hands else now,
-        "renewTime": now,
-        "leaseTransitions": min((before.leaseTransitions or 0) + changes_hands, MOST_TRANSITIONS),
-    }
-
-
-# ---- doing
 
 
 @dataclass(eq=False)
@@ -98,6 +67,8 @@ class LeaderElector:
     keeps_journal: Callable[[], bool] = lambda: False
     gap: bool = True
     lost: bool = False
+    went_back: Callable[[], None] = lambda: None
+    """Told, while we lead, that the cluster was restored from a backup: our Lease stands at an older version."""
 
     def __post_init__(self) -> None:
         self.lease = f"{self.settings.namespace}/{self.name}"
@@ -110,6 +81,7 @@ class LeaderElector:
         self._acquired: set[str] = set()  # the acquireTimes that we have sent
         self._soon = trio.Event()
         self._released = trio.Event()
+        self._version = -1  # the highest that we have seen of the Lease
         self._troubles = Troubles(self.client.troubles)
 
     def health(self) -> str | None:
@@ -276,6 +248,7 @@ class LeaderElector:
                 raise
             self._known = self.spec = None
             return
+        self._compare(self._known["metadata"].get("resourceVersion"))
         spec = msgspec.convert(self._known.get("spec") or {}, LeaseSpec)
         if spec != self.spec:
             if self.spec is None or spec.holderIdentity != self.spec.holderIdentity:
@@ -320,6 +293,13 @@ class LeaderElector:
         meta["uid"] = answer.metadata.uid
         self._known, self.spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
         self._acquired = {str(spec["acquireTime"])}
+        self._compare(answer.metadata.resourceVersion)
+
+    def _compare(self, version: str) -> None:
+        before, self._version = self._version, version_number(version)
+        if before > self._version >= 0 and self._renewed is not None:
+            log.error("The cluster went back in time, as after a restore: everything is read anew", lease=self.lease)
+            self.went_back()
 
     def _mark(self, meta: dict[str, Any], transitions: object) -> None:
         """Tells the next leader whether it can rely on the volume journal of this term."""

@@ -68,6 +68,7 @@ class Reflector(Generic[T]):
         self._unsure = self.served is not None  # as which version the kind is served
         self._bookmarks = False  # whether this server sends any
         self._heard = -inf
+        self._step = trio.CancelScope()
         self._troubles = Troubles(self.client.troubles)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
@@ -89,10 +90,18 @@ class Reflector(Generic[T]):
     async def _follow(self) -> NoReturn:
         state: watching.State = watching.Listing()
         while True:
-            state, least = await (self._list(state) if isinstance(state, watching.Listing) else self._watch(state))
-            if least is not None:
-                pause = watching.pause_after(state.failures, self.random())
-                await trio.sleep(max(pause, min(least, LONGEST_WATCH)))
+            with trio.CancelScope() as self._step:
+                state, least = await (self._list(state) if isinstance(state, watching.Listing) else self._watch(state))
+                if least is not None:
+                    pause = watching.pause_after(state.failures, self.random())
+                    await trio.sleep(max(pause, min(least, LONGEST_WATCH)))
+            if self._step.cancel_called:
+                state = watching.Listing()
+
+    def look_again(self) -> None:
+        """What we have is of a past that the cluster has left: it is listed at once."""
+        self._next_list = -inf
+        self._step.cancel()
 
     async def _list(self, state: watching.Listing) -> watching.Step:
         """One page; the last one completes what was gathered, which the store then takes."""

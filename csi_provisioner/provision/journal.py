@@ -21,6 +21,9 @@ COMPANY = 5.0
 SETTLED = 60.0
 """Seconds: an entry that is older moves out of 00, which is written with every new one and has to stay small."""
 MOVED_AT_ONCE = 50
+RENEWED = 300.0
+"""Seconds: the entry of a volume that is still tried says so again, since what is old is not believed (`recovery`)."""
+BYTES_A_SECOND = 128 * 1024
 
 
 class Held(msgspec.Struct):
@@ -42,6 +45,11 @@ class Write(msgspec.Struct, frozen=True):
     texts: Mapping[str, bytes]
     packed: str
 
+    @property
+    def pause(self) -> float:
+        """Seconds after it: large Leases at full speed would fill etcd in minutes."""
+        return len(self.packed) / BYTES_A_SECOND
+
 
 class Log:
     """`now` is any clock of seconds. Volume names are the keys."""
@@ -54,6 +62,7 @@ class Log:
         self._leaving: set[str] = set()
         self._where: dict[str, int] = {}
         self._stale: set[tuple[int, str]] = set()  # copies that a move left behind
+        self._outdated: set[int] = set()  # objects that may stand there as they were long ago
         self._company_until = 0.0
 
     # ---- what others ask
@@ -87,7 +96,7 @@ class Log:
 
     @property
     def is_idle(self) -> bool:
-        return not (self._entering or self._leaving or self._stale or self.pending)
+        return not (self._entering or self._leaving or self._stale or self._outdated or self.pending)
 
     def names(self) -> Iterable[str]:
         return self._where.keys()
@@ -96,11 +105,15 @@ class Log:
         number = self._where.get(name)
         return self._entering.get(name) or (self.objects[number].texts[name] if number is not None else None)
 
+    def rewrite(self) -> None:
+        """A backup was restored: what stands there is of an earlier moment."""
+        self._outdated = {number for number, held in self.objects.items() if not held.sealed}
+
     # ---- what to write
 
     def next_due(self, now: float) -> float:
         """When there is something to write, as things are."""
-        if self._entering:
+        if self._entering or self._outdated:
             return now
         if self._leaving or self._stale:
             return self._company_until
@@ -112,7 +125,9 @@ class Log:
         """The write to begin, which is then pending; the name of an entry that fits nowhere (and is no longer kept);
         None while nothing is due. `at_once`: what leaves waits for no company."""
         found: Write | str | None = None
-        if self._entering:
+        if self._outdated:
+            found = self._write(self._outdated.pop())
+        elif self._entering:
             found = self._with_entering()
         elif (self._leaving or self._stale) and (at_once or now >= self._company_until):
             found = self._write(self._number_to_clear())

@@ -23,16 +23,12 @@ from csi_provisioner.planning.entries import Entry
 from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.settings import ElectionSettings
 
-from .journal import NUMBERS, Log, Write
+from .journal import NUMBERS, RENEWED, Log, Write
 from .journal_leases import ENTRIES, FIRST_PAUSE, ForeignTermError, JournalLeases, annotation, is_for_good
 
-BYTES_A_SECOND = 128 * 1024
-"""A write of n KiB is followed by n/128 s of pause: large Leases at full speed would fill etcd in minutes."""
 LONGEST_PAUSE = 2.0
 # Seconds until a journal that was switched off is tried again
 ANOTHER_LOOK = 600.0
-# Seconds: the entry of a volume that is still tried says so again, since what is old is not believed (`recovery`)
-RENEWED = 300.0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -217,6 +213,12 @@ class JournalWriter:
         """Of a lost term: calls for these volumes were begun when another process may have led already."""
         return [name for name, begun in self._begun.items() if self.lost() and begun >= self._sure_at()]
 
+    def rewrite(self) -> None:
+        """A backup was restored: until all is written again, the next leader would find what was over long ago."""
+        self._behind = True
+        self._log.rewrite()
+        self._changed.set()
+
     # ---- the task
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -266,7 +268,7 @@ class JournalWriter:
             self._wake()
         elif write is not None:
             await self._deliver(write)
-            await trio.sleep(len(write.packed) / BYTES_A_SECOND)
+            await trio.sleep(write.pause)
 
     async def _wait_until_due(self) -> None:
         while True:

@@ -68,7 +68,7 @@ async def follow(
     caches.unsynced.update(reflector.kind.__name__ for reflector in reflectors)
 
     async def followed(reflector: Reflector[Any], kind: str, *, task_status: trio.TaskStatus[None]) -> None:
-        caches.lags[kind] = reflector.lag
+        caches.lags[kind], caches.followers[kind] = reflector.lag, reflector.look_again
         await reflector.run(task_status=task_status)
         caches.ended.add(kind)  # a defect: it runs for ever
 

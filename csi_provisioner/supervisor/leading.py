@@ -41,6 +41,8 @@ class Leadership:
     def __init__(self, settings: Settings, metrics: Metrics, end: End) -> None:
         self.sought = settings.election.enabled
         self.identity = ""
+        self.went_back: Callable[[], None] = lambda: None
+        """Told of a cluster that was restored from a backup."""
         self._settings = settings
         self._metrics = metrics
         self._end = end
@@ -119,12 +121,17 @@ class Leadership:
                 await self._elector.run(partial(self._lead, lead, leases, driver, self._elector))
 
     async def _lead(self, lead: Lead, leases: KubeClient, driver: str, elector: LeaderElector) -> None:
-        journal = self._journal(leases, driver)
+        journal, elector.went_back = self._journal(leases, driver), self.went_back
         if journal is not None:
+            elector.went_back = partial(self._go_back, journal)
             journal.gap, journal.renew = elector.gap, elector.renew_soon
             journal.lost = lambda: elector.lost
             journal.renewed, elector.keeps_journal = lambda: elector.renewed, lambda: journal.is_whole
         await lead(journal)
+
+    def _go_back(self, journal: JournalWriter) -> None:
+        journal.rewrite()
+        self.went_back()
 
     def _journal(self, client: KubeClient, driver: str) -> JournalWriter | None:
         """None where it is not wanted, or nothing says which namespace it is to stand in."""

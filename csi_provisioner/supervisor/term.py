@@ -157,6 +157,11 @@ class LeaderTerm:
     def details(self, *, driver_ready: bool) -> Details:
         return picture.details(self._parts, self._controllers, self._caches, driver_ready=driver_ready)
 
+    def look_again(self) -> None:
+        """What the caches show is no longer so."""
+        for look_again in self._caches.followers.values():
+            look_again()
+
     def pause(self) -> None:
         """The driver is away: start nothing that would only fail. Saving needs no driver and goes on."""
         for loop in self._controllers.of_driver:

@@ -197,6 +197,15 @@ class ControlPlane:
             process.wait()
 
     def start(self) -> None:
+        self.start_etcd()
+        self.start_apiserver()
+        self.start_controllers()
+        definitions = [custom_resource(*kind) for kind in CUSTOM_KINDS]
+        home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.provisioner[0]}}
+        self.apply(home, *definitions, *self.rights)
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+    def start_etcd(self) -> None:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self.etcd_peer_port}"
         self.spawn(
             "etcd",
@@ -209,12 +218,6 @@ class ControlPlane:
             f"--initial-cluster=default={peer}",
             "--log-level=warn",
         )
-        self.start_apiserver()
-        self.start_controllers()
-        definitions = [custom_resource(*kind) for kind in CUSTOM_KINDS]
-        home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.provisioner[0]}}
-        self.apply(home, *definitions, *self.rights)
-        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
     def start_apiserver(self, *flags: str) -> None:
         """Starts it on the same port and data and waits until it is ready. Later flags win over those given here."""
@@ -303,6 +306,22 @@ class ControlPlane:
     def restart_apiserver(self, *flags: str) -> None:
         self.kill_apiserver()
         self.start_apiserver(*flags)
+
+    def back_up(self) -> None:
+        """What etcd has now; the API server waits for it meanwhile."""
+        self.end("etcd", signal.SIGTERM)
+        shutil.copytree(self.folder / "etcd", self.folder / "backup")
+        self.start_etcd()
+
+    def restore(self) -> None:
+        """The cluster goes back to where it was at `back_up`, and whoever belongs to it starts anew."""
+        for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
+            self.end(name, signal.SIGKILL)
+        shutil.rmtree(self.folder / "etcd")
+        (self.folder / "backup").rename(self.folder / "etcd")
+        self.start_etcd()
+        self.start_apiserver()
+        self.start_controllers()
 
     def freeze_apiserver(self) -> None:
         """Connections stay open and nothing answers any more, until `thaw_apiserver`."""

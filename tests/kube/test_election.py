@@ -7,8 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from csi_provisioner.kube.client import connect, resolve
-from csi_provisioner.kube.election import LeaderElector, taken_until, written
+from csi_provisioner.kube.election import LeaderElector
 from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.holding import taken_until, written
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import LeaseSpec
 from csi_provisioner.settings import ClusterSettings, ElectionSettings

@@ -1,5 +1,6 @@
 """The volume journal's writer: take-over, one write for all who wait, whose the term is, and the end (design.md 6)."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -361,3 +362,24 @@ async def test_who_lost_the_lease_knows_which_calls_were_begun_since_it_was_cert
         assert journal.begun_unconfirmed() == []
         journal.lost = lambda: True
         assert journal.begun_unconfirmed() == ["pvc-2"]
+
+
+async def test_after_a_restore_every_object_is_as_the_leader_knows_it_before_the_journal_counts_as_whole(
+    api: JournalApi,
+) -> None:
+    api.write(1, THEIRS)
+    async with writing(api) as process:
+        journal = await process.lead()
+        await journal.enter("pvc-2", entry())
+        backup = copy.deepcopy(api.leases)
+        await trio.sleep(journal.hold)
+        for name in ("pvc-1", "pvc-2"):
+            journal.leave(name)
+        await trio.sleep(20)
+        assert api.names() == {0: set(), 1: set(), 2: set()}
+        api.leases = backup
+        journal.rewrite()
+        assert not journal.is_whole
+        await trio.sleep(1)
+        assert api.names() == {0: set(), 1: set(), 2: set()}
+        assert journal.is_whole
