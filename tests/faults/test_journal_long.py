@@ -93,11 +93,24 @@ async def test_kills_at_random_moments_leave_nothing(real_world: Real) -> None:
             await world.kill()
 
 
-async def test_changes_of_leaders_under_load_lose_nothing(real_world: Real, tmp_path: Path) -> None:
+CALM = (Rule("CreateVolume", delay=0.5, done=True), Rule("DeleteVolume", delay=0.1))
+SLOW = Rule("CreateVolume", match=r"/data-\d*[05]$", delay=2.5, done=True)
+"""Every fifth volume is made at once, and the driver says so only when the caller has long been told to stop."""
+MANNERS = {
+    "that let their calls end": (("--timeout=5s",), CALM, 60.0),
+    # Without a second for what is under way; each term's entries wait for the last one's hold, and take turns then.
+    "that cut their calls off": ((*SHORT, "--shutdown-grace-period=4s"), (SLOW, *CALM), 180.0),
+}
+"""Flags, rules of the driver, and the seconds in which all has to be settled."""
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+async def test_changes_of_leaders_under_load_lose_nothing(real_world: Real, tmp_path: Path, manner: str) -> None:
     world, load = real_world, Load(real_world, 2)
     await world.storage_class()
-    world.rules(Rule("CreateVolume", delay=0.5, done=True), Rule("DeleteVolume", delay=0.1))
-    flags = keeping(world, "--leader-election", "--timeout=5s")
+    flags, rules, world.patience = MANNERS[manner]
+    world.rules(*rules)
+    flags = keeping(world, "--leader-election", *flags)
     logs = [tmp_path / f"{number}.log" for number in range(CHANGES + 2)]
     async with AsyncExitStack() as stack:
         leader = await stack.enter_async_context(running(await world.another(logs[0], *flags)))
