@@ -365,21 +365,6 @@ async def test_a_server_behind_us_is_listed(api: FakeApi, store: Claims, how: st
     assert "ns/z" in store
 
 
-async def test_who_learns_that_the_cluster_was_restored_has_it_listed_at_once(api: FakeApi, store: Claims) -> None:
-    reflector = Reflector(api, PersistentVolumeClaim, store)  # type: ignore[arg-type]
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reflector.run)
-        for again in ("y", "z"):
-            await trio.sleep(1)
-            api.version, api.objects, api.history = 5, {}, []
-            api.write(again)
-            reflector.look_again()
-            await trio.sleep(0.1)
-            assert [one.metadata.name for one in store.values()] == [again]
-        nursery.cancel_scope.cancel()
-    assert api.watches == []
-
-
 async def test_credentials_that_cannot_be_had_are_not_the_servers_fault(
     api: FakeApi, store: Claims, lines: list[str]
 ) -> None:

@@ -83,20 +83,3 @@ async def test_the_mark_of_a_whole_journal_is_written_by_renewals_and_taken_away
         await trio.sleep(1)
         assert api.lease["metadata"]["annotations"] == {JOURNAL: "0"}
         assert api.holder == ""
-
-
-@pytest.mark.parametrize("gone", [False, True], ids=["older", "not there yet"])
-async def test_a_leader_sees_by_its_own_lease_that_the_cluster_was_restored(api: LeaseApi, gone: bool) -> None:
-    told: list[float] = []
-    async with candidates(api) as (start, _):
-        a = await start("a")
-        await trio.sleep(1)
-        backup, version = api.lease, api.version
-        await trio.sleep(21)
-        a.elector.went_back = lambda: told.append(trio.current_time())
-        api.lease, api.version = None if gone else backup, version
-        restored = trio.current_time()
-        await trio.sleep(40)
-        [noticed] = told
-        assert noticed < restored + 5.1
-        assert a.lost is None

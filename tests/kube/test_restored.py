@@ -1,0 +1,50 @@
+"""A cluster that goes back to a backup while a leader is at work: who sees it, and what is read then."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from csi_provisioner.kube.reflector import Reflector
+from csi_provisioner.kube.store import Store
+from csi_provisioner.model.kubernetes import PersistentVolumeClaim
+from tests.kube.fake_api import FakeApi
+from tests.kube.leases import LeaseApi, candidates
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["older", "not there yet"])
+async def test_a_leader_sees_by_its_own_lease_that_the_cluster_was_restored(gone: bool) -> None:
+    api = LeaseApi()
+    told: list[float] = []
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        await trio.sleep(1)
+        backup, version = api.lease, api.version
+        await trio.sleep(21)
+        a.elector.went_back = lambda: told.append(trio.current_time())
+        api.lease, api.version = None if gone else backup, version
+        restored = trio.current_time()
+        await trio.sleep(40)
+        [noticed] = told
+        assert noticed < restored + 5.1
+        assert a.lost is None
+
+
+async def test_who_learns_that_the_cluster_was_restored_has_it_listed_at_once() -> None:
+    api, store = FakeApi(), Store[PersistentVolumeClaim]()
+    reflector = Reflector(api, PersistentVolumeClaim, store)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reflector.run)
+        for again in ("y", "z"):
+            await trio.sleep(1)
+            api.version, api.objects, api.history = 5, {}, []
+            api.write(again)
+            reflector.look_again()
+            await trio.sleep(0.1)
+            assert [one.metadata.name for one in store.values()] == [again]
+        nursery.cancel_scope.cancel()
+    assert api.watches == []
