@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bench import against, builds, start
+from bench import against, builds, foreign, start
 from bench.api import Api, Sight
 from bench.clusters import Cluster, real, sandbox
 from bench.driver import NAME, Driver
@@ -51,10 +51,16 @@ def main() -> None:
     parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
     parser.add_argument("--flags", default="", help="more flags for this tree's own")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("what", nargs="?", choices=["start"], help="only this: until probes are answered")
+    what = "only this: start, until probes are answered; list and churn, of other drivers' claims, on recorded bytes"
+    parser.add_argument("what", nargs="?", choices=["start", "list", "churn"], help=what)
     options = parser.parse_args()
-    if options.what:
+    if options.what == "start":
         return start.main()
+    if options.what:
+        given = [builds.Build(options.against, builds.commit(options.against))] if options.against else []
+        given.append(builds.Build("here", builds.here(), options.flags))
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            return trio.run(foreign.compare, options.what, given, options.pairs, Path(folder))
     if options.against:
         options.cluster, options.claims = options.cluster or ["real"], options.claims or [1000]
         there = builds.Build(options.against, builds.commit(options.against), options.against_flags)
