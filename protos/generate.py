@@ -85,6 +85,16 @@ def compile_messages(source: Path, output: Path, *, server: str) -> None:
     )
 
 
+def lighter(generated: str) -> str:
+    """As it is, each start would load a parser of dates, and make texts of the signatures of all messages."""
+    text = generated.replace("import dateutil.parser\n", "").replace(
+        "dateutil.parser.isoparse", "datetime.datetime.fromisoformat"
+    )
+    return re.sub(
+        r'^(class (\w+)\(betterproto2\.Message\):\n)(?!    """)', r'\1    """\2"""\n\n', text, flags=re.MULTILINE
+    )
+
+
 def server_bases(generated: str) -> str:
     """The tail of a module generated with servers: they come after all messages."""
     return generated[generated.index("class ControllerBase(") :]
@@ -117,6 +127,9 @@ def generate(output: Path) -> None:
         folder = Path(scratch)
         (folder / PROTO.name).write_text(without_option(PROTO.read_text()))
         compile_messages(folder, output, server="none")
+        for package in ("csi/v1", "google/protobuf"):
+            module = output / package / "__init__.py"
+            module.write_text(lighter(module.read_text()))
         compile_messages(folder, folder / "served", server="async")
         served = (folder / "served" / "csi" / "v1" / "__init__.py").read_text()
         protoc(PROTO.parent, f"--descriptor_set_out={folder / 'set'}", "--include_imports")

@@ -192,6 +192,8 @@ default_message_pool.register_message("csi.v1", "CapacityRange", CapacityRange)
 
 @dataclass(eq=False, repr=False)
 class ControllerExpandVolumeRequest(betterproto2.Message):
+    """ControllerExpandVolumeRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     capacity_range: "CapacityRange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -208,6 +210,8 @@ default_message_pool.register_message("csi.v1", "ControllerExpandVolumeRequest",
 
 @dataclass(eq=False, repr=False)
 class ControllerExpandVolumeResponse(betterproto2.Message):
+    """ControllerExpandVolumeResponse"""
+
     capacity_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     node_expansion_required: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -218,6 +222,8 @@ default_message_pool.register_message("csi.v1", "ControllerExpandVolumeResponse"
 
 @dataclass(eq=False, repr=False)
 class ControllerGetCapabilitiesRequest(betterproto2.Message):
+    """ControllerGetCapabilitiesRequest"""
+
     pass
 
 
@@ -226,6 +232,8 @@ default_message_pool.register_message("csi.v1", "ControllerGetCapabilitiesReques
 
 @dataclass(eq=False, repr=False)
 class ControllerGetCapabilitiesResponse(betterproto2.Message):
+    """ControllerGetCapabilitiesResponse"""
+
     capabilities: "list[ControllerServiceCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -234,6 +242,8 @@ default_message_pool.register_message("csi.v1", "ControllerGetCapabilitiesRespon
 
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeRequest(betterproto2.Message):
+    """ControllerGetVolumeRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -242,6 +252,8 @@ default_message_pool.register_message("csi.v1", "ControllerGetVolumeRequest", Co
 
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeResponse(betterproto2.Message):
+    """ControllerGetVolumeResponse"""
+
     volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     status: "ControllerGetVolumeResponseVolumeStatus | None" = betterproto2.field(
@@ -254,6 +266,8 @@ default_message_pool.register_message("csi.v1", "ControllerGetVolumeResponse", C
 
 @dataclass(eq=False, repr=False)
 class ControllerGetVolumeResponseVolumeStatus(betterproto2.Message):
+    """ControllerGetVolumeResponseVolumeStatus"""
+
     published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -264,6 +278,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ControllerModifyVolumeRequest(betterproto2.Message):
+    """ControllerModifyVolumeRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
@@ -280,6 +296,8 @@ default_message_pool.register_message("csi.v1", "ControllerModifyVolumeRequest",
 
 @dataclass(eq=False, repr=False)
 class ControllerModifyVolumeResponse(betterproto2.Message):
+    """ControllerModifyVolumeResponse"""
+
     pass
 
 
@@ -288,6 +306,8 @@ default_message_pool.register_message("csi.v1", "ControllerModifyVolumeResponse"
 
 @dataclass(eq=False, repr=False)
 class ControllerPublishVolumeRequest(betterproto2.Message):
+    """ControllerPublishVolumeRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -310,6 +330,8 @@ default_message_pool.register_message("csi.v1", "ControllerPublishVolumeRequest"
 
 @dataclass(eq=False, repr=False)
 class ControllerPublishVolumeResponse(betterproto2.Message):
+    """ControllerPublishVolumeResponse"""
+
     publish_context: "dict[str, str]" = betterproto2.field(
         1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
@@ -337,6 +359,8 @@ default_message_pool.register_message("csi.v1", "ControllerServiceCapability", C
 
 @dataclass(eq=False, repr=False)
 class ControllerServiceCapabilityRpc(betterproto2.Message):
+    """ControllerServiceCapabilityRpc"""
+
     type: "ControllerServiceCapabilityRpcType" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ControllerServiceCapabilityRpcType(0)
     )
@@ -347,6 +371,8 @@ default_message_pool.register_message("csi.v1", "ControllerServiceCapability.RPC
 
 @dataclass(eq=False, repr=False)
 class ControllerUnpublishVolumeRequest(betterproto2.Message):
+    """ControllerUnpublishVolumeRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -361,6 +387,8 @@ default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeReques
 
 @dataclass(eq=False, repr=False)
 class ControllerUnpublishVolumeResponse(betterproto2.Message):
+    """ControllerUnpublishVolumeResponse"""
+
     pass
 
 
@@ -369,6 +397,8 @@ default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeRespon
 
 @dataclass(eq=False, repr=False)
 class CreateSnapshotRequest(betterproto2.Message):
+    """CreateSnapshotRequest"""
+
     source_volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -391,6 +421,8 @@ default_message_pool.register_message("csi.v1", "CreateSnapshotRequest", CreateS
 
 @dataclass(eq=False, repr=False)
 class CreateSnapshotResponse(betterproto2.Message):
+    """CreateSnapshotResponse"""
+
     snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -435,6 +467,8 @@ default_message_pool.register_message("csi.v1", "CreateVolumeRequest", CreateVol
 
 @dataclass(eq=False, repr=False)
 class CreateVolumeResponse(betterproto2.Message):
+    """CreateVolumeResponse"""
+
     volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -443,6 +477,8 @@ default_message_pool.register_message("csi.v1", "CreateVolumeResponse", CreateVo
 
 @dataclass(eq=False, repr=False)
 class DeleteSnapshotRequest(betterproto2.Message):
+    """DeleteSnapshotRequest"""
+
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
@@ -455,6 +491,8 @@ default_message_pool.register_message("csi.v1", "DeleteSnapshotRequest", DeleteS
 
 @dataclass(eq=False, repr=False)
 class DeleteSnapshotResponse(betterproto2.Message):
+    """DeleteSnapshotResponse"""
+
     pass
 
 
@@ -479,6 +517,8 @@ default_message_pool.register_message("csi.v1", "DeleteVolumeRequest", DeleteVol
 
 @dataclass(eq=False, repr=False)
 class DeleteVolumeResponse(betterproto2.Message):
+    """DeleteVolumeResponse"""
+
     pass
 
 
@@ -487,6 +527,8 @@ default_message_pool.register_message("csi.v1", "DeleteVolumeResponse", DeleteVo
 
 @dataclass(eq=False, repr=False)
 class GetCapacityRequest(betterproto2.Message):
+    """GetCapacityRequest"""
+
     volume_capabilities: "list[VolumeCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     parameters: "dict[str, str]" = betterproto2.field(
@@ -521,6 +563,8 @@ default_message_pool.register_message("csi.v1", "GetCapacityResponse", GetCapaci
 
 @dataclass(eq=False, repr=False)
 class GetPluginCapabilitiesRequest(betterproto2.Message):
+    """GetPluginCapabilitiesRequest"""
+
     pass
 
 
@@ -529,6 +573,8 @@ default_message_pool.register_message("csi.v1", "GetPluginCapabilitiesRequest", 
 
 @dataclass(eq=False, repr=False)
 class GetPluginCapabilitiesResponse(betterproto2.Message):
+    """GetPluginCapabilitiesResponse"""
+
     capabilities: "list[PluginCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -537,6 +583,8 @@ default_message_pool.register_message("csi.v1", "GetPluginCapabilitiesResponse",
 
 @dataclass(eq=False, repr=False)
 class GetPluginInfoRequest(betterproto2.Message):
+    """GetPluginInfoRequest"""
+
     pass
 
 
@@ -545,6 +593,8 @@ default_message_pool.register_message("csi.v1", "GetPluginInfoRequest", GetPlugi
 
 @dataclass(eq=False, repr=False)
 class GetPluginInfoResponse(betterproto2.Message):
+    """GetPluginInfoResponse"""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     vendor_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -559,6 +609,8 @@ default_message_pool.register_message("csi.v1", "GetPluginInfoResponse", GetPlug
 
 @dataclass(eq=False, repr=False)
 class GetSnapshotRequest(betterproto2.Message):
+    """GetSnapshotRequest"""
+
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     secrets: "dict[str, str]" = betterproto2.field(
@@ -571,6 +623,8 @@ default_message_pool.register_message("csi.v1", "GetSnapshotRequest", GetSnapsho
 
 @dataclass(eq=False, repr=False)
 class GetSnapshotResponse(betterproto2.Message):
+    """GetSnapshotResponse"""
+
     snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -579,6 +633,8 @@ default_message_pool.register_message("csi.v1", "GetSnapshotResponse", GetSnapsh
 
 @dataclass(eq=False, repr=False)
 class ListSnapshotsRequest(betterproto2.Message):
+    """ListSnapshotsRequest"""
+
     max_entries: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     starting_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -597,6 +653,8 @@ default_message_pool.register_message("csi.v1", "ListSnapshotsRequest", ListSnap
 
 @dataclass(eq=False, repr=False)
 class ListSnapshotsResponse(betterproto2.Message):
+    """ListSnapshotsResponse"""
+
     entries: "list[ListSnapshotsResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -607,6 +665,8 @@ default_message_pool.register_message("csi.v1", "ListSnapshotsResponse", ListSna
 
 @dataclass(eq=False, repr=False)
 class ListSnapshotsResponseEntry(betterproto2.Message):
+    """ListSnapshotsResponseEntry"""
+
     snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -615,6 +675,8 @@ default_message_pool.register_message("csi.v1", "ListSnapshotsResponse.Entry", L
 
 @dataclass(eq=False, repr=False)
 class ListVolumesRequest(betterproto2.Message):
+    """ListVolumesRequest"""
+
     max_entries: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     starting_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -625,6 +687,8 @@ default_message_pool.register_message("csi.v1", "ListVolumesRequest", ListVolume
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponse(betterproto2.Message):
+    """ListVolumesResponse"""
+
     entries: "list[ListVolumesResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -635,6 +699,8 @@ default_message_pool.register_message("csi.v1", "ListVolumesResponse", ListVolum
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponseEntry(betterproto2.Message):
+    """ListVolumesResponseEntry"""
+
     volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     status: "ListVolumesResponseVolumeStatus | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -645,6 +711,8 @@ default_message_pool.register_message("csi.v1", "ListVolumesResponse.Entry", Lis
 
 @dataclass(eq=False, repr=False)
 class ListVolumesResponseVolumeStatus(betterproto2.Message):
+    """ListVolumesResponseVolumeStatus"""
+
     published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -653,6 +721,8 @@ default_message_pool.register_message("csi.v1", "ListVolumesResponse.VolumeStatu
 
 @dataclass(eq=False, repr=False)
 class NodeGetCapabilitiesRequest(betterproto2.Message):
+    """NodeGetCapabilitiesRequest"""
+
     pass
 
 
@@ -661,6 +731,8 @@ default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesRequest", No
 
 @dataclass(eq=False, repr=False)
 class NodeGetCapabilitiesResponse(betterproto2.Message):
+    """NodeGetCapabilitiesResponse"""
+
     capabilities: "list[NodeServiceCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -669,6 +741,8 @@ default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesResponse", N
 
 @dataclass(eq=False, repr=False)
 class NodeGetInfoRequest(betterproto2.Message):
+    """NodeGetInfoRequest"""
+
     pass
 
 
@@ -710,6 +784,8 @@ default_message_pool.register_message("csi.v1", "NodeServiceCapability", NodeSer
 
 @dataclass(eq=False, repr=False)
 class NodeServiceCapabilityRpc(betterproto2.Message):
+    """NodeServiceCapabilityRpc"""
+
     type: "NodeServiceCapabilityRpcType" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: NodeServiceCapabilityRpcType(0)
     )
@@ -741,6 +817,8 @@ default_message_pool.register_message("csi.v1", "PluginCapability", PluginCapabi
 
 @dataclass(eq=False, repr=False)
 class PluginCapabilityService(betterproto2.Message):
+    """PluginCapabilityService"""
+
     type: "PluginCapabilityServiceType" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: PluginCapabilityServiceType(0)
     )
@@ -751,6 +829,8 @@ default_message_pool.register_message("csi.v1", "PluginCapability.Service", Plug
 
 @dataclass(eq=False, repr=False)
 class PluginCapabilityVolumeExpansion(betterproto2.Message):
+    """PluginCapabilityVolumeExpansion"""
+
     type: "PluginCapabilityVolumeExpansionType" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: PluginCapabilityVolumeExpansionType(0)
     )
@@ -761,6 +841,8 @@ default_message_pool.register_message("csi.v1", "PluginCapability.VolumeExpansio
 
 @dataclass(eq=False, repr=False)
 class ProbeRequest(betterproto2.Message):
+    """ProbeRequest"""
+
     pass
 
 
@@ -840,6 +922,8 @@ default_message_pool.register_message("csi.v1", "TopologyRequirement", TopologyR
 
 @dataclass(eq=False, repr=False)
 class ValidateVolumeCapabilitiesRequest(betterproto2.Message):
+    """ValidateVolumeCapabilitiesRequest"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     volume_context: "dict[str, str]" = betterproto2.field(
@@ -866,6 +950,8 @@ default_message_pool.register_message("csi.v1", "ValidateVolumeCapabilitiesReque
 
 @dataclass(eq=False, repr=False)
 class ValidateVolumeCapabilitiesResponse(betterproto2.Message):
+    """ValidateVolumeCapabilitiesResponse"""
+
     confirmed: "ValidateVolumeCapabilitiesResponseConfirmed | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -880,6 +966,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ValidateVolumeCapabilitiesResponseConfirmed(betterproto2.Message):
+    """ValidateVolumeCapabilitiesResponseConfirmed"""
+
     volume_context: "dict[str, str]" = betterproto2.field(
         1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
@@ -947,6 +1035,8 @@ default_message_pool.register_message("csi.v1", "VolumeCapability", VolumeCapabi
 
 @dataclass(eq=False, repr=False)
 class VolumeCapabilityAccessMode(betterproto2.Message):
+    """VolumeCapabilityAccessMode"""
+
     mode: "VolumeCapabilityAccessModeMode" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: VolumeCapabilityAccessModeMode(0)
     )
@@ -957,6 +1047,8 @@ default_message_pool.register_message("csi.v1", "VolumeCapability.AccessMode", V
 
 @dataclass(eq=False, repr=False)
 class VolumeCapabilityBlockVolume(betterproto2.Message):
+    """VolumeCapabilityBlockVolume"""
+
     pass
 
 
@@ -965,6 +1057,8 @@ default_message_pool.register_message("csi.v1", "VolumeCapability.BlockVolume", 
 
 @dataclass(eq=False, repr=False)
 class VolumeCapabilityMountVolume(betterproto2.Message):
+    """VolumeCapabilityMountVolume"""
+
     fs_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     mount_flags: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -998,6 +1092,8 @@ default_message_pool.register_message("csi.v1", "VolumeContentSource", VolumeCon
 
 @dataclass(eq=False, repr=False)
 class VolumeContentSourceSnapshotSource(betterproto2.Message):
+    """VolumeContentSourceSnapshotSource"""
+
     snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -1006,6 +1102,8 @@ default_message_pool.register_message("csi.v1", "VolumeContentSource.SnapshotSou
 
 @dataclass(eq=False, repr=False)
 class VolumeContentSourceVolumeSource(betterproto2.Message):
+    """VolumeContentSourceVolumeSource"""
+
     volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
