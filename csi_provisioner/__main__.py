@@ -3,6 +3,7 @@
 Of the standard library only what costs next to nothing is imported before that.
 """
 
+import gc
 import os
 import resource
 import signal
@@ -44,8 +45,14 @@ def main() -> int:
     if max(abs(time.timezone), abs(time.altzone)) >= WHOLE_DAY:
         os.environ["TZ"] = "UTC0"
         time.tzset()
+    gc.disable()  # what is imported stays for good: to look at it again and again is a tenth of a start
+    os.environ["LOGURU_AUTOINIT"] = "no"  # a sink of its own, which is not wanted, is dear to make
+    from csi_provisioner import deferred
+
+    deferred.defer()
     from csi_provisioner import cli
 
+    del os.environ["LOGURU_AUTOINIT"]
     code = cli.main()
     if os.environ.get("PYTHONINSPECT"):  # it would take the end for an error, and read what to do from standard input
         sys.stdout.flush()

@@ -7,12 +7,13 @@ rendered here, because the library writes `le="1.0"`, creation times and empty f
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+import msgspec
+from prometheus_client.metrics import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from csi_provisioner import __version__
 
@@ -144,8 +145,7 @@ class _Asked(Collector):
             yield family
 
 
-@dataclass(frozen=True)
-class LaneCounts:
+class LaneCounts(msgspec.Struct, frozen=True):
     """Of one lane. `bound` is None where nothing but the workers bounds it, `cuts` where its bound does not adapt."""
 
     queue: str

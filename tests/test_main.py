@@ -42,7 +42,7 @@ def test_there_is_a_handler_before_anything_is_loaded(number: signal.Signals) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("limit", ["-n 8", "-n 9", "-v 30000"])
+@pytest.mark.parametrize("limit", ["-n 8", "-n 9", "-v 33000"])
 def test_what_the_machine_does_not_give_is_one_line_with_advice(limit: str) -> None:
     done = started(MAIN, "--csi-address=/nowhere", "--http-endpoint=127.0.0.1:0", shell=f"ulimit {limit};")
     assert done.returncode == 255
