@@ -62,7 +62,9 @@ def _start() -> int:
     if named not in COMMANDS and arguments and arguments[0] in COMMANDS:
         named = arguments.pop(0)
     if named in COMMANDS:
-        return int(import_module(f"csi_provisioner.commands.{named}").main(arguments, os.environ))
+        command = import_module(f"csi_provisioner.commands.{named}")
+        gc.enable()
+        return int(command.main(arguments, os.environ))
     try:
         values = FLAGS.parse(arguments, COMMANDS)
     except Fatal as error:
@@ -107,9 +109,7 @@ def keeper_from_collector() -> Callable[[], None]:
 
 
 def _run(settings: Settings) -> int:
-    # Late, so that --version, --help and every refusal above answer at once. What the imports make stays for good, so
-    # the garbage collector, which would look at it again and again, is a tenth of the start: it is kept out.
-    gc.disable()
+    # Late, so that --version, --help and every refusal above answer at once.
     http = settings.http
     try:
         # Before anything that takes time: a probe then waits for its answer instead of being refused.

@@ -7,8 +7,9 @@ process.md 3 and 10.3. The grammar of flags is in `flagset`, their names and def
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from csi_provisioner import durations, flags
 from csi_provisioner.fatal import Fatal

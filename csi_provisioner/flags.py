@@ -4,8 +4,9 @@ How a value is read is in `flagset`, what is checked beyond its kind in `configu
 """
 
 import re
-from dataclasses import fields, is_dataclass
 from typing import TypeVar
+
+import msgspec
 
 from . import settings
 from .flagset import BOOLEAN, DURATION, QUANTITY, SWITCHES, TEXT, Flag, FlagSet, Kind, Pairs, flags_of
@@ -66,7 +67,8 @@ for _name in ("stderrthreshold", "log_dir", "log_file", "log_file_max_size", "lo
 def in_force(found: settings.Settings) -> dict[str, str]:
     """Flags that say what is in force, also where the environment said it. URLs are without user and password."""
     gates, election, http = found.gates, found.election, found.http
-    groups = [found, *(group for each in fields(found) if is_dataclass(group := getattr(found, each.name)))]
+    values = [getattr(found, name) for name in found.__struct_fields__]
+    groups = [found, *(group for group in values if isinstance(group, msgspec.Struct))]
     shown = {
         flag.name: flag.kind.show(getattr(group, name)) for group in groups for name, flag in flags_of(group).items()
     }

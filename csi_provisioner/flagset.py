@@ -6,10 +6,10 @@ only after `=`, positionals ignored anywhere, repeated flags. Which flags there 
 
 import math
 import re
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar, cast
+
+import msgspec
 
 from csi_provisioner import durations
 from csi_provisioner.fatal import Fatal
@@ -19,8 +19,7 @@ S = TypeVar("S")
 Pairs = tuple[tuple[str, T], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class Kind(msgspec.Struct, Generic[T], frozen=True):
     """A type of value. `parse` raises ValueError with the reason; `word` stands for the value in the help text."""
 
     word: str
@@ -32,8 +31,7 @@ class Kind(Generic[T]):
     """Repeats add up (tuples) instead of replacing each other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag(Generic[T]):
+class Flag(msgspec.Struct, Generic[T], frozen=True):
     name: str
     kind: Kind[T]
     default: T
@@ -50,14 +48,13 @@ class Flag(Generic[T]):
         return {"v": "-v, --v", "output": "-o, --output"}.get(self.name, f"--{self.name}")
 
 
-@dataclass(slots=True)
-class Values:
+class Values(msgspec.Struct):
     """What a command line says: `values[FLAG]`, and whether it says anything about it: `"name" in values`."""
 
-    warnings: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    words: list[str] = msgspec.field(default_factory=list)
     """Positionals."""
-    _given: dict[str, Any] = field(default_factory=dict)
+    _given: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __getitem__(self, flag: Flag[T]) -> T:
         return cast(T, self._given.get(flag.name, flag.default))
@@ -165,6 +162,8 @@ class FlagSet:
         return [flag.name for flag in self.known.values() if not flag.warning]
 
     def _group_help(self, group: str) -> Iterator[str]:
+        from textwrap import fill  # a start need not wait for it
+
         shown = [flag for flag in self._groups[group] if not flag.warning]
         if not shown:
             return
@@ -177,7 +176,7 @@ class FlagSet:
             if flag.environment:
                 remarks.append(f"environment {flag.environment}")
             text = flag.help + (f" ({'; '.join(remarks)})" if remarks else "")
-            yield textwrap.fill(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            yield fill(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:
@@ -308,15 +307,18 @@ TEXTS = Kind("text,...", _texts, ",".join, accumulates=True)
 CLASS_WORKERS = Kind("name=N,...", _class_workers, lambda pairs: _joined(pairs, "="), accumulates=True)
 MODULES = Kind("pattern=N,...", _modules, lambda pairs: _joined(pairs, "="))
 
+# Of fields, by what a Struct calls them outside: it keeps nothing else of a field.
+_MADE: dict[str, Flag[Any]] = {}
 _KINDS: dict[type, Kind[Any]] = {bool: BOOLEAN, int: INTEGER, float: DURATION, str: TEXT}
 
 
 def flag(name: str, default: T, help_: str, *, kind: Kind[Any] | None = None, environment: str = "") -> T:
     """A field of a settings group that a flag sets; its kind is that of the default's type, floats are durations."""
-    made = Flag(name, kind or _KINDS[type(default)], default, help_, environment)
-    return field(default=default, metadata={"flag": made})
+    _MADE[name] = Flag(name, kind or _KINDS[type(default)], default, help_, environment)
+    return msgspec.field(default=default, name=name)
 
 
 def flags_of(group: Any) -> dict[str, Flag[Any]]:
     """The fields of a settings group that flags set."""
-    return {each.name: each.metadata["flag"] for each in fields(group) if "flag" in each.metadata}
+    named = zip(group.__struct_fields__, group.__struct_encode_fields__, strict=True)
+    return {field: _MADE[name] for field, name in named if name in _MADE}

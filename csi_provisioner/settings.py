@@ -5,7 +5,7 @@ come from the environment or from several flags; empty means not given. A compon
 supervisor sees them all. Durations are seconds. `configuration` fills the groups and checks them.
 """
 
-from dataclasses import dataclass, field
+import msgspec
 
 from .flagset import CLASS_WORKERS, MODULES, PAIRS, RATE, TEXTS, UNSIGNED, VERBOSITY, Pairs, flag
 
@@ -15,8 +15,7 @@ PROFILES_PATH = "/debug/pprof/"
 """Paths of the HTTP endpoint that cannot be those of the metrics."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CsiSettings:
+class CsiSettings(msgspec.Struct, frozen=True, kw_only=True):
     # The default of the reference. Manifests of drivers mostly give another path.
     address: str = flag(
         "csi-address",
@@ -29,8 +28,7 @@ class CsiSettings:
     expected_driver: str = flag("provisioner", "", "Name the driver must have, or the program refuses to start.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterSettings:
+class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API server is, in the order of design.md 4, and how fast it may be asked."""
 
     kubeconfig: str = flag(
@@ -62,8 +60,7 @@ class ClusterSettings:
     capacity_burst: int = flag("kube-api-capacity-burst", 5, "Requests at once, with --kube-api-capacity-qps.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProvisioningSettings:
+class ProvisioningSettings(msgspec.Struct, frozen=True, kw_only=True):
     volume_name_prefix: str = flag("volume-name-prefix", "pvc", "Prefix of the names of volumes.")
     volume_name_uuid_length: int = flag(
         "volume-name-uuid-length", -1, "Cut the UUID in volume names to so many characters, 1 to 32; -1 keeps all."
@@ -101,8 +98,7 @@ class ProvisioningSettings:
     volume_attributes_class: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrySettings:
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     start: float = flag("retry-interval-start", 1.0, "First wait after a failure; it doubles.")
     maximum: float = flag("retry-interval-max", 300.0, "Longest wait after a failure.")
     # For claims and again for volumes: by default up to 100 CreateVolume and 100 DeleteVolume calls at once.
@@ -130,8 +126,7 @@ class RetrySettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CapacitySettings:
+class CapacitySettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = flag(
         "enable-capacity", False, "Publish CSIStorageCapacity objects. Needs NAMESPACE, and POD_NAME for their owner."
     )
@@ -149,8 +144,7 @@ class CapacitySettings:
     pod_name: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeSettings:
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = flag(
         "node-deployment", False, "Run beside the driver of each node. Needs NODE_NAME.", environment="NODE_NAME"
     )
@@ -164,8 +158,7 @@ class NodeSettings:
     """Set when enabled, and only then."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ElectionSettings:
+class ElectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = flag("leader-election", False, "Work only while holding the driver's lease.")
     namespace: str = flag(
         "leader-election-namespace", "", "Namespace of the lease; empty: that of the pod.", environment="POD_NAMESPACE"
@@ -182,8 +175,7 @@ class ElectionSettings:
     """Of two with one key the later one counts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HttpSettings:
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = flag("http-endpoint", "", "Address for metrics and health: :8080 or 127.0.0.1:8080; empty: none.")
     path: str = flag("metrics-path", "/metrics", "Path of the metrics.")
     status_page: bool = flag("status-page", True, "Serve /statusz, a page for people in a browser, and /flagz.")
@@ -196,15 +188,13 @@ class HttpSettings:
         return self.status_page and not self.legacy
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogSettings:
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     verbosity: int = flag("v", 0, "Verbosity; 5 shows the CSI calls, without secrets.", kind=VERBOSITY)
     modules: Pairs[int] = flag("vmodule", (), "Verbosity of single source files, text format only.", kind=MODULES)
     json: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gates:
+class Gates(msgspec.Struct, frozen=True, kw_only=True):
     topology: bool = True
     cross_namespace: bool = False
     snapshot_topology: bool = False
@@ -213,18 +203,17 @@ class Gates:
     """Named by the user: then the cluster is not asked whether it has the API (process.md 1.4)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    csi: CsiSettings = field(default_factory=CsiSettings)
-    cluster: ClusterSettings = field(default_factory=ClusterSettings)
-    provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
-    retries: RetrySettings = field(default_factory=RetrySettings)
-    capacity: CapacitySettings = field(default_factory=CapacitySettings)
-    nodes: NodeSettings = field(default_factory=NodeSettings)
-    election: ElectionSettings = field(default_factory=ElectionSettings)
-    http: HttpSettings = field(default_factory=HttpSettings)
-    logging: LogSettings = field(default_factory=LogSettings)
-    gates: Gates = field(default_factory=Gates)
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    csi: CsiSettings = msgspec.field(default_factory=CsiSettings)
+    cluster: ClusterSettings = msgspec.field(default_factory=ClusterSettings)
+    provisioning: ProvisioningSettings = msgspec.field(default_factory=ProvisioningSettings)
+    retries: RetrySettings = msgspec.field(default_factory=RetrySettings)
+    capacity: CapacitySettings = msgspec.field(default_factory=CapacitySettings)
+    nodes: NodeSettings = msgspec.field(default_factory=NodeSettings)
+    election: ElectionSettings = msgspec.field(default_factory=ElectionSettings)
+    http: HttpSettings = msgspec.field(default_factory=HttpSettings)
+    logging: LogSettings = msgspec.field(default_factory=LogSettings)
+    gates: Gates = msgspec.field(default_factory=Gates)
     traces: bool = False
     """OTEL_EXPORTER_OTLP_ENDPOINT is set; the library that sends them reads it and its like itself."""
     # Kubernetes gives a pod 30 s by default before it kills it.

@@ -6,13 +6,13 @@ the test.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from csi_provisioner import supervisor
 from csi_provisioner.settings import ClusterSettings, CsiSettings, Settings

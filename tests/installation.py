@@ -6,7 +6,7 @@ server has, `api` refuses requests, `driver` misbehaves; all of it is heard over
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner import supervisor
 from csi_provisioner.logs import configure

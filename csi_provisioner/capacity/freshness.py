@@ -1,20 +1,19 @@
 """How old what is published is, and how soon a class may be asked for again as a whole (capacity.md 10 and 12)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from csi_provisioner.capacity.objects import Pair
 
 
-@dataclass(eq=False)
-class Freshness:
+class Freshness(msgspec.Struct, eq=False):
     """`gap`: least seconds from one look at all pairs of a class to the next that failures may ask for."""
 
     gap: float
-    _answered: dict[Pair, float] = field(default_factory=dict)
-    _looks: dict[str, float] = field(default_factory=dict)
+    _answered: dict[Pair, float] = msgspec.field(default_factory=dict)
+    _looks: dict[str, float] = msgspec.field(default_factory=dict)
 
     def look(self, class_name: str) -> float | None:
         """A try has failed: after so many seconds all pairs are to be asked. None: they will be anyway."""

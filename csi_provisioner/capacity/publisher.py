@@ -6,7 +6,6 @@ of their own, whose limit keeps them from slowing provisioning down.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -53,16 +52,14 @@ LOOKS = 0.25
 SHORTEST_POLL = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityClient:
+class CapacityClient(msgspec.Struct, frozen=True):
     """A client with its own rate limit (`--kube-api-capacity-qps`), and what all our objects have in common."""
 
     kube: KubeClient
     publication: Publication
 
 
-@dataclass(eq=False)
-class Publisher:
+class Publisher(msgspec.Struct, eq=False, dict=True):
     """Publishes during one leader term. `fixed` is the only segment in a per-node deployment, else None."""
 
     client: CapacityClient
@@ -72,8 +69,8 @@ class Publisher:
     caches: Caches
     metrics: Metrics
     fixed: Segment | None
-    _store: Store[CSIStorageCapacity] = field(default_factory=Store)
-    _created: dict[Pair, str] = field(default_factory=dict)
+    _store: Store[CSIStorageCapacity] = msgspec.field(default_factory=Store)
+    _created: dict[Pair, str] = msgspec.field(default_factory=dict)
     """Keys of objects whose creation the watch has not shown yet."""
 
     def __post_init__(self) -> None:

@@ -4,9 +4,10 @@ Exit codes: 0 all that the flags need is there, 3 something is missing, 1 could 
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
+from msgspec.structs import replace
 
 from csi_provisioner import flags
 from csi_provisioner.advice import kustomization

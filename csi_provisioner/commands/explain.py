@@ -296,7 +296,7 @@ class Explaining:
             info = await self.driver.node_get_info()
         except Fatal:
             return None
-        return local.cluster(local.described(name, info), driver.name)
+        return local.described(name, info).cluster(driver.name)
 
     # ---- who leads
 

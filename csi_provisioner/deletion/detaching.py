@@ -5,8 +5,8 @@ ends when the last VolumeAttachment goes, by whatever way the cache learns of th
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from csi_provisioner.kube.events import EventRecorder
@@ -22,8 +22,7 @@ from csi_provisioner.planning.deletion import Attached, nodes
 LOOK_AGAIN = 15 * 60.0
 
 
-@dataclass(eq=False)
-class Detaching:
+class Detaching(msgspec.Struct, eq=False, dict=True):
     """`wake`: have the volume of that name looked at now."""
 
     events: EventRecorder

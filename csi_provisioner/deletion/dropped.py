@@ -5,8 +5,8 @@ does that on purpose has made another PersistentVolume of the volume, it is told
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from csi_provisioner.kube.events import EventRecorder
@@ -23,8 +23,7 @@ from csi_provisioner.planning.refusal import Refusal
 GRACE = 10.0
 
 
-@dataclass(eq=False, kw_only=True)
-class DroppedVolumes:
+class DroppedVolumes(msgspec.Struct, eq=False, kw_only=True, dict=True):
     """`deleted(volume)`: the driver has deleted it; None: it is being asked. `segments` are the local topology of a
     per-node deployment, where each node looks after its own volumes."""
 

@@ -6,8 +6,8 @@ writes, which wake the key up again, do not ask it a second time.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from csi_provisioner.csi.driver import Driver
@@ -31,8 +31,7 @@ from csi_provisioner.work.workers import Workers
 from .detaching import Detaching
 
 
-@dataclass(eq=False)
-class VolumeReconciler:
+class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
     """`segments` are the local topology of a per-node deployment. `tell_deleted`: the driver has deleted the volume of
     that id (capacity.md 10). `wake` has the volume of that name looked at."""
 

@@ -1,7 +1,8 @@
 """The stores of everything that is watched, in one value for all who read them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from csi_provisioner.kube.index import Index
 from csi_provisioner.kube.store import Store
@@ -17,26 +18,25 @@ from csi_provisioner.model.kubernetes import (
 from csi_provisioner.planning import deletion
 
 
-@dataclass(frozen=True, slots=True)
-class Caches:
+class Caches(msgspec.Struct, frozen=True):
     """A store stays empty where its kind is not watched with this driver or these gates."""
 
     claims: Store[PersistentVolumeClaim]
     volumes: Store[PersistentVolume]
-    storage_classes: Store[StorageClass] = field(default_factory=Store)
-    attachments: Store[VolumeAttachment] = field(default_factory=Store)
-    grants: Store[ReferenceGrant] = field(default_factory=Store)
-    nodes: Store[Node] = field(default_factory=Store)
-    csinodes: Store[CSINode] = field(default_factory=Store)
-    by_handle: Index[PersistentVolume] = field(default_factory=lambda: Index(lambda pv: deletion.handle(pv) or None))
+    storage_classes: Store[StorageClass] = msgspec.field(default_factory=Store)
+    attachments: Store[VolumeAttachment] = msgspec.field(default_factory=Store)
+    grants: Store[ReferenceGrant] = msgspec.field(default_factory=Store)
+    nodes: Store[Node] = msgspec.field(default_factory=Store)
+    csinodes: Store[CSINode] = msgspec.field(default_factory=Store)
+    by_handle: Index[PersistentVolume] = msgspec.field(default_factory=lambda: Index(lambda pv: deletion.handle(pv) or None))
     """Volumes, also those in in-tree form, by the driver's id of them, which ought to be one each."""
-    unsynced: set[str] = field(default_factory=set)
+    unsynced: set[str] = msgspec.field(default_factory=set)
     """Kinds whose first list is not complete."""
-    ended: set[str] = field(default_factory=set)
+    ended: set[str] = msgspec.field(default_factory=set)
     """Kinds that are not followed any more, although they should be."""
-    lags: dict[str, Callable[[], float]] = field(default_factory=dict)
+    lags: dict[str, Callable[[], float]] = msgspec.field(default_factory=dict)
     """Kinds that are followed, and how to ask for how many seconds nothing was heard of each."""
-    followers: dict[str, Callable[[], None]] = field(default_factory=dict)
+    followers: dict[str, Callable[[], None]] = msgspec.field(default_factory=dict)
     """How to have each kind listed at once."""
 
     def __post_init__(self) -> None:

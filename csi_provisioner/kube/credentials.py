@@ -14,7 +14,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -110,8 +109,7 @@ class _PluginAnswer(msgspec.Struct):
     status: _PluginStatus
 
 
-@dataclass(eq=False, repr=False)
-class Plugin:
+class Plugin(msgspec.Struct, eq=False, dict=True):
     """A program that prints a credential. `run` asks it at once, before the credential ends, and when it was
     refused. Requests wait for the run under way, and a request that is cancelled leaves it running for the others.
 
@@ -135,6 +133,8 @@ class Plugin:
         self._trouble = ""
         self._wanted = trio.Event()
         self._ended = trio.Event()  # the run under way, or the next one
+
+    __repr__ = object.__repr__
 
     async def authorization(self) -> str | None:
         if self.now() >= self._good_until:

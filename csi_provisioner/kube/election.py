@@ -13,7 +13,6 @@ stops at once.
 import math
 import random as randomness
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,8 +46,7 @@ number was left by an earlier leader, and somebody without a journal has led sin
 HEALTH_GRACE = 20.0
 
 
-@dataclass(eq=False)
-class LeaderElector:
+class LeaderElector(msgspec.Struct, eq=False, dict=True):
     """One lease. `events` gets the Lease's events, from `component`. `keeps_journal`: whether this term has a whole
     volume journal; `gap`: a leader without one was there before us."""
 
@@ -59,7 +57,7 @@ class LeaderElector:
     metrics: Metrics
     events: EventRecorder | None = None
     component: str = ""
-    end: End = field(default_factory=End)
+    end: End = msgspec.field(default_factory=End)
     ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     """Waits until this process may lead; it does not compete before."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

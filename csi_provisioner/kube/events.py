@@ -15,7 +15,6 @@ import random as randomness
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -93,8 +92,7 @@ _LineKey = tuple[str, str]
 """The events' source and the object, by UID if it has one."""
 
 
-@dataclass(eq=False)
-class EventRecorder:
+class EventRecorder(msgspec.Struct, eq=False, dict=True):
     """`busy` says that more important writes are under way: events then wait, but not longer than `PATIENCE`."""
 
     client: KubeClient

@@ -5,9 +5,9 @@ to it. Nobody waits for it: what cannot be written stands in the log and in even
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import trio
 
 from csi_provisioner.kube.client import KubeClient
@@ -24,8 +24,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 COMPANY = 1.0
 
 
-@dataclass(eq=False)
-class Kept:
+class Kept(msgspec.Struct, eq=False, dict=True):
     """One Lease, `name` in `namespace`; kept nowhere if that is ""."""
 
     client: KubeClient

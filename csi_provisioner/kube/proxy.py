@@ -7,16 +7,16 @@ Pure. The rules are those that pods' environments are written for: upper case be
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import msgspec
 
 PORTS = {"http": 80, "https": 443}
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")  # addresses too, with the zone that one of IPv6 may have
 
 
-@dataclass(frozen=True, repr=False)
-class Url:
+class Url(msgspec.Struct, frozen=True):
     """Where a URL leads: the host as the network knows it, the path as a request sends it, without its last slash.
 
     Printed, it has no password.
@@ -37,6 +37,8 @@ class Url:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
+
+    __repr__ = __str__
 
     def proxy_fields(self) -> list[tuple[str, str]]:
         """The header that tells a proxy who we are."""

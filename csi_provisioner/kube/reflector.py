@@ -9,10 +9,10 @@ is resumed. Objects shrink to what the store keeps page by page, so that a large
 
 import random as randomness
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Generic, NoReturn, TypeVar
 
+import msgspec
 import trio
 from lightkube.core.generic_client import ALL_NS
 from lightkube.core.resource import Resource, api_info
@@ -43,8 +43,7 @@ PAUSE = 0.01
 LIST, WATCH, FOLLOW = "list", "watch", "follow"
 
 
-@dataclass(eq=False)
-class Reflector(Generic[T]):
+class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
     event shows, with the event's own bytes, before the store is. `served` says as which version the cluster serves the
     kind; it is asked first of all, and again after a 404.

@@ -8,7 +8,6 @@ waiting out `Retry-After`, and the error that a bad status is.
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote, urlencode
@@ -31,8 +30,7 @@ MOST_WAITS = 10
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
-@dataclass(eq=False)
-class Sender:
+class Sender(msgspec.Struct, eq=False, dict=True):
     """`limit` counts all but streams."""
 
     transport: Transport

@@ -6,7 +6,8 @@ Which plugins there are is in `registry`; topology, the part most of them share,
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from csi_provisioner.model.kubernetes import CSIVolumeSource, PersistentVolume, StorageClass
 
@@ -21,8 +22,7 @@ class TranslationError(Exception):
     """The object cannot be expressed on the other side; the message is for people and ends in an event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(msgspec.Struct, frozen=True):
     driver: str
     """The CSI driver that took the plugin over."""
     in_tree_name: str

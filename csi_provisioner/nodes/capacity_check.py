@@ -3,8 +3,6 @@
 The check changes nothing: it sets no finalizer and remembers nothing about the claim (quirk Q11).
 """
 
-from dataclasses import dataclass, field
-
 import msgspec
 import trio
 
@@ -22,15 +20,14 @@ from csi_provisioner.planning.topology import PlacementFacts, TopologyMemory
 from csi_provisioner.provision.gather import Gatherer
 
 
-@dataclass(eq=False)
-class CapacityCheck:
+class CapacityCheck(msgspec.Struct, eq=False):
     """`gatherer` is not that of provisioning, which would remember what is only checked here. With topology its cluster
     is this node alone."""
 
     node: NodeName
     driver: Driver
     gatherer: Gatherer
-    spent: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = msgspec.field(default_factory=dict)
     """Seconds of calls for a claim, by its UID; for the caller to take out."""
 
     def is_allowed(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> bool:

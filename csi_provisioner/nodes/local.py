@@ -20,19 +20,18 @@ class LocalNode(msgspec.Struct, frozen=True):
     node_id: str
     segments: Mapping[str, str] | None
 
+    def cluster(self, driver: str) -> ClusterTopology:
+        """A cluster that consists of this node."""
+        # In the form of the API's objects, so that the rules for topology need not know of this mode.
+        segments = dict(self.segments or {})
+        entry = CSINodeDriver(name=driver, nodeID=self.node_id, topologyKeys=sorted(segments))
+        return ClusterTopology(
+            driver,
+            [Node(metadata=ObjectMeta(name=self.name, labels=segments))],
+            [CSINode(metadata=ObjectMeta(name=self.name), spec=CSINodeSpec(drivers=[entry]))],
+        )
+
 
 def described(name: NodeName, info: csi.NodeGetInfoResponse) -> LocalNode:
     topology = info.accessible_topology
     return LocalNode(name, info.node_id, None if topology is None else dict(topology.segments))
-
-
-def cluster(local: LocalNode, driver: str) -> ClusterTopology:
-    """A cluster that consists of this node."""
-    # In the form of the API's objects, so that the rules for topology need not know of this mode.
-    segments = dict(local.segments or {})
-    entry = CSINodeDriver(name=driver, nodeID=local.node_id, topologyKeys=sorted(segments))
-    return ClusterTopology(
-        driver,
-        [Node(metadata=ObjectMeta(name=local.name, labels=segments))],
-        [CSINode(metadata=ObjectMeta(name=local.name), spec=CSINodeSpec(drivers=[entry]))],
-    )

@@ -8,8 +8,8 @@ never on the one that was seen when the wait began.
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from csi_provisioner.csi.errors import CallError
@@ -32,8 +32,7 @@ SHORTEST_WAIT = 0.01
 """Seconds; the reference looks at the claim no more often either (node-deployment.md 5)."""
 
 
-@dataclass(eq=False)
-class Race:
+class Race(msgspec.Struct, eq=False):
     """`wake(uid, after)` schedules a try, `won(uid, seconds)` has the claim provisioned, after calls of so long."""
 
     settings: NodeSettings
@@ -44,10 +43,10 @@ class Race:
     events: EventRecorder
     wake: Callable[[str, float], None]
     won: Callable[[str, float], None]
-    _due: dict[Uid, float] = field(default_factory=dict)
+    _due: dict[Uid, float] = msgspec.field(default_factory=dict)
     """The claims we are in the race for, and when their wait is over."""
     # Kept when a claim does not fit here, so that this node waits longer the next time.
-    _attempts: Counter[Uid] = field(default_factory=Counter)
+    _attempts: Counter[Uid] = msgspec.field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.caches.claims.subscribe(self._saw_claim)

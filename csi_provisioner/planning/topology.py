@@ -6,10 +6,10 @@ question (`DriverFacts.topology`). What each refusal says is in `topology_refusa
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import msgspec
+from msgspec.structs import replace
 
 from csi_provisioner.model import csi
 from csi_provisioner.model.kubernetes import NodeName
@@ -40,8 +40,7 @@ def facts(draft: Draft, content: Content | None, settings: ProvisioningSettings,
     return PlacementFacts(draft.claim.metadata.name, draft.selected_node, allowed, settings, in_flight)
 
 
-@dataclass(slots=True)
-class TopologyMemory:
+class TopologyMemory(msgspec.Struct):
     """What earlier tries of one claim saw (section 8), so that a retry asks for the same even if a node is gone.
 
     The caller keeps one per claim UID, and drops it once a volume is made or surely not made. It is filled on success
@@ -51,7 +50,7 @@ class TopologyMemory:
 
     node: str = ""
     keys: Keys = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     terms: tuple[Term, ...] = ()
 
     def begin(self, node: str, *, in_flight: bool) -> None:

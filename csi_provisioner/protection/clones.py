@@ -4,7 +4,8 @@ Keyed by `namespace/name`. Only claims with a deletionTimestamp come here; a liv
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
@@ -27,8 +28,7 @@ def keep_shown(claim: PersistentVolumeClaim, event: bytes) -> None:
         claim.shown = event
 
 
-@dataclass(eq=False)
-class CloneReconciler:
+class CloneReconciler(msgspec.Struct, eq=False):
     """`readers` tells who may still be cloned, also deleted claims whose volume is being made."""
 
     kube: KubeClient

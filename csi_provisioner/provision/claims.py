@@ -5,8 +5,8 @@ Keyed by claim UID, so that a claim made anew under its old name is another item
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from csi_provisioner.csi.errors import CallError
@@ -50,8 +50,7 @@ Refresh = Callable[[StorageClass, PersistentVolume | State, NodeName], None]
 changed (provision.md 17). The node, if there is one, is that for which the driver had no room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What does not change in a term. `identity`: which process made a volume (process.md 3.2)."""
 
     facts: DriverFacts
@@ -60,8 +59,7 @@ class Rules:
     retries: RetrySettings
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(msgspec.Struct, frozen=True):
     """What a try works with, in the order in which it needs them."""
 
     kube: KubeClient

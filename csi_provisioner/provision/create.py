@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import NoReturn
 
+import msgspec
 import trio
 
 from csi_provisioner.csi.driver import Driver
@@ -27,8 +27,7 @@ Shield = Callable[[], AbstractAsyncContextManager[trio.CancelScope]]
 """Has its deadline, a nearer one once what surrounds it is cancelled, and goes on until then (design.md 3, rule 9)."""
 
 
-@dataclass(eq=False)
-class Creator:
+class Creator(msgspec.Struct, eq=False):
     """`shield` bounds all tries of an undo together; `deleted` is told of each volume that one is begun for. `owner_of`
     an id: the PersistentVolume that names it."""
 

@@ -5,7 +5,6 @@ rules refuse comes out as their `Refusal`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -48,8 +47,7 @@ CLASS_PLANS = 500
 T = TypeVar("T", bound=Resource)
 
 
-@dataclass(eq=False)
-class Gatherer:
+class Gatherer(msgspec.Struct, eq=False):
     """`grants` are all cached ReferenceGrants; `placement` is None while topology is not active. `under_way(uid)`: the
     driver may be at work on the volume of that claim; `taken(uid)`: with these annotations."""
 
@@ -61,7 +59,7 @@ class Gatherer:
     placement: ClusterPlacement | None
     under_way: Callable[[str], bool]
     taken: Callable[[str], Mapping[str, str] | None]
-    _class_plans: dict[str, tuple[str, str, ClassPlan]] = field(default_factory=dict)
+    _class_plans: dict[str, tuple[str, str, ClassPlan]] = msgspec.field(default_factory=dict)
 
     async def plan(self, claim: PersistentVolumeClaim, storage_class: StorageClass, *, protect: bool = True) -> Plan:
         """The complete request. `protect=False` leaves the sources without finalizers, for a look that changes nothing.

@@ -5,7 +5,7 @@ Design.md 6. Without a journal nothing is kept, and all of this says nothing.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -25,14 +25,13 @@ from .memory import ClaimMemory
 from .writer import JournalWriter
 
 
-@dataclass(eq=False)
-class Intents:
+class Intents(msgspec.Struct, eq=False):
     journal: JournalWriter | None
     settings: ProvisioningSettings
     claims: Store[PersistentVolumeClaim]
     memory: ClaimMemory
     workers: Workers
-    _moved: set[str] = field(default_factory=set)  # found ones that were refused since: another place may do
+    _moved: set[str] = msgspec.field(default_factory=set)  # found ones that were refused since: another place may do
 
     @asynccontextmanager
     async def declared(self, plan: Plan, attempt: Attempt) -> AsyncIterator[Plan]:

@@ -2,9 +2,9 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
 import trio
 
 from csi_provisioner.kube.client import KubeClient, KubeError
@@ -36,8 +36,7 @@ def leader_of(lease: str, node: str) -> str:
     return whole if len(whole) <= LONGEST else f"{lease}-{fnv1a(whole):08x}"
 
 
-@dataclass(eq=False)
-class JournalLeases:
+class JournalLeases(msgspec.Struct, eq=False):
     """`leader` is the name of the leader's own Lease. `term`, a random word of this leadership, is in all that it
     writes. `pause` waits after a request that failed, for so long, and says how long next time; it raises the error
     where asking again is no use."""
@@ -46,7 +45,7 @@ class JournalLeases:
     leader: str
     namespace: str
     pause: Callable[[KubeError, float], Awaitable[float]]
-    term: str = field(default_factory=lambda: secrets.token_hex(8))
+    term: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
 
     def name(self, number: int) -> str:
         return f"{self.leader}-journal-{number:02}"

@@ -1,6 +1,6 @@
 """Where a claim's volume may be made: the cluster's topology, and what earlier tries of the claim saw (topology.md)."""
 
-from dataclasses import dataclass
+import msgspec
 
 from csi_provisioner.model import csi
 from csi_provisioner.planning import snapshot_topology, terms, topology
@@ -14,8 +14,7 @@ from .memory import ClaimMemory
 from .unplaced import UnplacedClaims
 
 
-@dataclass(eq=False)
-class ClusterPlacement:
+class ClusterPlacement(msgspec.Struct, eq=False):
     """While the driver may be making a claim's volume, the answer for that claim stays the same."""
 
     cluster: ClusterTopology

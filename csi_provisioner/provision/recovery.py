@@ -6,9 +6,10 @@ and told with its id if it can. Keys are volume names, items of a loop of its ow
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
+import msgspec
 import trio
 from lightkube.core.resource import Resource
 
@@ -66,8 +67,7 @@ class Journal(Protocol):
         """The entry is of no use any more."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """`hold` in seconds; `migratable`: the driver serves an in-tree name too."""
 
     hold: float
@@ -80,8 +80,7 @@ class Rules:
     """The API server's time, in seconds since 1970."""
 
 
-@dataclass(eq=False, kw_only=True)
-class Recovery:
+class Recovery(msgspec.Struct, eq=False, kw_only=True):
     journal: Journal
     rules: Rules
     kube: KubeClient
@@ -91,7 +90,7 @@ class Recovery:
     events: EventRecorder
     metrics: Metrics
     workers: Workers
-    _ages: dict[str, float] = field(default_factory=dict)  # of entries, when they were first judged
+    _ages: dict[str, float] = msgspec.field(default_factory=dict)  # of entries, when they were first judged
 
     @property
     def judges_at(self) -> float:

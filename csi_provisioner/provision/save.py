@@ -6,7 +6,8 @@ An object whose answer was lost may be there, and may even be gone again: what t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.store import Store
@@ -35,8 +36,7 @@ FINAL = (400, 413, 422)
 TOO_LARGE = ("request is too large", "message larger than max")
 
 
-@dataclass(eq=False)
-class Saver:
+class Saver(msgspec.Struct, eq=False):
     """`written` is called once per volume that is in the API server, `refused` for an answer that only a person can
     change; `wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound.
     `over` is told of each whose end is certain, `taken` of one whose name another volume has, with that one's id."""

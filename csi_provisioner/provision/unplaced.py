@@ -6,7 +6,8 @@ nearly all mean nothing here: only the driver's own entry counts, and the labels
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from csi_provisioner.model.kubernetes import CSINode, Node, NodeName, PersistentVolumeClaim
 from csi_provisioner.planning.cluster import entry_of
@@ -16,15 +17,14 @@ from csi_provisioner.planning.terms import Keys
 SPREAD = 1.0
 
 
-@dataclass(eq=False)
-class UnplacedClaims:
+class UnplacedClaims(msgspec.Struct, eq=False):
     """`wake`: have the claim of that UID tried after so many seconds."""
 
     driver: str
     wake: Callable[[str, float], None]
     random: Callable[[], float] = random.random
-    _waits: dict[str, tuple[str, Keys]] = field(default_factory=dict)
-    _places: dict[str, dict[Keys, set[str]]] = field(default_factory=dict)
+    _waits: dict[str, tuple[str, Keys]] = msgspec.field(default_factory=dict)
+    _places: dict[str, dict[Keys, set[str]]] = msgspec.field(default_factory=dict)
     """By node, "" for any, then by the labels that matter: nobody walks all claims."""
 
     def wait(self, uid: str, node: NodeName, keys: Keys) -> None:

@@ -7,7 +7,6 @@ for good switches the journal off; everything else is tried again, and what wait
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -31,8 +30,7 @@ LONGEST_PAUSE = 2.0
 ANOTHER_LOOK = 600.0
 
 
-@dataclass(eq=False, kw_only=True)
-class JournalWriter:
+class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
     """One leadership's journal. `lease` is the name of the leader's; `hold`: how long entries that were found stay in
     any case. `required`: no volume is made without an entry. `gap`: what is found may have come to its end under one
     who kept no journal. `renewed` says when the last renewal that succeeded was sent, `renew` asks for another one."""
@@ -50,9 +48,9 @@ class JournalWriter:
     may_begin: Callable[[], bool] = lambda: True
     lost: Callable[[], bool] = lambda: False
     """Whether another process may lead already."""
-    inherited: dict[str, Entry] = field(default_factory=dict)
+    inherited: dict[str, Entry] = msgspec.field(default_factory=dict)
     """Entries of earlier leaders, by volume name, until they have left."""
-    doubted: set[str] = field(default_factory=set)
+    doubted: set[str] = msgspec.field(default_factory=set)
     """Names of those from before a gap."""
     taken_at: float | None = None
     """When the first take-over had succeeded; None: not yet."""

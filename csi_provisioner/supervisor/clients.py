@@ -6,12 +6,11 @@ is missing for it the process ends: otherwise the scheduler would go on with out
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from csi_provisioner import __version__
-from csi_provisioner.capacity import owner, publisher
-from csi_provisioner.capacity.objects import Publication, manager_on
-from csi_provisioner.capacity.publisher import CapacityClient
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube.client import Cluster, KubeClient, KubeError, TokenBucket, connect
 from csi_provisioner.kube.end import End
@@ -19,6 +18,9 @@ from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import CSIStorageCapacity, ObjectMeta
 from csi_provisioner.settings import ProvisioningSettings, Settings
+
+if TYPE_CHECKING:
+    from csi_provisioner.capacity.publisher import CapacityClient
 
 # Not a valid object name, so every API server refuses it.
 INVALID_NAME = "#%123-invalid-name"
@@ -41,12 +43,15 @@ async def api_client(
 @asynccontextmanager
 async def capacity_client(
     cluster: Cluster, settings: Settings, driver: str, metrics: Metrics, end: End
-) -> AsyncIterator[CapacityClient | None]:
+) -> AsyncIterator["CapacityClient | None"]:
     """None without `--enable-capacity`. Raises Fatal."""
     capacity, limits, nodes = settings.capacity, settings.cluster, settings.nodes
     if not capacity.enabled:
         yield None
         return
+    from csi_provisioner.capacity import owner, publisher
+    from csi_provisioner.capacity.objects import Publication, manager_on
+
     # So that a standby exposes these series too, at zero.
     metrics.queue(publisher.QUEUE)
     if not nodes.enabled:
@@ -70,7 +75,7 @@ async def capacity_client(
         if found is not None:
             log.info("Found the owner of CSIStorageCapacity objects", kind=found.kind, name=found.name, uid=found.uid)
         manager = manager_on(nodes.node_name if nodes.enabled else "")
-        yield CapacityClient(client, Publication(driver, manager, namespace, found))
+        yield publisher.CapacityClient(client, Publication(driver, manager, namespace, found))
 
 
 async def _probe(client: KubeClient, namespace: str) -> None:

@@ -5,6 +5,7 @@
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,9 +16,11 @@ from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.migration.registry import IN_TREE_NAMES
 from csi_provisioner.model.kubernetes import NodeName
-from csi_provisioner.nodes.local import LocalNode, described
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.settings import Settings
+
+if TYPE_CHECKING:
+    from csi_provisioner.nodes.local import LocalNode
 
 # Limit of the first connection (process.md 4.2). After a loss the driver is waited for without a limit.
 FIRST_CONNECT = 30.0
@@ -35,7 +38,7 @@ class Connection:
     goodbye until it is met again: connected, ready, of the same name."""
 
     facts = DriverFacts("")
-    local: LocalNode | None = None
+    local: "LocalNode | None" = None
     """This node, in a per-node deployment. Asked once; a changed topology needs a new process."""
 
     def __init__(self, settings: Settings, metrics: Metrics, channel: Channel) -> None:
@@ -194,9 +197,13 @@ class Connection:
         topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
         return DriverFacts(name, in_tree, plugin, controller, topology)
 
-    async def _read_local(self) -> LocalNode | None:
+    async def _read_local(self) -> "LocalNode | None":
         nodes = self._settings.nodes
-        return described(NodeName(nodes.node_name), await self.driver.node_get_info()) if nodes.enabled else None
+        if not nodes.enabled:
+            return None
+        from csi_provisioner.nodes.local import described
+
+        return described(NodeName(nodes.node_name), await self.driver.node_get_info())
 
 
 async def _write_termination_message(text: str) -> None:

@@ -7,21 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from csi_provisioner.capacity.publisher import CapacityClient, Publisher
-from csi_provisioner.capacity.segments import fixed
 from csi_provisioner.deletion.dropped import DroppedVolumes
 from csi_provisioner.deletion.volumes import VolumeReconciler
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.index import Index
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.state import Lane
-from csi_provisioner.nodes import race
-from csi_provisioner.nodes.capacity_check import CapacityCheck
-from csi_provisioner.nodes.local import LocalNode
-from csi_provisioner.nodes.local import cluster as local_cluster
-from csi_provisioner.nodes.race import Race
 from csi_provisioner.planning import deletion, gate
 from csi_provisioner.planning.cluster import ClusterTopology
 from csi_provisioner.planning.facts import DriverFacts
@@ -48,6 +41,10 @@ from csi_provisioner.work.runner import Loop, Reconcile
 from .fairness import NOWHERE, Fairness
 from .parts import Parts
 from .recovering import recovering
+
+if TYPE_CHECKING:
+    from csi_provisioner.capacity.publisher import CapacityClient, Publisher
+    from csi_provisioner.nodes.local import LocalNode
 
 # Names of the loops, also in the metrics (process.md 8.3).
 CLAIMS, VOLUMES, SAVES = QUEUES = ("claims", "volumes", "unsavedpvs")
@@ -247,13 +244,15 @@ class Controllers:
             claims.subscribe(saw_claim)
         return loop
 
-    def _compete(self, local: LocalNode) -> Loop:
+    def _compete(self, local: "LocalNode") -> Loop:
         """Takes claims for this node, in a per-node deployment (node-deployment.md)."""
+        from csi_provisioner.nodes.capacity_check import CapacityCheck
+        from csi_provisioner.nodes.race import QUEUE, Race
+
         parts, caches, placement = self._parts, self._caches, self._placement(ClaimMemory())
         # With a memory of its own: a mere check must not decide where provisioning asks for the volume.
-        check = CapacityCheck(
-            local.name, parts.driver, self._gatherer(placement, lambda _uid: False, lambda _uid: None)
-        )
+        gatherer = self._gatherer(placement, lambda _uid: False, lambda _uid: None)
+        check = CapacityCheck(local.name, parts.driver, gatherer)
 
         def won(uid: str, called: float) -> None:
             self.pending.called(uid, called)
@@ -270,15 +269,17 @@ class Controllers:
             wake=lambda uid, after: loop.wake(uid, after),
             won=won,
         )
-        loop = self._loop(race.QUEUE, racer.reconcile, about=lambda uid: {"PVC": caches.claims.by_uid(uid) or uid})
+        loop = self._loop(QUEUE, racer.reconcile, about=lambda uid: {"PVC": caches.claims.by_uid(uid) or uid})
         self._owns = racer.owns
         return loop
 
-    def _publish(self, client: CapacityClient) -> Publisher:
+    def _publish(self, client: "CapacityClient") -> "Publisher":
         """Keeps CSIStorageCapacity objects up to date: for this node's segment, or for those of all nodes."""
-        parts = self._parts
+        from csi_provisioner.capacity.publisher import Publisher
+        from csi_provisioner.capacity.segments import fixed
+
+        parts, settings = self._parts, self._parts.settings
         own = fixed(parts.local.segments) if parts.local is not None else None
-        settings = parts.settings
         return Publisher(
             client, settings.capacity, settings.retries, parts.driver, self._caches, parts.metrics, fixed=own
         )
@@ -325,7 +326,7 @@ class Controllers:
     def _topology(self) -> ClusterTopology:
         """This node alone in a per-node deployment, else all nodes."""
         if self._parts.local is not None:
-            return local_cluster(self._parts.local, self._facts.name)
+            return self._parts.local.cluster(self._facts.name)
         # Kept up to date by the watch, because adding up all nodes for each claim would take too long.
         cluster = ClusterTopology(self._facts.name)
         self._caches.nodes.subscribe(cluster.node_changed)
@@ -335,8 +336,7 @@ class Controllers:
     def _placement(self, memory: ClaimMemory, unplaced: UnplacedClaims | None = None) -> ClusterPlacement | None:
         if self._cluster is None:
             return None
-        settings = self._parts.provisioning
-        return ClusterPlacement(self._cluster, settings, memory, unplaced)
+        return ClusterPlacement(self._cluster, self._parts.provisioning, memory, unplaced)
 
     def _gatherer(
         self,

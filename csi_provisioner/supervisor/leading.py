@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import identity

@@ -12,11 +12,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner import __version__
 from csi_provisioner.csi.channel import Channel
@@ -30,7 +30,6 @@ from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.kube.kept import Kept
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.nodes.local import LocalNode
 from csi_provisioner.planning import leftover, rights
 from csi_provisioner.provision.memory import ClaimMemory
 from csi_provisioner.provision.orphans import Orphans
@@ -50,6 +49,7 @@ from .term import LeaderTerm
 
 if TYPE_CHECKING:
     from csi_provisioner.diagnostics.server import Server
+    from csi_provisioner.nodes.local import LocalNode
 
 # Time for the events that still wait when the work is over. At a stop they have what is left of the grace period.
 LAST_EVENTS = 2.0
@@ -377,7 +377,7 @@ class _Process:
             nursery.cancel_scope.cancel()
 
 
-def _identity(driver: str, local: LocalNode | None) -> str:
+def _identity(driver: str, local: "LocalNode | None") -> str:
     """Stored with each volume: which process made it (process.md 3.2)."""
     identity = f"{time.time_ns() // 1_000_000}-{random.randrange(10_000)}-{driver}"
     return identity if local is None else f"{identity}-{local.name}"

@@ -19,7 +19,6 @@ from csi_provisioner.model.live import LiveClaim
 from csi_provisioner.model.state import Details, PendingState
 from csi_provisioner.planning import recovery
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.protection import snapshots
 from csi_provisioner.provision import save
 from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.runner import Loop
@@ -104,6 +103,8 @@ class LeaderTerm:
         interval, kube = self._parts.settings.retries.snapshot_sweep_interval, self._parts.kube
         if interval <= 0 or "CREATE_DELETE_SNAPSHOT" not in self.facts.controller:
             return
+        from csi_provisioner.protection import snapshots
+
         await snapshots.wait_served(kube, interval)
         if await snapshots.is_possible(kube):
             await snapshots.sweep_forever(kube, self._controllers.readers, interval)

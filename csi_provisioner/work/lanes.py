@@ -6,8 +6,9 @@ it has few, or while its calls are quick. Pure, and O(log lanes) a turn: no cloc
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from csi_provisioner.model.state import Lane
 
@@ -24,27 +25,24 @@ class Turn(NamedTuple):
     guest: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Space:
+class _Space(msgspec.Struct, eq=False):
     """A namespace in a lane. `served`: the number of its last turn, or of the last one before it came."""
 
     served: int
-    keys: Ranking[str] = field(default_factory=Ranking)
+    keys: Ranking[str] = msgspec.field(default_factory=Ranking)
     running: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Line:
+class _Line(msgspec.Struct, eq=False):
     lane: Lane
     served: int
     running: int = 0
-    spaces: dict[str, _Space] = field(default_factory=dict)
-    turns: Ranking[str] = field(default_factory=Ranking)  # the namespaces that have a key
-    excluded: list[str] = field(default_factory=list)  # those that would be guests, had the lane room
+    spaces: dict[str, _Space] = msgspec.field(default_factory=dict)
+    turns: Ranking[str] = msgspec.field(default_factory=Ranking)  # the namespaces that have a key
+    excluded: list[str] = msgspec.field(default_factory=list)  # those that would be guests, had the lane room
 
 
-@dataclass(eq=False)
-class Lanes:
+class Lanes(msgspec.Struct, eq=False, dict=True):
     """`reserve` is of the `slots`, and there only while there can be `several` lanes. `guests` are slots besides, for
     namespaces that have fewer than `each` of them. `room`: may a lane that has so many running have one more?"""
 

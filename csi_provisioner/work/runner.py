@@ -8,7 +8,6 @@ times in the schedule, never sleeping workers.
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -38,8 +37,7 @@ ONE = Lane()
 Reconcile = Callable[[str, Attempt], Awaitable[Outcome]]
 
 
-@dataclass(eq=False)
-class Loop:
+class Loop(msgspec.Struct, eq=False, dict=True):
     """Works on keys with at most `workers` tasks, or as its lanes give them. `wake` may be called at any time, also
     before `run`. What `about` tells of a key is in every line of its task, with the id of the try; `place` gives its
     lane and namespace."""
@@ -54,7 +52,7 @@ class Loop:
     about: Callable[[str], Mapping[str, object]] = lambda key: {}
     place: Callable[[str], tuple[Lane, str]] = lambda key: (ONE, "")
     lane_states: Callable[[], Iterable[LaneState]] = lambda: ()
-    running: dict[str, float] = field(init=False, default_factory=dict)
+    running: dict[str, float] = msgspec.field(default_factory=dict)
     """Key -> when its task started."""
 
     def __post_init__(self) -> None:

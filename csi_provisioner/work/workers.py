@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from csi_provisioner.model.outcome import TryError
@@ -26,8 +26,7 @@ TOGETHER = 8
 REMEMBERED = 500
 
 
-@dataclass(slots=True, eq=False)
-class _Record:
+class _Record(msgspec.Struct, eq=False):
     """What is known of a lane, also while nothing of it waits or runs."""
 
     adaptive: Adaptive | None
@@ -35,10 +34,9 @@ class _Record:
     waited: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     since: float
-    granted: trio.Event = field(default_factory=trio.Event)
+    granted: trio.Event = msgspec.field(default_factory=trio.Event)
     turn: Turn | None = None
     round: int = 0
 

@@ -1,10 +1,10 @@
 """Capacity.md 5 to 10 with the whole program: what follows when segments, classes, objects and volumes change."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner.settings import RetrySettings
 from sandbox.api.faults import Fault as Refusal

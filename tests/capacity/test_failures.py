@@ -1,11 +1,11 @@
 """What failures ask of the driver: first the segment that had no room, then the class, and that not too often."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner.capacity.freshness import Freshness
 from csi_provisioner.capacity.objects import Pair

@@ -1,9 +1,10 @@
 """Capacity.md 9 to 12 with the whole program: which objects come of what there is, and at which cost."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from csi_provisioner.settings import CapacitySettings
 from sandbox.api.faults import Fault

@@ -1,12 +1,12 @@
 """Capacity.md 1, 2, 12 and process.md 3 step 20: what the start needs, what ends the process, who owns the objects."""
 
-from dataclasses import replace
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner import supervisor
 from csi_provisioner.configuration import read

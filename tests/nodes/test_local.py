@@ -28,7 +28,7 @@ HERE = local.described(NODE, info({KEY: "node-7"}))
 
 def test_the_node_stands_in_for_the_objects_of_the_api() -> None:
     """node-deployment.md 3."""
-    index = local.cluster(HERE, DRIVER)
+    index = HERE.cluster(DRIVER)
     csinode = index.csinode("node-7")
     assert csinode is not None
     assert csinode.spec.drivers == [k8s.CSINodeDriver(name=DRIVER, nodeID="id-7", topologyKeys=[KEY])]
@@ -45,7 +45,7 @@ def ask(selected: str, allowed: list[str] | None, strict: bool, here: local.Loca
         allowed=terms.read([k8s.TopologySelectorTerm(matchLabelExpressions=[expression])] if allowed else []),
         settings=ProvisioningSettings(strict_topology=strict, immediate_topology=False),
     )
-    found = requirement(facts, local.cluster(here, DRIVER), TopologyMemory())
+    found = requirement(facts, here.cluster(DRIVER), TopologyMemory())
     assert found is not None
     return [[t.segments[KEY] for t in topologies] for topologies in (found.requisite, found.preferred)]
 

@@ -1,8 +1,7 @@
 """Which rights the process needs, by flags and driver (process.md 5.3, 11)."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.rights import Right, wanted

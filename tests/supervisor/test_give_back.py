@@ -3,11 +3,11 @@
 The lease is 15 s, renewed every 5 s.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner.settings import ElectionSettings
 from tests.installation import NAMESPACE, VOLUME, Installation

@@ -1,10 +1,10 @@
 """The lease is given back while an undo or a write of protection is under way: nobody's change comes after it."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
 from tests.journeys.objects import CLONE_FINALIZER, from_claim

@@ -1,11 +1,10 @@
 """The pages for probes, as the process has them over its life (process.md 7; design.md 4)."""
 
-from dataclasses import replace
-
 import httpx2
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from csi_provisioner.settings import ElectionSettings, HttpSettings, RetrySettings
 from tests.installation import NAMESPACE, Installation
