@@ -1,6 +1,7 @@
 """What libraries load when they are imported, and this program does not use, is left for who asks for it.
 
-prometheus_client's own `__init__` loads two HTTP servers; betterproto2 reads its version from its installed files, with
+lightkube's own `__init__` loads an HTTP client and all kinds that it knows, prometheus_client's two HTTP servers;
+betterproto2 reads its version from its installed files, with
 an archiver and a parser of mail. Each would be in every start, and in the memory of a process that has nothing to do.
 """
 
@@ -9,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
-PACKAGES = ("prometheus_client",)
+PACKAGES = ("lightkube", "prometheus_client")
 """Only single modules of them are used."""
 
 

@@ -6,6 +6,7 @@ only after `=`, positionals ignored anywhere, repeated flags. Which flags there 
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
@@ -162,8 +163,6 @@ class FlagSet:
         return [flag.name for flag in self.known.values() if not flag.warning]
 
     def _group_help(self, group: str) -> Iterator[str]:
-        from textwrap import fill  # a start need not wait for it
-
         shown = [flag for flag in self._groups[group] if not flag.warning]
         if not shown:
             return
@@ -176,7 +175,7 @@ class FlagSet:
             if flag.environment:
                 remarks.append(f"environment {flag.environment}")
             text = flag.help + (f" ({'; '.join(remarks)})" if remarks else "")
-            yield fill(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            yield textwrap.fill(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def nearest(name: str, known: Sequence[str], *, prefix: str = "") -> str:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lightkube.core.generic_client import ALL_NS
 from lightkube.core.resource import api_info
 
 from csi_provisioner.advice import kustomization
+from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.client import KubeClient, KubeError, Scope
 from csi_provisioner.model.kubernetes import (
     BetaReferenceGrant,

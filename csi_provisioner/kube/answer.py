@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from lightkube.core.generic_client import ALL_NS
 from lightkube.core.resource import NamespacedResourceG, Resource, api_info
 
+from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.errors import UNDECODABLE, KubeError, from_status
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.model.kubernetes import key as key_of

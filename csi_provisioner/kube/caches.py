@@ -28,7 +28,9 @@ class Caches(msgspec.Struct, frozen=True):
     grants: Store[ReferenceGrant] = msgspec.field(default_factory=Store)
     nodes: Store[Node] = msgspec.field(default_factory=Store)
     csinodes: Store[CSINode] = msgspec.field(default_factory=Store)
-    by_handle: Index[PersistentVolume] = msgspec.field(default_factory=lambda: Index(lambda pv: deletion.handle(pv) or None))
+    by_handle: Index[PersistentVolume] = msgspec.field(
+        default_factory=lambda: Index(lambda volume: deletion.handle(volume) or None)
+    )
     """Volumes, also those in in-tree form, by the driver's id of them, which ought to be one each."""
     unsynced: set[str] = msgspec.field(default_factory=set)
     """Kinds whose first list is not complete."""

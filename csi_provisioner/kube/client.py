@@ -1,6 +1,6 @@
 """The API server's objects: read, written, listed in pages and watched, as Structs or untyped.
 
-lightkube says what to ask and decodes the answers; `sender` sends. Here each call gets an error that says what was
+`asking` says what to ask, `answer` reads what comes, `sender` sends. Here each call gets an error that says what was
 being done, and what changes something the question whether it may still be begun. What to write and when to try again
 is decided above; what keeps a cache true is `reflector`'s. lightkube's own `watch` is not used (design.md section 1).
 """
@@ -12,15 +12,13 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 import trio
-from lightkube.config.client_adapter import ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
 from lightkube.core.resource import Resource, api_info
 from lightkube.types import PatchType
 
 from csi_provisioner.kube import answer
 from csi_provisioner.kube.answer import Page as Page
 from csi_provisioner.kube.answer import Wanted, wanted
+from csi_provisioner.kube.asking import ALL_NS, Ask, request
 from csi_provisioner.kube.config import Cluster as Cluster
 from csi_provisioner.kube.config import resolve as resolve
 from csi_provisioner.kube.connection import Begin
@@ -72,7 +70,7 @@ class WatchEvent(msgspec.Struct, Generic[T], gc=False, frozen=True):
 
 
 class Untyped(dict[str, Any]):
-    """A whole object. lightkube reads its metadata, to compare the namespace with that of the request."""
+    """A whole object, with its metadata as a Struct's."""
 
     @property
     def metadata(self) -> ObjectMeta:
@@ -80,22 +78,11 @@ class Untyped(dict[str, Any]):
         return ObjectMeta(meta.get("name", ""), meta.get("namespace"), generateName=meta.get("generateName"))
 
 
-class Lightkube(GenericAsyncClient):
-    """lightkube's engine (what its `AsyncClient` is a front of), which sends nothing."""
-
-    # Its HTTP client is never made, and no kubeconfig or environment is read.
-    AdapterClient = staticmethod(lambda _config, _parameters: None)  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__(ConnectionParams(trust_env=False), KubeConfig.from_server("").get())
-
-
 class KubeClient:
     """Every call to the API server. What changes something is only sent while `may_begin` says so."""
 
     def __init__(self, sender: Sender, may_begin: Callable[[], bool] = lambda: True) -> None:
         self._sender = sender
-        self._lightkube = Lightkube()
         self._may_begin = may_begin
         # Causes that people were told of, for all clients of one API server
         self.troubles = sender.cluster.troubles
@@ -140,7 +127,7 @@ class KubeClient:
         """The answer to a plain GET, such as of `/apis/storage.k8s.io/v1`."""
         with naming(Wanted("get", path, "")):
             answer.check_segments(*path.split("/")[1:])
-            return answer.decode(await self._sender.send(BasicRequest("GET", path[1:])), type_)
+            return answer.decode(await self._sender.send(Ask("GET", path[1:])), type_)
 
     async def kinds(self, path: str) -> dict[str, str]:
         """Which kinds are served below such a path, with their plurals; subresources are none."""
@@ -175,13 +162,11 @@ class KubeClient:
             "fieldSelector": scope.fields,
             "timeoutSeconds": timeout_seconds,
             "allowWatchBookmarks": "true",
+            "watch": "true",
         }
         with naming(asked):
             asked.check_names()
-            ask = self._lightkube.prepare_request(
-                "list", kind, namespace=asked.namespace, watch=True, params=parameters
-            )
-            chunks = await self._sender.open_stream(ask)
+            chunks = await self._sender.open_stream(request("watch", kind, "", asked.namespace, params=parameters))
         try:
             async with aclosing(_events(chunks, kind, asked, pause)) as events:
                 yield events
@@ -268,8 +253,8 @@ class KubeClient:
         self, asked: Wanted, kind: type[T], read: Callable[[bytes, type[T], Wanted], R], begin: Begin = None, **how: Any
     ) -> R:
         with naming(asked):
-            asked.check_names()  # before lightkube makes a URL of them
-            ask = self._lightkube.prepare_request(asked.verb, kind, name=asked.name, namespace=asked.namespace, **how)
+            asked.check_names()  # before a URL is made of them
+            ask = request(asked.verb, kind, asked.name, asked.namespace, **how)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
                 begin = begin or self._check
             with traces.span(asked.what, asked.name, remote=True):

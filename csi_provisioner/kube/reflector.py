@@ -14,12 +14,12 @@ from typing import Generic, NoReturn, TypeVar
 
 import msgspec
 import trio
-from lightkube.core.generic_client import ALL_NS
 from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
 from csi_provisioner.kube.answer import wanted
+from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, WatchEvent
 from csi_provisioner.kube.errors import KubeError, Troubles
 from csi_provisioner.kube.store import Store

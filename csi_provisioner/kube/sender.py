@@ -1,6 +1,6 @@
-"""Sends what lightkube says to ask, and has an answer or a KubeError for it.
+"""Sends what is to be asked, and has an answer or a KubeError for it.
 
-lightkube says what to ask (`prepare_request`); `transport` moves the bytes. Between them, here: the target and the
+`asking` says what; `transport` moves the bytes. Between them, here: the target and the
 header, the deadline of each request and its place in the client-side limit, credentials and their renewal on 401,
 waiting out `Retry-After`, and the error that a bad status is.
 """
@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import trio
-from lightkube.core.generic_client import BasicRequest
 
+from csi_provisioner.kube.asking import Ask
 from csi_provisioner.kube.config import Cluster
 from csi_provisioner.kube.connection import Begin
 from csi_provisioner.kube.credentials import header
@@ -56,7 +56,7 @@ class Sender(msgspec.Struct, eq=False, dict=True):
                 return _parsed(self._dated[0]) + trio.current_time() - self._dated[1]
         return time.time()
 
-    async def send(self, ask: BasicRequest, begin: Begin = None) -> bytes:
+    async def send(self, ask: Ask, begin: Begin = None) -> bytes:
         """The body of a good answer."""
         if self.limit is not None:  # not part of the deadline: the server is not to blame
             await self.limit.admit(ask.method, self._target(ask))
@@ -64,17 +64,17 @@ class Sender(msgspec.Struct, eq=False, dict=True):
             return await (await self._accepted(ask, begin)).whole()
         raise _late()
 
-    async def open_stream(self, ask: BasicRequest) -> Answer:
+    async def open_stream(self, ask: Ask) -> Answer:
         """A good answer, whose body is read and closed by the caller."""
         with trio.move_on_after(DEADLINE):
             return await self._accepted(ask, stream=True)
         raise _late()
 
-    def _target(self, ask: BasicRequest) -> str:
+    def _target(self, ask: Ask) -> str:
         target = self._prefix + quote(ask.url)
         return f"{target}?{urlencode(ask.params)}" if ask.params else target
 
-    async def _accepted(self, ask: BasicRequest, begin: Begin = None, *, stream: bool = False) -> Answer:
+    async def _accepted(self, ask: Ask, begin: Begin = None, *, stream: bool = False) -> Answer:
         method, target, body, about_body = ask.method, self._target(ask), b"", b""
         if ask.data is not None:
             body = msgspec.json.encode(ask.data)

@@ -26,12 +26,12 @@ R = TypeVar("R", bound=Resource)
 Uid = NewType("Uid", str)
 NodeName = NewType("NodeName", str)
 
-# lightkube asks here, before any request, whether a kind knows an operation.
+# What lightkube keeps of a kind: which operations it knows.
 _VERBS = ["delete", "deletecollection", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
 
 
 def resource(group: str, version: str, kind: str, plural: str) -> Callable[[type[R]], type[R]]:
-    """Tells lightkube where the API serves this Struct."""
+    """Says in lightkube's words where the API serves this Struct."""
 
     def register(cls: type[R]) -> type[R]:
         cls._api_info = ApiInfo(resource=ResourceDef(group, version, kind), plural=plural, verbs=_VERBS)
@@ -65,7 +65,7 @@ class ObjectMeta(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class TypeMeta(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """lightkube fills both in when it sends an object. The API server leaves them out of a list's items."""
+    """Both are filled in when an object is sent. The API server leaves them out of a list's items."""
 
     apiVersion: str | None = None
     kind: str | None = None

@@ -8,9 +8,9 @@ import trio
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from lightkube.core.generic_client import BasicRequest
 from lightkube.core.resource import api_info
 
+from csi_provisioner.kube.asking import Ask
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.sender import Sender
@@ -51,7 +51,7 @@ class Answers:
         info = api_info(read.kind)
         return "/".join(filter(None, (read.namespace, info.plural, read.name)))
 
-    async def send(self, ask: BasicRequest, begin: object = None) -> bytes:
+    async def send(self, ask: Ask, begin: object = None) -> bytes:
         assert ask.method == "GET"
         parts = ask.url.split("/")
         path = "/".join(parts[-3:] if "namespaces" in parts else parts[-2:])

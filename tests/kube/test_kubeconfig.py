@@ -16,10 +16,10 @@ import trustme
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lightkube.core.generic_client import BasicRequest
 
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.kube import kubeconfig
+from csi_provisioner.kube.asking import Ask
 from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.kube.credentials import Fixed, Plugin
 from csi_provisioner.kube.errors import KubeError
@@ -125,7 +125,7 @@ async def use(cluster: Cluster) -> None:
     if isinstance(cluster.credentials, Plugin):
         cluster = msgspec.structs.replace(cluster, credentials=Fixed())
     with suppress(Noted):
-        await Sender(Notes(cluster.route), cluster, "test/1").send(BasicRequest("GET", "api"))
+        await Sender(Notes(cluster.route), cluster, "test/1").send(Ask("GET", "api"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)

@@ -17,19 +17,20 @@ from tests.provision.test_placement import start
 ZONE = (full("zone"),)
 
 
-class Woken(UnplacedClaims):
+class Woken(UnplacedClaims, dict=True):
     """Three claims: of a node without the label, of one without an entry, and of any node."""
 
-    def __init__(self) -> None:
+    def __post_init__(self) -> None:
         self.woken: list[tuple[str, float]] = []
-        super().__init__(DRIVER, lambda uid, after: self.woken.append((uid, after)), random=lambda: 0.5)
+        self.wake = lambda uid, after: self.woken.append((uid, after))
+        self.random = lambda: 0.5
         self.wait("label", NodeName("n1"), ZONE)
         self.wait("entry", NodeName("n2"), ())
         self.wait("any", NodeName(""), ZONE)
 
 
 def test_updates_of_nodes_that_leave_these_labels_as_they_are_wake_nobody() -> None:
-    claims = Woken()
+    claims = Woken(DRIVER, lambda uid, after: None)
     before = node("n1", {"rack": "r-1"})
     for heartbeat in range(10_000):
         after = node("n1", {"rack": "r-1"} if heartbeat % 2 else {"rack": "r-1", "beat": "x"})
@@ -39,7 +40,7 @@ def test_updates_of_nodes_that_leave_these_labels_as_they_are_wake_nobody() -> N
 
 
 def test_a_label_that_the_keys_name_wakes_the_claims_of_the_node_and_of_any() -> None:
-    claims = Woken()
+    claims = Woken(DRIVER, lambda uid, after: None)
     claims.saw_node("n1", node("n1", {}), node("n1", {"zone": "z-1"}))
     assert sorted(claims.woken) == [("any", 0.5), ("label", 0.5)]
     claims.saw_node("n1", node("n1", {"zone": "z-1"}), node("n1", {"zone": "z-2"}))
@@ -58,13 +59,13 @@ def test_a_label_that_the_keys_name_wakes_the_claims_of_the_node_and_of_any() ->
 def test_the_entry_of_the_driver_wakes_the_claims_of_the_node_and_of_any(
     old: k8s.CSINode | None, new: k8s.CSINode
 ) -> None:
-    claims = Woken()
+    claims = Woken(DRIVER, lambda uid, after: None)
     claims.saw_csinode("n2", old, new)
     assert sorted(uid for uid, _ in claims.woken) == ["any", "entry"]
 
 
 def test_entries_of_other_drivers_wake_nobody() -> None:
-    claims = Woken()
+    claims = Woken(DRIVER, lambda uid, after: None)
     claims.saw_csinode("n2", csinode("n2", None), csinode("n2", ["zone"], driver="third.acme.test"))
     claims.saw_csinode("n2", csinode("n2", ["zone"]), csinode("n2", ["zone"]))
     claims.saw_csinode("n3", None, csinode("n3", None))
@@ -72,7 +73,7 @@ def test_entries_of_other_drivers_wake_nobody() -> None:
 
 
 def test_nothing_is_kept_of_claims_that_are_gone_or_tried_again() -> None:
-    claims = Woken()
+    claims = Woken(DRIVER, lambda uid, after: None)
     gone = k8s.PersistentVolumeClaim(metadata=k8s.ObjectMeta(name="a", uid="any"))
     claims.saw_claim("ns/a", gone, None)
     claims.over("label")
