@@ -44,7 +44,7 @@ def request(
     params: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Ask:
-    method, path = form(verb, kind, namespace == ALL_NS)
+    method, path = form(verb, kind, namespace == ALL_NS)  # type: ignore[arg-type]  # a class can be hashed
     if isinstance(obj, Resource):
         obj.apiVersion, obj.kind = api_info(kind).resource.api_version, api_info(kind).resource.kind
     given = {name: value for name, value in (params or {}).items() if value is not None}
