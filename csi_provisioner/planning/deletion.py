@@ -211,7 +211,10 @@ def request(target: Target, data: SecretData | None) -> csi.DeleteVolumeRequest:
 def released_at(volume: PersistentVolume) -> float | None:
     """When, in seconds since 1970; None where the API server does not tell."""
     when = volume.status.lastPhaseTransitionTime if volume.status is not None else None
-    return datetime.fromisoformat(when).timestamp() if when and _phase(volume) == "Released" else None
+    try:
+        return datetime.fromisoformat(when).timestamp() if when and _phase(volume) == "Released" else None
+    except ValueError:
+        return None
 
 
 def _phase(volume: PersistentVolume) -> str | None:

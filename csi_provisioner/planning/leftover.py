@@ -65,9 +65,13 @@ def understood(texts: Mapping[str, bytes], driver: str) -> tuple[list[Leftover],
             leftover = msgspec.json.decode(text, type=Leftover)
         except (msgspec.DecodeError, RecursionError):
             strange += 1
-        else:
-            if leftover.driver == driver:
-                found.append(leftover)
+            continue
+        # Others may write Leases too: what is shown under one id must not give back, or delete, another volume.
+        shown = leftover.spec.csi if leftover.spec is not None else None
+        if shown is not None and shown.volumeHandle != leftover.volume_id:
+            strange += 1
+        elif leftover.driver == driver:
+            found.append(leftover)
     return found, strange
 
 

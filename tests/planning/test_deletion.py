@@ -101,6 +101,13 @@ def test_a_volume_without_status_is_not_deleted() -> None:
     assert not deletion.should_delete(but(volume(), "status", None))
 
 
+@pytest.mark.parametrize("when", ["garbage", "99999-01-01T00:00:00Z", "2026-13-01T00:00:00Z"])
+def test_a_moment_that_nobody_can_read_is_none(when: str) -> None:
+    released = volume()
+    released.status = k8s.Phase(phase="Released", lastPhaseTransitionTime=when)
+    assert deletion.released_at(released) is None
+
+
 # ---- the steps of section 7
 
 
