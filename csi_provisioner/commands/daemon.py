@@ -31,6 +31,7 @@ NOBODY = "no provisioner that could be asked runs here"
 @dataclass(frozen=True)
 class _End:
     client: socket.socket
+    pid: int
     user: int
     is_ours: bool
     """A process of this very program, in this container, of our own user or root: no other is taken at its word."""
@@ -40,6 +41,10 @@ class _End:
 class _Heard:
     live: Live
     end: _End
+
+    @property
+    def is_certain(self) -> bool:
+        return self.end.is_ours and self.live.pid == self.end.pid  # else it says what another one has told it
 
 
 async def ask(known: Mapping[str, str], claim: str = "", tell: Callable[[str], None] = lambda text: None) -> Live | str:
@@ -54,14 +59,14 @@ async def ask(known: Mapping[str, str], claim: str = "", tell: Callable[[str], N
     wanted = {name: known[name] for name in TELLING if name in known}
     found = [each for each in heard if wanted.items() <= each.live.flags.items()]
     # On the host's network those of other pods are heard too.
-    found = [each for each in found if each.end.is_ours] or found
+    found = [each for each in found if each.is_certain] or found
     if not found:
         return NOBODY + (" with these flags" if heard else "")
     if len(found) > 1:
         addresses = sorted({each.live.flags.get("csi-address", "?") for each in found})
         return f"{len(found)} provisioners run here; --csi-address tells them apart: {', '.join(addresses)}"
     (one,) = found
-    if one.end.is_ours:
+    if one.is_certain:
         return one.live
     tell(
         f"A process of user {one.end.user} in another container, or of another program, answers as provisioner. "
@@ -101,7 +106,7 @@ def _reached(tell: Callable[[str], None]) -> list[_End]:
             client.close()
             continue
         is_trusted = user in (0, os.geteuid())
-        end = _End(client, user, is_trusted and _is_this_program(pid))
+        end = _End(client, pid, user, is_trusted and _is_this_program(pid))
         if end.is_ours and len(ours) < MOST:
             ours.append(end)
         elif (is_trusted or os.geteuid() == 0) and len(others) < MOST:

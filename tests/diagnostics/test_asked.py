@@ -39,7 +39,9 @@ def somebody_else() -> Iterator[None]:
 
 
 def answering(address: str) -> Callable[[Asked], Live]:
-    return lambda question: Live(flags={"csi-address": address}, works=True, claim=LiveClaim(question.claim))
+    return lambda question: Live(
+        pid=os.getpid(), flags={"csi-address": address}, works=True, claim=LiveClaim(question.claim)
+    )
 
 
 @asynccontextmanager
@@ -155,6 +157,16 @@ async def test_another_program_is_not_taken_at_its_word(tmp_path: Path, monkeypa
     assert told[0].startswith(f"A process of user {os.geteuid()} in another container, or of another program, answers")
 
 
+async def test_one_that_says_it_is_another_process_is_not_taken_at_its_word() -> None:
+    """As one would that passes on what a provisioner elsewhere answers."""
+    told: list[str] = []
+    async with served(lambda question: Live(pid=os.getpid() + 1, flags={"csi-address": "/passed"})):
+        found = await heard_of("/passed", told=told)
+    assert isinstance(found, Live)
+    assert found.flags == {}
+    assert told[0].startswith("A process of user ")
+
+
 @as_root
 async def test_other_users_decoys_hide_no_provisioner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "MOST", 4)
@@ -248,7 +260,7 @@ async def test_a_defect_in_an_answer_ends_only_that_connection() -> None:
     def answer(question: Asked) -> Live:
         if question.claim:
             raise RuntimeError("a defect")
-        return Live(flags={"csi-address": "/defect"})
+        return Live(pid=os.getpid(), flags={"csi-address": "/defect"})
 
     name = secrets.token_hex(8)
     lines: list[str] = []
@@ -263,10 +275,14 @@ async def test_two_of_one_pod_are_told_apart_by_their_sockets() -> None:
     """Also where both have the same process id, as in containers of their own."""
     name, cluster = secrets.token_hex(8), secrets.token_hex(8)
     one, other = ({"csi-address": path, "kubeconfig": cluster} for path in ("/one", "/other"))
-    async with served(lambda _: Live(flags=one), name), served(lambda _: Live(flags=other), name, count=2):
+
+    def of(flags: dict[str, str]) -> Live:
+        return Live(pid=os.getpid(), flags=flags)
+
+    async with served(lambda _: of(one), name), served(lambda _: of(other), name, count=2):
         found = await daemon.ask({"kubeconfig": cluster})
         assert found == "2 provisioners run here; --csi-address tells them apart: /one, /other"
-        assert await daemon.ask({"kubeconfig": cluster, "csi-address": "/other"}) == Live(flags=other)
+        assert await daemon.ask({"kubeconfig": cluster, "csi-address": "/other"}) == of(other)
 
 
 async def test_one_that_ends_meanwhile_is_not_there() -> None:
