@@ -28,6 +28,7 @@ from h2.events import (
     RemoteSettingsChanged,
     StreamReset,
     UnknownFrameReceived,
+    WindowUpdated,
 )
 from h2.exceptions import ProtocolError
 
@@ -202,11 +203,12 @@ class Channel(AsyncContextManagerMixin):
                 text = "not sent: the lease has run out, another process may lead"
                 raise CallError(Code.UNAVAILABLE, text)
 
-        with trio.move_on_after(limit):
-            while not (meets or self._open.is_set()):
-                await self._open.wait()
         if not (meets or self._open.is_set()):
-            raise CallError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
+            with trio.move_on_after(limit):
+                while not self._open.is_set():
+                    await self._open.wait()
+            if not self._open.is_set():
+                raise CallError(Code.UNAVAILABLE, "the driver is away, it was not asked", lost=True)
         received: bytes | None = None
         with trio.move_on_after(limit):
             connection = self._connection or await self._connect()
@@ -260,6 +262,8 @@ class _Connection(H2Protocol, AbstractHandler):
         self._loop = loop
         self._on_lost: Callable[[_Connection, bool], None] | None = on_lost
         self._streams: set[Stream] = set()
+        # Of them those that wait for the peer to take more of their requests.
+        self._waiting: set[Stream] = set()
         # The driver's settings have come, or the connection has ended.
         self.settled = trio.Event()
         # No call can be begun on it any more.
@@ -280,6 +284,8 @@ class _Connection(H2Protocol, AbstractHandler):
         for ignored in (UnknownFrameReceived, InformationalResponseReceived, AlternativeServiceAvailable):
             handlers[ignored] = lambda event: None
         handlers[ConnectionTerminated] = lambda event: self._leave(event.last_stream_id, GOODBYE)
+        # grpclib tells every stream; a peer does this once a call, of a hundred streams.
+        handlers[WindowUpdated] = lambda event: self._window_updated()
         settings_changed, stream_reset = handlers[RemoteSettingsChanged], handlers[StreamReset]
 
         def settings_came(event: RemoteSettingsChanged) -> None:
@@ -294,6 +300,10 @@ class _Connection(H2Protocol, AbstractHandler):
             stream_reset(event)
 
         handlers[RemoteSettingsChanged], handlers[StreamReset] = settings_came, reset
+
+    def _window_updated(self) -> None:
+        for stream in self._waiting:
+            stream.window_updated.set()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -315,18 +325,15 @@ class _Connection(H2Protocol, AbstractHandler):
         head = headers(method, trio.current_effective_deadline() - trio.current_time())
         stream = Stream(self.connection, self._h2, self._transport, begin)
         self._streams.add(stream)
-        # Trio runs grpclib's sending. Should it have to wait (for the peer's windows), it does so by this loop.
-        token = trio_asyncio.current_loop.set(self._loop)
         try:
-            with stream.sending:
-                await trio_asyncio.allow_asyncio(stream.send, head, request, self.processor)
+            if not stream.sent_at_once(head, request, self.processor):
+                await self._send(stream, head, request)
             await stream.over.wait()
         except ProtocolError as error:
             if not stream.over.is_set():
                 # Nothing can be begun on this connection any more: its stream numbers are used up.
                 self._leave(ALL_STREAMS, str(error))
         finally:
-            trio_asyncio.current_loop.reset(token)
             self._streams.discard(stream)
             stream.leave()
             self._close_when_done()
@@ -337,6 +344,16 @@ class _Connection(H2Protocol, AbstractHandler):
             text = f"the driver did not take the call: {stream.broken}"
             raise _NotTakenError(Code.UNAVAILABLE, text, lost=stream.lost)
         return answer.read(stream.headers, stream.received, stream.trailers, stream.broken, lost=stream.lost)
+
+    async def _send(self, stream: Stream, head: list[tuple[bytes, bytes]], request: bytes) -> None:
+        """Trio runs grpclib's sending. When it has to wait (for the peer's windows), it does so by this loop."""
+        token = trio_asyncio.current_loop.set(self._loop)
+        self._waiting.add(stream)
+        try:
+            await trio_asyncio.allow_asyncio(stream.send, head, request, self.processor)
+        finally:
+            self._waiting.discard(stream)
+            trio_asyncio.current_loop.reset(token)
 
     def _leave(self, last: int, reason: str) -> None:
         """No call is begun here any more. Streams up to `last` end in peace, above it nothing was begun."""

@@ -1,19 +1,23 @@
 """One call on an HTTP/2 connection, and what h2 and grpclib are told about both; a part of `channel`."""
 
 import math
+import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import trio
 from grpclib import protocol
 from grpclib.metadata import USER_AGENT
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
-from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
-from hpack import Encoder, NeverIndexedHeaderTuple
+from h2.exceptions import NoAvailableStreamIDError, ProtocolError, TooManyStreamsError
+from h2.stream import StreamInputs
+from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
+from hyperframe.frame import DataFrame, HeadersFrame
 
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer
@@ -37,6 +41,8 @@ GOODBYE = "it has ended the connection politely"
 FORGOTTEN_AT = 256
 # The header fields of a call that calls of one method share; what follows is its own.
 SHARED_FIELDS = 8
+# Blocks of a driver that are remembered, and bytes of one: an answer has two of some bytes each
+MOST_KNOWN, LONGEST_KNOWN = 64, 64
 
 
 class _Blocks(Encoder):
@@ -58,6 +64,29 @@ def _block(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
 _shared_block = lru_cache(maxsize=64)(_block)
 
 
+class _Known(Decoder):
+    """Of blocks that say nothing new, which are nearly all of a driver's: they mean the same until one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[bytes, list[HeaderTuple]] = {}
+        self._newest: object = None
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        found = self._known.get(data)
+        if found is None:
+            found = list(super().decode(data, raw))
+            entries = self.header_table.dynamic_entries
+            newest = entries[0] if entries else None
+            # A field has come to the table, or its size has changed: what was known may mean something else now.
+            if newest is not self._newest or (data and data[0] & 0xE0 == 0x20):
+                self._newest = newest
+                self._known.clear()
+            elif len(data) <= LONGEST_KNOWN and len(self._known) < MOST_KNOWN:
+                self._known[data] = found
+        return found
+
+
 class Http2(H2Connection):
     """A status comes in headers, and with it whatever a driver has to say. More than they may hold would end the
     connection, and all calls on it. The most that h2 takes in one piece: 64 frames of 16 KiB."""
@@ -69,6 +98,11 @@ class Http2(H2Connection):
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self.encoder = _Blocks()
+        known = _Known()
+        known.max_header_list_size = self.decoder.max_header_list_size
+        known.max_allowed_table_size = self.decoder.max_allowed_table_size
+        self.decoder = known
+        self._frame_dispatch_table[_Failed] = _fail
 
     @property
     def open_outbound_streams(self) -> int:
@@ -87,12 +121,54 @@ class Http2(H2Connection):
             raise NoAvailableStreamIDError(GOODBYE)
         return super().get_next_available_stream_id()
 
+    def ask(self, fields: list[tuple[bytes, bytes]], message: bytes) -> int:
+        """h2's `send_headers` and `send_data` of a request that fits, in a third of their time. Gives its number."""
+        number = self.get_next_available_stream_id()
+        if self.open_outbound_streams >= self.remote_settings.max_concurrent_streams:
+            raise TooManyStreamsError
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        stream = self._begin_new_stream(number, AllowedStreamIDs.ODD)
+        for step in (StreamInputs.SEND_HEADERS, StreamInputs.SEND_DATA, StreamInputs.SEND_END_STREAM):
+            stream.state_machine.process_input(step)
+        for window in (stream, self):
+            window.outbound_flow_control_window -= len(message)
+        self._data_to_send += _frame(HeadersFrame.type, END_HEADERS, number, self.encoder.encode(fields))
+        self._data_to_send += _frame(DataFrame.type, END_STREAM, number, message)
+        return number
+
+    def _receive_frame(self, frame: Any) -> list[Any]:
+        """h2's makes a text of every frame, for a logger that drops it; here it sees those alone that are errors."""
+        try:
+            frames, events = self._frame_dispatch_table[frame.__class__](frame)
+        except ProtocolError as error:
+            return super()._receive_frame(cast(Any, _Failed(error)))
+        self._prepare_for_sending(frames)
+        return cast(list[Any], events)
+
     def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """For h2 whatever follows is a breach; but a driver still answers what it has taken (RFC 9113, 6.8)."""
         event = ConnectionTerminated()
         event.last_stream_id = frame.last_stream_id
         return [], [event]
 
+
+@dataclass(frozen=True)
+class _Failed:
+    """In place of a frame that was an error."""
+
+    error: ProtocolError
+
+
+def _fail(frame: _Failed) -> NoReturn:
+    raise frame.error
+
+
+def _frame(type_: int, flags: int, stream: int, body: bytes) -> bytes:
+    return _HEAD.pack(len(body) >> 8, len(body) & 0xFF, type_, flags, stream) + body
+
+
+_HEAD = struct.Struct(">HBBBL")
+END_STREAM, END_HEADERS = 0x1, 0x4
 
 _AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
 
@@ -117,7 +193,7 @@ class Stream(protocol.Stream):
     def __init__(self, connection: protocol.Connection, h2: Http2, transport: Any, begin: Callable[[], None]) -> None:
         super().__init__(connection, cast(H2Connection, _Beginning(h2, begin)), transport)
         self._h2, self._begin = h2, begin
-        self.sending = trio.CancelScope()
+        self._sending: trio.CancelScope | None = None
         self.over = trio.Event()
         self.received = bytearray()
         # Why nothing more will come, if it ended before its status did.
@@ -135,24 +211,22 @@ class Stream(protocol.Stream):
     async def send(
         self, headers: list[tuple[bytes, bytes]], message: bytes, processor: protocol.EventsProcessor
     ) -> None:
-        if self._sent_at_once(headers, message, processor):
-            return
-        self._release = await self.send_request(cast(Any, headers), _processor=processor)
-        await self.send_data(message, end_stream=True)
+        """Waits for what the peer does not take yet: another stream, more bytes."""
+        with trio.CancelScope() as self._sending:
+            self._release = await self.send_request(cast(Any, headers), _processor=processor)
+            await self.send_data(message, end_stream=True)
 
-    def _sent_at_once(
+    def sent_at_once(
         self, headers: list[tuple[bytes, bytes]], message: bytes, processor: protocol.EventsProcessor
     ) -> bool:
         """In one write, where there is nothing to wait for: each one wakes the driver."""
         if not (self.connection.write_ready.is_set() and self._h2.fits(len(message))):
             return False
         self._begin()
-        number = self._h2.get_next_available_stream_id()
         try:
-            self._h2.send_headers(number, headers)
+            number = self._h2.ask(headers, message)
         except TooManyStreamsError:
             return False
-        self._h2.send_data(number, message, end_stream=True)
         self.init_stream(number, self.connection)
         self._release = processor.register(self)
         self._transport.write(self._h2.data_to_send())
@@ -172,7 +246,7 @@ class Stream(protocol.Stream):
 
     def __ended__(self) -> None:
         self.over.set()
-        self.sending.cancel()  # an answer may come before all of the request has gone
+        self._stop_sending()  # an answer may come before all of the request has gone
 
     def __terminated__(self, reason: str) -> None:
         self.break_off(reason)
@@ -181,7 +255,11 @@ class Stream(protocol.Stream):
         if not self.over.is_set():
             self.broken, self.lost, self.taken = reason, lost, taken
             self.over.set()
-            self.sending.cancel()
+            self._stop_sending()
+
+    def _stop_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
 
 
 class _Body(protocol.Buffer):
