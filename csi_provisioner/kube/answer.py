@@ -7,6 +7,7 @@ list that cannot be decoded as a whole is decoded item by item: one object must 
 
 import re
 from contextlib import suppress
+from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -48,8 +49,10 @@ class Wanted(NamedTuple):
 
     def check_names(self) -> None:
         """The last defence against a name that leads elsewhere: planning has refused it before."""
-        names = [] if self.verb in ("list", "watch", "post") else [self.name]
-        check_segments(*names, *([] if self.namespace in (None, ALL_NS) else [self.namespace or ""]))
+        if self.verb not in ("list", "watch", "post"):
+            check_segments(self.name)
+        if self.namespace not in (None, ALL_NS):
+            check_segments(self.namespace or "")
 
     def fits(self, kind: str | None, meta: "Name | ObjectMeta") -> bool:
         # A list of all namespaces has objects of any of them. What the server names begins with the prefix.
@@ -67,8 +70,14 @@ class Wanted(NamedTuple):
 
 
 def wanted(verb: str, kind: type[Resource], name: str = "", namespace: str | None = None, prefix: str = "") -> Wanted:
-    plural, scoped = api_info(kind).plural, issubclass(kind, NamespacedResourceG)
-    return Wanted(verb, api_info(kind).resource.kind, plural, name, (namespace or "") if scoped else None, prefix)
+    called, plural, scoped = _served_as(kind)
+    return Wanted(verb, called, plural, name, (namespace or "") if scoped else None, prefix)
+
+
+@cache  # of each of our kinds
+def _served_as(kind: type[Resource]) -> tuple[str, str, bool]:
+    info = api_info(kind)
+    return info.resource.kind, info.plural, issubclass(kind, NamespacedResourceG)
 
 
 def check_segments(*segments: str) -> None:

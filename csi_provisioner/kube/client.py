@@ -252,13 +252,16 @@ class KubeClient:
     async def _ask(
         self, asked: Wanted, kind: type[T], read: Callable[[bytes, type[T], Wanted], R], begin: Begin = None, **how: Any
     ) -> R:
-        with naming(asked):
+        try:
             asked.check_names()  # before a URL is made of them
             ask = request(asked.verb, kind, asked.name, asked.namespace, **how)
             if asked.verb in CHANGING and asked.kind not in ONLY_ASKING:
                 begin = begin or self._check
             with traces.span(asked.what, asked.name, remote=True):
                 return read(await self._sender.send(ask, begin), kind, asked)
+        except KubeError as error:  # a `with naming` would cost as much as all that is in here
+            describe(error, asked)
+            raise
 
     def _check(self) -> None:
         if not self._may_begin():
@@ -276,13 +279,17 @@ def connect(
 
 @contextmanager
 def naming(asked: Wanted) -> Iterator[None]:
-    """Adds to errors what was being done, and whether the very object that was asked for is missing."""
     try:
         yield
     except KubeError as error:
-        error.doing = str(asked)
-        error.not_found = bool(asked.name) and error.missing == (asked.plural, asked.name)
+        describe(error, asked)
         raise
+
+
+def describe(error: KubeError, asked: Wanted) -> None:
+    """Adds what was being done, and whether the very object that was asked for is missing."""
+    error.doing = str(asked)
+    error.not_found = bool(asked.name) and error.missing == (asked.plural, asked.name)
 
 
 async def _events(

@@ -50,7 +50,8 @@ class End:
 
     def _left(self) -> float:
         """Seconds of the lease, by the clock that has gone further."""
-        return min(end - now for now, end in zip(self.now(), self._lease, strict=True))
+        here, awake = self._lease
+        return min(here - trio.current_time(), awake - self._clock())
 
     def stop_by(self, moment: float) -> None:
         """`moment` is on Trio's clock; it holds for open shields too."""

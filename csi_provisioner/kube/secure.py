@@ -6,8 +6,7 @@ that is half of what a request costs. Here a request is one write, and its answe
 
 import ssl
 from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -29,7 +28,7 @@ class SecureStream(trio.abc.Stream):
         self._name = name
 
     async def do_handshake(self) -> None:
-        self._socket, _ = await self._done(self._wrapped)
+        self._socket = await self._done(self._wrapped)
         await self._done(self._socket.do_handshake)
 
     def _wrapped(self) -> ssl.SSLSocket:
@@ -44,23 +43,27 @@ class SecureStream(trio.abc.Stream):
         self._wire.begun()
         rest = memoryview(data)
         while rest:
-            sent, _ = await self._done(partial(self._socket.send, rest))
-            rest = rest[sent:]
+            rest = rest[await self._done(self._socket.send, rest) :]
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """With `max_bytes` all that has come, up to about so many: a record has at most 16 KiB, and a server that
         tells of many changes sends each in one of its own."""
+        # An answer has never come with its request, and a read for nothing costs as much as the wait. It is also a
+        # checkpoint: a server that never pauses must not keep everybody else waiting.
         try:
-            data, waited = await self._done(partial(self._socket.recv, READ_AT_ONCE))
+            if self._socket.pending():
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+        except (OSError, ValueError) as error:
+            raise trio.BrokenResourceError from error
+        try:
+            data = await self._done(self._socket.recv, READ_AT_ONCE)
         except trio.BrokenResourceError as error:
             if isinstance(error.__cause__, ssl.SSLEOFError | ssl.SSLZeroReturnError):
                 return b""
             raise
-        if max_bytes is not None and data:
-            data = self._more(data, max_bytes)
-        if not waited:  # a server that never pauses must not keep everybody else waiting
-            await trio.lowlevel.checkpoint()
-        return data
+        return data if max_bytes is None or not data else self._more(data, max_bytes)
 
     def _more(self, data: bytes, most: int) -> bytes:
         read, size = [data], len(data)
@@ -72,19 +75,17 @@ class SecureStream(trio.abc.Stream):
             pass
         return b"".join(read)
 
-    async def _done(self, step: Callable[[], R]) -> tuple[R, bool]:
-        """The step's result, once the socket lets it be done, and whether that took a wait."""
-        waited = False
+    async def _done(self, step: Callable[..., R], *arguments: Any) -> R:
+        """The step's result, once the socket lets it be done."""
         while True:
             try:
-                return step(), waited
+                return step(*arguments)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._socket)
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._socket)
             except (OSError, ValueError) as error:
                 raise trio.BrokenResourceError from error
-            waited = True
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.wait_writable(self._socket)
