@@ -140,10 +140,11 @@ class Log:
             return
         # Keys of this line win over those of the task.
         identified = dict(with_uids(_ABOUT.get() | keys))
-        bound = logger.opt(depth=_DEPTH, exception=traceback or None).bind(v=v, keys=identified)
-        bound.log(severity, message)
+        write = logger.opt(depth=_DEPTH, exception=True) if traceback else _PLAIN
+        write.bind(v=v, keys=identified).log(severity, message)
 
 
+_PLAIN = logger.opt(depth=_DEPTH, raw=True)
 log = Log()
 configure = log.configure
 
@@ -225,6 +226,8 @@ def _traced(piece: str) -> str:
 
 
 def _text(value: object) -> str:
+    if type(value) is str:  # most are
+        return _quoted(value)
     # Before int: a bool is one.
     if isinstance(value, bool) or value is None:
         return json.dumps(value)

@@ -15,6 +15,8 @@ from itertools import count
 ROOM = 4 * 1024 * 1024
 # Bytes written at once: what a pipe holds.
 CHUNK = 64 * 1024
+# Seconds between two writes: in a burst each line would wake the thread, which takes the interpreter from all others.
+PAUSE = 0.005
 
 
 class Outlet:
@@ -31,6 +33,7 @@ class Outlet:
         self._size = 0
         self._dropped = 0
         self._busy = False
+        self._hurry = threading.Event()
         # A daemon thread: one that blocks in write() does not keep the process from ending.
         threading.Thread(target=self._write_forever, name="log", daemon=True).start()
 
@@ -47,6 +50,7 @@ class Outlet:
 
     def flush(self, limit: float) -> None:
         """Returns when all is written, or after `limit` seconds."""
+        self._hurry.set()
         with self._changed:
             self._changed.wait_for(lambda: not (self._size or self._dropped or self._busy), limit)
 
@@ -62,6 +66,7 @@ class Outlet:
             self._put(chunk)
             if dropped:
                 self._tell(dropped)
+            self._hurry.wait(PAUSE)
 
     def _take(self) -> bytes:
         taken: list[bytes] = []
