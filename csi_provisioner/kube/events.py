@@ -235,7 +235,8 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         with trio.move_on_after(LONGEST_TRY):
             pause = 0.0
             for failures in range(TRIES):
-                await trio.sleep(pause)
+                if pause:
+                    await trio.sleep(pause)
                 try:
                     await self._send(line, series, message)
                 except KubeError as error:

@@ -48,7 +48,8 @@ class Intents(msgspec.Struct, eq=False):
                 yield plan
             return
         plan = self._as_before(plan)
-        entry = entries.of_plan(plan, wire.encode(replace(plan.request, secrets={})), when=0, uncertain=False)
+        bare = replace(plan.request, secrets={}) if plan.request.secrets else plan.request
+        entry = entries.of_plan(plan, wire.encode(bare), when=0, uncertain=False)
         async with AsyncExitStack() as stack:
             try:
                 with traces.span("journal", name):

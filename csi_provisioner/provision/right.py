@@ -42,11 +42,13 @@ class RightToSave:
 
     async def check(self) -> None:
         """Once a term, and while it is in doubt again, at most once in `AGAIN` seconds. Raises Refusal."""
-        async with self._asking:
-            if self._doubted and trio.current_time() >= self._asked_at + AGAIN:
-                self._asked_at = trio.current_time()
-                self._granted = self._is_known() or await is_allowed(self._kube, SAVE.verb, SAVE.resource) is not False
-                self._doubted = not self._granted
+        if self._doubted:
+            async with self._asking:
+                if self._doubted and trio.current_time() >= self._asked_at + AGAIN:
+                    self._asked_at = trio.current_time()
+                    allowed = self._is_known() or await is_allowed(self._kube, SAVE.verb, SAVE.resource)
+                    self._granted = allowed is not False
+                    self._doubted = not self._granted
         if not self._granted:
             text = f"this process may not create PersistentVolumes, so the driver is not asked for a volume; {RULE}"
             raise Refusal(State.NO_CHANGE, text, step=steps.RIGHT)
