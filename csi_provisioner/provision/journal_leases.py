@@ -1,7 +1,7 @@
 """The Leases that the volume journal stands in: one request each, and whose a Lease is (design.md 6)."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +18,8 @@ ENTRIES = "csi-provisioner.io/journal-entries"
 TERM = "csi-provisioner.io/journal-term"
 # A name has at most 253 characters, and the number still comes
 LONGEST = 240
+# Requests at a time
+TOGETHER = 3
 # Seconds for a request: one that hangs keeps every claim waiting
 LIMIT = 5.0
 FIRST_PAUSE = 0.1
@@ -68,22 +70,21 @@ class JournalLeases(msgspec.Struct, eq=False):
                 pause = await self.pause(error, pause)
 
     async def look_at_all(self, count: int) -> dict[int, Object | None]:
-        """The first `count`, at once: one after the other they would be half of a leader's start."""
-        found: dict[int, Object | None] = {}
-        errors: list[KubeError] = []
+        """The first `count`."""
+        return await _together(self.look, range(count))
 
-        async def look(number: int) -> None:
-            try:
-                found[number] = await self.look(number)
-            except KubeError as error:  # the caller gets one error, not a group
-                errors.append(error)
+    async def claim_all(self, found: dict[int, Object | None]) -> dict[int, Object]:
+        """`claim` each of them: 00 before all others, so that of two who do so at once one has all, and those that are
+        to be made last, the lowest first: else an old leader could make it."""
 
-        async with trio.open_nursery() as looking:
-            for number in range(count):
-                looking.start_soon(look, number)
-        if errors:
-            raise errors[0]
-        return found
+        async def claim(number: int) -> Object:
+            return await self.claim(number, found[number])
+
+        claimed = {0: await claim(0)}
+        claimed |= await _together(claim, [number for number, lease in found.items() if number and lease is not None])
+        for number in sorted(found.keys() - claimed.keys()):
+            claimed[number] = await claim(number)
+        return claimed
 
     async def claim(
         self, number: int, lease: Object | None, packed: str | None = None, *, check: bool = False
@@ -136,6 +137,28 @@ def is_for_good(error: KubeError) -> bool:
 def annotation(lease: Object, key: str) -> str | None:
     value: str | None = (lease["metadata"].get("annotations") or {}).get(key)
     return value
+
+
+async def _together(ask: Callable[[int], Awaitable[T]], numbers: Iterable[int]) -> dict[int, T]:
+    """A few at a time: one after the other they would be half of a leader's start, and all at once they would each
+    have to make a connection."""
+    found: dict[int, T] = {}
+    errors: list[KubeError] = []
+    left = iter(sorted(numbers))
+
+    async def work() -> None:
+        try:
+            for number in left:
+                found[number] = await ask(number)
+        except KubeError as error:  # the caller gets one error, not a group
+            errors.append(error)
+
+    async with trio.open_nursery() as asking:
+        for _ in range(TOGETHER):
+            asking.start_soon(work)
+    if errors:
+        raise errors[0]
+    return found
 
 
 async def _in_time(request: Awaitable[T]) -> T:

@@ -289,13 +289,13 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
     # ---- take-over
 
     async def _take_over(self) -> None:
-        """Every object gets our term, lowest number first, and the one above the highest is made: nobody who led before
-        can write a journal any more."""
+        """Every object gets our term, 00 first, and the one above the highest is made: nobody who led before can write
+        a journal any more."""
         taken, found = Log(self.driver), await self._leases.look_at_all(NUMBERS)
         inherited: dict[str, Entry] = {}
         highest = max((number for number, lease in found.items() if lease is not None), default=-1)
-        for number in range(min(highest + 2, NUMBERS)):
-            lease = await self._leases.claim(number, found[number])
+        wanted = {number: found[number] for number in range(min(highest + 2, NUMBERS))}
+        for number, lease in sorted((await self._leases.claim_all(wanted)).items()):
             inherited |= taken.read(number, lease, trio.current_time())
             if not taken.is_open(number):
                 text = "A part of the volume journal is not understood, it stays as it is"

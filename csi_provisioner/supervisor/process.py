@@ -174,14 +174,21 @@ class _Process:
         cluster = resolve(wanted)  # once: all clients share its credentials
         services.start_soon(cluster.credentials.run)
         async with api_client(cluster, self.end, qps=wanted.qps, burst=wanted.burst) as kube:
-            provisioning = await gated(self._settings, kube)
             address, metrics, may_begin = self._settings.csi.address, self._metrics, self.end.may_begin
             channel = Channel(address, on_lost=lambda: connection.on_lost(), metrics=metrics, may_begin=may_begin)
             async with channel:
                 connection = self._observer.connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
-                services.start_soon(self._look_at_rights, cluster, connection, provisioning)
-                await connection.meet_first()
+                provisioning = self._settings.provisioning
+
+                async def look_at_cluster() -> None:
+                    nonlocal provisioning
+                    provisioning = await gated(self._settings, kube)
+                    services.start_soon(self._look_at_rights, cluster, connection, provisioning)
+
+                async with trio.open_nursery() as meeting:  # neither has anything to do with the other
+                    meeting.start_soon(look_at_cluster)
+                    await connection.meet_first()
                 facts, local = connection.facts, connection.local
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self.end) as capacity:
                     kept = Kept(

@@ -5,7 +5,6 @@ worked on once more afterwards; a key whose id another loop is working on waits 
 times in the schedule, never sleeping workers.
 """
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -30,6 +29,10 @@ NEWS = 16.0
 TOLD = 1000
 # Failures that are remembered for people.
 FAILURES = 10
+
+# Tasks that begin before others get their turn: what the first of a backlog have to wait for, such as a write that they
+# share, is under way while the rest gets ready.
+STARTED_AT_ONCE = 10
 
 # The lane of a loop that has no others
 ONE = Lane()
@@ -195,25 +198,32 @@ class Loop(msgspec.Struct, eq=False, dict=True):
                         # After a stop nothing is taken, and whoever wakes a key at the moment at which it is due wakes
                         # it once.
                         await trio.lowlevel.checkpoint()
-                        self._start_all(nursery)
-                        await self._until_changed()
+                        if not self._start_some(nursery):
+                            await self._until_changed()
 
-    def _start_all(self, nursery: trio.Nursery) -> None:
-        """A task for each key whose turn it is: a key leaves its lane only then, so merging goes on until there is
-        room. Nothing waits in here: no key is lost to a stop."""
+    def _start_some(self, nursery: trio.Nursery) -> bool:
+        """A task for each key whose turn it is, and whether there may be more: a key leaves its lane only then, so
+        merging goes on until there is room. Nothing waits in here: no key is lost to a stop."""
         if self._paused:
-            return
+            return False
         self._collect()
-        while (turn := self.lanes.pick()) is not None:
+        for _ in range(STARTED_AT_ONCE):
+            turn = self.lanes.pick()
+            if turn is None:
+                return False
             what = self._enter(turn)
             if what is not None:
                 nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")
+        return True
 
     async def _until_changed(self) -> None:
         """Paused, or nothing is due that has room: whatever changes that sets the event."""
         due = None if self._paused else self._schedule.next_due()
-        with trio.move_on_at(math.inf if due is None else due):
+        if due is None:  # usual in a backlog, of which each end of a task comes by here
             await self._changed.wait()
+        else:
+            with trio.move_on_at(due):
+                await self._changed.wait()
         self._changed = trio.Event()
 
     def _enter(self, turn: Turn) -> str | None:

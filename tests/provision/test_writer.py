@@ -42,10 +42,21 @@ async def test_a_take_over_puts_its_term_into_every_object_and_makes_the_missing
     async with writing(api) as process:
         journal = await process.lead()
         assert api.names() == {0: set(), 1: set(), 2: set(), 3: {"pvc-1"}, 4: set()}
-        assert [number for _, number in api.writes()] == ["00", "01", "02", "03", "04"]
+        assert [number for _, number in api.writes()] == ["00", "03", "01", "02", "04"]
         assert len({api.term(number) for number in range(5)}) == 1
         assert api.term(0) != "theirs"
         assert set(journal.inherited) == {"pvc-1"}
+
+
+async def test_a_take_over_has_00_for_certain_and_then_asks_for_three_at_a_time(api: JournalApi) -> None:
+    for number in range(8):
+        api.write(number, {})
+    api.slow = 1.0
+    async with writing(api) as process:
+        began = trio.current_time()
+        assert (await process.lead()).is_whole
+        assert trio.current_time() - began == 3 + 1 + 3 + 1  # looks, 00, the other seven, 00 once more
+    assert api.writes()[0] == ("PUT", "00")
 
 
 async def test_a_take_over_that_another_one_overtakes_ends_the_process(api: JournalApi) -> None:
