@@ -102,7 +102,7 @@ class Http2(H2Connection):
         known.max_header_list_size = self.decoder.max_header_list_size
         known.max_allowed_table_size = self.decoder.max_allowed_table_size
         self.decoder = known
-        self._frame_dispatch_table[_Failed] = _fail
+        cast(dict[type, Any], self._frame_dispatch_table)[_Failed] = _fail
 
     @property
     def open_outbound_streams(self) -> int:

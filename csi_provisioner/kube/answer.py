@@ -70,7 +70,7 @@ class Wanted(NamedTuple):
 
 
 def wanted(verb: str, kind: type[Resource], name: str = "", namespace: str | None = None, prefix: str = "") -> Wanted:
-    called, plural, scoped = _served_as(kind)
+    called, plural, scoped = _served_as(kind)  # type: ignore[arg-type]  # a class can be hashed
     return Wanted(verb, called, plural, name, (namespace or "") if scoped else None, prefix)
 
 

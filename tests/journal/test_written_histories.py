@@ -155,7 +155,7 @@ async def fence_next(world: Written) -> None:
     """The first object is full; the write that makes the second one arrives when the next leader has taken over."""
     arrives = trio.Event()
     await world.starts()
-    world.large()
+    await world.large()
     world.at("CreateVolume", world.unanswered)
     world.claims()
     await trio.sleep(1)
@@ -171,7 +171,7 @@ async def fence_next(world: Written) -> None:
 async def all_numbers(world: Written) -> None:
     """The first object is empty by now and somebody deletes it; an entry stands in the second."""
     leader = await world.starts()
-    world.large()
+    await world.large()
     world.at("CreateVolume", slow)
     world.claims()
     await trio.sleep(1)

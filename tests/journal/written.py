@@ -79,10 +79,11 @@ class Written(Lived):
         self.volumes[handle(pv)].kept = True
         self.server.delete(VOLUMES, name, at_once=True)
 
-    def large(self) -> None:
-        """From now on an object of the journal has room for one entry."""
+    async def large(self) -> None:
+        """From now on, which the watch shows at once, an object of the journal has room for one entry."""
         text = base64.b64encode(random.Random(0).randbytes(45_000)).decode()
         self.server.edit(CLASSES, "d", lambda found: found.update(parameters={"text": text}))
+        await trio.sleep(1)
 
     def silent(self) -> None:
         self._acts.clear()
