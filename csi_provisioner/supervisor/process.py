@@ -179,16 +179,10 @@ class _Process:
             async with channel:
                 connection = self._observer.connection = Connection(self._settings, metrics, channel)
                 log.info("Waiting for the CSI driver", address=address)
-                provisioning = self._settings.provisioning
-
-                async def look_at_cluster() -> None:
-                    nonlocal provisioning
+                async with trio.open_nursery() as meeting:  # neither has anything to do with the other
+                    meeting.start_soon(connection.meet_first)
                     provisioning = await gated(self._settings, kube)
                     services.start_soon(self._look_at_rights, cluster, connection, provisioning)
-
-                async with trio.open_nursery() as meeting:  # neither has anything to do with the other
-                    meeting.start_soon(look_at_cluster)
-                    await connection.meet_first()
                 facts, local = connection.facts, connection.local
                 async with capacity_client(cluster, self._settings, facts.name, metrics, self.end) as capacity:
                     kept = Kept(

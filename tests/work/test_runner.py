@@ -78,25 +78,6 @@ async def test_no_more_tasks_than_workers_and_every_key_gets_its_turn() -> None:
     assert len(seen) == 20
 
 
-async def test_the_first_of_a_backlog_go_on_while_the_others_begin() -> None:
-    begun, at_first_step = 0, 0
-
-    async def work(key: str, _attempt: Attempt) -> Outcome:
-        nonlocal begun, at_first_step
-        begun += 1
-        await trio.lowlevel.checkpoint()
-        at_first_step = at_first_step or begun
-        if begun == 100:
-            claims.stop()
-        return DONE
-
-    claims = loop(work, workers=100)
-    for number in range(100):
-        claims.wake(str(number))
-    await claims.run()
-    assert 10 <= at_first_step <= 20
-
-
 async def test_a_key_woken_while_it_is_worked_on_runs_once_more_afterwards() -> None:
     runs: list[tuple[float, float]] = []
 

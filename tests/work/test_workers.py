@@ -13,6 +13,7 @@ from csi_provisioner.work.backoff import Backoff
 from csi_provisioner.work.exclusive import Exclusive
 from csi_provisioner.work.runner import Loop
 from csi_provisioner.work.workers import Workers
+from tests.work.test_runner import loop
 
 HANGS, QUICK, RECOVERY = Lane("hangs"), Lane("quick"), Lane(source="recovery")
 
@@ -183,3 +184,22 @@ async def test_five_claims_of_a_small_namespace_are_next(workers: int, takes: fl
         assert len(places) == 5
         assert max(places) <= 20
         nursery.cancel_scope.cancel()
+
+
+async def test_the_first_of_a_backlog_go_on_while_the_others_begin() -> None:
+    begun, at_first_step = 0, 0
+
+    async def work(key: str, _attempt: Attempt) -> Outcome:
+        nonlocal begun, at_first_step
+        begun += 1
+        await trio.lowlevel.checkpoint()
+        at_first_step = at_first_step or begun
+        if begun == 100:
+            claims.stop()
+        return DONE
+
+    claims = loop(work, workers=100)
+    for number in range(100):
+        claims.wake(str(number))
+    await claims.run()
+    assert 10 <= at_first_step <= 20
