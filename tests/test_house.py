@@ -48,6 +48,7 @@ PARTS = {
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
     "TLS straight on the socket": (80, "kube/secure.py"),
+    "a call in one piece": (100, "csi/http2.py"),
     "the first moments": (36, "__main__.py"),
     "leadership and health": (
         450,

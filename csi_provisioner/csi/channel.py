@@ -35,9 +35,10 @@ from h2.exceptions import ProtocolError
 from csi_provisioner.advice import advice
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.errors import CallError
+from csi_provisioner.csi.http2 import ALL_STREAMS, GOODBYE, HTTP2, Http2
 from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.csi.socket import trouble
-from csi_provisioner.csi.stream import ALL_STREAMS, GOODBYE, HTTP2, Http2, Stream, headers
+from csi_provisioner.csi.stream import Stream, headers
 from csi_provisioner.logs import log
 from csi_provisioner.model.codes import Code, label
 from csi_provisioner.traces import traces

@@ -7,7 +7,8 @@ from h2.exceptions import TooManyStreamsError
 from h2.settings import SettingCodes
 from hpack import Decoder, Encoder, InvalidTableIndex
 
-from csi_provisioner.csi.stream import HTTP2, Http2, headers
+from csi_provisioner.csi.http2 import HTTP2, Http2
+from csi_provisioner.csi.stream import headers
 
 CREATE = "/csi.v1.Controller/CreateVolume"
 
