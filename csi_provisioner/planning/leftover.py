@@ -18,6 +18,8 @@ from csi_provisioner.planning.refusal import Refusal
 DROPPED = "csi-provisioner.io/dropped"
 # About 10 KiB in etcd. Older ones stay in the log, the events and the metric.
 KEPT = 200
+# Bytes of one, so that all of them are more than a few. What is cut off is in the log, or the driver's list has it.
+MOST_TEXT, MOST_REASON = 16 * 1024, 1024
 
 
 class Leftover(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,8 +55,18 @@ def added(known: Mapping[str, bytes], news: Iterable[Leftover]) -> dict[str, byt
         key = leftover.volume_id or leftover.name
         # The newest word on a volume counts, and stands last.
         texts.pop(key, None)
-        texts[key] = msgspec.json.encode(leftover)
-    return dict(list(texts.items())[-KEPT:])
+        text = msgspec.json.encode(leftover)
+        if len(text) > MOST_TEXT:
+            text = msgspec.json.encode(
+                msgspec.structs.replace(leftover, spec=None, reason=leftover.reason[:MOST_REASON])
+            )
+        if len(text) <= MOST_TEXT:
+            texts[key] = text
+    texts = dict(list(texts.items())[-KEPT:])
+    # The API server would refuse them all, or the next one could not read them.
+    while not entries.fits(texts, entries.pack(texts)):
+        texts = dict(list(texts.items())[1 + len(texts) // 8 :])
+    return texts
 
 
 def understood(texts: Mapping[str, bytes], driver: str) -> tuple[list[Leftover], int]:
