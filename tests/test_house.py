@@ -51,7 +51,7 @@ PARTS = {
     "a call in one piece": (100, "csi/http2.py"),
     "the first moments": (36, "__main__.py"),
     "leadership and health": (
-        450,
+        455,
         "kube/identity.py kube/release.py kube/reviews.py planning/rights.py model/state.py diagnostics/health.py "
         "supervisor/observer.py supervisor/rights.py",
     ),

@@ -12,6 +12,8 @@ from csi_provisioner.logs import log
 from csi_provisioner.model.state import RightsState
 from csi_provisioner.planning.rights import Right
 
+# Seconds from the API server's first answer on: a first volume comes first.
+FIRST_LOOK = 1.0
 # Seconds: roles may be younger than the pod, and are often applied with it.
 SECOND_LOOK = 10.0
 # Seconds between looks while a needed right is missing.
@@ -33,6 +35,7 @@ class Rights:
 
     async def run(self) -> None:
         """Until nothing that is needed is missing."""
+        await trio.sleep(FIRST_LOOK)
         with closing(self._client()) as client:
             while not await self._look(client, self._wanted):  # noqa: ASYNC110 - asks the server
                 await trio.sleep(UNANSWERED)

@@ -202,6 +202,16 @@ async def test_each_right_is_asked_for_once_also_by_the_first_claim(site: Instal
     assert sorted(asked) == sorted(set(asked))
 
 
+async def test_a_first_volume_comes_before_the_look_at_all_rights(site: Installation) -> None:
+    asked: list[str] = []
+    site.api.on_review = lambda review, _agent: asked.append(review)
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.until(site.calls)
+    assert asked == ["create persistentvolumes"]
+
+
 async def test_reviews_that_are_not_answered_are_not_known(site: Installation) -> None:
     reviews = 0
 
