@@ -31,7 +31,9 @@ def main() -> int:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, "w" if descriptor else "r", encoding="utf-8"))
         getattr(sys, name).reconfigure(errors="backslashreplace")  # the terminal's encoding may have no such letter
     # Errors of them are for tests: with these any library's would end the process.
     if any(option.startswith("e") for option in sys.warnoptions):
