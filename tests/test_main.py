@@ -98,6 +98,31 @@ def test_what_wants_a_thread_that_cannot_be_started_fails_like_any_other_request
     assert "The termination message cannot be written" in done.stderr
 
 
+PLUGIN_AS_FIRST = """
+import os
+import trio
+from csi_provisioner.kube.credentials import Plugin
+
+async def run():
+    for script in ("true & true &", "true & true &", "true"):
+        await Plugin(["sh", "-c", script], version="", environment={}, now=trio.current_time)._printed()
+    try:
+        while True:
+            os.waitid(os.P_ALL, 0, os.WEXITED)
+            print("a child is left")
+    except ChildProcessError:
+        print("first", os.getpid())
+
+trio.run(run)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root can be a first process")
+def test_a_first_process_buries_what_plugins_leave_behind() -> None:
+    done = started(PLUGIN_AS_FIRST, run="exec unshare --pid --fork", PATH=os.environ["PATH"])
+    assert done.stdout == "first 1\n"
+
+
 def test_a_limit_of_open_files_that_may_be_raised_is_raised() -> None:
     done = started(MAIN, "--kubeconfig=/nowhere", shell="ulimit -Sn 8;")
     assert "/nowhere" in done.stderr.splitlines()[-1]

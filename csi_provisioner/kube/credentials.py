@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -197,6 +198,8 @@ class Plugin(msgspec.Struct, eq=False, dict=True):
             trouble = "; ".join(filter(None, (str(group.exceptions[0]), self.hint)))
         except* ValueError as group:
             trouble = str(group.exceptions[0])
+        finally:
+            _bury()
         if not trouble and process.returncode:
             trouble = f"code {process.returncode}: {' '.join(said.decode('utf-8', 'replace').split())[:300]}"
         if trouble:
@@ -226,6 +229,15 @@ class Plugin(msgspec.Struct, eq=False, dict=True):
 
 
 Credentials = Fixed | Plugin
+
+
+def _bury() -> None:
+    """A container's first process inherits what a plugin leaves behind, and each that ends would count as a process for
+    ever."""
+    if os.getpid() == 1:
+        with suppress(ChildProcessError):  # no plugin runs now, so none of them is waited for
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 async def _kill(process: trio.Process) -> None:
