@@ -29,8 +29,30 @@ PACKAGE = '''"""Messages of the Container Storage Interface, made by `protos/gen
 Never edited. The server bases are in `services`, which only the sandbox imports.
 """
 
+from typing import TYPE_CHECKING
+
 from .csi.v1 import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from .csi.v1.others import *  # noqa: F403
+else:
+
+    def __getattr__(name):
+        """Messages that no first volume needs are made when one of them is asked for."""
+        from .csi.v1 import others
+
+        return getattr(others, name)
 '''
+
+FIRST_CALLS = (
+    "Probe",
+    "GetPluginInfo",
+    "GetPluginCapabilities",
+    "ControllerGetCapabilities",
+    "CreateVolume",
+    "DeleteVolume",
+)
+"""What a start and its first volume say to a driver; the messages of all else are in a module of their own."""
 
 SERVICES = '''"""Bases of servers for the services of `protos/csi.proto`. Made by `protos/generate.py`; never edited."""
 
@@ -40,6 +62,7 @@ import grpclib
 from betterproto2 import grpclib as betterproto2_grpclib
 
 from .csi.v1 import *  # noqa: F403
+from .csi.v1.others import *  # noqa: F403
 
 if TYPE_CHECKING:
     import grpclib.server
@@ -95,6 +118,29 @@ def lighter(generated: str) -> str:
     )
 
 
+def parted(generated: str) -> tuple[str, str]:
+    """The module of messages as two: those of the first calls, and all others."""
+    top, last = generated.index("__all__ = ("), generated.index("\n\n\nfrom ...google import")
+    imports = generated.index("\n)\n", top) + 3
+    begin = generated.index("\n\n\n", generated.index("check_compiler_version", imports))
+    pieces = re.split(r"\n\n\n(?=@dataclass|class )", generated[begin:last])[1:]
+    made = {re.search(r"^class (\w+)\(", piece, re.MULTILINE)[1]: piece for piece in pieces}  # type: ignore[index]
+    first, more = set(), {f"{call}{end}" for call in FIRST_CALLS for end in ("Request", "Response")}
+    while more:
+        first |= more
+        more = {word for name in more for word in re.findall(r"\w+", made[name]) if word in made} - first
+
+    def module(names: list[str], besides: str = "") -> str:
+        everything = "".join(f'    "{name}",\n' for name in sorted(names))
+        body = "".join(f"\n\n\n{made[name]}" for name in names)
+        return (
+            f"{generated[:top]}__all__ = (\n{everything})\n{generated[imports:begin]}{besides}{body}{generated[last:]}"
+        )
+
+    others = [name for name in made if name not in first]
+    return module([name for name in made if name in first]), module(others, "\n\nfrom . import *  # noqa: F403")
+
+
 def server_bases(generated: str) -> str:
     """The tail of a module generated with servers: they come after all messages."""
     return generated[generated.index("class ControllerBase(") :]
@@ -134,6 +180,10 @@ def generate(output: Path) -> None:
         served = (folder / "served" / "csi" / "v1" / "__init__.py").read_text()
         protoc(PROTO.parent, f"--descriptor_set_out={folder / 'set'}", "--include_imports")
         descriptors = descriptor_pb2.FileDescriptorSet.FromString((folder / "set").read_bytes())
+        messages = output / "csi" / "v1" / "__init__.py"
+        first, others = parted(messages.read_text())
+        messages.write_text(first)
+        messages.with_name("others.py").write_text(others)
     rows = "".join(f'        ("{message}", "{field}"),\n' for message, field in sorted(secret_fields(descriptors)))
     (output / "__init__.py").write_text(PACKAGE)
     (output / "services.py").write_text(SERVICES + server_bases(served))

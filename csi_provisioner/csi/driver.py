@@ -92,7 +92,8 @@ class Driver:
             _names(entry.rpc.type for entry in controller.capabilities if entry.rpc),
         )
 
-    async def node_get_info(self) -> csi.NodeGetInfoResponse:
+    # Quoted are messages that are only made once they are asked for.
+    async def node_get_info(self) -> "csi.NodeGetInfoResponse":
         failure = "cannot get the node's topology from the CSI driver, which --node-deployment needs"
         return await self._meet("Node", csi.NodeGetInfoResponse, failure)
 
@@ -114,10 +115,10 @@ class Driver:
     ) -> csi.DeleteVolumeResponse:
         return await self._call("Controller/DeleteVolume", request, csi.DeleteVolumeResponse, migrated)
 
-    async def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
+    async def get_capacity(self, request: "csi.GetCapacityRequest") -> "csi.GetCapacityResponse":
         return await self._call("Controller/GetCapacity", request, csi.GetCapacityResponse)
 
-    async def list_volumes(self, starting_token: str = "") -> csi.ListVolumesResponse:
+    async def list_volumes(self, starting_token: str = "") -> "csi.ListVolumesResponse":
         """One page."""
         request = csi.ListVolumesRequest(max_entries=PAGE, starting_token=starting_token)
         return await self._call("Controller/ListVolumes", request, csi.ListVolumesResponse)

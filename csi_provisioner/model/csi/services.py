@@ -6,6 +6,7 @@ import grpclib
 from betterproto2 import grpclib as betterproto2_grpclib
 
 from .csi.v1 import *  # noqa: F403
+from .csi.v1.others import *  # noqa: F403
 
 if TYPE_CHECKING:
     import grpclib.server

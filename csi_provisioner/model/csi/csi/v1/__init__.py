@@ -5,52 +5,19 @@
 
 __all__ = (
     "CapacityRange",
-    "ControllerExpandVolumeRequest",
-    "ControllerExpandVolumeResponse",
     "ControllerGetCapabilitiesRequest",
     "ControllerGetCapabilitiesResponse",
-    "ControllerGetVolumeRequest",
-    "ControllerGetVolumeResponse",
-    "ControllerGetVolumeResponseVolumeStatus",
-    "ControllerModifyVolumeRequest",
-    "ControllerModifyVolumeResponse",
-    "ControllerPublishVolumeRequest",
-    "ControllerPublishVolumeResponse",
     "ControllerServiceCapability",
     "ControllerServiceCapabilityRpc",
     "ControllerServiceCapabilityRpcType",
-    "ControllerUnpublishVolumeRequest",
-    "ControllerUnpublishVolumeResponse",
-    "CreateSnapshotRequest",
-    "CreateSnapshotResponse",
     "CreateVolumeRequest",
     "CreateVolumeResponse",
-    "DeleteSnapshotRequest",
-    "DeleteSnapshotResponse",
     "DeleteVolumeRequest",
     "DeleteVolumeResponse",
-    "GetCapacityRequest",
-    "GetCapacityResponse",
     "GetPluginCapabilitiesRequest",
     "GetPluginCapabilitiesResponse",
     "GetPluginInfoRequest",
     "GetPluginInfoResponse",
-    "GetSnapshotRequest",
-    "GetSnapshotResponse",
-    "ListSnapshotsRequest",
-    "ListSnapshotsResponse",
-    "ListSnapshotsResponseEntry",
-    "ListVolumesRequest",
-    "ListVolumesResponse",
-    "ListVolumesResponseEntry",
-    "ListVolumesResponseVolumeStatus",
-    "NodeGetCapabilitiesRequest",
-    "NodeGetCapabilitiesResponse",
-    "NodeGetInfoRequest",
-    "NodeGetInfoResponse",
-    "NodeServiceCapability",
-    "NodeServiceCapabilityRpc",
-    "NodeServiceCapabilityRpcType",
     "PluginCapability",
     "PluginCapabilityService",
     "PluginCapabilityServiceType",
@@ -58,12 +25,8 @@ __all__ = (
     "PluginCapabilityVolumeExpansionType",
     "ProbeRequest",
     "ProbeResponse",
-    "Snapshot",
     "Topology",
     "TopologyRequirement",
-    "ValidateVolumeCapabilitiesRequest",
-    "ValidateVolumeCapabilitiesResponse",
-    "ValidateVolumeCapabilitiesResponseConfirmed",
     "Volume",
     "VolumeCapability",
     "VolumeCapabilityAccessMode",
@@ -122,20 +85,6 @@ class ControllerServiceCapabilityRpcType(betterproto2.Enum):
     LIST_VOLUME_HEALTH = 17
 
 
-class NodeServiceCapabilityRpcType(betterproto2.Enum):
-    UNKNOWN = 0
-
-    STAGE_UNSTAGE_VOLUME = 1
-
-    GET_VOLUME_STATS = 2
-
-    EXPAND_VOLUME = 3
-
-    SINGLE_NODE_MULTI_WRITER = 5
-
-    VOLUME_MOUNT_GROUP = 6
-
-
 class PluginCapabilityServiceType(betterproto2.Enum):
     UNKNOWN = 0
 
@@ -191,36 +140,6 @@ default_message_pool.register_message("csi.v1", "CapacityRange", CapacityRange)
 
 
 @dataclass(eq=False, repr=False)
-class ControllerExpandVolumeRequest(betterproto2.Message):
-    """ControllerExpandVolumeRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    capacity_range: "CapacityRange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    volume_capability: "VolumeCapability | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "ControllerExpandVolumeRequest", ControllerExpandVolumeRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerExpandVolumeResponse(betterproto2.Message):
-    """ControllerExpandVolumeResponse"""
-
-    capacity_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
-
-    node_expansion_required: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
-
-
-default_message_pool.register_message("csi.v1", "ControllerExpandVolumeResponse", ControllerExpandVolumeResponse)
-
-
-@dataclass(eq=False, repr=False)
 class ControllerGetCapabilitiesRequest(betterproto2.Message):
     """ControllerGetCapabilitiesRequest"""
 
@@ -238,106 +157,6 @@ class ControllerGetCapabilitiesResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "ControllerGetCapabilitiesResponse", ControllerGetCapabilitiesResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerGetVolumeRequest(betterproto2.Message):
-    """ControllerGetVolumeRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("csi.v1", "ControllerGetVolumeRequest", ControllerGetVolumeRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerGetVolumeResponse(betterproto2.Message):
-    """ControllerGetVolumeResponse"""
-
-    volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-
-    status: "ControllerGetVolumeResponseVolumeStatus | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
-
-
-default_message_pool.register_message("csi.v1", "ControllerGetVolumeResponse", ControllerGetVolumeResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerGetVolumeResponseVolumeStatus(betterproto2.Message):
-    """ControllerGetVolumeResponseVolumeStatus"""
-
-    published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
-
-
-default_message_pool.register_message(
-    "csi.v1", "ControllerGetVolumeResponse.VolumeStatus", ControllerGetVolumeResponseVolumeStatus
-)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerModifyVolumeRequest(betterproto2.Message):
-    """ControllerModifyVolumeRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    mutable_parameters: "dict[str, str]" = betterproto2.field(
-        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ControllerModifyVolumeRequest", ControllerModifyVolumeRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerModifyVolumeResponse(betterproto2.Message):
-    """ControllerModifyVolumeResponse"""
-
-    pass
-
-
-default_message_pool.register_message("csi.v1", "ControllerModifyVolumeResponse", ControllerModifyVolumeResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerPublishVolumeRequest(betterproto2.Message):
-    """ControllerPublishVolumeRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    volume_capability: "VolumeCapability | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
-
-    readonly: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    volume_context: "dict[str, str]" = betterproto2.field(
-        6, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ControllerPublishVolumeRequest", ControllerPublishVolumeRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerPublishVolumeResponse(betterproto2.Message):
-    """ControllerPublishVolumeResponse"""
-
-    publish_context: "dict[str, str]" = betterproto2.field(
-        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ControllerPublishVolumeResponse", ControllerPublishVolumeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -367,66 +186,6 @@ class ControllerServiceCapabilityRpc(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "ControllerServiceCapability.RPC", ControllerServiceCapabilityRpc)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerUnpublishVolumeRequest(betterproto2.Message):
-    """ControllerUnpublishVolumeRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeRequest", ControllerUnpublishVolumeRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ControllerUnpublishVolumeResponse(betterproto2.Message):
-    """ControllerUnpublishVolumeResponse"""
-
-    pass
-
-
-default_message_pool.register_message("csi.v1", "ControllerUnpublishVolumeResponse", ControllerUnpublishVolumeResponse)
-
-
-@dataclass(eq=False, repr=False)
-class CreateSnapshotRequest(betterproto2.Message):
-    """CreateSnapshotRequest"""
-
-    source_volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    parameters: "dict[str, str]" = betterproto2.field(
-        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    accessibility_requirements: "TopologyRequirement | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
-
-
-default_message_pool.register_message("csi.v1", "CreateSnapshotRequest", CreateSnapshotRequest)
-
-
-@dataclass(eq=False, repr=False)
-class CreateSnapshotResponse(betterproto2.Message):
-    """CreateSnapshotResponse"""
-
-    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "CreateSnapshotResponse", CreateSnapshotResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -476,30 +235,6 @@ default_message_pool.register_message("csi.v1", "CreateVolumeResponse", CreateVo
 
 
 @dataclass(eq=False, repr=False)
-class DeleteSnapshotRequest(betterproto2.Message):
-    """DeleteSnapshotRequest"""
-
-    snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "DeleteSnapshotRequest", DeleteSnapshotRequest)
-
-
-@dataclass(eq=False, repr=False)
-class DeleteSnapshotResponse(betterproto2.Message):
-    """DeleteSnapshotResponse"""
-
-    pass
-
-
-default_message_pool.register_message("csi.v1", "DeleteSnapshotResponse", DeleteSnapshotResponse)
-
-
-@dataclass(eq=False, repr=False)
 class DeleteVolumeRequest(betterproto2.Message):
     """
     Idempotent: a volume that is not there counts as deleted.
@@ -523,42 +258,6 @@ class DeleteVolumeResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "DeleteVolumeResponse", DeleteVolumeResponse)
-
-
-@dataclass(eq=False, repr=False)
-class GetCapacityRequest(betterproto2.Message):
-    """GetCapacityRequest"""
-
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
-
-    parameters: "dict[str, str]" = betterproto2.field(
-        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    accessible_topology: "Topology | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "GetCapacityRequest", GetCapacityRequest)
-
-
-@dataclass(eq=False, repr=False)
-class GetCapacityResponse(betterproto2.Message):
-    """
-    In bytes, for volumes of the parameters and in the part of the cluster that were asked about.
-    """
-
-    available_capacity: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
-
-    maximum_volume_size: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Int64Value, optional=True
-    )
-
-    minimum_volume_size: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Int64Value, optional=True
-    )
-
-
-default_message_pool.register_message("csi.v1", "GetCapacityResponse", GetCapacityResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -605,193 +304,6 @@ class GetPluginInfoResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "GetPluginInfoResponse", GetPluginInfoResponse)
-
-
-@dataclass(eq=False, repr=False)
-class GetSnapshotRequest(betterproto2.Message):
-    """GetSnapshotRequest"""
-
-    snapshot_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "GetSnapshotRequest", GetSnapshotRequest)
-
-
-@dataclass(eq=False, repr=False)
-class GetSnapshotResponse(betterproto2.Message):
-    """GetSnapshotResponse"""
-
-    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "GetSnapshotResponse", GetSnapshotResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ListSnapshotsRequest(betterproto2.Message):
-    """ListSnapshotsRequest"""
-
-    max_entries: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
-
-    starting_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    source_volume_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-
-    snapshot_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ListSnapshotsRequest", ListSnapshotsRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ListSnapshotsResponse(betterproto2.Message):
-    """ListSnapshotsResponse"""
-
-    entries: "list[ListSnapshotsResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
-
-    next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("csi.v1", "ListSnapshotsResponse", ListSnapshotsResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ListSnapshotsResponseEntry(betterproto2.Message):
-    """ListSnapshotsResponseEntry"""
-
-    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "ListSnapshotsResponse.Entry", ListSnapshotsResponseEntry)
-
-
-@dataclass(eq=False, repr=False)
-class ListVolumesRequest(betterproto2.Message):
-    """ListVolumesRequest"""
-
-    max_entries: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
-
-    starting_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("csi.v1", "ListVolumesRequest", ListVolumesRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ListVolumesResponse(betterproto2.Message):
-    """ListVolumesResponse"""
-
-    entries: "list[ListVolumesResponseEntry]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
-
-    next_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("csi.v1", "ListVolumesResponse", ListVolumesResponse)
-
-
-@dataclass(eq=False, repr=False)
-class ListVolumesResponseEntry(betterproto2.Message):
-    """ListVolumesResponseEntry"""
-
-    volume: "Volume | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-
-    status: "ListVolumesResponseVolumeStatus | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "ListVolumesResponse.Entry", ListVolumesResponseEntry)
-
-
-@dataclass(eq=False, repr=False)
-class ListVolumesResponseVolumeStatus(betterproto2.Message):
-    """ListVolumesResponseVolumeStatus"""
-
-    published_node_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
-
-
-default_message_pool.register_message("csi.v1", "ListVolumesResponse.VolumeStatus", ListVolumesResponseVolumeStatus)
-
-
-@dataclass(eq=False, repr=False)
-class NodeGetCapabilitiesRequest(betterproto2.Message):
-    """NodeGetCapabilitiesRequest"""
-
-    pass
-
-
-default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesRequest", NodeGetCapabilitiesRequest)
-
-
-@dataclass(eq=False, repr=False)
-class NodeGetCapabilitiesResponse(betterproto2.Message):
-    """NodeGetCapabilitiesResponse"""
-
-    capabilities: "list[NodeServiceCapability]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
-
-
-default_message_pool.register_message("csi.v1", "NodeGetCapabilitiesResponse", NodeGetCapabilitiesResponse)
-
-
-@dataclass(eq=False, repr=False)
-class NodeGetInfoRequest(betterproto2.Message):
-    """NodeGetInfoRequest"""
-
-    pass
-
-
-default_message_pool.register_message("csi.v1", "NodeGetInfoRequest", NodeGetInfoRequest)
-
-
-@dataclass(eq=False, repr=False)
-class NodeGetInfoResponse(betterproto2.Message):
-    """
-    The node on which the driver runs, under the driver's own name for it, and the part of the cluster it is in.
-    """
-
-    node_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    max_volumes_per_node: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
-
-    accessible_topology: "Topology | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
-
-
-default_message_pool.register_message("csi.v1", "NodeGetInfoResponse", NodeGetInfoResponse)
-
-
-@dataclass(eq=False, repr=False)
-class NodeServiceCapability(betterproto2.Message):
-    """
-
-
-    Oneofs:
-        - type:
-    """
-
-    rpc: "NodeServiceCapabilityRpc | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
-
-
-default_message_pool.register_message("csi.v1", "NodeServiceCapability", NodeServiceCapability)
-
-
-@dataclass(eq=False, repr=False)
-class NodeServiceCapabilityRpc(betterproto2.Message):
-    """NodeServiceCapabilityRpc"""
-
-    type: "NodeServiceCapabilityRpcType" = betterproto2.field(
-        1, betterproto2.TYPE_ENUM, default_factory=lambda: NodeServiceCapabilityRpcType(0)
-    )
-
-
-default_message_pool.register_message("csi.v1", "NodeServiceCapability.RPC", NodeServiceCapabilityRpc)
 
 
 @dataclass(eq=False, repr=False)
@@ -864,35 +376,6 @@ default_message_pool.register_message("csi.v1", "ProbeResponse", ProbeResponse)
 
 
 @dataclass(eq=False, repr=False)
-class Snapshot(betterproto2.Message):
-    """
-    A snapshot that was made, or is still being made.
-    """
-
-    size_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
-
-    snapshot_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    source_volume_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-
-    creation_time: "datetime.datetime | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
-    )
-
-    ready_to_use: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
-
-    group_snapshot_id: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
-
-    accessible_topology: "list[Topology]" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, repeated=True)
-    """
-    From where a volume can be made of it; none: from everywhere.
-    """
-
-
-default_message_pool.register_message("csi.v1", "Snapshot", Snapshot)
-
-
-@dataclass(eq=False, repr=False)
 class Topology(betterproto2.Message):
     """
     A part of the cluster, as keys and values of the driver's own choice; they become labels of nodes.
@@ -918,74 +401,6 @@ class TopologyRequirement(betterproto2.Message):
 
 
 default_message_pool.register_message("csi.v1", "TopologyRequirement", TopologyRequirement)
-
-
-@dataclass(eq=False, repr=False)
-class ValidateVolumeCapabilitiesRequest(betterproto2.Message):
-    """ValidateVolumeCapabilitiesRequest"""
-
-    volume_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-    volume_context: "dict[str, str]" = betterproto2.field(
-        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
-
-    parameters: "dict[str, str]" = betterproto2.field(
-        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    secrets: "dict[str, str]" = betterproto2.field(
-        5, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    mutable_parameters: "dict[str, str]" = betterproto2.field(
-        6, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message("csi.v1", "ValidateVolumeCapabilitiesRequest", ValidateVolumeCapabilitiesRequest)
-
-
-@dataclass(eq=False, repr=False)
-class ValidateVolumeCapabilitiesResponse(betterproto2.Message):
-    """ValidateVolumeCapabilitiesResponse"""
-
-    confirmed: "ValidateVolumeCapabilitiesResponseConfirmed | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
-
-    message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message(
-    "csi.v1", "ValidateVolumeCapabilitiesResponse", ValidateVolumeCapabilitiesResponse
-)
-
-
-@dataclass(eq=False, repr=False)
-class ValidateVolumeCapabilitiesResponseConfirmed(betterproto2.Message):
-    """ValidateVolumeCapabilitiesResponseConfirmed"""
-
-    volume_context: "dict[str, str]" = betterproto2.field(
-        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    volume_capabilities: "list[VolumeCapability]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
-
-    parameters: "dict[str, str]" = betterproto2.field(
-        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-    mutable_parameters: "dict[str, str]" = betterproto2.field(
-        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
-    )
-
-
-default_message_pool.register_message(
-    "csi.v1", "ValidateVolumeCapabilitiesResponse.Confirmed", ValidateVolumeCapabilitiesResponseConfirmed
-)
 
 
 @dataclass(eq=False, repr=False)
