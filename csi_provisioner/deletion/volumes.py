@@ -33,7 +33,8 @@ from .detaching import Detaching
 
 class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
     """`segments` are the local topology of a per-node deployment. `tell_deleted`: the driver has deleted the volume of
-    that id (capacity.md 10). `wake` has the volume of that name looked at."""
+    that id (capacity.md 10). `wake` has the volume of that name looked at. `in_doubt`: what the caches
+    show may be of another history."""
 
     caches: Caches
     kube: KubeClient
@@ -45,6 +46,7 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
     tell_deleted: Callable[[PersistentVolume, str], None]
     wake: Callable[[str], None]
     workers: Workers
+    in_doubt: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self._detaching = Detaching(self.events, self.metrics, self.wake)
@@ -142,6 +144,10 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             seen = self.caches.volumes.get(volume.metadata.name)
             if seen is None or seen.metadata.uid != volume.metadata.uid or not deletion.should_delete(seen):
                 raise not_ours(f"volume {volume.metadata.name} is not to be deleted any more")
+            if self.in_doubt() or PersistentVolume.__name__ in self.caches.unsynced:
+                raise KubeError(
+                    0, "InDoubt", "not sent: the lease could not be renewed, and the cluster may be restored"
+                )
             self._check_unused(seen, target)
             self._asking[volume.metadata.name] = volume.metadata.uid
             try:

@@ -33,7 +33,7 @@ class Caches(msgspec.Struct, frozen=True):
     )
     """Volumes, also those in in-tree form, by the driver's id of them, which ought to be one each."""
     unsynced: set[str] = msgspec.field(default_factory=set)
-    """Kinds whose first list is not complete."""
+    """Kinds whose first list is not complete, or that are to be listed again before they are believed."""
     ended: set[str] = msgspec.field(default_factory=set)
     """Kinds that are not followed any more, although they should be."""
     lags: dict[str, Callable[[], float]] = msgspec.field(default_factory=dict)

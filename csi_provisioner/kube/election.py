@@ -173,6 +173,7 @@ class LeaderElector(msgspec.Struct, eq=False, dict=True):
                     self._note_renewed()
                     log.v(5, "Lease renewed", lease=self.lease)
                     return True
+                self.end.in_doubt = True
                 if other := self._other_holder():
                     log.error("Somebody else has taken the lease", holder=other)
                     return False

@@ -30,6 +30,8 @@ class End:
         self._clock = clock
         self.gone_by = math.inf
         """When the process has to be over, on Trio's clock, as far as is known now."""
+        self.in_doubt = False
+        """The last renewal failed: the API server may be away, and the cluster another one when it is back."""
         self._lease: Moment = (math.inf, math.inf)
         self._scopes: set[trio.CancelScope] = set()
 
@@ -38,7 +40,7 @@ class End:
 
     def renewed(self, sent: Moment, duration: float) -> None:
         """The lease is ours for another `duration` from that moment on."""
-        self._lease = (sent[0] + duration, sent[1] + duration)
+        self._lease, self.in_doubt = (sent[0] + duration, sent[1] + duration), False
 
     def may_begin(self) -> bool:
         """Whether the lease, if there is one, is still ours for certain."""

@@ -45,8 +45,8 @@ LIST, WATCH, FOLLOW = "list", "watch", "follow"
 
 class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
-    event shows, with the event's own bytes, before the store is. `served` says as which version the cluster serves the
-    kind; it is asked first of all, and again after a 404.
+    event shows, with the event's own bytes, before the store is; `on_list` of each whole list, once the store has it.
+    `served` says as which version the cluster serves the kind; it is asked first of all, and again after a 404.
     """
 
     client: KubeClient
@@ -55,6 +55,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     scope: Scope = EVERYWHERE
     resync: float = RESYNC
     on_event: Callable[[T, bytes], None] | None = None
+    on_list: Callable[[], None] = lambda: None
     served: Callable[[], Awaitable[type[T]]] | None = None
     page: int = 500
     pause: float = PAUSE
@@ -128,6 +129,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
             if self._synced.is_set():
                 self._next_list = self._heard + watching.LIST_GAP
             self._synced.set()
+            self.on_list()
         return watching.after_page(state, page.resource_version, page.continue_token), None
 
     async def _watch(self, state: watching.Watching) -> watching.Step:

@@ -69,6 +69,7 @@ async def follow(
 
     async def followed(reflector: Reflector[Any], kind: str, *, task_status: trio.TaskStatus[None]) -> None:
         caches.lags[kind], caches.followers[kind] = reflector.lag, reflector.look_again
+        reflector.on_list = partial(caches.unsynced.discard, kind)
         await reflector.run(task_status=task_status)
         caches.ended.add(kind)  # a defect: it runs for ever
 

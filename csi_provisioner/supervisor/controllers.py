@@ -163,7 +163,6 @@ class Controllers:
         """Deletes the volumes whose claims are gone, keeps our finalizer on the others, and tells of those that go
         another way."""
         parts, caches, publisher = self._parts, self._caches, self.publisher
-
         segments = parts.local.segments if parts.local is not None else None
 
         def deleted(volume: PersistentVolume, volume_id: str) -> None:
@@ -183,6 +182,7 @@ class Controllers:
             tell_deleted=deleted,
             wake=lambda name: loop.wake(name),
             workers=self.fairness.deletes,
+            in_doubt=lambda: parts.end.in_doubt,
         )
         dropped = DroppedVolumes(
             volumes=caches.volumes,

@@ -160,6 +160,7 @@ class LeaderTerm:
 
     def look_again(self) -> None:
         """What the caches show is no longer so."""
+        self._caches.unsynced.update(self._caches.followers)
         for look_again in self._caches.followers.values():
             look_again()
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from csi_provisioner.settings import RetrySettings
+from csi_provisioner.settings import ElectionSettings, RetrySettings
 from tests.deletion.released import attached, bound, reconfigured, released
 from tests.deletion.test_detaching import ATTACHES
-from tests.installation import VOLUME, Installation
+from tests.installation import NAMESPACE, VOLUME, Installation
 
 
 def _retain(site: Installation, handle: str) -> None:
@@ -41,3 +41,17 @@ async def test_what_happens_while_a_deletion_waits_for_a_worker_keeps_its_volume
     happens(site, handle)
     await site.rest(60)
     assert handle not in {call.request.volume_id for call in site.calls("DeleteVolume")}
+
+
+async def test_while_renewals_fail_no_volume_is_deleted(site: Installation) -> None:
+    """When they work again the cluster may be one that was restored, where its PersistentVolume is Bound."""
+    await site.start(
+        election=ElectionSettings(enabled=True, namespace=NAMESPACE, lease_duration=300, renew_deadline=200)
+    )
+    refused = site.refuse("*", "Lease")
+    await site.rest(6)
+    handle = released(site, "waits")
+    await site.rest(60)
+    assert not site.calls("DeleteVolume")
+    refused.times = 0
+    await site.until(lambda: [call.request.volume_id for call in site.calls("DeleteVolume")] == [handle], limit=100)
