@@ -118,7 +118,7 @@ class Lived(History):
                 self.server.edit(VOLUMES, name, lambda obj: obj["status"].update(phase="Released"))
             elif claim is not None and phase == "Pending" and not claim["spec"].get("volumeName"):
                 self.server.edit(VOLUMES, name, lambda obj: obj["status"].update(phase="Bound"))
-                self.server.edit(CLAIMS, reference["name"], partial(_bound, name=name))
+                self.server.edit(CLAIMS, reference["name"], partial(bound, name=name))
         for name, pv in list(self.server.objects[VOLUMES].items()):
             if pv["metadata"].get("deletionTimestamp") and not pv["metadata"].get("finalizers"):
                 self.server.delete(VOLUMES, name, at_once=True)
@@ -132,7 +132,7 @@ class Lived(History):
                 self.server.delete(CLAIMS, name)
             elif not claim["spec"].get("volumeName") and self.has("elsewhere", 0.05 if under_way else 0.01):
                 self.note("user", "binds elsewhere", name)
-                self.server.edit(CLAIMS, name, partial(_bound, name="other"))
+                self.server.edit(CLAIMS, name, partial(bound, name="other"))
 
     def _administrators(self) -> None:
         for name, pv in list(self.server.objects[VOLUMES].items()):
@@ -303,7 +303,7 @@ def _volume(name: str) -> Any:
     return Volume(name)
 
 
-def _bound(claim: Object, name: str) -> None:
+def bound(claim: Object, name: str) -> None:
     claim["spec"]["volumeName"] = name
     claim["status"]["phase"] = "Bound"
 

@@ -1,20 +1,96 @@
-"""Histories of `world.py` that are written, not drawn: each goes wrong without the rule that it is named for.
+"""Histories of `world.py` that are written, not drawn: each goes wrong without the rule that it is named for."""
 
-Chance does not find them cheaply.
-"""
-
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 
+from .people import bound
 from .server import CLAIMS, LEASES
 from .ways import TIMEOUT
-from .world import AGE, DRIVER, HOLD, LEASE, Process, Volume
+from .world import AGE, DRIVER, HOLD, LEASE, RETRY, Process, Volume
 from .written import Sends, Written, lived, refused, slow, tardy
 
 ENTRIES = f"^PUT .*{DRIVER}-journal-00"
 SAVE = "^POST .*persistentvolumes"
+
+
+async def entered(world: Written) -> None:
+    """Killed as the driver has made it, and nobody asks for it any more."""
+    await world.starts()
+    world.at("CreateVolume", world.killed_after)
+    uid = world.claims()
+    await world.ended()
+    world.deleted(uid)
+    await world.starts()
+
+
+async def clock(world: Written) -> None:
+    """Its machine sleeps with the journal's answer in hand, and another one leads: it does not ask for the volume."""
+    await world.starts()
+    uid = world.claims()
+    world.at(ENTRIES, world.asleep(lambda: world.deleted(uid)))
+    await world.ended()
+
+
+async def final(world: Written) -> None:
+    """The driver makes it, and nobody hears of it; then it refuses, without a look at what it has."""
+    await world.starts()
+    world.at("CreateVolume", world.unanswered)
+    uid = world.claims()
+
+    async def refuses(process: Process, sends: Sends) -> None:
+        world.deleted(uid)
+        await refused(process, sends)
+
+    world.at("CreateVolume", refuses)
+    await trio.sleep(2 * TIMEOUT)
+
+
+async def told(world: Written) -> None:
+    """The driver refuses to make it again, so that nobody learns its id."""
+    await world.starts()
+    world.at("CreateVolume", world.killed_after)
+    uid = world.claims()
+    await world.ended()
+    world.deleted(uid)
+    world.at("CreateVolume", refused)
+    await world.starts()
+
+
+async def wanted(world: Written) -> None:
+    """Meanwhile the claim has got another volume."""
+    await world.starts()
+    world.at("CreateVolume", world.killed_after)
+    uid = world.claims()
+    await world.ended()
+    world.server.edit(CLAIMS, f"claim-{uid}", partial(bound, name="other"))
+    await world.starts()
+
+
+async def term(world: Written) -> None:
+    """Of two of one name the older one hears nothing of its lease. The younger one's take-over keeps it from asking for
+    a volume of which that one would know nothing."""
+    older = await world.starts()
+    world.at("CreateVolume", world.unanswered)
+    world.claims()
+    await trio.sleep(RETRY)
+    world.behind(4 * HOLD)
+
+    async def deaf(process: Process, sends: Sends) -> Any:
+        if process is older:
+            await trio.sleep_forever()
+        return await sends()
+
+    for _ in range(20):
+        world.at(f"^PUT .*/{DRIVER}$", deaf)
+    await world.starts()
+    uid = world.claims()
+    world.at(f"CreateVolume pvc-{uid}", world.killed_after)
+    await world.until(lambda: older not in world.processes)
+    world.deleted(uid)
+    await trio.sleep(2 * LEASE)
 
 
 async def hold(world: Written) -> None:
@@ -232,6 +308,12 @@ async def confirm(world: Written) -> None:
 
 
 HISTORIES = {
+    "an entry is in before the driver is asked": (entered,),
+    "the end of the lease is looked at before every call": (clock,),
+    "a final answer after an uncertain one is no certainty": (final,),
+    "what the driver refuses to make again is told": (told,),
+    "a claim that is bound elsewhere counts as gone": (wanted,),
+    "a take-over writes a word that nobody else has": (term, "twins"),
     "what was found is judged when no call of the old leader can land any more": (hold, "twins"),
     "a recovery asks the driver only after a write of its own": (touch_first, "pause"),
     "an entry that is being taken out is no entry": (durable,),

@@ -17,7 +17,7 @@ from .clock import Clock
 from .people import Lived
 from .server import CLAIMS, CLASSES, VOLUMES
 from .ways import TIMEOUT
-from .world import DRIVER, RETRY, Process, handle
+from .world import DRIVER, HOLD, LEASE, RETRY, Process, handle
 
 Sends = Callable[[], Awaitable[Any]]
 Act = Callable[[Process, Sends], Awaitable[Any]]
@@ -147,6 +147,16 @@ class Written(Lived):
             finally:
                 meanwhile()
                 self.successor()
+
+        return act
+
+    def asleep(self, meanwhile: Callable[[], None]) -> Act:
+        """As `paused`, but one of its clocks goes on."""
+        paused = self.paused(meanwhile)
+
+        async def act(process: Process, sends: Sends) -> Any:
+            process.slept += HOLD + LEASE
+            return await paused(process, sends)
 
         return act
 
