@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from csi_provisioner import gates
+from csi_provisioner.commands import check, explain, orphans
+from csi_provisioner.flags import FLAGS
 from csi_provisioner.model import csi
 from csi_provisioner.planning import wellknown
-from tests.docs import events, reference, words
+from sandbox.demo import _parser
+from tests.docs import blocks, events, reference, words
 
 WELLKNOWN = {value for name, value in vars(wellknown).items() if name.isupper() and "/" in value}
 # Nothing that an object has: the prefix of parameters.
@@ -64,3 +67,23 @@ def test_every_capability_that_is_asked_for_is_there(text: str) -> None:
     }
     assert "CLONE_VOLUME" in asked
     assert [name for name in sorted(asked) if f"`{name}`" not in text] == []
+
+
+def test_flags_that_pages_name_exist() -> None:
+    """In running text; what stands in a block is run."""
+    commands = {name for one in (check, explain, orphans) for name in one.FLAGS.known}
+    others = {option[2:] for action in _parser()._actions for option in action.option_strings} | {"invalidation-mode"}
+    named = {(page.name, flag) for page in blocks.pages() for flag in re.findall(r"`--([a-z][\w-]+)", page.read_text())}
+    assert len(named) > 50
+    assert {(page, flag) for page, flag in named if flag not in FLAGS.known.keys() | commands | others} == set()
+
+
+def test_metrics_that_pages_name_exist() -> None:
+    known = set(re.findall(r"^\| `(\w+)`", (reference.PAGES / "metrics.md").read_text(), re.MULTILINE))
+    named = {
+        (page.name, re.sub("_(bucket|count|sum)$", "", name))
+        for page in blocks.pages()
+        for name in re.findall(r"\bcsi_provisioner_\w*[a-z]\b", page.read_text())
+    }
+    assert len(named) > 20
+    assert {(page, name) for page, name in named if name not in known} == set()
