@@ -22,7 +22,7 @@ PARTS = {
         "provision/journal_leases.py provision/recovery.py provision/writer.py supervisor/recovering.py",
     ),
     "fair work": (
-        600,
+        605,
         "supervisor/fairness.py work/adaptive.py work/bounds.py work/lanes.py work/ranking.py work/workers.py",
     ),
     "volumes that lost their PersistentVolumes": (250, "deletion/dropped.py kube/kept.py planning/leftover.py"),
@@ -47,6 +47,7 @@ PARTS = {
         400,
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
+    "records of what has settled": (100, "kube/cold.py planning/settled.py"),
     "TLS straight on the socket": (80, "kube/secure.py"),
     "a call in one piece": (100, "csi/http2.py"),
     "the first moments": (36, "__main__.py"),
@@ -57,7 +58,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 9970
+REST_LINES = 10120
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

@@ -17,7 +17,6 @@ from csi_provisioner.model.kubernetes import PersistentVolume
 from csi_provisioner.planning import deletion, leftover
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.leftover import Leftover
-from csi_provisioner.planning.refusal import Refusal
 
 # Seconds that a tool needs to adopt a volume under another name; all that go meanwhile share one look
 GRACE = 10.0
@@ -50,7 +49,7 @@ class DroppedVolumes(msgspec.Struct, eq=False, kw_only=True, dict=True):
         # The driver was asked by somebody else: nobody here can know what it said.
         if old.metadata.uid in self._handled:
             self._handled.discard(old.metadata.uid)
-        elif leftover.is_ours(old, self.driver) and self._is_local(old) and not self.deleted(old):
+        elif leftover.is_told(old, self.driver, self.segments) and not self.deleted(old):
             self._gone.append(old)
             self._changed.set()
 
@@ -68,25 +67,14 @@ class DroppedVolumes(msgspec.Struct, eq=False, kw_only=True, dict=True):
         finally:
             self._tell_all(self._gone)
 
-    def _is_local(self, volume: PersistentVolume) -> bool:
-        try:
-            deletion.check_accessible(volume, self.segments)
-        except Refusal as refusal:
-            return not refusal.ignored
-        return True
-
     def _tell_all(self, gone: list[PersistentVolume]) -> None:
         told = {volume.metadata.uid for volume in gone}
         self._gone = [volume for volume in self._gone if volume.metadata.uid not in told]
         if not self._gone:
             self._changed = trio.Event()
-        if not gone:
-            return
-        # One walk for all of them: a mass deletion would else walk all volumes for each.
-        named = {deletion.handle(volume) for volume in self.volumes.values()}
         for volume in gone:
             # Known under its name and not as ours: it was handed to another driver.
-            if deletion.handle(volume) not in named and volume.metadata.name not in self.volumes:
+            if not self.volumes.sharing(deletion.handle(volume) or "") and volume.metadata.name not in self.volumes:
                 self._tell(volume)
 
     def _tell(self, volume: PersistentVolume) -> None:

@@ -18,6 +18,7 @@ from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
+from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolume, Secret
 from csi_provisioner.model.outcome import DONE, Attempt, Done, Outcome, TryError, after
 from csi_provisioner.model.secret import SecretData
@@ -71,13 +72,14 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             self._finished.pop(name, None)
             self._detaching.over(name)
         if old is not None and (new is None or deletion.should_delete(new)):
-            for other in self.caches.by_handle.of(deletion.handle(old) or ""):
+            for other in self.caches.volumes.sharing(deletion.handle(old) or ""):
                 if other.metadata.name != name and deletion.should_delete(other):
                     self.wake(other.metadata.name)
 
     async def reconcile(self, name: str, attempt: Attempt) -> Outcome:
         volume = self.caches.volumes.get(name)
         if volume is None or not deletion.is_responsible(volume, self.facts):
+            self._detaching.over(name)
             return DONE
         if self._finished.get(name) == volume.metadata.uid:
             # Woken by the news of our own writes.
@@ -135,20 +137,15 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
         deletion.check_accessible(target.volume, self.segments)
         capabilities.check_driver(self.facts)
         data = await self._secrets(target)
-        self._check_unused(volume, target)
+        await self._check_unused(volume, target)
         migrated = target.migrated if self.facts.in_tree_name else None
         request = deletion.request(target, data)
         namespace = (volume.spec.claimRef.namespace or "") if volume.spec.claimRef is not None else ""
         async with self.workers.call(attempt.lane, namespace, attempt.since):
             # That may have taken minutes, in which people can change their mind.
-            seen = self.caches.volumes.get(volume.metadata.name)
-            if seen is None or seen.metadata.uid != volume.metadata.uid or not deletion.should_delete(seen):
-                raise not_ours(f"volume {volume.metadata.name} is not to be deleted any more")
-            if self.in_doubt() or PersistentVolume.__name__ in self.caches.unsynced:
-                raise KubeError(
-                    0, "InDoubt", "not sent: the lease could not be renewed, and the cluster may be restored"
-                )
-            self._check_unused(seen, target)
+            self._check_wanted(volume)
+            await self._check_unused(volume, target)
+            self._check_wanted(volume)
             self._asking[volume.metadata.name] = volume.metadata.uid
             try:
                 await self.driver.delete_volume(request, migrated=migrated)
@@ -157,10 +154,29 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
         log.v(2, "Volume deleted", PV=volume, volumeID=request.volume_id)
         self.tell_deleted(volume, request.volume_id)
 
-    def _check_unused(self, volume: PersistentVolume, target: Target) -> None:
+    def _check_wanted(self, volume: PersistentVolume) -> None:
+        seen = self.caches.volumes.get(volume.metadata.name)
+        if seen is None or seen.metadata.uid != volume.metadata.uid or not deletion.should_delete(seen):
+            raise not_ours(f"volume {volume.metadata.name} is not to be deleted any more")
+        if self.in_doubt() or PersistentVolume.__name__ in self.caches.unsynced:
+            raise KubeError(0, "InDoubt", "not sent: the lease could not be renewed, and the cluster may be restored")
+
+    async def _check_unused(self, volume: PersistentVolume, target: Target) -> None:
+        """As things are when it returns. Others of the same id that the cache keeps as records are read."""
+        volumes, handle, read = self.caches.volumes, target.source.volumeHandle, {volume.metadata.name}
         deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
-        same = self.caches.by_handle.of(target.source.volumeHandle)
-        deletion.check_unshared(volume, same, self.segments, self._secret_of)
+        while unread := [other for other in volumes.sharing(handle) if other.metadata.name not in read]:
+            for other in unread:
+                read.add(other.metadata.name)
+                whole = await self.caches.whole(self.kube, other)
+                if whole is not None and deletion.handle(whole) == handle:
+                    deletion.check_unshared(volume, (whole,), self.segments, self._secret_of)
+        if read == {volume.metadata.name}:
+            return
+        # Reading takes its time, in which the watch shows more.
+        shown = [whole for other in volumes.sharing(handle) if (whole := volumes.get(other.metadata.name)) is not None]
+        deletion.check_detached(volume, self._detaching.of(volume.metadata.name))
+        deletion.check_unshared(volume, shown, self.segments, self._secret_of)
 
     async def _secrets(self, target: Target) -> SecretData | None:
         classes = self.caches.storage_classes
@@ -193,6 +209,8 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             return
         # As the cache has it now: the finalizer may have been put on, or the object may be gone, since we looked first.
         seen = self.caches.volumes.get(name)
+        if seen is None and self.caches.volumes.knows(name, volume.metadata.uid):
+            seen = volume  # not to be deleted any more, and our finalizer may be on it all the same
         if seen is None or not finalizers.present(seen, VOLUME_FINALIZER):
             return
         with unless_gone():
@@ -203,8 +221,9 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
     def _refused(self, volume: PersistentVolume, error: KubeError) -> Outcome:
         """What only a person can change is told to people, where they look: on the claim, if it is still there."""
         if error.forbidden:
-            reference = volume.spec.claimRef
-            claim = self.caches.claims.by_uid(reference.uid) if reference is not None else None
+            claim = volume.spec.claimRef
+            if claim is not None and not self.caches.claims.knows(kubernetes.key(claim), claim.uid):
+                claim = None
             message = f"{error}; grant patch and delete on persistentvolumes to the service account of this process"
             self.events.record(claim or volume, "Warning", "VolumeFailedDelete", message, failure_class="api 403")
         return after(error, give_up=error.not_found)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from csi_provisioner.kube.index import Index
+from csi_provisioner.kube.client import KubeClient
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.store import Store
 from csi_provisioner.model.kubernetes import (
     CSINode,
@@ -15,7 +16,6 @@ from csi_provisioner.model.kubernetes import (
     StorageClass,
     VolumeAttachment,
 )
-from csi_provisioner.planning import deletion
 
 
 class Caches(msgspec.Struct, frozen=True):
@@ -23,15 +23,12 @@ class Caches(msgspec.Struct, frozen=True):
 
     claims: Store[PersistentVolumeClaim]
     volumes: Store[PersistentVolume]
+    """Those that share the driver's id, which ought to be one each, are `sharing` it."""
     storage_classes: Store[StorageClass] = msgspec.field(default_factory=Store)
     attachments: Store[VolumeAttachment] = msgspec.field(default_factory=Store)
     grants: Store[ReferenceGrant] = msgspec.field(default_factory=Store)
     nodes: Store[Node] = msgspec.field(default_factory=Store)
     csinodes: Store[CSINode] = msgspec.field(default_factory=Store)
-    by_handle: Index[PersistentVolume] = msgspec.field(
-        default_factory=lambda: Index(lambda volume: deletion.handle(volume) or None)
-    )
-    """Volumes, also those in in-tree form, by the driver's id of them, which ought to be one each."""
     unsynced: set[str] = msgspec.field(default_factory=set)
     """Kinds whose first list is not complete, or that are to be listed again before they are believed."""
     ended: set[str] = msgspec.field(default_factory=set)
@@ -41,5 +38,9 @@ class Caches(msgspec.Struct, frozen=True):
     followers: dict[str, Callable[[], None]] = msgspec.field(default_factory=dict)
     """How to have each kind listed at once."""
 
-    def __post_init__(self) -> None:
-        self.volumes.subscribe(self.by_handle.saw)
+    async def whole(self, kube: KubeClient, sketch: PersistentVolume) -> PersistentVolume | None:
+        """A volume of which only a record is kept as the API server has it; None: it is gone."""
+        name = sketch.metadata.name
+        with unless_gone():
+            return self.volumes.get(name) or await kube.get(PersistentVolume, name)
+        return None

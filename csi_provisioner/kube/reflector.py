@@ -22,7 +22,7 @@ from csi_provisioner.kube.answer import wanted
 from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, WatchEvent
 from csi_provisioner.kube.errors import KubeError, Troubles
-from csi_provisioner.kube.store import Store
+from csi_provisioner.kube.store import Fresh, Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import key as key_of
 
@@ -37,6 +37,8 @@ LATE = 10.0
 RESYNC = 15 * 60.0
 # Objects a resync tells in a row before other tasks get their turn
 REPLAYED_AT_ONCE = 200
+# Seconds until what had settled, and was held by somebody, is looked at again
+COOL = 5.0
 # Seconds between two reads of a watch: other people's changes come by the hundred
 PAUSE = 0.01
 # What people are told of: a list that is not given, a watch that is not opened, one that does not get on
@@ -62,7 +64,8 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     random: Callable[[], float] = randomness.random
 
     def __post_init__(self) -> None:
-        self._gathered: dict[str, T | None] = {}
+        self._gathered: Fresh[T] = {}
+        self._warm = trio.Event()  # the store has some that have settled and are held
         self._synced = trio.Event()  # the first list is whole
         self._next_list = -inf
         self._unsure = self.served is not None  # as which version the kind is served
@@ -77,6 +80,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow)
+                nursery.start_soon(self._cool_forever)
                 await self._synced.wait()
                 task_status.started()
                 await self._replay_forever()
@@ -124,6 +128,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         if not page.continue_token:
             self.store.replace(self._gathered, page.resource_version)
             self._gathered = {}
+            self._note_warm()
             log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
             self._heard = trio.current_time()
             if self._synced.is_set():
@@ -189,12 +194,25 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         match event.type:
             case "ADDED" | "MODIFIED":
                 self.store.put(event.object)
+                self._note_warm()
             case "DELETED":
                 self.store.drop(event.object)
             case "BOOKMARK":
                 self._bookmarks = True
                 self.store.reached(version)
         return version
+
+    def _note_warm(self) -> None:
+        if self.store.warm:
+            self._warm.set()
+
+    async def _cool_forever(self) -> NoReturn:
+        while True:
+            await self._warm.wait()
+            await trio.sleep(COOL)
+            self.store.cool()
+            if not self.store.warm:
+                self._warm = trio.Event()
 
     async def _replay_forever(self) -> NoReturn:
         while True:

@@ -7,14 +7,19 @@ type of its own and of CRDs); one that is not a number is never taken for newer.
 the object's own version and UID, never by a bookmark: a server that lags behind the one before still sends what is
 older. Spec: process.md 5.3, provision.md Q13.
 
+Of what nothing is to be done for (`settled`) the lower layer keeps a record of a few bytes instead (`cold`). `get`
+answers None for such a one: who takes that for "gone" asks `knows`.
+
 Nothing here waits or talks to the cluster. Objects are shared: readers must not change them.
 """
 
-from collections.abc import Callable, Container
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from lightkube.core.resource import Resource
 
+from csi_provisioner.kube.cold import Keys, Records, Settled
 from csi_provisioner.kube.errors import Troubles
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
@@ -26,6 +31,9 @@ R = TypeVar("R")
 # Deleted objects whose events may come once more, from a server that lags: more than are deleted in any such lag
 GRAVES = 1000
 
+Fresh = dict[str, T | bytes | None]
+"""A list being read: objects, records, and names of which no more is kept."""
+
 Handler = Callable[[str, T | None, T | None], None]
 """Called by the writer with (key, old, new) after the store has changed; must not wait. One that fails is logged, and
 told of the object again at the next resync.
@@ -33,6 +41,9 @@ told of the object again at the next resync.
 `old` and `new` are what the watch showed: nothing before an object appears or becomes of interest, nothing after it
 is deleted or is projected away (`key in store` tells the two apart). An object that was re-created under its name is
 told as deleted first. On a resync `old is new`. Handlers are for waking work, which then reads the store by key.
+
+That an object is kept as a record from now on is not told. Of one that was, `old` is a sketch; if it is deleted, the
+object of the event, and a sketch where only a list tells. What the first list has, and nobody waits for, is not told.
 """
 
 
@@ -43,11 +54,24 @@ def version_number(version: str) -> int:
 
 class Store(Generic[T]):
     """`project` returns an object's small form, perhaps the object itself, changed in place. With None only its key is
-    kept (objects of other drivers)."""
+    kept (objects of other drivers), and not even that unless `named`. `shared`: a text that several may have."""
 
-    def __init__(self, *, project: Callable[[T], T | None] | None = None, index: Literal["uid"] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        project: Callable[[T], T | None] | None = None,
+        index: Literal["uid"] | None = None,
+        settled: Settled[T] | None = None,
+        shared: Callable[[T], str | None] | None = None,
+        named: bool = True,
+    ) -> None:
         self._project = project
+        self._shared = shared
+        self._sharing = Keys()
+        self._named = named
         self._shown: dict[str, T] = {}
+        self._cold = Records[T](settled)
+        self.warm: dict[str, None] = {}  # keys of those that were held when they had settled: to be looked at again
         self._foreign: dict[str, int | None] = {}  # the version, if the watch has shown one since the list
         self._own_writes: dict[str, T] = {}  # what the server answered, until the watch shows it
         self._uids: dict[str, str] | None = {} if index == "uid" else None
@@ -70,15 +94,34 @@ class Store(Generic[T]):
         found = self.get(self._uids.get(uid, ""))
         return found if found is not None and _meta(found).uid == uid else None
 
+    def knows(self, key: str, uid: str) -> bool:
+        """Is this very object there, maybe as a record?"""
+        found = self.get(key) or self._cold.sketch(key)
+        return found is not None and _meta(found).uid == uid
+
+    def has(self, uid: str) -> bool:
+        """As `knows`, for who has no key: walks the records."""
+        return self.by_uid(uid) is not None or self._cold.has(uid)
+
+    def sharing(self, text: str) -> list[T]:
+        """The objects of this `shared` text that the watch has shown, sketches among them."""
+        found = (self._shown.get(key) or self._cold.sketch(key) for key in self._sharing.of(text))
+        return [obj for obj in found if obj is not None and self._text(obj) == text]
+
+    def notes(self) -> Iterator[bytes]:
+        """Those of all that are records."""
+        return self._cold.notes()
+
     def values(self) -> list[T]:
-        """The objects of this moment: the list is the caller's and may be walked across waits."""
+        """The objects of this moment that are no records: the list is the caller's and may be walked across waits."""
         return list((self._shown | self._own_writes if self._own_writes else self._shown).values())
 
     def __len__(self) -> int:
-        return len(self._shown) + sum(key not in self._shown for key in self._own_writes)
+        new = sum(key not in self._shown and key not in self._cold for key in self._own_writes)
+        return len(self._shown) + len(self._cold) + new
 
     def __contains__(self, key: object) -> bool:
-        return key in self._shown or key in self._foreign or key in self._own_writes
+        return key in self._shown or key in self._cold or key in self._foreign or key in self._own_writes
 
     def subscribe(self, handler: Handler[T]) -> None:
         """From now on; what is already here is not told again."""
@@ -111,14 +154,14 @@ class Store(Generic[T]):
         if own is not None and _version(own) <= version:
             del self._own_writes[name]
         old, new = self._show(name, self._kept(obj), version)
-        if old is not new:
-            self._tell(name, old, new)
+        if old is not new and self._tell(name, old, new):
+            self._settle(name)
 
     def drop(self, obj: T) -> None:
         """The watch shows that an object is gone; final for its uid, whatever version the event carries."""
         name, meta = key_of(obj), _meta(obj)
         version = version_number(meta.resourceVersion)
-        own, shown = self._own_writes.get(name), self._shown.get(name)
+        own, shown = self._own_writes.get(name), self._shown.get(name) or self._cold.sketch(name)
         if own is not None and (_meta(own).uid == meta.uid or _version(own) <= version):
             del self._own_writes[name]
         if shown is None or _meta(shown).uid != meta.uid:
@@ -131,7 +174,10 @@ class Store(Generic[T]):
         if len(self._gone) > GRAVES:
             del self._gone[next(iter(self._gone))]
         self._foreign.pop(name, None)
-        self._tell(name, self._hide(name), None)
+        record = name in self._cold
+        old = self._hide(name)
+        # The event has the whole object, of which the record says little.
+        self._tell(name, obj if record and old is not None and _meta(old).uid == meta.uid else old, None)
 
     def reached(self, version: str) -> None:
         """A bookmark: the server says that everything up to this version has been shown.
@@ -140,17 +186,24 @@ class Store(Generic[T]):
         early. So own writes to such objects stay.
         """
         self._horizon = max(self._horizon, version_number(version))
-        self._forget_passed(but=self._shown)
+        self._forget_passed(but=ChainMap[str, Any](self._shown, self._cold))
 
-    def admit(self, obj: T, fresh: dict[str, T | None]) -> None:
+    def admit(self, obj: T, fresh: Fresh[T]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
-        fresh[key_of(obj)] = self._kept(obj)
+        name, kept = key_of(obj), self._kept(obj)
+        if kept is not None:
+            record = self._record(name, kept)
+            # A change is told with the whole object.
+            as_before = self._listed < 0 or self._cold.get(name) == record
+            fresh[name] = record if record is not None and as_before and not self._is_held(name, kept) else kept
+        elif self._named:
+            fresh[name] = None
 
-    def keep(self, key: str, fresh: dict[str, T | None]) -> None:
+    def keep(self, key: str, fresh: Fresh[T]) -> None:
         """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
-        fresh[key] = self._shown.get(key)
+        fresh[key] = self._shown.get(key) or self._cold.get(key)
 
-    def replace(self, fresh: dict[str, T | None], version: str) -> None:
+    def replace(self, fresh: Fresh[T], version: str) -> None:
         """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
 
         An object at the version already shown stays the same object. The horizon may go back: a cluster restored
@@ -163,7 +216,7 @@ class Store(Generic[T]):
         self._gone = {}
         self._forget_passed()
         changes: list[tuple[str, T | None, T | None]] = []
-        for name in [name for name in self._shown if name not in fresh]:
+        for name in [name for names in (self._shown, self._cold) for name in names if name not in fresh]:
             changes.append((name, self._hide(name), None))
         self._foreign = {}
         for name, obj in fresh.items():
@@ -172,12 +225,19 @@ class Store(Generic[T]):
                 changes.append((name, old, new))
         # Only now: who hears of one object may read any other.
         for name, old, new in changes:
-            self._tell(name, old, new)
+            if self._tell(name, old, new):
+                self._settle(name)
 
     def replay(self, key: str) -> None:
         """Calls the handlers for one object as if it had just been shown (resync)."""
         obj = self._shown.get(key)
-        self._tell(key, obj, obj)
+        if self._tell(key, obj, obj):
+            self._settle(key)
+
+    def cool(self) -> None:
+        """Looks again at what was held."""
+        for key in list(self.warm):
+            self._settle(key)
 
     def shown_keys(self) -> list[str]:
         return list(self._shown)
@@ -206,33 +266,78 @@ class Store(Generic[T]):
         """Shown before, by a list or by the watch itself: a repeat must not take us back."""
         if uid in self._gone or (self._listed >= 0 and version <= self._listed):
             return True
-        shown = self._shown.get(name)
-        known = self._foreign.get(name) if shown is None else _version(shown)
+        if (shown := self._shown.get(name)) is not None:
+            known: int | None = _version(shown)
+        else:
+            known = self._cold.version(name) if name in self._cold else self._foreign.get(name)
         return known is not None and 0 <= version < known
 
-    def _show(self, name: str, new: T | None, version: int | None = None) -> tuple[T | None, T | None]:
-        """Changes the lower layer; returns what was there and what is there now."""
+    def _show(self, name: str, new: T | bytes | None, version: int | None = None) -> tuple[T | None, T | None]:
+        """Changes the lower layer; returns what was there and what is there now, twice the same if nobody is told."""
         if new is None:
-            self._foreign[name] = version
-            return self._hide(name), None
+            old = self._hide(name)
+            # An older state of one that was ours may come yet, from a server that lags.
+            if self._named or old is not None:
+                self._foreign[name] = version
+            return old, None
+        if isinstance(new, bytes):
+            if self._cold.get(name) != new:
+                self._hide(name)
+                self._cold[name] = new
+                self._index(name, self._cold.sketch(name))
+            return None, None
         self._foreign.pop(name, None)
-        old = self._shown.get(name)
+        old = self._shown.get(name) or self._cold.sketch(name)
         if old is not None:
             was, now = _meta(old), _meta(new)
             if (was.uid, was.resourceVersion) == (now.uid, now.resourceVersion):
                 return old, old
-            if was.uid != now.uid:
-                self._hide(name)
+            self._hide(name)
         self._shown[name] = new
+        self._index(name, new)
         if self._uids is not None:
             self._uids[_meta(new).uid] = name
         return old, new
 
     def _hide(self, name: str) -> T | None:
         old = self._shown.pop(name, None)
-        if old is not None and self._uids is not None:
+        if old is None:
+            old = self._cold.sketch(name)
+            self._cold.pop(name, None)
+        elif self._uids is not None:
             self._uids.pop(_meta(old).uid, None)
+        self.warm.pop(name, None)
+        if old is not None and (text := self._text(old)):
+            self._sharing.remove(text, name)
         return old
+
+    # ---- records
+
+    def _settle(self, name: str) -> None:
+        """Only a record is kept of an object as soon as nothing is to be done for it and nobody holds it."""
+        obj = self._shown.get(name)
+        record = None if obj is None else self._record(name, obj)
+        if obj is None or record is None:
+            self.warm.pop(name, None)
+        elif self._is_held(name, obj):
+            self.warm[name] = None
+        else:
+            self._hide(name)
+            self._cold[name] = record
+            self._index(name, obj)
+
+    def _record(self, name: str, obj: T) -> bytes | None:
+        return self.guarded(self._cold.record, None, name, obj)
+
+    def _is_held(self, name: str, obj: T) -> bool:
+        return name in self._own_writes or self.guarded(self._cold.is_held, True, name, name, _meta(obj).uid)
+
+    def _index(self, name: str, obj: T | None) -> None:
+        if obj is not None and (text := self._text(obj)):
+            self._sharing.add(text, name)
+
+    def _text(self, obj: T) -> str | None:
+        return None if self._shared is None else self.guarded(self._shared, None, key_of(obj), obj)
 
     def _forget_passed(self, *, but: Container[str] = ()) -> None:
         """Own writes that the watch has passed."""
@@ -240,14 +345,18 @@ class Store(Generic[T]):
             if name not in but and _version(obj) <= self._horizon:
                 del self._own_writes[name]
 
-    def _tell(self, name: str, old: T | None, new: T | None) -> None:
+    def _tell(self, name: str, old: T | None, new: T | None) -> bool:
+        """Whether all handlers have taken it: else it is told again at the next resync, and stays whole until then."""
         if old is None and new is None:
-            return
+            return False
         # In two steps, so that nobody takes the one object for the other.
         recreated = old is not None and new is not None and _meta(old).uid != _meta(new).uid
+        all_took_it = True
         for handler in self._handlers:
+            call: Callable[..., Any] = handler
             for was, now in ((old, None), (None, new)) if recreated else ((old, new),):
-                self.guarded(handler, None, name, name, was, now)
+                all_took_it &= self.guarded(call, False, name, name, was, now) is not False
+        return all_took_it
 
 
 def _meta(obj: Any) -> ObjectMeta:

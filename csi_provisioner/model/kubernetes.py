@@ -395,6 +395,6 @@ class Secret(NamespacedResourceG, Object):
 
 
 def key(obj: Any) -> str:
-    """`namespace/name`, or the bare name of a cluster-scoped object."""
-    meta: ObjectMeta = obj.metadata
+    """`namespace/name`, or the bare name of a cluster-scoped object; also of what refers to it."""
+    meta: ObjectMeta | ObjectReference = obj if isinstance(obj, ObjectReference) else obj.metadata
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name

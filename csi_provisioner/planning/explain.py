@@ -267,9 +267,7 @@ class _Way:
         return known is not None and (known.uncertain or bool(known.unsaved))
 
     def _snapshot(self, draft: Draft, source: DataSource) -> Content:
-        snapshot = self._live(
-            VolumeSnapshot, source.name, source.namespace, partial(sources.snapshot_unreadable, draft)
-        )
+        snapshot = self._live(VolumeSnapshot, source.name, source.namespace, partial(sources.source_unreadable, draft))
         name = sources.check_snapshot(draft, snapshot, under_way=self._under_way())
         content = self._live(VolumeSnapshotContent, name, "", partial(sources.content_unreadable, draft, name))
         return sources.check_content(draft, snapshot, content, self._facts.settings)

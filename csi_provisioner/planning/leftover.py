@@ -90,9 +90,16 @@ def understood(texts: Mapping[str, bytes], driver: str) -> tuple[list[Leftover],
 # ---- whether a volume was dropped
 
 
-def is_ours(volume: PersistentVolume, driver: DriverFacts) -> bool:
-    """Made by a provisioner for this driver; whoever made one by hand looks after it by hand."""
-    return driver.answers_to((volume.metadata.annotations or {}).get(wellknown.PROVISIONED_BY))
+def is_told(volume: PersistentVolume, driver: DriverFacts, segments: Mapping[str, str] | None) -> bool:
+    """Made by a provisioner for this driver, and of this node in a per-node deployment; whoever made one by hand looks
+    after it by hand."""
+    if not driver.answers_to((volume.metadata.annotations or {}).get(wellknown.PROVISIONED_BY)):
+        return False
+    try:
+        deletion.check_accessible(volume, segments)
+    except Refusal as refusal:
+        return not refusal.ignored
+    return True
 
 
 def was_being_deleted(volume: PersistentVolume) -> bool:
@@ -125,5 +132,6 @@ def of_volume(volume: PersistentVolume, driver: DriverFacts, *, when: int) -> Le
         reason=f"its PersistentVolume was deleted, and {kept}",
         secret=secret,
         migrated=migrated,
-        spec=msgspec.structs.replace(volume.spec, claimRef=None),
+        # Of one that only a list has missed no more is known than its id (`settled`).
+        spec=msgspec.structs.replace(volume.spec, claimRef=None) if volume.spec.capacity else None,
     )

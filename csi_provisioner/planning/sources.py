@@ -115,8 +115,8 @@ def check_kind(source: DataSource, claim: PersistentVolumeClaim) -> None:
 # ---- snapshots (8.7)
 
 
-def snapshot_unreadable(draft: Draft, why: object) -> Refusal:
-    """Check 1: the caller's GET of the snapshot failed."""
+def source_unreadable(draft: Draft, why: object) -> Refusal:
+    """Check 1: the caller's GET of the snapshot failed, or that of the claim, but for one that is not there."""
     return _refused(draft, f"cannot read it: {why}")
 
 
@@ -215,7 +215,7 @@ def _check_mode_conversion(draft: Draft, content: VolumeSnapshotContent) -> None
 
 
 def check_clone_claim(draft: Draft, source: PersistentVolumeClaim | None, *, under_way: bool = False) -> str:
-    """Checks 1 to 7 on what the cache has of the source claim; answers the name of the volume to read next."""
+    """Checks 1 to 7 on the source claim; answers the name of the volume to read next."""
     if source is None:
         raise _refused(draft, "there is no such claim")
     if source.status.phase != "Bound":

@@ -20,7 +20,7 @@ from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.codes import Code
 from csi_provisioner.model.kubernetes import NodeName, PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import DONE, Attempt, Done, GiveUp, Outcome, Retry, RetryAt, State, TryError, after
-from csi_provisioner.planning import deletion, gate, naming, steps, verdict, volume
+from csi_provisioner.planning import gate, naming, steps, verdict, volume
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.refusal import Refusal, not_ours
 from csi_provisioner.planning.request import Plan
@@ -32,9 +32,9 @@ from . import release
 from .create import Creator
 from .gather import Gatherer
 from .intents import Intents
-from .memory import ClaimMemory, Infeasible, Unsaved
+from .memory import ClaimMemory, Infeasible
 from .orphans import Orphans
-from .right import RULE, RightToSave
+from .right import RightToSave
 from .save import Saver
 from .waiting import Waiting, source_of
 
@@ -89,23 +89,23 @@ class ClaimReconciler:
         self._caches = caches
         self._rules = rules
         self._facts = rules.facts
-        self._secret_of = deletion.secret_of(caches.storage_classes.get, rules.facts)
         self._tools = tools
         self._kube = tools.kube
         self._memory = tools.memory
         self._readers = readers
         self._owner = owner
         self._refresh = refresh
-        self._right = tools.right
 
     async def reconcile(self, uid: str, attempt: Attempt) -> Outcome:
         known = self._memory.of(uid)
-        # A deleted claim is still asked for while the driver may be making its volume: else nobody would delete that.
-        claim = self._caches.claims.by_uid(uid) or known.asked
         if known.unsaved is not None and not known.unsaved.refused:
             # The volume is made. Writing it is an item of its own, which nobody may have woken yet.
             self._tools.saver.ensure(known.unsaved.volume.metadata.name)
             return DONE
+        try:
+            claim = await self._claim(uid)
+        except KubeError as error:
+            return after(error)
         if claim is None:
             self._memory.forget(uid)
             self._tools.intents.hand_over(uid)
@@ -125,6 +125,20 @@ class ClaimReconciler:
         return await self._provision(claim, storage_class, attempt)
 
     # ---- whether there is anything to do
+
+    async def _claim(self, uid: str) -> PersistentVolumeClaim | None:
+        """A deleted claim is still asked for while the driver may be making its volume: else nobody would delete that.
+        One of which the cache keeps no more than that it is there was bound meanwhile: its own word says to what."""
+        claim, asked = self._caches.claims.by_uid(uid), self._memory.of(uid).asked
+        if claim is None and asked is not None and self._knows(asked):
+            with unless_gone():
+                live = await self._kube.get(PersistentVolumeClaim, asked.metadata.name, asked.metadata.namespace)
+                return live if live.metadata.uid == uid else asked
+        return claim or asked
+
+    def _knows(self, claim: PersistentVolumeClaim) -> bool:
+        """Is it still there, for all that the cache shows?"""
+        return self._caches.claims.knows(kubernetes.key(claim), claim.metadata.uid)
 
     def _holds(self, held: Infeasible, claim: PersistentVolumeClaim) -> bool:
         """provision.md 6: the driver refused the claim as it stands; another class is another claim to it."""
@@ -214,7 +228,7 @@ class ClaimReconciler:
             self._tools.events.record(claim, "Normal", "Provisioning", asking, hold=attempt.number == 1)
             plan = await self._tools.gatherer.plan(claim, storage_class)
             # A volume that cannot be written down is lost, so the right to write it is looked at before the call.
-            await self._right.check()
+            await self._tools.right.check()
             async with self._tools.intents.declared(plan, attempt) as plan:
                 self._memory.ask(claim, trio.current_time(), plan.draft.annotations)
                 # Until the driver says for certain that it is not, it may be at work on the volume.
@@ -316,13 +330,13 @@ class ClaimReconciler:
             # The answer was final: nothing runs in the driver any more.
             if outcome.state is not State.IN_BACKGROUND:
                 self._memory.finish(uid)
-                if self._caches.claims.by_uid(uid) is None:
+                if not self._knows(claim):
                     self._tools.intents.hand_over(uid)
         elif outcome.state is State.NO_CHANGE:
             # An API server that is away refuses nobody: the claim is asked for again, and its source has to stay.
             if not error.unavailable:
                 self._memory.refuse_before_call(uid)
-        elif error.ignored or self._caches.claims.by_uid(uid) is None:
+        elif error.ignored or not self._knows(claim):
             # The driver is not asked again, so an earlier call of which it was not certain stays open for ever.
             self._end(claim, str(error))
 
@@ -343,56 +357,7 @@ class ClaimReconciler:
             self._caches.claims.remember(changed)
         return True
 
-    # ---- telling
-
     def _count(self, claim: PersistentVolumeClaim, seconds: float | None) -> None:
         """With labels of which a claim's author cannot make new ones: each is a series for ever (process.md 8.2)."""
         class_ = name if (name := claim.spec.storageClassName or "") in self._caches.storage_classes else ""
         self._tools.metrics.provision(class_, source_of(claim), seconds)
-
-    def save_refused(self, entry: Unsaved, error: KubeError) -> None:
-        """The API server will not take the volume, and no further try will change that: a person has to."""
-        # Said to people all the same: a driver that gives the same answer each time needs one.
-        what = "only another answer of the driver (volume id, context, topology) will do"
-        if error.forbidden:
-            self._right.doubt()
-            what = RULE
-        elif "metadata.name:" in error.message:
-            what = "choose another --volume-name-prefix"
-        claim = self._caches.claims.by_uid(entry.claim.metadata.uid)
-        self._tools.events.record(
-            claim or entry.volume,
-            "Warning",
-            "ProvisioningFailed",
-            f"the driver has made the volume, and its PersistentVolume cannot be written: {error}; {what}",
-            failure_class=f"save {error.code}",
-        )
-
-    def name_taken(self, entry: Unsaved, found: str) -> None:
-        """There is a PersistentVolume of that name already, with another volume."""
-        name, claim = entry.volume.metadata.name, entry.claim
-        reason = f"PersistentVolume {name} names volume {found} instead"
-        self._tools.orphans.suspect(volume_id=entry.volume_id, name=name, claim=claim, reason=reason)
-
-    def announce(self, pv: PersistentVolume) -> None:
-        """The volume is in the API server (provision.md 13): said on the claim if it still exists."""
-        claim = self._caches.claims.by_uid(pv.spec.claimRef.uid) if pv.spec.claimRef else None
-        if claim is not None:
-            self._tools.waiting.written(claim)
-        elif pv.spec.claimRef is not None:
-            self._memory.forget_written(pv.spec.claimRef.uid)  # no cache will ever show it bound
-        handle = deletion.handle(pv)
-        log.v(2, "PersistentVolume written", PV=pv, PVC=pv.spec.claimRef, volumeID=handle)
-        if (shared := self._shared_with(pv, handle or "")) is not None:
-            log.warning(
-                "The driver gave one volume to two claims", PV=pv, PVC=pv.spec.claimRef, volumeID=handle, other=shared
-            )
-            text = f"the driver gave it volume {handle}, which {shared} has already: both have the same data"
-            self._tools.events.record(claim or pv, "Warning", "VolumeShared", f"{text}; ask the driver's makers")
-        if claim is not None:
-            done = f"Successfully provisioned volume {pv.metadata.name}"
-            self._tools.events.record(claim, "Normal", "ProvisioningSucceeded", done, ends="Provisioning")
-
-    def _shared_with(self, pv: PersistentVolume, handle: str) -> str | None:
-        same = deletion.named_besides(pv, self._caches.by_handle.of(handle), self._secret_of)
-        return next(map(deletion.described, same), None)

@@ -1,6 +1,6 @@
 """CreateVolume, and the undo of a volume whose answer cannot be used (provision.md 9)."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
@@ -36,7 +36,7 @@ class Creator(msgspec.Struct, eq=False):
     migratable: bool
     shield: Shield
     deleted: Callable[[str], None]
-    owner_of: Callable[[str], str | None]
+    owner_of: Callable[[str], Awaitable[str | None]]
 
     async def create(self, plan: Plan) -> csi.CreateVolumeResponse:
         """One call, nothing is repeated. Raises `CallError` as the driver gave it.
@@ -48,7 +48,7 @@ class Creator(msgspec.Struct, eq=False):
     async def undo(self, plan: Plan, answer: csi.CreateVolumeResponse, refusal: Refusal) -> NoReturn:
         """The volume of that answer cannot be used. Raises the refusal, once the volume is deleted again."""
         volume_id = answer.volume.volume_id if answer.volume is not None else ""
-        if owner := self.owner_of(volume_id):
+        if owner := await self.owner_of(volume_id):
             text = f"{refusal.message}; volume {volume_id} is not deleted again: {owner} names it"
             raise Refusal(refusal.state, text) from refusal
         error = await self._discard(plan, volume_id) if volume_id else None

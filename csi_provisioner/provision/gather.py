@@ -12,8 +12,6 @@ import msgspec
 from lightkube.core.resource import Resource
 
 from csi_provisioner.kube.client import KubeClient, KubeError, U
-from csi_provisioner.kube.errors import unless_gone
-from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import (
@@ -52,7 +50,6 @@ class Gatherer(msgspec.Struct, eq=False):
     driver may be at work on the volume of that claim; `taken(uid)`: with these annotations."""
 
     kube: KubeClient
-    claims: Store[PersistentVolumeClaim]
     facts: DriverFacts
     settings: ProvisioningSettings
     grants: Callable[[], Iterable[ReferenceGrant]]
@@ -109,7 +106,7 @@ class Gatherer(msgspec.Struct, eq=False):
         return await self._clone(draft, draft.source, protect)
 
     async def _snapshot(self, draft: Draft, source: DataSource, protect: bool) -> Content:
-        unreadable = partial(sources.snapshot_unreadable, draft)
+        unreadable = partial(sources.source_unreadable, draft)
         snapshot = await self._read(VolumeSnapshot, source.name, source.namespace, unreadable)
         name = sources.check_snapshot(draft, snapshot, under_way=self.under_way(draft.claim.metadata.uid))
         found = await self._read(VolumeSnapshotContent, name, None, partial(sources.content_unreadable, draft, name))
@@ -121,36 +118,29 @@ class Gatherer(msgspec.Struct, eq=False):
         return content
 
     async def _clone(self, draft: Draft, source: DataSource, protect: bool) -> Content:
-        claim = await self._source_claim(source)
+        # Its cache keeps no more of most claims than that they are there.
+        claim: PersistentVolumeClaim | None = None
+        try:
+            claim = await self.kube.get(PersistentVolumeClaim, source.name, source.namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise sources.source_unreadable(draft, error) from error
         name = sources.check_clone_claim(draft, claim, under_way=self.under_way(draft.claim.metadata.uid))
         assert claim is not None
         volume = await self._read(PersistentVolume, name, None, partial(sources.clone_volume_unreadable, draft, name))
         content = sources.check_clone_volume(draft, claim, volume)
         if protect and not finalizers.present(claim, CLONE_FINALIZER):
-            changed = await self._protect(draft, claim, CLONE_FINALIZER)
-            if changed is not None:
-                # The next clone of it, which may come before the watch shows this, need not write again.
-                self.claims.remember(changed)
+            await self._protect(draft, claim, CLONE_FINALIZER)
         return content
 
-    async def _source_claim(self, source: DataSource) -> PersistentVolumeClaim | None:
-        claim = self.claims.get(source.key)
-        if claim is not None or source.key not in self.claims:
-            return claim
-        # The cache keeps no more than the names of claims that other provisioners made.
-        with unless_gone():
-            return await self.kube.get(PersistentVolumeClaim, source.name, source.namespace)
-        return None
-
-    async def _protect(self, draft: Draft, source: U, finalizer: str) -> U | None:
+    async def _protect(self, draft: Draft, source: U, finalizer: str) -> None:
         try:
-            changed = await self.kube.update(source, lambda raw: finalizers.add(raw, finalizer))
+            await self.kube.update(source, lambda raw: finalizers.add(raw, finalizer))
         except KubeError as error:
             log.warning(sources.unprotected(draft, error.code, error), PVC=draft.claim, err=error)
-            return None
+            return
         named = {"kind": type(source).__name__, "source": kubernetes.key(source), "finalizer": finalizer}
         log.v(3, "Protected a source against deletion", **named)
-        return changed
 
     async def _secret(self, draft: Draft, reference: SecretReference) -> SecretData:
         unreadable = partial(secrets.unreadable, draft, reference)

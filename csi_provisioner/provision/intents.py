@@ -11,7 +11,7 @@ import msgspec
 
 from csi_provisioner.csi import wire
 from csi_provisioner.kube.store import Store
-from csi_provisioner.model import csi
+from csi_provisioner.model import csi, kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from csi_provisioner.model.outcome import Attempt, State
 from csi_provisioner.planning import claim_annotations, entries, gate, naming, verdict
@@ -69,9 +69,9 @@ class Intents(msgspec.Struct, eq=False):
         if self.memory.of(uid).asked is not None:
             return  # what was asked for once is asked for to its end
         claim = self.claims.by_uid(uid)
-        if claim is None:
+        if claim is None and not self.claims.knows(kubernetes.key(plan.draft.claim), uid):
             raise not_ours("it was deleted before the driver was asked")
-        if claim.spec.volumeName or gate.selected_node(claim) != plan.draft.selected_node:
+        if claim is None or claim.spec.volumeName or gate.selected_node(claim) != plan.draft.selected_node:
             raise not_ours("it was bound, or given another node, before the driver was asked")
 
     def _as_before(self, plan: Plan) -> Plan:
@@ -124,6 +124,11 @@ class Intents(msgspec.Struct, eq=False):
         if self.journal is None or self.memory.of(uid).unsaved is not None:
             return False
         return self.journal.hand_over(self.name(uid))
+
+    def keeps(self, uid: str) -> bool:
+        """Is there an entry of the claim's volume whose end is not certain yet?"""
+        name, journal = self.name(uid), self.journal
+        return journal is not None and (name in journal.begun or name in journal.inherited)
 
     def holds(self, uid: str) -> bool:
         """Does the next leader know of the volume?"""

@@ -93,6 +93,10 @@ class ClaimMemory:
     def __contains__(self, uid: str) -> bool:
         return uid in self._records
 
+    def holds(self, uid: str) -> bool:
+        """Is anything known of the claim, so that its cache has to keep it whole?"""
+        return uid in self._records or uid in self.waits
+
     def of(self, uid: str) -> Record:
         """To be read only: a claim of which nothing is known has an empty one."""
         return self._records.get(uid, EMPTY)
@@ -220,7 +224,9 @@ class ClaimMemory:
             self.hold_off(old.metadata.uid, None)
             self.forget_written(old.metadata.uid)
         elif new is not None and new.spec.volumeName and new.metadata.uid in self:
-            self.forget_written(new.metadata.uid)
+            # The next try that wants no volume ends what is in progress.
+            done = self.of(new.metadata.uid).asked is None
+            (self.forget if done else self.forget_written)(new.metadata.uid)
 
     def saw_volume(self, name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         """Handler of the volume store: an answer that was lost is given by the watch."""

@@ -16,6 +16,7 @@ from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeC
 from csi_provisioner.model.outcome import DONE, Attempt, Outcome, after
 from csi_provisioner.planning import deletion
 
+from .announcer import Announcer
 from .memory import ClaimMemory, Unsaved
 
 # Go's queue starts here; the longest wait is much shorter than its 1000 s, so that an outage of the API server of
@@ -37,19 +38,16 @@ TOO_LARGE = ("request is too large", "message larger than max")
 
 
 class Saver(msgspec.Struct, eq=False):
-    """`written` is called once per volume that is in the API server, `refused` for an answer that only a person can
-    change; `wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound.
-    `over` is told of each whose end is certain, `taken` of one whose name another volume has, with that one's id."""
+    """`wake(name, floor)` schedules another try. `ended(uid)`: the claim's volume has come to its end unbound. `over`
+    is told of each whose end is certain."""
 
     kube: KubeClient
     volumes: Store[PersistentVolume]
     memory: ClaimMemory
-    written: Callable[[PersistentVolume], None]
-    refused: Callable[[Unsaved, KubeError], None]
+    announcer: Announcer
     wake: Callable[[str, float], None]
     ended: Callable[[str], None]
     over: Callable[[str], None]
-    taken: Callable[[Unsaved, str], None]
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
@@ -89,11 +87,11 @@ class Saver(msgspec.Struct, eq=False):
         except KubeError as error:
             if (error.forbidden or _is_final(error)) and (tell_again or entry.told != error.code):
                 entry.told = error.code
-                self.refused(entry, error)
+                self.announcer.refused(entry, error)
             return error
         self.memory.note_written(name)
         self.over(name)
-        self.written(entry.volume)
+        await self.announcer.written(entry.volume)
         return None
 
     async def _was_there(self, entry: Unsaved) -> bool:
@@ -131,7 +129,7 @@ class Saver(msgspec.Struct, eq=False):
         """An object of that name is there: ours, if it names our volume."""
         found = await self.kube.get(PersistentVolume, entry.volume.metadata.name)
         if (other := deletion.handle(found)) not in (entry.volume_id, None):
-            self.taken(entry, other)
+            self.announcer.taken(entry, other)
 
 
 def _is_final(error: KubeError) -> bool:

@@ -71,7 +71,7 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
         self._behind = False  # since a bypass, what the API server has is not what should be there
         self._ended = False  # no more tries
         self._known: dict[str, int] = {}  # when the entries were written that were written in this term
-        self._begun: dict[str, float] = {}  # when a call was last begun under an entry
+        self.begun: dict[str, float] = {}  # when a call was last begun under an entry
         self._uncertain: set[str] = set()
         self._ends_later: set[str] = set()  # their ends are certain, and the hold is not over
         self._told_full = False
@@ -157,18 +157,18 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
     def drop(self, name: str) -> None:
         """Who has entered it goes no further. An entry under which the driver was asked before stays."""
         self._log.withdraw(name)
-        if name not in self._begun and name not in self.inherited:
+        if name not in self.begun and name not in self.inherited:
             self._log.leave(name)
         self._changed.set()
 
     def begin(self, name: str) -> None:
         """A call is made now, if the lease lets it."""
         if self.may_begin():
-            self._begun[name] = trio.current_time()
+            self.begun[name] = trio.current_time()
 
     def doubt(self, name: str) -> None:
         """A call ended without a certain answer: a later one that is final says nothing about the volume."""
-        if name in self._begun:
+        if name in self.begun:
             self._uncertain.add(name)
 
     def is_certain(self, name: str) -> bool:
@@ -176,7 +176,7 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
 
     def leave(self, name: str) -> None:
         """The volume's end is certain. What was found stays until its hold is over."""
-        self._begun.pop(name, None)
+        self.begun.pop(name, None)
         self._changed.set()
         if name in self.inherited and trio.current_time() < self.judges_at:
             self._ends_later.add(name)
@@ -209,7 +209,7 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
 
     def begun_unconfirmed(self) -> list[str]:
         """Of a lost term: calls for these volumes were begun when another process may have led already."""
-        return [name for name, begun in self._begun.items() if self.lost() and begun >= self._sure_at()]
+        return [name for name, begun in self.begun.items() if self.lost() and begun >= self._sure_at()]
 
     def rewrite(self) -> None:
         """A backup was restored: until all is written again, the next leader would find what was over long ago."""

@@ -37,7 +37,7 @@ def claim(parts: Parts, controllers: Controllers, caches: Caches, uid: str) -> L
     name = unsaved.volume.metadata.name if unsaved is not None else ""
     return LiveClaim(
         uid,
-        cached=caches.claims.by_uid(uid) is not None,
+        cached=caches.claims.has(uid),
         work=work,
         calling=now - known.asked_at if calls else None,
         uncertain=known.asked is not None,

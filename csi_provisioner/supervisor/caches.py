@@ -1,8 +1,10 @@
 """What is watched, and which part of it is kept in memory (process.md 5.3).
 
-Objects of other drivers are kept by name only, except for claims that may need a protected source.
+Volumes of other drivers are kept by name only, and their claims not at all, except for those that may need a protected
+source. Of ours for which nothing is to be done a record of a few bytes is kept (`planning/settled`).
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ import trio
 
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.cold import Settled
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
@@ -24,7 +27,7 @@ from csi_provisioner.model.kubernetes import (
     StorageClass,
     VolumeAttachment,
 )
-from csi_provisioner.planning import deletion, finalizers, gate
+from csi_provisioner.planning import deletion, finalizers, gate, leftover, settled
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, CLONE_FINALIZER, SNAPSHOT_KIND
 from csi_provisioner.protection import clones
@@ -33,11 +36,24 @@ from csi_provisioner.protection import clones
 NODE_PAUSE = 0.05
 
 
-def caches_for(facts: DriverFacts) -> Caches:
-    """Empty caches that keep only what this driver needs."""
+def caches_for(
+    facts: DriverFacts,
+    segments: Mapping[str, str] | None,
+    *,
+    holds_claim: Callable[[str], bool],
+    holds_volume: Callable[[str], bool],
+) -> Caches:
+    """Empty caches that keep only what this driver needs. What the memory of a leader holds (a claim by its UID, a
+    volume by its name) stays whole."""
+    claims = Settled(settled.claim_note, lambda _key, uid: holds_claim(uid), settled.claim)
+    volumes = Settled(
+        lambda volume: settled.volume_note(volume, ours=leftover.is_told(volume, facts, segments)),
+        lambda name, _uid: holds_volume(name),
+        lambda meta, note: settled.volume(meta, note, facts.name),
+    )
     return Caches(
-        claims=Store(project=lambda claim: _kept_claim(claim, facts), index="uid"),
-        volumes=Store(project=lambda volume: _kept_volume(volume, facts)),
+        claims=Store(project=lambda claim: _kept_claim(claim, facts), index="uid", settled=claims, named=False),
+        volumes=Store(project=lambda volume: _kept_volume(volume, facts), settled=volumes, shared=deletion.handle),
     )
 
 

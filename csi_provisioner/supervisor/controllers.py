@@ -22,6 +22,7 @@ from csi_provisioner.planning.refusal import Refusal
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection import clones
 from csi_provisioner.provision import claims, save
+from csi_provisioner.provision.announcer import Announcer
 from csi_provisioner.provision.claims import ClaimReconciler, Owner
 from csi_provisioner.provision.create import Creator
 from csi_provisioner.provision.gather import Gatherer
@@ -74,23 +75,23 @@ class Controllers:
         competing = [self._compete(parts.local)] if parts.local is not None else []
         self.publisher = self._publish(parts.capacity) if parts.capacity is not None else None
         publishing = [self.publisher.loop] if self.publisher is not None else []
+        right = RightToSave(parts.kube, parts.granted)
+        announcer = Announcer(caches, facts, parts.kube, parts.memory, parts.orphans, parts.events, self.pending, right)
         self._saver = Saver(
             parts.kube,
             caches.volumes,
             parts.memory,
-            written=lambda volume: self.provisioner.announce(volume),
-            refused=lambda entry, error: self.provisioner.save_refused(entry, error),
+            announcer,
             wake=lambda name, floor: self.saves.wake(name, floor=floor),
             ended=lambda uid: self.claims.wake(uid),
             over=self.intents.over,
-            taken=lambda entry, found: self.provisioner.name_taken(entry, found),
         )
-        self.provisioner = self._provisioner()
+        self.provisioner = self._provisioner(announcer)
         self.claims = self._provision()
         self.dropped, self.volumes = self._delete()
         self.saves = self._save()
         self._recovery: Recovery | None = None
-        recoveries: list[Loop] = []
+        recoveries = list[Loop]()
         if parts.journal is not None:
             self._recovery, loop = recovering(parts, parts.journal, facts, caches, self._owns, workers, self._loop)
             recoveries = [loop]
@@ -286,7 +287,7 @@ class Controllers:
 
     # ---- what they are made of
 
-    def _provisioner(self) -> ClaimReconciler:
+    def _provisioner(self, announcer: Announcer) -> ClaimReconciler:
         parts, caches, memory, publisher = self._parts, self._caches, self._parts.memory, self.publisher
         # Here they are subscribed after the cluster itself, so that a claim that they wake finds what woke it.
         unplaced = UnplacedClaims(self._facts.name, wake=lambda uid, after: self.claims.wake(uid, after))
@@ -300,7 +301,7 @@ class Controllers:
             migratable=self._facts.in_tree_name is not None,
             shield=partial(parts.end.shield, parts.settings.csi.timeout),
             deleted=memory.note_deleted,
-            owner_of=lambda handle: next(map(deletion.described, caches.by_handle.of(handle)), None),
+            owner_of=announcer.named,
         )
         return ClaimReconciler(
             caches,
@@ -316,7 +317,7 @@ class Controllers:
                 parts.events,
                 parts.metrics,
                 self.pending,
-                RightToSave(parts.kube, parts.granted),
+                announcer.right,
             ),
             readers=self.readers,
             owner=self._owns,
@@ -346,7 +347,6 @@ class Controllers:
     ) -> Gatherer:
         return Gatherer(
             self._parts.kube,
-            self._caches.claims,
             self._facts,
             self._parts.provisioning,
             grants=self._caches.grants.values,

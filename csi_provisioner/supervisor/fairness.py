@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 
 from csi_provisioner.flagset import max_calls
 from csi_provisioner.kube.caches import Caches
@@ -10,7 +11,7 @@ from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
 from csi_provisioner.model.outcome import Attempt, GiveUp, Outcome, State
 from csi_provisioner.model.state import Lane, LaneState
-from csi_provisioner.planning import deletion, gate
+from csi_provisioner.planning import deletion, gate, settled
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.planning.wellknown import CLAIM_KIND, SNAPSHOT_KIND
 from csi_provisioner.provision import recovery
@@ -160,8 +161,10 @@ class Fairness:
             self._forget(old.spec.storageClassName or "")
 
     def _forget(self, name: str) -> None:
-        if name in self._gone and all(
-            (volume.spec.storageClassName or "") != name for volume in self._caches.volumes.values()
-        ):
+        volumes = self._caches.volumes
+        classes = chain(
+            (volume.spec.storageClassName or "" for volume in volumes.values()), map(settled.class_of, volumes.notes())
+        )
+        if name in self._gone and name not in classes:
             self._gone.discard(name)
             self._annotate(name, None)

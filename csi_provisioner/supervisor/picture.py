@@ -6,10 +6,12 @@ Lists are cut to what one can read; what is counted is counted whole.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from heapq import nsmallest
+from typing import Any
 
 import trio
 
 from csi_provisioner.kube.caches import Caches
+from csi_provisioner.kube.store import Store
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import CSIStorageCapacity
 from csi_provisioner.model.outcome import TryError
@@ -50,14 +52,15 @@ def details(parts: Parts, controllers: Controllers, caches: Caches, *, driver_re
     loops = {*controllers.loops, *controllers.of_driver, controllers.saves}
     publisher, journal = controllers.publisher, parts.journal
     capacity = list(publisher.published()) if publisher is not None else []
-    stores = (caches.claims, caches.volumes, caches.storage_classes, caches.attachments, caches.grants, caches.nodes,
-              caches.csinodes)  # fmt: skip
+    stores: dict[str, Store[Any]] = {"PersistentVolumeClaim": caches.claims, "PersistentVolume": caches.volumes,
+              "StorageClass": caches.storage_classes, "VolumeAttachment": caches.attachments,
+              "ReferenceGrant": caches.grants, "Node": caches.nodes, "CSINode": caches.csinodes}  # fmt: skip
     return Details(
         tasks=tuple(nsmallest(SHOWN, _tasks(parts, loops), key=lambda task: -task.age)),
         waiting=tuple(_waiting(controllers, caches, driver_ready=driver_ready)),
         capacity=tuple(_published(each) for each in nsmallest(SEGMENTS, capacity, key=_segment)),
         published=len(capacity),
-        objects=tuple((type(next(iter(store.values()))).__name__, len(store)) for store in stores if len(store)),
+        objects=tuple((kind, len(store)) for kind, store in stores.items() if len(store)),
         journal=JournalState(journal.is_kept, journal.off, journal.size, len(journal.inherited)) if journal else None,
         suspects=len(parts.orphans.suspects),
     )

@@ -14,7 +14,8 @@ import trio
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.reflector import PAUSE
 from csi_provisioner.logs import log
-from csi_provisioner.model.kubernetes import ObjectReference
+from csi_provisioner.model import kubernetes
+from csi_provisioner.model.kubernetes import ObjectReference, PersistentVolumeClaim
 from csi_provisioner.model.live import LiveClaim
 from csi_provisioner.model.state import Details, PendingState
 from csi_provisioner.planning import recovery
@@ -51,7 +52,12 @@ class LeaderTerm:
         self._parts = parts
         self.began = trio.current_time()
         self.facts = facts
-        self._caches = caches_for(facts)
+        self._caches = caches_for(
+            facts,
+            parts.local.segments if parts.local is not None else None,
+            holds_claim=lambda uid: parts.memory.holds(uid) or self._controllers.intents.keeps(uid),
+            holds_volume=lambda name: parts.memory.unsaved(name) is not None,
+        )
         self._controllers = Controllers(parts, facts, self._caches)
         self._syncing = trio.CancelScope()
         self._synced = False
@@ -199,7 +205,7 @@ class LeaderTerm:
             volume = entry.volume
             claim = volume.spec.claimRef or ObjectReference()
             volume_id = entry.volume_id
-            if self._is_lost(claim.uid):
+            if self._is_lost(claim, claim.uid):
                 reason = "the claim is gone, and the leadership ends before the PersistentVolume could be saved"
                 orphans.suspect(volume_id=volume_id, name=volume.metadata.name, claim=claim, reason=reason)
                 continue
@@ -207,7 +213,7 @@ class LeaderTerm:
             text = f"A volume is made and its PersistentVolume is not written; {NEXT}"
             log.warning(text, volumeID=volume_id or "unknown", PV=volume, claim=claim)
         for uid, asked in memory.in_progress().items():
-            if self._is_lost(uid):
+            if self._is_lost(asked, uid):
                 provisioner.suspect(asked, "the claim is gone, and the leadership ends before the driver was certain")
             else:
                 name = provisioner.volume_name(asked)
@@ -219,8 +225,8 @@ class LeaderTerm:
                 claim = recovery.claim_of(found) if found is not None else ObjectReference()
                 orphans.suspect(volume_id="", name=name, claim=claim, reason=UNSURE)
 
-    def _is_lost(self, uid: str) -> bool:
+    def _is_lost(self, claim: PersistentVolumeClaim | ObjectReference, uid: str) -> bool:
         """The claim is gone, and the next leader will not know of its volume. False as long as the caches are not
         complete: they do not say then which claims are gone."""
-        gone = self._synced and self._caches.claims.by_uid(uid) is None
+        gone = self._synced and not self._caches.claims.knows(kubernetes.key(claim), uid)
         return gone and not self._controllers.intents.holds(uid)

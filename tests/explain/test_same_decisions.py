@@ -14,7 +14,6 @@ from csi_provisioner.kube.asking import Ask
 from csi_provisioner.kube.client import KubeClient
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.sender import Sender
-from csi_provisioner.kube.store import Store
 from csi_provisioner.model import kubernetes as k8s
 from csi_provisioner.model.outcome import TryError
 from csi_provisioner.model.usage import Pod
@@ -178,17 +177,12 @@ def drivers(draw: st.DrawFn) -> DriverFacts:
 def as_the_daemon(facts: Facts) -> TryError | None:
     """The gate, the look for a volume, and the stages of `gather`: how a try would end before the driver is asked."""
     found, driver = facts.found, facts.driver
-    stored: Store[k8s.PersistentVolumeClaim] = Store()
-    for read, obj in found.items():
-        if read.kind is k8s.PersistentVolumeClaim and not isinstance(obj, Unread):
-            stored.put(obj)
     name = gate.claim_class(facts.claim)
     class_ = found[Read(k8s.StorageClass, name)] if name else GONE
     cluster = ClusterTopology(driver.name, found[Read(k8s.Node)], found[Read(k8s.CSINode)])
     placement = ClusterPlacement(cluster, facts.settings, ClaimMemory()) if driver.topology else None
     gatherer = Gatherer(
         kube=KubeClient(cast(Sender, Answers(dict(found)))),
-        claims=stored,
         facts=driver,
         settings=facts.settings,
         grants=lambda: found[Read(k8s.ReferenceGrant, "", "far")],

@@ -53,7 +53,7 @@ class Server:
             return old
         self.version = next(self._numbers)
         meta["resourceVersion"] = str(self.version)
-        meta.setdefault("uid", f"uid-{self.version}")
+        meta.setdefault("uid", f"00000000-0000-4000-8000-{self.version:012}")  # of the API's form: caches make records
         obj["kind"] = KINDS[kind]
         if old is not None and meta.get("deletionTimestamp") and not meta.get("finalizers"):
             return self._gone(kind, obj)

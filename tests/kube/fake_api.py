@@ -5,7 +5,7 @@ lists are consistent over their pages; a watch shows what happened after a versi
 been compacted.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +63,7 @@ class FakeApi:
     """While there is one, watches end with it as soon as they are opened."""
     troubles: set[str] = field(default_factory=set)
     """What people were told of."""
+    make_uid: Callable[[str], str] = str
     poison: str = ""
     """A version whose event nobody understands."""
 
@@ -72,10 +73,16 @@ class FakeApi:
         """Creates or changes; a name that was deleted gets a new uid."""
         self.version += 1
         before = self.objects.get(name)
-        uid = before.metadata.uid if before else f"{name}-{self.version}"
+        uid = before.metadata.uid if before else self.make_uid(f"{name}-{self.version}")
         obj = self.objects[name] = claim(name, self.version, uid=uid, foreign=foreign)
         self._happened("MODIFIED" if before else "ADDED", obj)
         return obj
+
+    def show(self, obj: PersistentVolumeClaim) -> None:
+        """Creates or changes one at the version that it has."""
+        before = self.objects.get(obj.metadata.name)
+        self.version, self.objects[obj.metadata.name] = int(obj.metadata.resourceVersion), obj
+        self._happened("MODIFIED" if before else "ADDED", obj)
 
     def delete(self, name: str) -> None:
         if name in self.objects:

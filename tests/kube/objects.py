@@ -6,6 +6,12 @@ Told = list[tuple[str, str | None, str | None]]
 """What a handler heard: key, old and new as `uid@version`."""
 
 
+def uid_of(name: str) -> str:
+    """As the API server makes them."""
+    digits = f"{name.encode().hex():0>20.20}"
+    return f"{digits[:8]}-0000-4000-8000-{digits[8:]}"
+
+
 def claim(name: str, version: int | str, *, uid: str = "", foreign: bool = False) -> PersistentVolumeClaim:
     meta = ObjectMeta(
         name=name,

@@ -17,7 +17,10 @@ from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model.kubernetes import Lease, PersistentVolume, PersistentVolumeClaim
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.wellknown import STORAGE_PROVISIONER
 from csi_provisioner.settings import ClusterSettings, ElectionSettings
+from csi_provisioner.supervisor.caches import caches_for
 from tests.cluster.controlplane import ControlPlane
 
 pytestmark = pytest.mark.cluster
@@ -86,6 +89,37 @@ async def test_a_store_follows_through_paging_and_a_killed_server(control_plane:
         await admin.delete(PersistentVolumeClaim, "c1", namespace)
         await waiter.until(lambda: f"{namespace}/late" in store and f"{namespace}/c1" not in store)
         assert len(store) == 7
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_has_settled_is_known_through_a_killed_server(control_plane: ControlPlane, namespace: str) -> None:
+    driver, name = f"{namespace}.test", f"v-{namespace}"
+    caches = caches_for(DriverFacts(driver), None, holds_claim=lambda _uid: False, holds_volume=lambda _name: False)
+    bound = claim("data", namespace)
+    bound["metadata"]["annotations"] = {STORAGE_PROVISIONER: driver}
+    bound["spec"] |= {"storageClassName": "", "volumeName": name}
+    spec = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "persistentVolumeReclaimPolicy": "Retain"}
+    spec |= {"csi": {"driver": driver, "volumeHandle": "h"}, "claimRef": {"namespace": namespace, "name": "data"}}
+    waiter = Waiter(caches.claims)
+    async with (
+        client_of(control_plane, "admin") as admin,
+        client_of(control_plane, "provisioner") as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(Reflector(client, PersistentVolumeClaim, caches.claims).run)
+        await nursery.start(Reflector(client, PersistentVolume, caches.volumes).run)
+        volume = await admin.create(PersistentVolume, {"metadata": {"name": name}, "spec": spec})
+        made = await admin.create(PersistentVolumeClaim, bound, namespace)
+        key, uid = f"{namespace}/data", made.metadata.uid
+        await waiter.until(lambda: caches.claims.knows(key, uid) and caches.claims.by_uid(uid) is None)
+        control_plane.restart_apiserver()
+        await admin.patch(PersistentVolumeClaim, "data", {"metadata": {"labels": {"a": "b"}}}, namespace)
+        assert caches.claims.knows(key, uid)
+        assert caches.volumes.knows(name, volume.metadata.uid)
+        assert [each.metadata.name for each in caches.volumes.sharing("h")] == [name]
+        await admin.delete(PersistentVolumeClaim, "data", namespace)
+        await waiter.until(lambda: not caches.claims.knows(key, uid))
+        await admin.delete(PersistentVolume, name)
         nursery.cancel_scope.cancel()
 
 

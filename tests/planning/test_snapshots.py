@@ -121,7 +121,7 @@ def test_a_migrated_class_restores_snapshots_of_the_driver() -> None:
 
 def test_a_snapshot_that_cannot_be_read_is_refused() -> None:
     """provision.md 8.7.1."""
-    no = sources.snapshot_unreadable(restoring(), "not found")
+    no = sources.source_unreadable(restoring(), "not found")
     assert (no.state, no.message) == (
         State.NO_CHANGE,
         "VolumeSnapshot shop/src cannot be the source of claim shop/a: cannot read it: not found",
