@@ -23,12 +23,6 @@ class TranslationError(Exception):
 
 
 class Plugin(msgspec.Struct, frozen=True):
-    driver: str
-    """The CSI driver that took the plugin over."""
-    in_tree_name: str
-    """The provisioner name that classes, claims and volumes of the plugin carry."""
-    source: str
-    """The field of a PersistentVolume's spec that held the plugin's volumes."""
     storage_class: Callable[[StorageClass], None]
     to_in_tree: Callable[[PersistentVolume, CSIVolumeSource], None]
     """Sets the in-tree source from the CSI source, and topology and labels with it."""

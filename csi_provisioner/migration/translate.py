@@ -6,21 +6,21 @@ What is given stays untouched; whether something is to be translated is the call
 
 import copy
 
-from csi_provisioner.migration.registry import KNOWN
+from csi_provisioner.migration.registry import SOURCES, known
 from csi_provisioner.model.kubernetes import PersistentVolume, StorageClass
 
 
 def storage_class(sc: StorageClass, driver: str) -> StorageClass:
     """The class as the CSI driver understands it; `provisioner` keeps the in-tree name, but for Portworx (14.2)."""
     translated = copy.deepcopy(sc)
-    KNOWN[driver].storage_class(translated)
+    known()[driver].storage_class(translated)
     return translated
 
 
 def dropped_parameters(sc: StorageClass, driver: str) -> list[str]:
     """Those of the class that the driver does not get in any form."""
-    known = KNOWN[driver].parameters
-    return [] if known is None else [key for key in sc.parameters or {} if key.lower() not in known]
+    kept = known()[driver].parameters
+    return [] if kept is None else [key for key in sc.parameters or {} if key.lower() not in kept]
 
 
 def volume_to_in_tree(pv: PersistentVolume, driver: str) -> PersistentVolume:
@@ -28,18 +28,18 @@ def volume_to_in_tree(pv: PersistentVolume, driver: str) -> PersistentVolume:
     translated = copy.deepcopy(pv)
     source, translated.spec.csi = translated.spec.csi, None
     assert source is not None
-    KNOWN[driver].to_in_tree(translated, source)
+    known()[driver].to_in_tree(translated, source)
     return translated
 
 
 def volume_to_csi(pv: PersistentVolume) -> PersistentVolume | None:
     """The volume with the CSI source of whichever known plugin made it (delete.md 11); None if none of them did."""
     # The source decides, not an annotation: a volume that people wrote has none.
-    plugin = next((plugin for plugin in KNOWN.values() if getattr(pv.spec, plugin.source) is not None), None)
-    if plugin is None:
+    field = next((field for field in SOURCES if getattr(pv.spec, field) is not None), None)
+    if field is None:
         return None
     translated = copy.deepcopy(pv)
-    source = plugin.to_csi(translated)
-    setattr(translated.spec, plugin.source, None)
+    source = known()[SOURCES[field]].to_csi(translated)
+    setattr(translated.spec, field, None)
     translated.spec.csi = source
     return translated

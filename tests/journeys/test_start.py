@@ -28,6 +28,8 @@ NOT_WANTED = (
     "csi_provisioner.commands",
     "csi_provisioner.diagnostics.page",
     "csi_provisioner.diagnostics.server",
+    "csi_provisioner.migration.plugins.",
+    "csi_provisioner.migration.zones",
     "csi_provisioner.model.csi.csi.v1.others",
     "csi_provisioner.nodes",
     "csi_provisioner.otlp",

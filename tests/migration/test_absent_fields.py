@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi_provisioner.migration import TranslationError, translate
-from csi_provisioner.migration.registry import IN_TREE_NAMES, KNOWN
+from csi_provisioner.migration import TranslationError, registry, translate
+from csi_provisioner.migration.registry import IN_TREE_NAMES
 from csi_provisioner.model import kubernetes as k8s
 
 from .objects import BETA_REGION, BETA_ZONE, GA_REGION, GA_ZONE
@@ -68,7 +68,7 @@ def volumes(**source: st.SearchStrategy[object]) -> st.SearchStrategy[k8s.Persis
     return built(k8s.PersistentVolume, metadata=META, spec=spec)
 
 
-IN_TREE = st.one_of([volumes(**{p.source: built(SOURCES[p.source])}) for p in KNOWN.values()])
+IN_TREE = st.one_of([volumes(**{field: built(kind)}) for field, kind in SOURCES.items()])
 CLASSES = built(
     k8s.StorageClass,
     metadata=META,
@@ -104,7 +104,8 @@ def test_a_made_volume_with_absent_fields_is_translated_or_refused(pv: k8s.Persi
     with suppress(TranslationError):
         translated = translate.volume_to_in_tree(pv, driver)
         assert translated.spec.csi is None
-        assert getattr(translated.spec, KNOWN[driver].source) is not None
+        [field] = [field for field, of in registry.SOURCES.items() if of == driver]
+        assert getattr(translated.spec, field) is not None
     assert pv == before
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csi_provisioner.migration.registry import IN_TREE_NAMES, KNOWN
+from csi_provisioner.migration.registry import IN_TREE_NAMES, SOURCES, known
 from csi_provisioner.model.kubernetes import VolumeSpec
 
 ROWS = [
@@ -19,9 +19,10 @@ ROWS = [
 @pytest.mark.parametrize(("driver", "name", "source"), ROWS, ids=[f"provision-14.1-{row[1]}" for row in ROWS])
 def test_each_driver_answers_to_its_in_tree_name(driver: str, name: str, source: str) -> None:
     assert IN_TREE_NAMES[driver] == name
-    assert KNOWN[driver].source == source
+    assert SOURCES[source] == driver
+    assert driver in known()
     assert source in VolumeSpec.__struct_fields__
 
 
 def test_no_other_plugin_is_known() -> None:
-    assert len(IN_TREE_NAMES) == len(KNOWN) == len(ROWS)
+    assert len(IN_TREE_NAMES) == len(SOURCES) == len(known()) == len(ROWS)

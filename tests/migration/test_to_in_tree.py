@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from csi_provisioner.migration import TranslationError, translate
-from csi_provisioner.migration.registry import KNOWN
+from csi_provisioner.migration import TranslationError, registry, translate
 from csi_provisioner.model import kubernetes as k8s
 
 from .objects import BETA_REGION, BETA_ZONE, GA_REGION, GA_ZONE, Terms, csi_volume, terms
@@ -101,7 +100,7 @@ SOURCES: list[tuple[str, str, k8s.PersistentVolume, object]] = [
 def test_source(driver: str, given: k8s.PersistentVolume, expected: object) -> None:
     translated = translate.volume_to_in_tree(given, driver)
     assert translated.spec.csi is None
-    field = KNOWN[driver].source
+    [field] = [field for field, of in registry.SOURCES.items() if of == driver]
     assert getattr(translated.spec, field) == expected
 
 

@@ -59,4 +59,4 @@ def _handle(volume_id: str) -> str:
     return handle
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/aws-ebs", "awsElasticBlockStore", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

@@ -67,4 +67,4 @@ def _disk_name(uri: str) -> str:
     return match[1]
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/azure-disk", "azureDisk", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

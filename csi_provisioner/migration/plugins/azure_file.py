@@ -67,4 +67,4 @@ def _parts(handle: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/azure-file", "azureFile", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

@@ -32,4 +32,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     )
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/cinder", "cinder", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

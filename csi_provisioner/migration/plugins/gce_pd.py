@@ -62,4 +62,4 @@ def _access_modes(modes: list[str] | None) -> list[str] | None:
     return ["ReadOnlyMany"] if "ReadOnlyMany" in modes else ["ReadWriteOnce"]
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/gce-pd", "gcePersistentDisk", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

@@ -41,4 +41,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     return csi
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/portworx-volume", "portworxVolume", storage_class, to_in_tree, to_csi)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi)

@@ -60,4 +60,4 @@ def to_csi(pv: PersistentVolume) -> CSIVolumeSource:
     )
 
 
-PLUGIN = Plugin(DRIVER, "kubernetes.io/vsphere-volume", "vsphereVolume", storage_class, to_in_tree, to_csi, _PARAMETERS)
+PLUGIN = Plugin(storage_class, to_in_tree, to_csi, _PARAMETERS)
