@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log", action="store_true", help="show the provisioner's log on stderr")
     parser.add_argument(
         "--driver-socket",
-        type=Path,
+        type=lambda text: Path(text).resolve(),
         metavar="PATH",
         help="a CSI driver that listens there, in place of the embedded one",
     )
