@@ -24,6 +24,7 @@ ANSWERED = f"{OPEN}: {OPEN} ({OPEN})"
 SAYING = 14
 # Refusals that end a deletion; all others end a try for a claim.
 DELETION = re.compile(r"cannot delete volume|waits to be deleted|is not deleted while|whether the node affinity")
+GATE = "csi_provisioner.planning.gate"
 ENDS_A_TRY = {"ProvisioningFailed": False, "VolumeFailedDelete": True}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -193,9 +194,15 @@ def refusals() -> list[str]:
     """Texts that end a try as a failure, in the order of the code."""
     made: list[str] = []
     for call, place in calls()["Refusal"]:
-        if len(call.args) > 1 and (place.function is None or place.function.name != "not_ours"):
+        # What the gate turns back was not tried, and is in the log alone.
+        if place.module is modules()[GATE] or (place.function is not None and place.function.name == "not_ours"):
+            continue
+        if len(call.args) > 1:
             for called in callers(place):
                 made += texts(call.args[1], called)
+    for call, place in calls()["Unplaced"]:
+        prefix = ast.Name("PREFIX", lineno=call.lineno)
+        made += texts(ast.BinOp(prefix, ast.Add(), call.args[0]), place)
     return [text for text in dict.fromkeys(made) if len(re.findall("[a-z]", text)) > SAYING]
 
 

@@ -16,8 +16,13 @@ def test_texts_are_read_from_the_code() -> None:
         "ProvisioningFailed: driver ... could not create the volume: ...",
         "VolumeShared: the driver gave it volume ..., which ... has already: both have the same data; "
         "ask the driver's makers",
+        "ProvisioningFailed: error generating accessibility requirements: selected node ... lacks the label ...: "
+        "driver ... registered the topology keys ... in its CSINode, and the node has ...; kubelet sets these labels "
+        "when the driver registers: restart the driver's node plugin on that node, or set the label again if somebody "
+        "removed it",
     ):
         assert some in warnings
+    assert not any("does not exist; create it" in line for line in warnings), "a class that is missing has no event"
     assert {line.partition(": ")[0] for line in warnings} == {
         "DriverUnavailable",
         "ProvisioningFailed",
