@@ -58,6 +58,7 @@ async def test_claims_of_others_cause_no_work_and_no_noise_p19_engine_8(site: In
         site.claim(name, "theirs")
     site.claim("nobodys", "no-such-class")
     await site.start(log=LogSettings(verbosity=4))
+    await site.rest(30)  # our rights are looked at once the caches are whole
     heard = len(site.lines)
     asked = len(site.requests)
     for value in range(5):
