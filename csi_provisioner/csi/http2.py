@@ -6,9 +6,8 @@ test compares; all else (settings, windows, what is a breach) is h2's own.
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
@@ -147,8 +146,7 @@ class Http2(H2Connection):
         return [], [event]
 
 
-@dataclass(frozen=True)
-class _Failed:
+class _Failed(NamedTuple):
     """In place of a frame that was an error."""
 
     error: ProtocolError
