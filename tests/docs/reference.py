@@ -144,7 +144,7 @@ def event_rows() -> Table:
         known.setdefault((event.type, event.reason), []).append(event.text)
     for (type_, reason), said in sorted(known.items()):
         said = [text for text in said if re.search("[a-z]{3}", text)] or said
-        more = f"one of {len(said)}: see debugging.md"
+        more = f"one of {len(said)}: see [debugging](../how-to/debugging.md)"
         yield type_, code(reason), more if len(said) > 3 else " / ".join(said)
 
 

@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from tests.docs import blocks, events
 
 PAGE = events.ROOT / "docs" / "how-to" / "debugging.md"
@@ -33,7 +31,6 @@ def test_texts_are_read_from_the_code() -> None:
     }
 
 
-@pytest.mark.skipif(not PAGE.exists(), reason="no such page yet")
 def test_every_warning_has_its_section() -> None:
     """Blocks `text warning` have each of them, as `python -m tests.docs.events` prints them; lines may be broken."""
     shown = "".join(block.text for block in blocks.blocks(PAGE) if block.kind == "text warning")
