@@ -120,6 +120,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
             self._unsure |= error.code == 404
             self._report(LIST, error, quiet=error.code == 410)
             return watching.after_no_page(state, error)
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may have come before we were told to look again
         for obj in page.items:
             self.store.admit(obj, self._gathered)
         for key in filter(None, page.unreadable):

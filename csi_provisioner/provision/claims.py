@@ -186,6 +186,8 @@ class ClaimReconciler:
 
     async def _was_made(self, claim: PersistentVolumeClaim) -> bool:
         """Is there a volume for the claim already, whatever its cached form says?"""
+        if PersistentVolume.__name__ in self._caches.unsynced:
+            raise KubeError(0, "InDoubt", "the cluster was restored, and its PersistentVolumes are not listed yet")
         uid = claim.metadata.uid
         written = self._memory.of(uid).written
         if written:

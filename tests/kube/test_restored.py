@@ -1,5 +1,7 @@
 """A cluster that goes back to a backup while a leader is at work: who sees it, and what is read then."""
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -48,3 +50,21 @@ async def test_who_learns_that_the_cluster_was_restored_has_it_listed_at_once() 
             assert [one.metadata.name for one in store.values()] == [again]
         nursery.cancel_scope.cancel()
     assert api.watches == []
+
+
+async def test_a_list_that_had_come_when_the_restore_was_noticed_is_not_believed() -> None:
+    class Late(FakeApi):
+        async def list_page(self, *arguments: Any, **named: Any) -> Any:
+            page = await super().list_page(*arguments, **named)
+            if self.asked.count("list") == 1:
+                self.objects = {}
+                reflector.look_again()
+            return page
+
+    api, store, listed = Late(), Store[PersistentVolumeClaim](), list[int]()
+    api.write("of the lost future")
+    reflector = Reflector(api, PersistentVolumeClaim, store, on_list=lambda: listed.append(len(store)))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reflector.run)
+        assert listed == [0]
+        nursery.cancel_scope.cancel()
