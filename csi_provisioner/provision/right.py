@@ -40,15 +40,23 @@ class RightToSave:
             self._doubted, self._asked_at = True, -math.inf
             self._found.pop(SAVE, None)
 
+    async def look(self) -> None:
+        """Once a term, and while it is in doubt again, at most once in `AGAIN` seconds."""
+        async with self._asking:
+            if self._doubted and trio.current_time() >= self._asked_at + AGAIN:
+                self._asked_at = trio.current_time()
+                granted = self._is_known()
+                if not granted:
+                    allowed = await is_allowed(self._kube, SAVE.verb, SAVE.resource)
+                    granted = allowed is not False
+                    if allowed:
+                        self._found[SAVE] = trio.current_time()
+                self._granted, self._doubted = granted, not granted
+
     async def check(self) -> None:
-        """Once a term, and while it is in doubt again, at most once in `AGAIN` seconds. Raises Refusal."""
+        """Raises Refusal."""
         if self._doubted:
-            async with self._asking:
-                if self._doubted and trio.current_time() >= self._asked_at + AGAIN:
-                    self._asked_at = trio.current_time()
-                    allowed = self._is_known() or await is_allowed(self._kube, SAVE.verb, SAVE.resource)
-                    self._granted = allowed is not False
-                    self._doubted = not self._granted
+            await self.look()
         if not self._granted:
             text = f"this process may not create PersistentVolumes, so the driver is not asked for a volume; {RULE}"
             raise Refusal(State.NO_CHANGE, text, step=steps.RIGHT)

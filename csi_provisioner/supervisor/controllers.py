@@ -75,7 +75,7 @@ class Controllers:
         competing = [self._compete(parts.local)] if parts.local is not None else []
         self.publisher = self._publish(parts.capacity) if parts.capacity is not None else None
         publishing = [self.publisher.loop] if self.publisher is not None else []
-        right = RightToSave(parts.kube, parts.granted)
+        self.right = right = RightToSave(parts.kube, parts.granted)
         announcer = Announcer(caches, facts, parts.kube, parts.memory, parts.orphans, parts.events, self.pending, right)
         self._saver = Saver(
             parts.kube,

@@ -77,6 +77,7 @@ class LeaderTerm:
 
     async def _work(self) -> None:
         async with trio.open_nursery() as watching:
+            watching.start_soon(self._controllers.right.look)  # the first claim need not wait for the answer
             with self._syncing:
                 await watching.start(self._follow)
             if self._syncing.cancelled_caught:

@@ -212,6 +212,14 @@ async def test_a_first_volume_comes_before_the_look_at_all_rights(site: Installa
     assert asked == ["create persistentvolumes"]
 
 
+async def test_the_right_that_a_first_claim_needs_is_looked_at_while_the_caches_fill(site: Installation) -> None:
+    asked: list[str] = []
+    site.api.on_review = lambda review, _agent: asked.append(review)
+    await site.start()
+    await site.until(lambda: site.logged("Caches are synced"))
+    assert asked == ["create persistentvolumes"]
+
+
 async def test_reviews_that_are_not_answered_are_not_known(site: Installation) -> None:
     reviews = 0
 
