@@ -49,8 +49,7 @@ class RightToSave:
                 if not granted:
                     allowed = await is_allowed(self._kube, SAVE.verb, SAVE.resource)
                     granted = allowed is not False
-                    if allowed:
-                        self._found[SAVE] = trio.current_time()
+                    self._found |= {SAVE: trio.current_time()} if allowed else {}
                 self._granted, self._doubted = granted, not granted
 
     async def check(self) -> None:
