@@ -14,7 +14,7 @@ from csi_provisioner.csi.driver import Driver
 from csi_provisioner.fatal import Fatal
 from csi_provisioner.logs import escaped, log
 from csi_provisioner.metrics import Metrics
-from csi_provisioner.migration.registry import IN_TREE_NAMES
+from csi_provisioner.migration.registry import IN_TREE_NAMES, known
 from csi_provisioner.model.kubernetes import NodeName
 from csi_provisioner.planning.facts import DriverFacts
 from csi_provisioner.settings import Settings
@@ -192,7 +192,10 @@ class Connection:
             # The reference probes such a driver twice (process.md 3 step 15). The second sample carries the driver's
             # name, and dashboards expect it.
             await self.driver.probe_until_ready()
+            known()  # not when its first volume comes: by then there may be no file left to open
         plugin, controller = await self.driver.read_capabilities()
+        if "CREATE_DELETE_SNAPSHOT" in controller:
+            from csi_provisioner.protection import snapshots  # noqa: F401 - only loaded
         log.info("CSI driver is ready", driver=name, inTreeName=in_tree or "")
         topology = self._settings.gates.topology and "VOLUME_ACCESSIBILITY_CONSTRAINTS" in plugin
         return DriverFacts(name, in_tree, plugin, controller, topology)
