@@ -1,6 +1,7 @@
 """The commands of the pages. `python -m tests.docs.blocks` lists those that no test runs.
 
 ```sh             run, in its page's order; the page's bash ends where a command fails
+```bash           not run here: the tests themselves, which CI begins with
 ```sh unchecked   not run: it needs a kubelet or an engine for containers
 ```text seen      lines that the block before it has printed, in this order; `...` stands for anything
 <!-- sh           run and not shown: what the reader has already

@@ -49,7 +49,7 @@ def test_what_this_version_did_not_write_is_not_understood(text: bytes) -> None:
     assert entries.understood(text, DRIVER) is None
 
 
-@given(st.dictionaries(st.text(max_size=300), st.integers() | st.text(max_size=200), max_size=60))
+@given(st.dictionaries(st.text(max_size=300), st.integers() | st.text(max_size=200), max_size=12))
 def test_texts_come_back_byte_for_byte(values: dict[str, object]) -> None:
     texts = {name: msgspec.json.encode(value) for name, value in values.items()}
     assert entries.unpack(entries.pack(texts)) == texts
