@@ -5,6 +5,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
+from csi_provisioner import protection
 from csi_provisioner.migration import registry
 from tests.installation import Installation
 
@@ -16,6 +17,7 @@ async def test_what_migration_and_snapshots_need_is_there_before_the_work_begins
 ) -> None:
     registry.known.cache_clear()
     monkeypatch.delitem(sys.modules, SWEEP, raising=False)
+    monkeypatch.delattr(protection, "snapshots", raising=False)  # where an earlier import has left it
     site.kill_driver()
     await site.rest(0.1)
     await site.serve(replace(site.config, name="ebs.csi.aws.com"))
