@@ -105,6 +105,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     def look_again(self) -> None:
         """What we have is of a past that the cluster has left: it is listed at once."""
         self._next_list = -inf
+        self.store.doubt()
         self._step.cancel()
 
     async def _list(self, state: watching.Listing) -> watching.Step:

@@ -30,6 +30,8 @@ R = TypeVar("R")
 
 # Deleted objects whose events may come once more, from a server that lags: more than are deleted in any such lag
 GRAVES = 1000
+# Above any version
+NEVER = 10**20
 
 Fresh = dict[str, T | bytes | None]
 """A list being read: objects, records, and names of which no more is kept."""
@@ -188,6 +190,10 @@ class Store(Generic[T]):
         self._horizon = max(self._horizon, version_number(version))
         self._forget_passed(but=ChainMap[str, Any](self._shown, self._cold))
 
+    def doubt(self) -> None:
+        """The cluster was restored: what we wrote is of its lost future, whatever the watch has shown of that."""
+        self._horizon = NEVER
+
     def admit(self, obj: T, fresh: Fresh[T]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
         name, kept = key_of(obj), self._kept(obj)
@@ -210,12 +216,16 @@ class Store(Generic[T]):
         from a backup starts again at an older version, and what we remembered of its lost future goes.
         """
         reached = version_number(version)
+        changes: list[tuple[str, T | None, T | None]] = []
         if reached < self._horizon:
+            shown = (fresh, self._shown, self._cold)
+            changes += [
+                (name, obj, None) for name, obj in self._own_writes.items() if all(name not in s for s in shown)
+            ]
             self._own_writes = {}
         self._horizon = self._listed = reached
         self._gone = {}
         self._forget_passed()
-        changes: list[tuple[str, T | None, T | None]] = []
         for name in [name for names in (self._shown, self._cold) for name in names if name not in fresh]:
             changes.append((name, self._hide(name), None))
         self._foreign = {}

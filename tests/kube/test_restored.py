@@ -11,6 +11,7 @@ from csi_provisioner.kube.store import Store
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from tests.kube.fake_api import FakeApi
 from tests.kube.leases import LeaseApi, candidates
+from tests.kube.objects import claim
 
 
 @pytest.fixture
@@ -67,4 +68,22 @@ async def test_a_list_that_had_come_when_the_restore_was_noticed_is_not_believed
     async with trio.open_nursery() as nursery:
         await nursery.start(reflector.run)
         assert listed == [0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_written_and_never_shown_is_told_as_gone_after_a_restore() -> None:
+    api, store, told = FakeApi(), Store[PersistentVolumeClaim](), list[tuple[str, bool, bool]]()
+    api.write("kept")
+    reflector = Reflector(api, PersistentVolumeClaim, store)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reflector.run)
+        store.subscribe(lambda key, old, new: told.append((key, old is not None, new is not None)))
+        store.remember(claim("lost", api.version + 5))
+        reflector.look_again()
+        store.remember(claim("late", api.version + 6))
+        await trio.sleep(1)
+        assert told == [("ns/lost", True, False)]
+        assert [one.metadata.name for one in store.values()] == ["kept"]
+        store.remember(claim("new", api.version + 1))
+        assert "ns/new" in store
         nursery.cancel_scope.cancel()
