@@ -128,6 +128,7 @@ class Saver(msgspec.Struct, eq=False):
     async def _look_whose(self, entry: Unsaved) -> None:
         """An object of that name is there: ours, if it names our volume."""
         found = await self.kube.get(PersistentVolume, entry.volume.metadata.name)
+        self.volumes.remember(found)
         if (other := deletion.handle(found)) not in (entry.volume_id, None):
             self.announcer.taken(entry, other)
 

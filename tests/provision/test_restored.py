@@ -4,8 +4,9 @@ import gc
 from typing import Any
 
 from csi_provisioner.supervisor.term import LeaderTerm
+from sandbox.api.faults import Fault
 from tests.deletion.released import PROVISIONED_BY
-from tests.installation import VOLUME, Installation
+from tests.installation import CLAIM, VOLUME, Installation
 
 
 def caches() -> Any:
@@ -43,3 +44,14 @@ async def test_a_claim_is_not_done_by_a_volume_of_which_nobody_knows_whether_it_
     await site.until(lambda: name not in caches().volumes)
     caches().unsynced.discard(VOLUME)
     await site.until(lambda: site.cluster.is_bound("data"), limit=60)
+
+
+async def test_a_volume_whose_write_was_not_answered_is_known_before_the_watch_shows_it(site: Installation) -> None:
+    site.storage_class()
+    await site.start()
+    site.api.add(Fault("create", VOLUME, cut="after"))
+    site.refuse("get", CLAIM, 403)
+    site.objects.lag(VOLUME)
+    site.claim()
+    await site.event("data", "ProvisioningSucceeded")
+    assert caches().volumes.get(site.volume_of("data")) is not None
