@@ -27,6 +27,9 @@ LIST_GAP = 30.0
 # Seconds between tries, doubling from the first to the longest, plus or minus a fifth, so that many reflectors do not
 # come back as one (process.md 5.3)
 FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.8, 30.0, 0.2
+# Where nobody answers, failures count up to this: about 6 s. Nobody is spared by longer pauses, and claims wait for us
+# once the server is back.
+UNANSWERED = 4
 
 
 # ---- states: the question to ask next
@@ -93,7 +96,8 @@ def after_page(state: Listing, version: str, token: str | None) -> State:
 def after_no_page(state: Listing, error: KubeError) -> Step:
     # A page is asked for again only if the server did not look at it; what it says about it starts anew.
     passing = error.code in (0, 429) or error.code >= 500
-    return Listing(state.token if passing else None, state.failures + 1, state.stuck), error.floor
+    failures = _counted(state.failures, unanswered=error.code == 0)
+    return Listing(state.token if passing else None, failures, state.stuck), error.floor
 
 
 def after_watch(state: Watching, ended: Ended) -> Step:
@@ -107,12 +111,18 @@ def after_watch(state: Watching, ended: Ended) -> Step:
             return Listing(), None
         return Watching(ended.version, int(code is not None)), None if code is None else floor
     # Neither tells anything of the watch: nobody has looked at the question.
-    postponed = code in (429, 503) or (code == 0 and ended.lasted is None)
-    failures, stuck = state.failures + 1, state.stuck or not postponed
+    unanswered = code == 0 and ended.lasted is None
+    postponed = code in (429, 503) or unanswered
+    failures, stuck = _counted(state.failures, unanswered=unanswered), state.stuck or not postponed
     # 404: there are no such objects here, or no longer in this version of the API.
     if ended.expired or code == 404 or (state.stuck and not postponed):
-        return Listing(None, failures, stuck), 0.0
+        # An old version is all that an outage leaves behind: its failures say nothing of the list.
+        return Listing(None, failures, stuck), None if ended.expired and not state.stuck else 0.0
     return Watching(ended.version, failures, stuck), floor
+
+
+def _counted(failures: int, *, unanswered: bool) -> int:
+    return min(failures + 1, UNANSWERED) if unanswered else failures + 1
 
 
 def is_above(version: str, asked: str) -> bool:

@@ -5,6 +5,7 @@ import pytest
 from csi_provisioner.kube.errors import KubeError
 from csi_provisioner.kube.watching import (
     LONGEST_PAUSE,
+    UNANSWERED,
     Ended,
     Listing,
     State,
@@ -29,6 +30,11 @@ NO_PAGES: dict[str, tuple[Listing, KubeError, Step]] = {
     "no answer: the same page again": (Listing("b", 1, True), KubeError(0), (Listing("b", 2, True), 0)),
     "server busy: the same page, not too soon": (Listing("b"), KubeError(429, retry_after=9), (Listing("b", 1), 9)),
     "server error: the same page again": (Listing("b"), KubeError(503), (Listing("b", 1), 0)),
+    "no answer for long: asked often, for it may be back": (
+        Listing("b", 9),
+        KubeError(0),
+        (Listing("b", UNANSWERED), 0),
+    ),
     "forbidden: from the start": (Listing("b"), KubeError(403), (Listing(None, 1), 0)),
     "kind not served: from the start": (Listing(), KubeError(404), (Listing(None, 1), 0)),
 }
@@ -51,7 +57,7 @@ WATCHES: dict[str, tuple[Watching, Ended, Step]] = {
     "not opened again and again": (
         Watching("7", 9, True),
         Ended("7", error=KubeError(0)),
-        (Watching("7", 10, True), 0),
+        (Watching("7", UNANSWERED, True), 0),
     ),
     "server busy": (Watching("7"), Ended("7", error=BUSY), (Watching("7", 1), 9)),
     "service unavailable": (STUCK, Ended("7", error=UNAVAILABLE), (Watching("7", 2, True), 9)),
@@ -69,9 +75,15 @@ WATCHES: dict[str, tuple[Watching, Ended, Step]] = {
     "version too old at once: no circle": (
         Watching("7", 1),
         Ended("7", error=KubeError(410)),
-        (Listing(None, 2, True), 0),
+        (Listing(None, 2, True), None),
     ),
-    "server behind us: list": (Watching("7"), Ended("7", error=BEHIND), (Listing(None, 1, True), 0)),
+    "version too old after an outage: list at once": (
+        Watching("7", UNANSWERED),
+        Ended("7", error=KubeError(410)),
+        (Listing(None, UNANSWERED + 1, True), None),
+    ),
+    "version too old again: no circle": (STUCK, Ended("7", error=KubeError(410)), (Listing(None, 2, True), 0)),
+    "server behind us: list": (Watching("7"), Ended("7", error=BEHIND), (Listing(None, 1, True), None)),
 }
 
 
@@ -112,15 +124,16 @@ def test_pause_is_drawn_around_its_middle(failures: int) -> None:
 
 def test_a_list_that_is_always_expired_is_asked_for_less_and_less() -> None:
     state: State = Listing()
-    failures = []
+    failures, pauses = [], []
     for _ in range(4):
         assert isinstance(state, Listing)
         watched = after_page(state, "7", None)
         assert isinstance(watched, Watching)
         state, least = after_watch(watched, Ended("7", error=KubeError(410)))
-        assert least == 0
         failures.append(state.failures)
+        pauses.append(least)
     assert failures == [1, 2, 3, 4]
+    assert pauses == [None, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
