@@ -116,8 +116,8 @@ def after_watch(state: Watching, ended: Ended) -> Step:
     failures, stuck = _counted(state.failures, unanswered=unanswered), state.stuck or not postponed
     # 404: there are no such objects here, or no longer in this version of the API.
     if ended.expired or code == 404 or (state.stuck and not postponed):
-        # An old version is all that an outage leaves behind: its failures say nothing of the list.
-        return Listing(None, failures, stuck), None if ended.expired and not state.stuck else 0.0
+        # An old version is what an outage leaves behind, whose failures say nothing of the list: LIST_GAP is enough.
+        return Listing(None, failures, stuck), None if ended.expired else 0.0
     return Watching(ended.version, failures, stuck), floor
 
 

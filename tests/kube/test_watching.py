@@ -82,7 +82,11 @@ WATCHES: dict[str, tuple[Watching, Ended, Step]] = {
         Ended("7", error=KubeError(410)),
         (Listing(None, UNANSWERED + 1, True), None),
     ),
-    "version too old again: no circle": (STUCK, Ended("7", error=KubeError(410)), (Listing(None, 2, True), 0)),
+    "version too old again: lists have their gap": (
+        STUCK,
+        Ended("7", error=KubeError(410)),
+        (Listing(None, 2, True), None),
+    ),
     "server behind us: list": (Watching("7"), Ended("7", error=BEHIND), (Listing(None, 1, True), None)),
 }
 
@@ -120,20 +124,6 @@ def test_pause_is_drawn_around_its_middle(failures: int) -> None:
     assert low == pytest.approx(middle * 0.8)
     assert middle < high < middle * 1.2
     assert high < LONGEST_PAUSE * 1.2
-
-
-def test_a_list_that_is_always_expired_is_asked_for_less_and_less() -> None:
-    state: State = Listing()
-    failures, pauses = [], []
-    for _ in range(4):
-        assert isinstance(state, Listing)
-        watched = after_page(state, "7", None)
-        assert isinstance(watched, Watching)
-        state, least = after_watch(watched, Ended("7", error=KubeError(410)))
-        failures.append(state.failures)
-        pauses.append(least)
-    assert failures == [1, 2, 3, 4]
-    assert pauses == [None, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
