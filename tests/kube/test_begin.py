@@ -4,12 +4,14 @@ The server is a fake at the wire; what a frozen process sees is a clock that is 
 """
 
 import json
+import queue
 import select
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -273,24 +275,21 @@ async def test_nothing_is_begun_through_a_proxy_after_the_end(frozen: Frozen) ->
 # ---- no checkpoint between
 
 
-@asynccontextmanager
-async def _mute(tls: ssl.SSLContext | None) -> AsyncIterator[tuple[int, list[trio.SocketStream]]]:
-    """A server that shakes hands and then reads nothing more: what has come lies in its socket."""
-    streams: list[trio.SocketStream] = []
+@contextmanager
+def _mute(tls: ssl.SSLContext | None) -> Iterator[tuple[int, queue.Queue[socket.socket]]]:
+    """A server that shakes hands and then reads nothing more: what has come lies in its socket.
 
-    async def handle(stream: trio.SocketStream) -> None:
-        streams.append(
-            stream
-        )  # first: the client is ready as soon as the server's last bytes of the handshake are sent
-        if tls is not None:
-            await trio.SSLStream(stream, tls, server_side=True).do_handshake()
-        await trio.sleep_forever()
+    In a thread: it takes the connection also while the test holds the loop.
+    """
+    taken: queue.Queue[socket.socket] = queue.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-    async with trio.open_nursery() as nursery:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
-        yield listener.socket.getsockname()[1], streams
-        nursery.cancel_scope.cancel()
+        def serve() -> None:
+            connection, _ = listening.accept()
+            taken.put(connection if tls is None else tls.wrap_socket(connection, server_side=True))
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1], taken
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
@@ -303,21 +302,23 @@ async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool)
     asked: list[bool] = []
     seen: list[bool] = []
 
-    async with _mute(served if secure else None) as (port, streams), trio.open_nursery() as nursery:
-        transport = Transport(Route(("127.0.0.1", port), tls=trusting if secure else None))
+    with _mute(served if secure else None) as (port, taken):
+        async with trio.open_nursery() as nursery:
+            transport = Transport(Route(("127.0.0.1", port), tls=trusting if secure else None))
 
-        async def look() -> None:
-            while not seen:
-                if asked:
+            async def look() -> None:
+                while not asked:
+                    await trio.lowlevel.checkpoint()
+                # no await from here on: no other task runs until the bytes are there, or are not
+                with taken.get(timeout=10) as connection:
                     poll = select.poll()
-                    poll.register(streams[0].socket.fileno(), select.POLLIN)
-                    seen.append(bool(poll.poll(1000)))  # nobody else runs meanwhile; the kernel may take a moment
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
+                    poll.register(connection.fileno(), select.POLLIN)
+                    seen.append(bool(poll.poll(1000)))
+                nursery.cancel_scope.cancel()
 
-        nursery.start_soon(look)
-        begin = lambda: asked.append(True)  # noqa: E731
-        nursery.start_soon(partial(send, transport, "POST", body=b"x" * 1000, begin=begin))
+            nursery.start_soon(look)
+            begin = lambda: asked.append(True)  # noqa: E731
+            nursery.start_soon(partial(send, transport, "POST", body=b"x" * 1000, begin=begin))
     assert seen == [True]
 
 
