@@ -12,7 +12,6 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -302,23 +301,23 @@ async def test_nobody_else_runs_between_the_question_and_the_bytes(secure: bool)
     asked: list[bool] = []
     seen: list[bool] = []
 
-    with _mute(served if secure else None) as (port, taken):
-        async with trio.open_nursery() as nursery:
-            transport = Transport(Route(("127.0.0.1", port), tls=trusting if secure else None))
+    class Look(trio.abc.Instrument):
+        """Looks at the server's socket when the step of the task ends in which it was asked whether it may begin."""
 
-            async def look() -> None:
-                while not asked:
-                    await trio.lowlevel.checkpoint()
-                # no await from here on: no other task runs until the bytes are there, or are not
+        def after_task_step(self, task: object) -> None:
+            if asked and not seen:
                 with taken.get(timeout=10) as connection:
                     poll = select.poll()
                     poll.register(connection.fileno(), select.POLLIN)
                     seen.append(bool(poll.poll(1000)))
-                nursery.cancel_scope.cancel()
+                scope.cancel()
 
-            nursery.start_soon(look)
-            begin = lambda: asked.append(True)  # noqa: E731
-            nursery.start_soon(partial(send, transport, "POST", body=b"x" * 1000, begin=begin))
+    look = Look()
+    with _mute(served if secure else None) as (port, taken), trio.CancelScope() as scope:
+        transport = Transport(Route(("127.0.0.1", port), tls=trusting if secure else None))
+        trio.lowlevel.add_instrument(look)
+        await send(transport, "POST", body=b"x" * 1000, begin=lambda: asked.append(True))
+    trio.lowlevel.remove_instrument(look)
     assert seen == [True]
 
 
