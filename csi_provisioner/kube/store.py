@@ -101,6 +101,10 @@ class Store(Generic[T]):
         found = self.get(key) or self._cold.sketch(key)
         return found is not None and _meta(found).uid == uid
 
+    def is_foreign(self, key: str) -> bool:
+        """Is there an object of which only the name is kept, since `project` has no use for it?"""
+        return key in self._foreign
+
     def has(self, uid: str) -> bool:
         """As `knows`, for who has no key: walks the records."""
         return self.by_uid(uid) is not None or self._cold.has(uid)

@@ -1,7 +1,8 @@
 """Sweeps our finalizer off snapshots that no unfinished claim refers to (provision.md 12.3).
 
 It catches what a crash, a deleted claim or a missing right has left. One list a sweep instead of a watch: a snapshot is
-looked at for two fields every few minutes, and rights on snapshots are optional.
+looked at for two fields every few minutes, and rights on snapshots are optional. Those of other drivers are left to
+their own provisioners, which alone know what is still being made for claims that are gone.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import trio
 
 from csi_provisioner.advice import row
 from csi_provisioner.kube.client import KubeClient, KubeError
+from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
-from csi_provisioner.model.kubernetes import VolumeSnapshot
-from csi_provisioner.planning import finalizers, sources
+from csi_provisioner.model.kubernetes import VolumeSnapshot, VolumeSnapshotContent
+from csi_provisioner.planning import dns, finalizers, sources
 from csi_provisioner.planning.sources import Readers
 from csi_provisioner.planning.wellknown import SNAPSHOT_FINALIZER
 
@@ -45,12 +47,12 @@ async def is_possible(kube: KubeClient) -> bool:
     return True
 
 
-async def sweep_forever(kube: KubeClient, readers: Callable[[], Readers], interval: float) -> NoReturn:
+async def sweep_forever(kube: KubeClient, driver: str, readers: Callable[[], Readers], interval: float) -> NoReturn:
     """At once, then every `interval` seconds; a sweep that fails is left to the next one."""
     while True:
         pause = interval
         try:
-            await _sweep(kube, readers)
+            await _sweep(kube, driver, readers)
         except KubeError as error:
             pause = max(interval, error.floor)
             # Quirk Q5, not kept: what could not be listed is not taken for unused.
@@ -62,7 +64,7 @@ async def sweep_forever(kube: KubeClient, readers: Callable[[], Readers], interv
         await trio.sleep(pause)
 
 
-async def _sweep(kube: KubeClient, readers: Callable[[], Readers]) -> None:
+async def _sweep(kube: KubeClient, driver: str, readers: Callable[[], Readers]) -> None:
     token: str | None = None
     while True:
         page = await kube.list_page(VolumeSnapshot, continue_token=token)
@@ -71,15 +73,17 @@ async def _sweep(kube: KubeClient, readers: Callable[[], Readers]) -> None:
         users = sources.snapshot_users(now)
         for snapshot in page.items:
             if sources.is_orphaned(snapshot, users, now.under_way):
-                await _release(kube, snapshot)
+                await _release(kube, driver, snapshot)
         if page.continue_token is None:
             return
         token = page.continue_token
 
 
-async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
+async def _release(kube: KubeClient, driver: str, snapshot: VolumeSnapshot) -> None:
     name = kubernetes.key(snapshot)
     try:
+        if await _driver_of(kube, snapshot) not in (None, driver):
+            return
         await kube.update(snapshot, lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER))
     except KubeError as error:
         # Decided on what is there no longer, so nothing is written. The next sweep decides anew.
@@ -91,3 +95,12 @@ async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
             tell("Could not take our finalizer off a snapshot", snapshot=name, err=error)
         return
     log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=name)
+
+
+async def _driver_of(kube: KubeClient, snapshot: VolumeSnapshot) -> str | None:
+    """None: it is bound to nothing from which a volume could be made."""
+    content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
+    if content and dns.is_subdomain(content):
+        with unless_gone():
+            return (await kube.get(VolumeSnapshotContent, content)).spec.driver
+    return None

@@ -237,7 +237,7 @@ class Controllers:
         # The reference counts these under the claims' queue as well (process.md 8.3).
         loop = self._loop(
             CLAIMS,
-            clones.CloneReconciler(self._parts.kube, claims, self.readers).reconcile,
+            clones.CloneReconciler(self._parts.kube, self._caches, self._facts.name, self.readers).reconcile,
             workers=self._parts.settings.retries.cloning_protection_workers,
             about=lambda key: {"PVC": claims.get(key) or key},
         )

@@ -114,7 +114,7 @@ class LeaderTerm:
 
         await snapshots.wait_served(kube, interval)
         if await snapshots.is_possible(kube):
-            await snapshots.sweep_forever(kube, self._controllers.readers, interval)
+            await snapshots.sweep_forever(kube, self.facts.name, self._controllers.readers, interval)
 
     # ---- saving what was made
 

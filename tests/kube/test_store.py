@@ -50,6 +50,7 @@ def test_what_is_added_changed_or_deleted_is_shown_and_told(store: Claims, told:
 
 def test_foreign_objects_leave_their_key_only(store: Claims, told: Told) -> None:
     assert "ns/f" in store
+    assert store.is_foreign("ns/f")
     assert store.get("ns/f") is None
     assert store.by_uid("uid-f") is None
     assert len(store) == 2
@@ -57,10 +58,12 @@ def test_foreign_objects_leave_their_key_only(store: Claims, told: Told) -> None
     store.drop(claim("f", 12, foreign=True))
     assert told == []
     assert "ns/f" not in store
+    assert not store.is_foreign("ns/f")
 
 
 def test_an_object_may_become_ours_and_foreign_again(store: Claims, told: Told) -> None:
     store.put(claim("f", 11))
+    assert not store.is_foreign("ns/f")
     store.put(claim("f", 12, foreign=True))
     assert told == [("ns/f", None, "uid-f@11"), ("ns/f", "uid-f@11", None)]
     assert "ns/f" in store

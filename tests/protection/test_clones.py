@@ -1,10 +1,14 @@
 """The finalizer that keeps a source claim while it is cloned (provision.md 12.1 and 12.2)."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from csi_provisioner.planning.wellknown import PROVISIONED_BY
 from sandbox.driver.config import CONTROLLER_CAPABILITIES
-from tests.installation import CLAIM, CLASS, Installation
+from tests.installation import CLAIM, CLASS, VOLUME, Installation
+from tests.journeys import objects
 from tests.journeys.objects import CLONE_FINALIZER, from_claim
 
 FIRST, LAST = "example.com/first", "example.com/last"
@@ -152,6 +156,56 @@ async def test_clones_of_other_provisioners_hold_a_source(site: Installation) ->
     assert CLONE_FINALIZER in site.finalizers(CLAIM, "source")
     site.delete(CLAIM, "theirs")
     await site.until(lambda: site.find(CLAIM, "source") is None)
+
+
+ANOTHERS = {"driver": "other.example.com", "volumeHandle": "vol-1"}
+
+
+async def _source_of(site: Installation, **source: Any) -> None:
+    """A claim that is being deleted and carries our finalizer, bound to a volume with this source."""
+    volume = objects.static_volume("pv-1", "foreign", "", "")
+    volume["spec"] = {name: value for name, value in volume["spec"].items() if name != "csi"} | source
+    site.objects.create(VOLUME, volume)
+    site.claim("source", "foreign", volumeName="pv-1")
+    site.edit(CLAIM, "source", lambda claim: claim["metadata"].update(finalizers=[CLONE_FINALIZER]))
+    site.edit(CLAIM, "source", lambda claim: claim.update(status={"phase": "Bound"}), status=True)
+    site.delete(CLAIM, "source")
+
+
+async def test_a_source_whose_volume_is_another_drivers_is_left_to_its_provisioner(site: Installation) -> None:
+    """Which alone knows of clones whose claims are gone (provision.md 12.2)."""
+    await _source_of(site, csi=ANOTHERS)
+    await site.start()
+    await site.rest(1000)  # a resync is among that
+    assert site.finalizers(CLAIM, "source") == [CLONE_FINALIZER]
+    site.delete(VOLUME, "pv-1")
+    site.edit(VOLUME, "pv-1", lambda volume: volume["metadata"].pop("finalizers"))
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=1000)  # nothing can be cloned from it now
+
+
+async def test_a_source_of_which_no_driver_can_clone_is_let_go(site: Installation) -> None:
+    """provision.md 12.2."""
+    await _source_of(site, hostPath={"path": "/srv"})
+    await site.start()
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=5)
+
+
+@pytest.mark.parametrize("code", [403, 500])
+async def test_a_source_whose_volume_cannot_be_read_stays_until_it_can(site: Installation, code: int) -> None:
+    """provision.md 12.2."""
+    await _source_of(site, hostPath={"path": "/srv"})
+    trouble = site.refuse("get", VOLUME, code, times=3, name="pv-1")
+    await site.start()
+    await site.until(lambda: site.find(CLAIM, "source") is None)
+    assert trouble.hits == 3
+
+
+async def test_a_source_whose_volume_names_our_driver_is_let_go_whoever_made_it(site: Installation) -> None:
+    """As after a driver was renamed (provision.md 12.2)."""
+    await _source_of(site, csi={"driver": site.config.name, "volumeHandle": "vol-1"})
+    site.edit(VOLUME, "pv-1", lambda volume: volume["metadata"].update(annotations={PROVISIONED_BY: "old.example.com"}))
+    await site.start()
+    await site.until(lambda: site.find(CLAIM, "source") is None, limit=5)
 
 
 async def test_claims_of_another_namespace_do_not_hold_a_source(site: Installation) -> None:

@@ -11,7 +11,7 @@ from csi_provisioner.planning.sources import Readers
 from csi_provisioner.protection.snapshots import sweep_forever
 from csi_provisioner.settings import ClusterSettings, Gates, ProvisioningSettings, RetrySettings
 from sandbox.driver.config import CONTROLLER_CAPABILITIES
-from tests.installation import CLAIM, CLASS, NAMESPACE, SECRET, SNAPSHOT, Installation
+from tests.installation import CLAIM, CLASS, CONTENT, NAMESPACE, SECRET, SNAPSHOT, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_snapshot
 
 SECRET_PARAMETERS = {
@@ -238,6 +238,28 @@ async def test_a_write_that_fails_is_left_to_the_next_sweep(site: Installation, 
     await site.until(lambda: not _held(site, "one"), limit=301)
 
 
+async def test_snapshots_of_other_drivers_are_left_to_their_provisioners(site: Installation) -> None:
+    """Which alone know what is still being made for claims that are gone (provision.md 12.3)."""
+    for name in ("ours", "theirs", "without"):
+        _left(site, name)
+    site.edit(CONTENT, "content-of-theirs", lambda content: content["spec"].update(driver="other.example.com"))
+    site.delete(CONTENT, "content-of-without")
+    await site.start()
+    await site.until(lambda: not (_held(site, "ours") or _held(site, "without")), limit=1)
+    await site.rest(1000)
+    assert _held(site, "theirs")
+
+
+async def test_a_content_that_cannot_be_read_is_left_to_the_next_sweep(site: Installation) -> None:
+    """provision.md 12.3."""
+    _left(site, "snap")
+    site.refuse("get", CONTENT, 500, times=1)
+    await site.start()
+    await site.rest(290)
+    assert _held(site, "snap")
+    await site.until(lambda: not _held(site, "snap"), limit=11)
+
+
 async def test_a_change_between_list_and_write_is_not_overwritten(site: Installation) -> None:
     """provision.md 12.3."""
     _left(site, "snap")
@@ -279,7 +301,7 @@ async def test_a_defect_costs_one_sweep(site: Installation) -> None:
 
     kube = connect(resolve(ClusterSettings(master=site.cluster.server.url)), user_agent="test")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sweep_forever, kube, readers, 10.0)
+        nursery.start_soon(sweep_forever, kube, site.config.name, readers, 10.0)
         await site.until(lambda: not _held(site, "snap"), limit=11)
         nursery.cancel_scope.cancel()
     kube.close()
