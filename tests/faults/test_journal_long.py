@@ -1,6 +1,6 @@
 """Many kills and many changes of leaders in a row, with claims in the making: no volume is left, nobody is told of one.
 
-The suite has a few; `KILLS=200 CHANGES=20` in the environment is what was lived once.
+The suite has a few; `KILLS=200 CHANGES=20` in the environment is what was lived once, `SEED=2` are other moments.
 """
 
 import os
@@ -22,6 +22,7 @@ from tests.journeys.world import Rule
 pytestmark = pytest.mark.cluster
 
 KILLS, CHANGES = int(os.environ.get("KILLS", "4")), int(os.environ.get("CHANGES", "2"))
+SEED = int(os.environ.get("SEED", "1"))
 SHORT = (
     "--leader-election",
     "--leader-election-lease-duration=6s",
@@ -71,7 +72,7 @@ class Load:
 
 
 async def test_kills_at_random_moments_leave_nothing(real_world: Real) -> None:
-    world, load = real_world, Load(real_world, 1)
+    world, load = real_world, Load(real_world, SEED)
     await world.storage_class()
     world.rules(Rule("CreateVolume", delay=0.2, done=True), Rule("DeleteVolume", delay=0.1))
     for number in range(1, KILLS + 1):
