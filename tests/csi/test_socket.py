@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -22,6 +23,14 @@ NOBODY = 65534
 @pytest.fixture
 def anyio_backend() -> object:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0.01)})
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """Not in pytest's folder: each run of pytest closes that to others, also while this one goes on."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @contextmanager
@@ -87,15 +96,12 @@ CAUSES: dict[Callable[[Path], None], tuple[str, str]] = {
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__.strip("_"))
 async def test_what_is_in_the_way_is_said_with_advice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], cause: Callable[[Path], None]
+    open_to_all: Path, capsys: pytest.CaptureFixture[str], cause: Callable[[Path], None]
 ) -> None:
     """process.md 4.2."""
     if "closed" in cause.__name__ and os.getuid():
         pytest.skip("only root can be somebody else")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o001 == 0:  # pytest's own, which it keeps to its user
-            folder.chmod(0o755)
-    path = tmp_path / "driver" / "csi.sock"
+    path = open_to_all / "driver" / "csi.sock"
     path.parent.mkdir()
     cause(path)
     said, advice = CAUSES[cause]
