@@ -5,14 +5,13 @@ looked at for two fields every few minutes, and rights on snapshots are optional
 their own provisioners, which alone know what is still being made for claims that are gone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import trio
 
 from csi_provisioner.advice import row
 from csi_provisioner.kube.client import KubeClient, KubeError
-from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.logs import log
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import VolumeSnapshot, VolumeSnapshotContent
@@ -68,39 +67,47 @@ async def _sweep(kube: KubeClient, driver: str, readers: Callable[[], Readers]) 
     token: str | None = None
     while True:
         page = await kube.list_page(VolumeSnapshot, continue_token=token)
-        # Asked after the list: a claim that came meanwhile protects its snapshot.
-        now = readers()
-        users = sources.snapshot_users(now)
-        for snapshot in page.items:
-            if sources.is_orphaned(snapshot, users, now.under_way):
-                await _release(kube, driver, snapshot)
+        ours = [snapshot for snapshot in _orphans(page.items, readers()) if await _is_of(kube, driver, snapshot)]
+        # Asked again after the reads: a claim that came meanwhile protects its snapshot.
+        for snapshot in _orphans(ours, readers()):
+            await _release(kube, snapshot)
         if page.continue_token is None:
             return
         token = page.continue_token
 
 
-async def _release(kube: KubeClient, driver: str, snapshot: VolumeSnapshot) -> None:
-    name = kubernetes.key(snapshot)
+def _orphans(snapshots: Iterable[VolumeSnapshot], readers: Readers) -> list[VolumeSnapshot]:
+    users = sources.snapshot_users(readers)
+    return [snapshot for snapshot in snapshots if sources.is_orphaned(snapshot, users, readers.under_way)]
+
+
+async def _is_of(kube: KubeClient, driver: str, snapshot: VolumeSnapshot) -> bool:
+    """Or of no driver: bound to nothing from which a volume could be made. One that cannot be told now is not."""
+    content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
+    if not (content and dns.is_subdomain(content)):
+        return True
     try:
-        if await _driver_of(kube, snapshot) not in (None, driver):
-            return
+        return (await kube.get(VolumeSnapshotContent, content)).spec.driver == driver
+    except KubeError as error:
+        if not error.not_found:
+            _tell(snapshot, error)
+        return error.not_found
+
+
+async def _release(kube: KubeClient, snapshot: VolumeSnapshot) -> None:
+    try:
         await kube.update(snapshot, lambda raw: finalizers.remove(raw, SNAPSHOT_FINALIZER))
     except KubeError as error:
         # Decided on what is there no longer, so nothing is written. The next sweep decides anew.
         if error.not_found or error.conflict:
-            log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=name)
+            log.v(4, "Snapshot changed meanwhile, the next sweep looks again", snapshot=kubernetes.key(snapshot))
         else:
-            # The right is optional in the published roles, so a missing one is no trouble.
-            tell = log.info if error.forbidden else log.warning
-            tell("Could not take our finalizer off a snapshot", snapshot=name, err=error)
+            _tell(snapshot, error)
         return
-    log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=name)
+    log.v(3, "Took an orphaned finalizer off a snapshot", snapshot=kubernetes.key(snapshot))
 
 
-async def _driver_of(kube: KubeClient, snapshot: VolumeSnapshot) -> str | None:
-    """None: it is bound to nothing from which a volume could be made."""
-    content = snapshot.status.boundVolumeSnapshotContentName if snapshot.status else None
-    if content and dns.is_subdomain(content):
-        with unless_gone():
-            return (await kube.get(VolumeSnapshotContent, content)).spec.driver
-    return None
+def _tell(snapshot: VolumeSnapshot, error: KubeError) -> None:
+    # The rights are optional in the published roles, so a missing one is no trouble.
+    tell = log.info if error.forbidden else log.warning
+    tell("Could not take our finalizer off a snapshot", snapshot=kubernetes.key(snapshot), err=error)

@@ -260,6 +260,17 @@ async def test_a_content_that_cannot_be_read_is_left_to_the_next_sweep(site: Ins
     await site.until(lambda: not _held(site, "snap"), limit=11)
 
 
+async def test_a_claim_that_comes_while_contents_are_read_keeps_its_snapshot(site: Installation) -> None:
+    """It finds our finalizer there, and so writes none (provision.md 12.3)."""
+    _left(site, "snap")
+    site.refuse("get", CONTENT, 0, delay=5.0, times=1)
+    await site.start()
+    await site.until(lambda: len(site.requests.of("list", SNAPSHOT)) == 2)
+    site.claim("waits", "nobodys", **from_snapshot("snap"))
+    await site.rest(1000)
+    assert _held(site, "snap")
+
+
 async def test_a_change_between_list_and_write_is_not_overwritten(site: Installation) -> None:
     """provision.md 12.3."""
     _left(site, "snap")
