@@ -71,6 +71,9 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
             self._detaching.over(name)
+        elif old is new:
+            # Told again, as after a restore that has brought it back: its finalizer may be on it.
+            self._finished.pop(name, None)
         if old is not None and (new is None or deletion.should_delete(new)):
             for other in self.caches.volumes.sharing(deletion.handle(old) or ""):
                 if other.metadata.name != name and deletion.should_delete(other):
@@ -110,6 +113,7 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             if self._deleted.get(name) != volume.metadata.uid:
                 await self._delete_in_backend(volume, attempt)
                 self._note(self._deleted, volume)
+            self._check_sure()
             await self._remove(volume)
         except KubeError as error:
             outcome = self._refused(volume, error)
@@ -158,6 +162,10 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
         seen = self.caches.volumes.get(volume.metadata.name)
         if seen is None or seen.metadata.uid != volume.metadata.uid or not deletion.should_delete(seen):
             raise not_ours(f"volume {volume.metadata.name} is not to be deleted any more")
+        self._check_sure()
+
+    def _check_sure(self) -> None:
+        """Else what is released here may be somebody's again."""
         if self.in_doubt() or PersistentVolume.__name__ in self.caches.unsynced:
             raise KubeError(0, "InDoubt", "not sent: the lease could not be renewed, and the cluster may be restored")
 

@@ -38,6 +38,11 @@ class Caches(msgspec.Struct, frozen=True):
     followers: dict[str, Callable[[], None]] = msgspec.field(default_factory=dict)
     """How to have each kind listed at once."""
 
+    @property
+    def seen(self) -> int:
+        """The highest version that was shown of what volumes are made and deleted by."""
+        return max(self.claims.seen, self.volumes.seen)
+
     async def whole(self, kube: KubeClient, sketch: PersistentVolume) -> PersistentVolume | None:
         """A volume of which only a record is kept as the API server has it; None: it is gone."""
         name = sketch.metadata.name

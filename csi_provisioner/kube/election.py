@@ -67,6 +67,8 @@ class LeaderElector(msgspec.Struct, eq=False, dict=True):
     lost: bool = False
     went_back: Callable[[], None] = lambda: None
     """Told, while we lead, that the cluster was restored from a backup: our Lease stands at an older version."""
+    seen: Callable[[], int] = lambda: -1
+    """The highest version that this process was shown of anything else; -1: of nothing."""
 
     def __post_init__(self) -> None:
         self.lease = f"{self.settings.namespace}/{self.name}"
@@ -80,6 +82,7 @@ class LeaderElector(msgspec.Struct, eq=False, dict=True):
         self._soon = trio.Event()
         self._released = trio.Event()
         self._version = -1  # the highest that we have seen of the Lease
+        self._above = False  # our last write got a version above all that was seen before it
         self._troubles = Troubles(self.client.troubles)
 
     def health(self) -> str | None:
@@ -284,6 +287,7 @@ class LeaderElector(msgspec.Struct, eq=False, dict=True):
             self._acquired.add(str(spec["acquireTime"]))
         spec = {**(lease.get("spec") or {}), **spec}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "metadata": meta, "spec": spec}
+        seen = self.seen()
         if self._known is None:
             answer = await self.client.create(Lease, body, self.settings.namespace, begin=self._note_sent)
         else:
@@ -292,10 +296,15 @@ class LeaderElector(msgspec.Struct, eq=False, dict=True):
         meta["uid"] = answer.metadata.uid
         self._known, self.spec, self._seen = body, msgspec.convert(spec, LeaseSpec), trio.current_time()
         self._acquired = {str(spec["acquireTime"])}
-        self._compare(answer.metadata.resourceVersion)
+        self._compare(answer.metadata.resourceVersion, seen)
 
-    def _compare(self, version: str) -> None:
+    def _compare(self, version: str, seen: int = -1) -> None:
+        """`seen` before it was written."""
         before, self._version = self._version, version_number(version)
+        if seen >= 0:
+            # A write gets the highest version there is, unless Leases have an etcd of their own.
+            before = max(before, seen if self._above else -1)
+            self._above = self._version > seen
         if before > self._version >= 0 and self._renewed is not None:
             log.error("The cluster went back in time, as after a restore: everything is read anew", lease=self.lease)
             self.went_back()

@@ -194,6 +194,11 @@ class Store(Generic[T]):
         self._horizon = max(self._horizon, version_number(version))
         self._forget_passed(but=ChainMap[str, Any](self._shown, self._cold))
 
+    @property
+    def seen(self) -> int:
+        """The version that all of this is of; -1 while the cluster may be another one."""
+        return -1 if self._horizon == NEVER else self._horizon
+
     def doubt(self) -> None:
         """The cluster was restored: what we wrote is of its lost future, whatever the watch has shown of that."""
         self._horizon = NEVER
@@ -217,9 +222,10 @@ class Store(Generic[T]):
         """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
 
         An object at the version already shown stays the same object. The horizon may go back: a cluster restored
-        from a backup starts again at an older version, and what we remembered of its lost future goes.
+        from a backup starts again at an older version, and what we remembered of its lost future goes. What was done
+        in that is to be done again: handlers hear of all that is there.
         """
-        reached = version_number(version)
+        reached, doubted = version_number(version), self._horizon == NEVER
         changes: list[tuple[str, T | None, T | None]] = []
         if reached < self._horizon:
             shown = (fresh, self._shown, self._cold)
@@ -235,7 +241,7 @@ class Store(Generic[T]):
         self._foreign = {}
         for name, obj in fresh.items():
             old, new = self._show(name, obj)
-            if old is not new:
+            if old is not new or doubted:
                 changes.append((name, old, new))
         # Only now: who hears of one object may read any other.
         for name, old, new in changes:

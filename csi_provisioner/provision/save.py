@@ -100,16 +100,16 @@ class Saver(msgspec.Struct, eq=False):
         better then than a volume without any. So does one that we may not read."""
         if entry.seen or not entry.sent:
             return entry.seen
-        meta = entry.claim.metadata
+        meta, name, bound = entry.claim.metadata, entry.volume.metadata.name, False
         try:
             claim = await self.kube.get(PersistentVolumeClaim, meta.name, meta.namespace)
+            bound = claim.metadata.uid == meta.uid and claim.spec.volumeName == name
+            if bound and not entry.seen:
+                self.volumes.remember(await self.kube.get(PersistentVolume, name))
         except KubeError as error:
             # Whether it is there stays open, so nothing is written: the next try asks again.
             if error.unavailable:
                 raise
-            bound = False
-        else:
-            bound = claim.metadata.uid == meta.uid and claim.spec.volumeName == entry.volume.metadata.name
         # Looked at again, because the watch goes on during the request.
         return bound or entry.seen
 

@@ -31,6 +31,7 @@ from csi_provisioner.settings import Settings
 
 from .clients import api_client
 from .connection import Connection
+from .term import LeaderTerm
 
 Lead = Callable[[JournalWriter | None], Awaitable[None]]
 
@@ -41,8 +42,8 @@ class Leadership:
     def __init__(self, settings: Settings, metrics: Metrics, end: End) -> None:
         self.sought = settings.election.enabled
         self.identity = ""
-        self.went_back: Callable[[], None] = lambda: None
-        """Told of a cluster that was restored from a backup."""
+        self.term: Callable[[], LeaderTerm | None] = lambda: None
+        """The one that runs, which is told of a cluster that was restored from a backup."""
         self._settings = settings
         self._metrics = metrics
         self._end = end
@@ -121,17 +122,22 @@ class Leadership:
                 await self._elector.run(partial(self._lead, lead, leases, driver, self._elector))
 
     async def _lead(self, lead: Lead, leases: KubeClient, driver: str, elector: LeaderElector) -> None:
-        journal, elector.went_back = self._journal(leases, driver), self.went_back
+        journal = self._journal(leases, driver)
+        elector.went_back, elector.seen = partial(self._go_back, journal), self._seen
         if journal is not None:
-            elector.went_back = partial(self._go_back, journal)
             journal.gap, journal.renew = elector.gap, elector.renew_soon
             journal.lost = lambda: elector.lost
             journal.renewed, elector.keeps_journal = lambda: elector.renewed, lambda: journal.is_whole
         await lead(journal)
 
-    def _go_back(self, journal: JournalWriter) -> None:
-        journal.rewrite()
-        self.went_back()
+    def _go_back(self, journal: JournalWriter | None) -> None:
+        if journal is not None:
+            journal.rewrite()
+        if (term := self.term()) is not None:
+            term.look_again()
+
+    def _seen(self) -> int:
+        return -1 if (term := self.term()) is None else term.caches.seen
 
     def _journal(self, client: KubeClient, driver: str) -> JournalWriter | None:
         """None where it is not wanted, or nothing says which namespace it is to stand in."""

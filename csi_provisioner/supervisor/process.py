@@ -115,8 +115,8 @@ class _Process:
         shielded = election.lease_duration - election.renew_deadline if election.enabled else SHIELDED
         self.end = End(shielded, clock)
         self._leadership = Leadership(settings, self._metrics, self.end)
-        self._leadership.went_back = self._look_again
         self._observer = Observer(self._leadership, self._metrics)
+        self._leadership.term = lambda: self._observer.term
         self._metrics.ask(lambda: gauges(self._observer.state()))
         self._metrics.lanes(lambda: lanes(self._observer.state()))
         for name in QUEUES:
@@ -272,10 +272,6 @@ class _Process:
         """Runs what is never to end; only a defect lets it come to its end here, which a restart heals."""
         await run(task_status=task_status)
         self._observer.ended.add(name)
-
-    def _look_again(self) -> None:
-        if self._observer.term is not None:
-            self._observer.term.look_again()
 
     # ---- the driver goes and comes, while a term runs or none
 

@@ -37,6 +37,22 @@ async def test_a_leader_sees_by_its_own_lease_that_the_cluster_was_restored(gone
         assert a.lost is None
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["", "leases have an etcd of their own"])
+async def test_a_leader_sees_by_what_it_was_shown_that_a_backup_is_younger_than_its_renewal(alone: bool) -> None:
+    api, told, shown = LeaseApi(), list[float](), [-1]
+    async with candidates(api) as (start, _):
+        a = await start("a")
+        a.elector.seen = lambda: shown[0]
+        a.elector.went_back = lambda: told.append(trio.current_time())
+        await trio.sleep(1)
+        shown = [api.version + 100 * alone]
+        await trio.sleep(21)
+        shown = [api.version + 100]
+        restored = trio.current_time()
+        await trio.sleep(40)
+        assert [restored < moment < restored + 5.1 for moment in told] == [True] * (not alone)
+
+
 async def test_who_learns_that_the_cluster_was_restored_has_it_listed_at_once() -> None:
     api, store = FakeApi(), Store[PersistentVolumeClaim]()
     reflector = Reflector(api, PersistentVolumeClaim, store)  # type: ignore[arg-type]
@@ -82,7 +98,8 @@ async def test_what_was_written_and_never_shown_is_told_as_gone_after_a_restore(
         reflector.look_again()
         store.remember(claim("late", api.version + 6))
         await trio.sleep(1)
-        assert told == [("ns/lost", True, False)]
+        # And what is there as it was is told again: what was done for it may be undone.
+        assert told == [("ns/lost", True, False), ("ns/kept", True, True)]
         assert [one.metadata.name for one in store.values()] == ["kept"]
         store.remember(claim("new", api.version + 1))
         assert "ns/new" in store
