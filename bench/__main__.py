@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bench import against, builds, foreign, start
+from bench import against, builds, call, foreign, start
 from bench.api import Api, Sight
 from bench.clusters import Cluster, real, sandbox
 from bench.driver import NAME, Driver
@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
     parser.add_argument("--flags", default="", help="more flags for this tree's own")
     parser.add_argument("--pairs", type=int, default=9)
-    what = "only this: start, until probes are answered; list and churn, of other drivers' claims, on recorded bytes"
-    parser.add_argument("what", nargs="?", choices=["start", "list", "churn"], help=what)
+    what = "only this: start, until probes are answered; call, of gRPC; list and churn, of other drivers' claims"
+    parser.add_argument("what", nargs="?", choices=["start", "call", "list", "churn"], help=what)
     options = parser.parse_args()
-    if options.what == "start":
-        return start.main()
+    if options.what in ("start", "call"):
+        return {"start": start, "call": call}[options.what].main()
     if options.what:
         given = [builds.Build(options.against, builds.commit(options.against))] if options.against else []
         given.append(builds.Build("here", builds.here(), options.flags))

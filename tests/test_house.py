@@ -49,7 +49,7 @@ PARTS = {
     ),
     "records of what has settled": (100, "kube/cold.py planning/settled.py"),
     "TLS straight on the socket": (80, "kube/secure.py"),
-    "a call in one piece": (100, "csi/http2.py"),
+    "HTTP/2 with one driver": (415, "csi/engine.py csi/blocks.py csi/http2.py"),
     "what a start leaves for whoever asks": (20, "deferred.py"),
     "the first moments": (36, "__main__.py"),
     "leadership and health": (

@@ -1,11 +1,10 @@
-"""Unary gRPC calls on the driver's Unix socket: the one file that knows of asyncio, and with `answer` of HTTP/2.
+"""Unary gRPC calls on the driver's Unix socket: the one file that knows of asyncio.
 
 Trio callers come in by `call`; trio-asyncio's loop lives as long as the channel. Every failure leaves as a `CallError`
 (design.md 3, rule 7). What to ask and what an answer means is `driver`'s. Spec: process.md 4.
 
-Built on grpclib's protocol layer and not on its `Channel`, which takes no authority, does not bound a message before it
-has it in memory, loses the numbers of unknown status codes, says nothing of a connection lost while idle, and costs
-twice as much. The deadline is a Trio scope, so it also holds while connecting and follows a test's clock.
+Built on grpclib's protocol layer and not on its `Channel` (design.md 1). The deadline is a Trio scope, so it also holds
+while connecting and follows a test's clock.
 """
 
 import asyncio
@@ -34,8 +33,9 @@ from h2.exceptions import ProtocolError
 
 from csi_provisioner.advice import advice
 from csi_provisioner.csi import answer, wire
+from csi_provisioner.csi.engine import Engine as Http2  # or `http2.Http2`: h2 itself
 from csi_provisioner.csi.errors import CallError
-from csi_provisioner.csi.http2 import ALL_STREAMS, GOODBYE, HTTP2, Http2
+from csi_provisioner.csi.http2 import ALL_STREAMS, GOODBYE, HTTP2
 from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.csi.socket import trouble
 from csi_provisioner.csi.stream import Stream, headers
@@ -272,12 +272,12 @@ class _Connection(H2Protocol, AbstractHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
-        self._h2 = Http2(config=HTTP2)
+        self._h2 = Http2()
         self._h2.initiate_connection()
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)  # what may begin goes to the kernel at once, or is asked about again
         cast(Any, self._transport).max_size = AT_ONCE
-        self.connection = Connection(self._h2, self._transport, config=self.config)
+        self.connection = Connection(cast(Any, self._h2), self._transport, config=self.config)
         self.connection.flush()
         self.processor = EventsProcessor(self, self.connection)
         handlers = cast(dict[type, Callable[[Any], None]], self.processor.processors)

@@ -8,13 +8,12 @@ from typing import Any, cast
 import trio
 from grpclib import protocol
 from grpclib.metadata import USER_AGENT
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import TooManyStreamsError
 
 from csi_provisioner import __version__
 from csi_provisioner.csi import answer
-from csi_provisioner.csi.http2 import Http2
+from csi_provisioner.csi.engine import Engine
 from csi_provisioner.traces import traces
 
 _AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
@@ -24,7 +23,7 @@ class _Beginning:
     """h2 as one stream sees it: asked before each frame of a request, of which a driver acts on the last. Right before,
     for grpclib waits in between: for a free stream, for the peer's windows."""
 
-    def __init__(self, h2: H2Connection, begin: Callable[[], None]) -> None:
+    def __init__(self, h2: Engine, begin: Callable[[], None]) -> None:
         self._h2 = h2
         self._begin = begin
 
@@ -37,8 +36,8 @@ class _Beginning:
 class Stream(protocol.Stream):
     """One call. Gathers what comes until it is over, so that its task wakes up once."""
 
-    def __init__(self, connection: protocol.Connection, h2: Http2, transport: Any, begin: Callable[[], None]) -> None:
-        super().__init__(connection, cast(H2Connection, _Beginning(h2, begin)), transport)
+    def __init__(self, connection: protocol.Connection, h2: Engine, transport: Any, begin: Callable[[], None]) -> None:
+        super().__init__(connection, cast(Any, _Beginning(h2, begin)), transport)
         self._h2, self._begin = h2, begin
         self._sending: trio.CancelScope | None = None
         self.over = trio.Event()
