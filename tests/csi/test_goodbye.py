@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from h2.settings import SettingCodes
 
+from csi_provisioner.csi import channel
 from csi_provisioner.csi.driver import Driver
-from csi_provisioner.csi.engine import Engine
 from csi_provisioner.csi.errors import CallError
 from csi_provisioner.model import csi
 from csi_provisioner.model.codes import Code
@@ -184,7 +184,7 @@ async def test_a_stream_that_was_refused_is_sent_again_once(tmp_path: Path) -> N
 async def test_a_connection_whose_stream_numbers_are_used_up_ends_in_peace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "HIGHEST_ALLOWED_STREAM_ID", 5)
+    monkeypatch.setattr(channel.Http2, "HIGHEST_ALLOWED_STREAM_ID", 5)
     async with linked(tmp_path, slowly) as (other, link):
         async with trio.open_nursery() as nursery:
             for _ in range(5):
