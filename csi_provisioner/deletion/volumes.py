@@ -55,12 +55,18 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
         self._secret_of = deletion.secret_of(self.caches.storage_classes.get, self.facts)
         self._deleted: dict[str, str] = {}  # name -> UID of volumes the driver has deleted
         self._asking: dict[str, str] = {}  # of those it is being asked for
+        self._removing: dict[str, str] = {}  # of those whose objects are being taken away after that
         self._finished: dict[str, str] = {}  # and of those whose finalizer we have taken off after that
 
     def has_deleted(self, volume: PersistentVolume) -> bool | None:
         """None: the driver is being asked just now."""
         name, uid = volume.metadata.name, volume.metadata.uid
         return None if self._asking.get(name) == uid else uid in (self._deleted.get(name), self._finished.get(name))
+
+    def expects(self, old: PersistentVolume | None, new: PersistentVolume) -> bool:
+        """It is news of our own writes: the task that makes them does the rest, or has done it."""
+        name, uid = new.metadata.name, new.metadata.uid
+        return old is not new and uid in (self._removing.get(name), self._finished.get(name))
 
     def saw_volume(self, name: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         """Handler of the volume store: a volume that is gone need not be remembered, and one that waited for it to go
@@ -114,6 +120,7 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
                 await self._delete_in_backend(volume, attempt)
                 self._note(self._deleted, volume)
             self._check_sure()
+            self._removing[name] = volume.metadata.uid
             await self._remove(volume)
         except KubeError as error:
             outcome = self._refused(volume, error)
@@ -124,6 +131,7 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
                 # The call is repeated when the driver is back, and is neither counted nor told before.
                 return after(error, f"volume {name}: {error}")
             outcome = self._failed(volume, error, attempt)
+        self._removing.pop(name, None)
         # Quirk Q7, kept: an ignored one counts as a success. As in the reference, one that is gone already does not.
         seconds = trio.current_time() - started if isinstance(outcome, Done) else None
         self.metrics.deletion(volume.spec.storageClassName or "", seconds)

@@ -196,10 +196,10 @@ class Controllers:
             segments=segments,
         )
 
-        def saw_volume(name: str, _old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        def saw_volume(name: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
             if new is None:
                 loop.forget(name)  # a new volume of that name starts without back-off
-            elif deletion.finalizer_change(new) is not None or deletion.should_delete(new):
+            elif not reconciler.expects(old, new) and (deletion.finalizer_change(new) or deletion.should_delete(new)):
                 loop.wake(name)
 
         workers = self.fairness.deletes

@@ -7,6 +7,7 @@ from tests.installation import CLAIM, NAMESPACE, VOLUME, Installation
 from tests.journeys.objects import VOLUME_FINALIZER
 
 SERIES = "controller_persistentvolume_delete"
+TRIES = 'workqueue_work_duration_seconds_count{name="volumes"}'
 
 
 async def _gone(site: Installation, name: str = "pv") -> None:
@@ -214,3 +215,14 @@ async def test_a_claim_made_anew_gets_another_volume(site: Installation) -> None
     await _gone(site, old)
     assert len(site.driver.state.volumes) == 1
     assert site.objects.find(CLAIM, "data", NAMESPACE)
+
+
+@pytest.mark.parametrize("verb", ["delete", "patch"])
+async def test_the_news_of_our_own_writes_is_no_work(site: Installation, verb: str) -> None:
+    """It comes while the rest of them is under way, or when all are done."""
+    site.refuse(verb, VOLUME, 0, delay=5.0, times=1)
+    released(site)
+    await site.start()
+    await _gone(site)
+    await site.rest(10)
+    assert (await site.metrics())[TRIES] == 1
