@@ -35,7 +35,7 @@ def volume_to_in_tree(pv: PersistentVolume, driver: str) -> PersistentVolume:
 def volume_to_csi(pv: PersistentVolume) -> PersistentVolume | None:
     """The volume with the CSI source of whichever known plugin made it (delete.md 11); None if none of them did."""
     # The source decides, not an annotation: a volume that people wrote has none.
-    field = next((field for field in SOURCES if getattr(pv.spec, field) is not None), None)
+    field = None if pv.spec.csi else next((field for field in SOURCES if getattr(pv.spec, field) is not None), None)
     if field is None:
         return None
     translated = copy.deepcopy(pv)
