@@ -138,8 +138,7 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
 
     async def confirm(self, name: str) -> bool:
         """Once a write with this entry, begun now, was answered: the term is still ours. False: there is no journal."""
-        entry = self.entry(name)
-        confirmed = entry is not None and await self.enter(name, entry, confirm=True)
+        confirmed = (entry := self.entry(name)) is not None and await self.enter(name, entry, confirm=True)
         self.begin(name)
         return confirmed
 
@@ -189,8 +188,7 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
 
     def hand_over(self, name: str) -> bool:
         """Nobody tries any more: what may be there is left to recovery, as if it had been found. False: no entry."""
-        entry = self.entry(name)
-        if entry is None:
+        if (entry := self.entry(name)) is None:
             return False
         if self.is_certain(name):
             self.leave(name)
@@ -342,16 +340,18 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
 
     async def _make_again(self) -> None:
         """One of ours is gone: whether we lead is seen again before anything is made anew."""
+        await self._renewed_again()
+        for number, lease in (await self._leases.look_at_all(NUMBERS)).items():
+            self._leases.check(lease)
+            if (held := self._log.objects.get(number)) is not None:
+                packed = annotation(held.lease, ENTRIES) if held.sealed else entries.pack(held.texts)
+                held.lease = lease or await self._leases.claim(number, None, packed, check=True)
+
+    async def _renewed_again(self) -> None:
         since = trio.current_time()
         self.renew()
         while self.election.enabled and self.renewed() < since:  # noqa: ASYNC110 - nobody says when it is
             await trio.sleep(FIRST_PAUSE)
-        for number, lease in (await self._leases.look_at_all(NUMBERS)).items():
-            self._leases.check(lease)
-            held = self._log.objects.get(number)
-            if held is not None:
-                packed = annotation(held.lease, ENTRIES) if held.sealed else entries.pack(held.texts)
-                held.lease = lease or await self._leases.claim(number, None, packed, check=True)
 
     # ---- what goes wrong
 
@@ -361,6 +361,8 @@ class JournalWriter(msgspec.Struct, eq=False, kw_only=True, dict=True):
             raise error
         now = trio.current_time()
         if error.code == 409:
+            if not self.is_kept:
+                await self._renewed_again()  # the other one may be who has taken it over after us
             await trio.sleep(seconds / 10)
             return min(2 * seconds, LONGEST_PAUSE)
         if self._failing_since is None:

@@ -307,6 +307,32 @@ async def confirm(world: Written) -> None:
     await world.until(lambda: next_one not in world.processes)
 
 
+async def takes_late(world: Written) -> None:
+    """Of two of one name the older comes to the journal when the younger has it already, which it has not heard of. The
+    younger has nothing to write, and would never see what the older begins in the journal that it takes away."""
+    world.kill(await world.starts())
+    await world.ended()
+    world.claims()
+    world._begin()
+    older = world.processes[0]
+
+    async def late(_process: Process, sends: Sends) -> Any:
+        world._begin()
+        younger = world.processes[-1]
+        await world.until(lambda: younger.journal is not None and younger.journal.taken_at is not None)
+        return await sends()
+
+    async def deaf(process: Process, sends: Sends) -> Any:
+        return await (trio.sleep_forever() if process is older else sends())
+
+    world.at(ENTRIES, late)
+    world.at("^GET .*persistentvolumeclaims$", slow)
+    await world.until(lambda: older.leads)
+    for _ in range(20):
+        world.at(f"^PUT .*/{DRIVER}$", deaf)
+    await world.until(lambda: older not in world.processes)
+
+
 HISTORIES = {
     "an entry is in before the driver is asked": (entered,),
     "the end of the lease is looked at before every call": (clock,),
@@ -330,6 +356,7 @@ HISTORIES = {
     "of two of one name the older ends": (twin, "twins"),
     "a recovery asks the API server, not the caches": (live, "twins"),
     "a take-over ends with another look at its first object": (confirm, "pause"),
+    "a take-over that meets another one looks whether it still has the lease": (takes_late, "twins"),
 }
 
 
