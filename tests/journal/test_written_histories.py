@@ -323,7 +323,9 @@ async def takes_late(world: Written) -> None:
         return await sends()
 
     async def deaf(process: Process, sends: Sends) -> Any:
-        return await (trio.sleep_forever() if process is older else sends())
+        if process is older:
+            await trio.sleep_forever()
+        return await sends()
 
     world.at(ENTRIES, late)
     world.at("^GET .*persistentvolumeclaims$", slow)
