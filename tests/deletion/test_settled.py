@@ -1,24 +1,21 @@
 """Claims and volumes for which nothing was to be done any more, of which a provisioner keeps a few bytes: what happens
 to them later is met as ever."""
 
-import gc
 from typing import Any
 
 import pytest
 
 from csi_provisioner.kube.reflector import RESYNC
-from csi_provisioner.supervisor.term import LeaderTerm
 from tests.deletion.released import PROVISIONED_BY, bound, released
 from tests.installation import CLAIM, VOLUME, Installation
 from tests.journeys.objects import CLONE_FINALIZER, VOLUME_FINALIZER, from_claim
+from tests.leading import term
 
 KINDS = (CLAIM, VOLUME)
 
 
 def caches() -> Any:
-    """Of the one term that leads now."""
-    terms = [obj for obj in gc.get_objects() if isinstance(obj, LeaderTerm)]
-    return max(terms, key=lambda term: term.began)._caches
+    return term()._caches
 
 
 async def settled(site: Installation, *claims: str) -> None:

@@ -1,19 +1,13 @@
 """While a cluster that was restored is read anew: what the caches show of its volumes may be of a lost future."""
 
-import gc
 from typing import Any
 
 import pytest
 
-from csi_provisioner.supervisor.term import LeaderTerm
 from sandbox.api.faults import Fault
 from tests.deletion.released import PROVISIONED_BY, released
 from tests.installation import CLAIM, VOLUME, Installation
-
-
-def term() -> LeaderTerm:
-    """The one that leads now."""
-    return max((obj for obj in gc.get_objects() if isinstance(obj, LeaderTerm)), key=lambda term: term.began)
+from tests.leading import term
 
 
 def caches() -> Any:
