@@ -201,8 +201,7 @@ class Channel(AsyncContextManagerMixin):
     ) -> ResponseT:
         def begin() -> None:
             if method in CHANGING and not self._may_begin():
-                text = "not sent: the lease has run out, another process may lead"
-                raise CallError(Code.UNAVAILABLE, text)
+                raise CallError(Code.UNAVAILABLE, "not sent: the lease has run out, another process may lead")
 
         if not (meets or self._open.is_set()):
             with trio.move_on_after(limit):
@@ -291,6 +290,7 @@ class _Connection(H2Protocol, AbstractHandler):
 
         def settings_came(event: RemoteSettingsChanged) -> None:
             settings_changed(event)
+            self.connection.stream_close_waiter.set()  # it may take more streams now
             self.settled.set()
 
         def reset(event: StreamReset) -> None:

@@ -16,6 +16,7 @@ from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.errors import unless_gone
 from csi_provisioner.kube.events import EventRecorder
+from csi_provisioner.kube.store import version_number
 from csi_provisioner.logs import log
 from csi_provisioner.metrics import Metrics
 from csi_provisioner.model import kubernetes
@@ -77,8 +78,8 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
             self._deleted.pop(name, None)
             self._finished.pop(name, None)
             self._detaching.over(name)
-        elif old is new:
-            # Told again, as after a restore that has brought it back: its finalizer may be on it.
+        elif old is new or (old is not None and _version(new) < _version(old)):
+            # Told again or taken back, as after a restore that has brought it back: its finalizer may be on it.
             self._finished.pop(name, None)
         if old is not None and (new is None or deletion.should_delete(new)):
             for other in self.caches.volumes.sharing(deletion.handle(old) or ""):
@@ -259,3 +260,7 @@ class VolumeReconciler(msgspec.Struct, eq=False, dict=True):
                 failure_class=error.kind,
             )
         return after(error, said)
+
+
+def _version(volume: PersistentVolume) -> int:
+    return version_number(volume.metadata.resourceVersion)

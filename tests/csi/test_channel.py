@@ -199,6 +199,29 @@ async def test_a_driver_with_few_streams_is_not_asked_for_more(tmp_path: Path) -
     assert most == 3
 
 
+async def test_calls_wait_for_a_stream_only_until_the_driver_takes_more(tmp_path: Path) -> None:
+    all_asked = trio.Event()
+
+    async def note(_call: Call) -> None:
+        if len(other.calls) == 3:
+            all_asked.set()
+        await trio.sleep_forever()
+
+    async with peer(tmp_path / "csi.sock", note) as other:
+        other.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 1}
+        link = Link(other.path)
+        async with link.channel, trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(link.delete)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            other.connections[0].h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 3})
+            await other.connections[0].flush()
+            with trio.move_on_after(LIMIT / 2):
+                await all_asked.wait()
+            nursery.cancel_scope.cancel()
+    assert len(other.calls) == 3
+
+
 async def test_a_request_larger_than_the_windows(tmp_path: Path) -> None:
     async with linked(tmp_path) as (other, link):
         await link.delete("v" * 300_000)

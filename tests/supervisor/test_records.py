@@ -280,3 +280,27 @@ async def test_our_finalizer_goes_also_from_a_volume_that_is_not_to_be_deleted_a
     await world.reconciler._remove(but(SETTLED, "metadata.deletionTimestamp", "2026-01-01T00:00:00Z"))
     assert VOLUME_FINALIZER in (SETTLED.metadata.finalizers or ())
     assert world.api.asked == [f"PATCH persistentvolumes/{NAME}"]
+
+
+@pytest.mark.parametrize("restored", ["20", "25"], ids=["older than the cache had it", "as the cache had it"])
+async def test_a_volume_that_a_restore_has_brought_back_is_deleted_again(restored: str) -> None:
+    """Its PersistentVolume was as good as gone: another finalizer was on it, or the watch had not told of its end."""
+    world = World()
+    volumes, reconciler = world.caches.volumes, world.reconciler
+    released = but(but(SETTLED, "status.phase", "Released"), "metadata.resourceVersion", restored)
+    leaving = but(released, "metadata.resourceVersion", "25")
+    if restored != "25":
+        leaving = but(leaving, "metadata.deletionTimestamp", "2026-01-01T00:00:00Z")
+    volumes.put(leaving)
+    reconciler._note(reconciler._deleted, leaving)
+    await reconciler.reconcile(NAME, Attempt())
+    assert world.api.asked.pop() == f"PATCH persistentvolumes/{NAME}"
+    assert await reconciler.reconcile(NAME, Attempt()) == Done()
+    world.api.asked.clear()
+    volumes.doubt()
+    fresh: dict[str, Any] = {}
+    volumes.admit(released, fresh)
+    volumes.replace(fresh, "22")
+    assert not reconciler.expects(leaving, released)
+    await reconciler.reconcile(NAME, Attempt())
+    assert world.api.asked == [f"DELETE persistentvolumes/{NAME}", f"PATCH persistentvolumes/{NAME}"]
