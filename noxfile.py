@@ -22,6 +22,8 @@ nox.needs_version = ">=2025.2"
 # Once more for a test that fails: on a busy machine the kernel may deliver what crosses a socket after the virtual
 # clock, seeing every task wait, has jumped; a control plane of five processes has bad moments too.
 RERUN = ("--reruns", "1", "-rR")
+# What `tests` and `versions` run
+SANDBOX = ("-m", "not cluster and not browser and not histories")
 # The scenarios of the comparison wait in real time, four at once: on a busy machine a provisioner may come too late for
 # one, or after a controller that it was ahead of elsewhere. Such a scenario is looked at again, alone and
 # with longer waits.
@@ -31,7 +33,7 @@ UNHURRIED = ("--parallel", "1", "--time-scale", "3")
 PARALLEL = ("-n", "2", "--dist", "worksteal")
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "layers", "protos", "tests"]
+nox.options.sessions = ["lint", "types", "layers", "protos", "tests", "histories"]
 
 # A machine may forbid Python to keep its byte code, as images do whose installer made it. Here nothing has made it, and
 # every provisioner that a session starts would compile for half a second, which no installed one does.
@@ -131,16 +133,23 @@ def protos(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but those on a real control plane."""
+    """All tests but those on a real control plane, in a browser, or of random histories."""
     install(session, "test")
-    session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", *SANDBOX, *PARALLEL, *RERUN, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def versions(session: nox.Session) -> None:
     """The same tests on every supported Python that is installed."""
     install(session, "test")
-    session.run("pytest", "-m", "not cluster and not browser", *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", *SANDBOX, *PARALLEL, *RERUN, *session.posargs)
+
+
+@nox.session
+def histories(session: nox.Session) -> None:
+    """2,000 random histories of the journal, in a world that is all in memory."""
+    install(session, "test")
+    session.run("pytest", "-m", "histories", *PARALLEL, "tests/journal", *session.posargs)
 
 
 @nox.session
