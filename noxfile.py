@@ -19,14 +19,11 @@ from typing import NoReturn
 import nox
 
 nox.needs_version = ">=2025.2"
-# Once more for a test that fails: on a busy machine the kernel may deliver what crosses a socket after the virtual
-# clock, seeing every task wait, has jumped; a control plane of five processes has bad moments too.
+# Once more for a test that fails beside a control plane of five processes, or a browser: those have bad moments.
 RERUN = ("--reruns", "1", "-rR")
-# What `tests` and `versions` run
 SANDBOX = ("-m", "not cluster and not browser and not histories")
 # The scenarios of the comparison wait in real time, four at once: on a busy machine a provisioner may come too late for
-# one, or after a controller that it was ahead of elsewhere. Such a scenario is looked at again, alone and
-# with longer waits.
+# one, or after a controller that it was ahead of elsewhere. Such a one is looked at again, alone, with longer waits.
 SECOND_LOOKS = 2
 UNHURRIED = ("--parallel", "1", "--time-scale", "3")
 # Two at once, and whoever is done takes over from the other: much of a test's time is a wait for the kernel.
@@ -67,8 +64,8 @@ LICENCES = (
     "PSF-2.0",
 )
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
-PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@v0.316.0"
 PYTHONS = nox.project.python_versions(PROJECT)
+PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@v0.316.0"
 
 
 def install(session: nox.Session, *groups: str, project: bool = True) -> None:
@@ -135,14 +132,14 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but those on a real control plane, in a browser, or of random histories."""
     install(session, "test")
-    session.run("pytest", *SANDBOX, *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", *SANDBOX, *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def versions(session: nox.Session) -> None:
     """The same tests on every supported Python that is installed."""
     install(session, "test")
-    session.run("pytest", *SANDBOX, *PARALLEL, *RERUN, *session.posargs)
+    session.run("pytest", *SANDBOX, *PARALLEL, *session.posargs)
 
 
 @nox.session

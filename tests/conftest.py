@@ -4,6 +4,7 @@ import gc
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from csi_provisioner.commands import daemon
 from csi_provisioner.diagnostics import asked
@@ -21,6 +22,9 @@ def anyio_backend() -> object:
 
 def pytest_configure() -> None:
     runner.install()
+    # How long an example takes says something of the machine only: its first one may have to wait for a processor.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
     # A command asks all provisioners of its network. Those of tests in other processes live on another virtual clock:
     # each would be waited for, or find a stranger at its socket.
     for module in (asked, daemon):

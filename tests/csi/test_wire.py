@@ -83,7 +83,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_implementations_say_the_same(name: str, data: st.DataObject) -> None:
     ours = data.draw(MESSAGES[name])
     encoded = wire.encode(ours)
@@ -94,7 +94,7 @@ def test_both_implementations_say_the_same(name: str, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("name", ["CreateVolumeRequest", "CreateVolumeResponse"])
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_message_that_comes_in_parts_is_merged_alike(name: str, data: st.DataObject) -> None:
     first, second = data.draw(MESSAGES[name]), data.draw(MESSAGES[name])
     parts = wire.encode(first) + wire.encode(second)
@@ -119,7 +119,7 @@ def test_every_message_has_its_tables() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_fields_of_a_newer_driver_are_harmless(data: st.DataObject) -> None:
     # A message of another kind, from a message's point of view: fields without a name here, and other types.
     newer = data.draw(st.one_of(*MESSAGES.values()))

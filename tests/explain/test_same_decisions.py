@@ -204,7 +204,7 @@ def as_the_daemon(facts: Facts) -> TryError | None:
 
 
 @given(claims(), objects(), drivers(), st.booleans(), st.booleans())
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_it_ends_in_a_refusal_exactly_where_a_try_does(
     claim_: k8s.PersistentVolumeClaim, found: dict[Read, Any], driver: DriverFacts, strict: bool, crossing: bool
 ) -> None:

@@ -133,7 +133,7 @@ async def live(actions: list[tuple[str, object]]) -> None:
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(ACTIONS, max_size=30))
 def test_the_store_ends_where_the_server_is(actions: list[tuple[str, object]]) -> None:
     trio.run(live, actions, clock=MockClock(autojump_threshold=0))

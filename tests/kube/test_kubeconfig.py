@@ -128,7 +128,7 @@ async def use(cluster: Cluster) -> None:
         await Sender(Notes(cluster.route), cluster, "test/1").send(Ask("GET", "api"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200)
 @given(place=st.sampled_from(DOCUMENTS), scalar=SCALARS)
 def test_any_scalar_works_or_is_named(tmp_path: Path, place: tuple[str, str], scalar: str) -> None:
     text, entry = place
