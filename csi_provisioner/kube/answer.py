@@ -6,6 +6,7 @@ list that cannot be decoded as a whole is decoded item by item: one object must 
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from lightkube.core.resource import NamespacedResourceG, Resource, api_info
 
 from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.errors import UNDECODABLE, KubeError, from_status
+from csi_provisioner.kube.outline import Look, Outline
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.model.kubernetes import key as key_of
 
@@ -62,6 +64,17 @@ class Wanted(NamedTuple):
             and (where == self.namespace or (where is not None and self.namespace == ALL_NS))
             and (meta.name == self.name or (not self.name and meta.name.startswith(self.prefix)))
         )
+
+    def among(self, items: list[Any]) -> list[Any]:
+        """Those of a list that fit: as `fits` of each, which would be a tenth of what a list costs."""
+        kinds, namespace, everywhere = (None, self.kind), self.namespace, self.namespace == ALL_NS
+        return [
+            item
+            for item in items
+            if item.metadata.name
+            and item.kind in kinds
+            and ((where := item.metadata.namespace or None) == namespace or (everywhere and where is not None))
+        ]
 
     def check(self, kind: str | None, meta: "Name | ObjectMeta") -> None:
         if not self.fits(kind, meta):
@@ -160,6 +173,8 @@ class Page(NamedTuple, Generic[T]):
     continue_token: str | None
     unreadable: dict[str, str]
     """Keys of the objects that could not be decoded, and why; "" where not even a name could be."""
+    others: Sequence[Outline] = ()
+    """Those that nobody wants, where there is a `Look` to tell."""
 
 
 class _ListMeta(msgspec.Struct):
@@ -173,12 +188,14 @@ class _List(msgspec.Struct, Generic[D]):
     kind: str | None = None
 
 
-def page(body: bytes, kind: type[T], asked: Wanted, token: str | None) -> Page[T]:
+def page(body: bytes, kind: type[T], asked: Wanted, token: str | None, look: Look[T] | None = None) -> Page[T]:
     unreadable: dict[str, str] = {}
     found: _List[Any]
+    form, others = kind if look is None else Outline, list[Outline]()
     try:
-        found = msgspec.json.decode(body, type=_List[kind])  # type: ignore[valid-type]
+        found = msgspec.json.decode(body, type=_List[form])  # type: ignore[valid-type]
     except UNDECODABLE:
+        look = None
         # Item by item costs more, so only now. Where even this fails the whole answer is broken.
         found = decode(body, _List[msgspec.Raw])
         found.items = [item for raw in found.items if (item := _item(raw, kind, unreadable)) is not None]
@@ -187,11 +204,13 @@ def page(body: bytes, kind: type[T], asked: Wanted, token: str | None) -> Page[T
         raise invalid(f"it is no list of {asked.kind} at a version")
     if meta.continue_ and meta.continue_ == token:  # followed, it would lead in a circle
         raise invalid("its next page is this one again")
-    items = [item for item in found.items if item.metadata.name and asked.fits(item.kind, item.metadata)]
+    items = asked.among(found.items)
     # What does not fit is left out and told of, without a name: it may be anything.
     if len(items) < len(found.items):
         unreadable[""] = f"it is no {asked.kind}, or none that was asked for"
-    return Page(items, meta.resourceVersion, meta.continue_ or None, unreadable)
+    if look is not None:
+        items, others = look.parted(items, unreadable)
+    return Page(items, meta.resourceVersion, meta.continue_ or None, unreadable, others)
 
 
 def _item(raw: msgspec.Raw, kind: type[T], unreadable: dict[str, str]) -> T | None:

@@ -25,6 +25,7 @@ from csi_provisioner.kube.connection import Begin
 from csi_provisioner.kube.errors import UNDECODABLE
 from csi_provisioner.kube.errors import KubeError as KubeError
 from csi_provisioner.kube.limits import TokenBucket as TokenBucket
+from csi_provisioner.kube.outline import Look
 from csi_provisioner.kube.sender import Sender
 from csi_provisioner.kube.transport import Answer, Transport
 from csi_provisioner.logs import log
@@ -103,9 +104,16 @@ class KubeClient:
         return await self._ask(wanted("get", kind, name, namespace), kind, answer.untyped)
 
     async def list_page(
-        self, kind: type[T], scope: Scope = EVERYWHERE, *, limit: int = 500, continue_token: str | None = None
+        self,
+        kind: type[T],
+        scope: Scope = EVERYWHERE,
+        *,
+        limit: int = 500,
+        continue_token: str | None = None,
+        look: Look[T] | None = None,
     ) -> Page[T]:
-        """One page. Objects that cannot be decoded are said once, and left out of the items."""
+        """One page. Objects that cannot be decoded are said once, and left out of the items. With `look` those that
+        nobody wants are not decoded."""
         limit = min(limit, self._most.get(kind, limit))
         parameters = {
             "limit": limit,
@@ -113,7 +121,7 @@ class KubeClient:
             "labelSelector": scope.labels,
             "fieldSelector": scope.fields,
         }
-        decode = partial(answer.page, token=continue_token)
+        decode = partial(answer.page, token=continue_token, look=look)
         try:
             page = await self._ask(wanted("list", kind, "", scope.namespace), kind, decode, params=parameters)
         except KubeError as error:

@@ -22,6 +22,7 @@ from csi_provisioner.kube.answer import wanted
 from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, WatchEvent
 from csi_provisioner.kube.errors import KubeError, Troubles
+from csi_provisioner.kube.outline import Look
 from csi_provisioner.kube.store import Fresh, Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import key as key_of
@@ -49,6 +50,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     """`resync` seconds apart, handlers are called for every kept object. `on_event` is told of each object that an
     event shows, with the event's own bytes, before the store is; `on_list` of each whole list, once the store has it.
     `served` says as which version the cluster serves the kind; it is asked first of all, and again after a 404.
+    `look` tells of a list what the store would not keep.
     """
 
     client: KubeClient
@@ -59,6 +61,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     on_event: Callable[[T, bytes], None] | None = None
     on_list: Callable[[], None] = lambda: None
     served: Callable[[], Awaitable[type[T]]] | None = None
+    look: Look[T] | None = None
     page: int = 500
     pause: float = PAUSE
     random: Callable[[], float] = randomness.random
@@ -116,7 +119,9 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         try:
             if self.served is not None and self._unsure:
                 self.kind, self._unsure = await self.served(), False
-            page = await self.client.list_page(self.kind, self.scope, limit=self.page, continue_token=state.token)
+            page = await self.client.list_page(
+                self.kind, self.scope, limit=self.page, continue_token=state.token, look=self.look
+            )
         except KubeError as error:
             self._unsure |= error.code == 404
             self._report(LIST, error, quiet=error.code == 410)
@@ -124,6 +129,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         await trio.lowlevel.checkpoint_if_cancelled()  # it may have come before we were told to look again
         for obj in page.items:
             self.store.admit(obj, self._gathered)
+        self.store.pass_over(page.others, self._gathered)
         for key in filter(None, page.unreadable):
             self.store.keep(key, self._gathered)
         self._resolve(LIST)

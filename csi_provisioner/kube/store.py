@@ -14,13 +14,14 @@ Nothing here waits or talks to the cluster. Objects are shared: readers must not
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from lightkube.core.resource import Resource
 
 from csi_provisioner.kube.cold import Keys, Records, Settled
 from csi_provisioner.kube.errors import Troubles
+from csi_provisioner.kube.outline import Outline
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import ObjectMeta
 from csi_provisioner.model.kubernetes import key as key_of
@@ -214,6 +215,11 @@ class Store(Generic[T]):
         elif self._named:
             fresh[name] = None
 
+    def pass_over(self, others: Iterable[Outline], fresh: Fresh[T]) -> None:
+        """Objects of a list being read for which `project` would answer None."""
+        if self._named:
+            fresh.update(dict.fromkeys(map(key_of, others)))
+
     def keep(self, key: str, fresh: Fresh[T]) -> None:
         """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
         fresh[key] = self._shown.get(key) or self._cold.get(key)
@@ -239,7 +245,11 @@ class Store(Generic[T]):
         for name in [name for names in (self._shown, self._cold) for name in names if name not in fresh]:
             changes.append((name, self._hide(name), None))
         self._foreign = {}
+        known = self._shown or self._cold
         for name, obj in fresh.items():
+            if obj is None and not known:  # most of a first list
+                self._foreign[name] = None
+                continue
             old, new = self._show(name, obj)
             if old is not new or doubted:
                 changes.append((name, old, new))

@@ -13,12 +13,14 @@ import trio
 from csi_provisioner.kube.caches import Caches
 from csi_provisioner.kube.client import KubeClient, KubeError
 from csi_provisioner.kube.cold import Settled
+from csi_provisioner.kube.outline import Look, Outline
 from csi_provisioner.kube.reflector import Reflector
 from csi_provisioner.kube.store import Store
 from csi_provisioner.logs import log
 from csi_provisioner.model.kubernetes import (
     GATEWAY,
     BetaReferenceGrant,
+    ClaimSpec,
     CSINode,
     Node,
     PersistentVolume,
@@ -26,6 +28,7 @@ from csi_provisioner.model.kubernetes import (
     ReferenceGrant,
     StorageClass,
     VolumeAttachment,
+    VolumeSpec,
 )
 from csi_provisioner.planning import deletion, finalizers, gate, leftover, settled
 from csi_provisioner.planning.facts import DriverFacts
@@ -52,8 +55,8 @@ def caches_for(
         lambda meta, note: settled.volume(meta, note, facts.name),
     )
     return Caches(
-        claims=Store(project=lambda claim: _kept_claim(claim, facts), index="uid", settled=claims, named=False),
-        volumes=Store(project=lambda volume: _kept_volume(volume, facts), settled=volumes, shared=deletion.handle),
+        claims=Store(project=partial(_kept_claim, facts=facts), index="uid", settled=claims, named=False),
+        volumes=Store(project=partial(_kept_volume, facts=facts), settled=volumes, shared=deletion.handle),
     )
 
 
@@ -68,9 +71,10 @@ async def follow(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Watches until cancelled; started once every cache is complete. A missing right keeps it waiting and is logged."""
+    at_claims, at_volumes = looks(facts)
     reflectors: list[Reflector[Any]] = [
-        Reflector(kube, PersistentVolumeClaim, caches.claims, on_event=clones.keep_shown),
-        Reflector(kube, PersistentVolume, caches.volumes),
+        Reflector(kube, PersistentVolumeClaim, caches.claims, on_event=clones.keep_shown, look=at_claims),
+        Reflector(kube, PersistentVolume, caches.volumes, look=at_volumes),
         Reflector(kube, StorageClass, caches.storage_classes),
     ]
     if deletion.watches_attachments(facts):
@@ -112,6 +116,23 @@ async def _served_grants(kube: KubeClient) -> type[ReferenceGrant]:
         if error.code not in (403, 404):
             raise
     return BetaReferenceGrant
+
+
+def looks(facts: DriverFacts) -> tuple[Look[PersistentVolumeClaim], Look[PersistentVolume]]:
+    """Of which claims and volumes nothing is kept, as far as that is certain without their specs."""
+
+    def is_foreign_claim(claim: Outline) -> bool:
+        # One that is pending may have a source.
+        waits = claim.status is None or claim.status.phase in (None, "", "Pending")
+        return not (waits or gate.addressed_to(claim, facts) or finalizers.present(claim, CLONE_FINALIZER))
+
+    def is_foreign_volume(volume: Outline) -> bool:
+        return deletion.is_annotated(volume, facts) is False
+
+    return (
+        Look(is_foreign_claim, PersistentVolumeClaim, ClaimSpec),
+        Look(is_foreign_volume, PersistentVolume, VolumeSpec),
+    )
 
 
 def _kept_claim(claim: PersistentVolumeClaim, facts: DriverFacts) -> PersistentVolumeClaim | None:

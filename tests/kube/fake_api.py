@@ -28,6 +28,7 @@ class Page:
     resource_version: str
     continue_token: str | None
     unreadable: dict[str, str]
+    others: tuple[()] = ()
 
 
 @dataclass
@@ -136,6 +137,7 @@ class FakeApi:
         *,
         limit: int = 500,
         continue_token: str | None = None,
+        look: None = None,
     ) -> Any:
         self.asked.append(f"list {continue_token or ''}".strip())
         await trio.sleep(0.01)

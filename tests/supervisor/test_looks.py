@@ -1,0 +1,110 @@
+"""A list that is read by outlines leaves the caches as one whose objects are decoded whole."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csi_provisioner.kube import answer
+from csi_provisioner.kube.answer import wanted
+from csi_provisioner.kube.outline import Look
+from csi_provisioner.kube.store import Fresh
+from csi_provisioner.model.kubernetes import PersistentVolume, PersistentVolumeClaim
+from csi_provisioner.planning.facts import DriverFacts
+from csi_provisioner.planning.wellknown import (
+    BETA_STORAGE_PROVISIONER,
+    CLONE_FINALIZER,
+    MIGRATED_TO,
+    PROVISIONED_BY,
+    STORAGE_PROVISIONER,
+    VOLUME_FINALIZER,
+)
+from csi_provisioner.supervisor.caches import caches_for, looks
+
+FACTS = DriverFacts("ours", in_tree_name="old")
+OURS = {STORAGE_PROVISIONER: "ours"}
+names = st.sampled_from(["ours", "old", "theirs", ""])
+
+
+def some(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def annotated(*keys: str) -> st.SearchStrategy[dict[str, str]]:
+    return some(**dict.fromkeys(keys, names))
+
+
+def meta(finalizer: str, *keys: str) -> st.SearchStrategy[dict[str, Any]]:
+    lists = st.lists(st.sampled_from([finalizer, "kubernetes.io/protection"]), max_size=2)
+    return some(annotations=annotated(*keys), finalizers=lists, deletionTimestamp=st.just("2026-01-01T00:00:00Z"))
+
+
+sources = some(kind=st.sampled_from(["PersistentVolumeClaim", "VolumeSnapshot", "Other"]), name=st.just("a"))
+statuses = some(phase=st.sampled_from(["", "Pending", "Bound", "Lost", "Released"]))
+claims = some(
+    metadata=meta(CLONE_FINALIZER, STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER, MIGRATED_TO),
+    spec=some(volumeName=st.sampled_from(["", "pv"]), dataSource=sources, dataSourceRef=sources),
+    status=statuses,
+)
+volumes = some(
+    metadata=meta(VOLUME_FINALIZER, PROVISIONED_BY, MIGRATED_TO),
+    spec=some(
+        csi=some(driver=names, volumeHandle=st.just("h")),
+        persistentVolumeReclaimPolicy=st.sampled_from(["Delete", "Retain"]),
+    ),
+    status=statuses,
+)
+
+
+def listed(kind: type[Any], objects: list[dict[str, Any]], look: Look[Any] | None) -> Fresh[Any]:
+    caches = caches_for(FACTS, None, holds_claim=lambda _uid: False, holds_volume=lambda _name: False)
+    store: Any = caches.claims if kind is PersistentVolumeClaim else caches.volumes
+    items = [dict(each) for each in objects]
+    for number, each in enumerate(items):
+        where = {"namespace": "ns"} if kind is PersistentVolumeClaim else {}
+        known = {"name": f"n-{number}", "uid": f"{number:08}-0000-4000-8000-000000000000", "resourceVersion": "7"}
+        each["metadata"] = {**known, **where, **each.get("metadata", {})}
+    body = json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
+    page = answer.page(body, kind, wanted("list", kind, "", "*"), None, look)
+    assert page.unreadable == {}
+    fresh: Fresh[Any] = {}
+    for obj in page.items:
+        store.admit(obj, fresh)
+    store.pass_over(page.others, fresh)
+    return fresh
+
+
+@given(st.lists(claims, max_size=4))
+def test_of_claims_the_same_is_kept(objects: list[dict[str, Any]]) -> None:
+    assert listed(PersistentVolumeClaim, objects, looks(FACTS)[0]) == listed(PersistentVolumeClaim, objects, None)
+
+
+@given(st.lists(volumes, max_size=4))
+def test_of_volumes_the_same_is_kept(objects: list[dict[str, Any]]) -> None:
+    assert listed(PersistentVolume, objects, looks(FACTS)[1]) == listed(PersistentVolume, objects, None)
+
+
+def page_of(*items: dict[str, Any]) -> answer.Page[PersistentVolumeClaim]:
+    body = json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
+    asked = wanted("list", PersistentVolumeClaim, "", "*")
+    return answer.page(body, PersistentVolumeClaim, asked, None, looks(FACTS)[0])
+
+
+def item(name: str, annotations: dict[str, str], **more: Any) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "ns", "annotations": annotations}
+    return {"metadata": meta, "status": {"phase": "Bound"}, **more}
+
+
+def test_another_drivers_bound_claim_is_not_decoded() -> None:
+    page = page_of(item("theirs", {STORAGE_PROVISIONER: "theirs"}), item("ours", OURS))
+    assert [outline.metadata.name for outline in page.others] == ["theirs"]
+    assert [claim.metadata.name for claim in page.items] == ["ours"]
+
+
+@pytest.mark.parametrize("spec", [{"volumeName": 5}, None, []], ids=["field", "null", "list"])
+def test_one_of_ours_that_cannot_be_decoded_is_told_of_by_its_key(spec: object) -> None:
+    page = page_of(item("odd", OURS, spec=spec), item("ours", OURS))
+    assert list(page.unreadable) == ["ns/odd"]
+    assert [claim.metadata.name for claim in page.items] == ["ours"]
