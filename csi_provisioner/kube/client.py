@@ -8,6 +8,7 @@ is decided above; what keeps a cache true is `reflector`'s. lightkube's own `wat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
+from math import inf
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -48,6 +49,8 @@ ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 
 # An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
 LONGEST_LINE = 8 << 20
+# Seconds between two reads of a watch that goes on telling: a read costs as much as four events
+MOST_PAUSE = 0.05
 # Objects that could not be read and were told of are remembered up to this number, and then all told of again
 MOST_TOLD = 10_000
 
@@ -161,8 +164,9 @@ class KubeClient:
         pause: float = 0.0,
     ) -> AsyncIterator[AsyncIterator[tuple[WatchEvent[T], bytes]]]:
         """Each event, also as its bytes, until the server ends the watch (after `timeout_seconds`) or the context is
-        left; a KubeError when it breaks. Silence is not noticed. `pause` is the seconds after each read, in which more
-        may come, so that many events cost one read: the first after a quiet time waits for nothing."""
+        left; a KubeError when it breaks. Silence is not noticed. `pause` is the seconds after a read, in which more may
+        come, so that many events cost one read; without a quiet time the next one is longer, up to MOST_PAUSE. The
+        first after a quiet time waits for nothing."""
         asked = wanted("watch", kind, "", scope.namespace)
         parameters = {
             "resourceVersion": resource_version,
@@ -304,9 +308,10 @@ async def _events(
     chunks: Answer, kind: type[T], asked: Wanted, pause: float
 ) -> AsyncGenerator[tuple[WatchEvent[T], bytes], None]:
     decode = msgspec.json.Decoder(WatchEvent[kind]).decode  # type: ignore[valid-type]
-    rest = bytearray()
+    rest, nap, awake = bytearray(), pause, -inf
     with naming(asked):
         async for chunk in chunks:
+            nap = pause if trio.current_time() > awake + MOST_PAUSE else min(nap + pause, max(pause, MOST_PAUSE))
             *lines, last = chunk.split(b"\n")
             # An event may come in many chunks: their bytes are joined once, when its end has come.
             if lines:
@@ -327,6 +332,7 @@ async def _events(
                     asked.check(event.object.kind, event.object.metadata)
                 yield event, line
             if pause:
-                await trio.sleep(pause)
+                await trio.sleep(nap)
+                awake = trio.current_time()
         if rest:
             raise KubeError(0, "Unavailable", "the watch ended within an event")

@@ -40,7 +40,7 @@ RESYNC = 15 * 60.0
 REPLAYED_AT_ONCE = 200
 # Seconds until what had settled, and was held by somebody, is looked at again
 COOL = 5.0
-# Seconds between two reads of a watch: other people's changes come by the hundred
+# Seconds between two reads of a watch, to begin with: other people's changes come by the hundred
 PAUSE = 0.01
 # What people are told of: a list that is not given, a watch that is not opened, one that does not get on
 LIST, WATCH, FOLLOW = "list", "watch", "follow"
