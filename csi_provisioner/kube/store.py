@@ -113,7 +113,7 @@ class Store(Generic[T]):
     def sharing(self, text: str) -> list[T]:
         """The objects of this `shared` text that the watch has shown, sketches among them."""
         found = (self._shown.get(key) or self._cold.sketch(key) for key in self._sharing.of(text))
-        return [obj for obj in found if obj is not None and self._text(obj) == text]
+        return [obj for obj in found if obj is not None and self._text(key_of(obj), obj) == text]
 
     def notes(self) -> Iterator[bytes]:
         """Those of all that are records."""
@@ -144,7 +144,7 @@ class Store(Generic[T]):
         known = self._own_writes.get(name)
         if version <= self._horizon or (known is not None and version <= _version(known)):
             return
-        kept = self._kept(obj)
+        kept = self._kept(name, obj)
         if kept is not None:
             self._own_writes[name] = kept
 
@@ -160,7 +160,7 @@ class Store(Generic[T]):
         own = self._own_writes.get(name)
         if own is not None and _version(own) <= version:
             del self._own_writes[name]
-        old, new = self._show(name, self._kept(obj), version)
+        old, new = self._show(name, self._kept(name, obj), version)
         if old is not new and self._tell(name, old, new):
             self._settle(name)
 
@@ -206,7 +206,7 @@ class Store(Generic[T]):
 
     def admit(self, obj: T, fresh: Fresh[T]) -> None:
         """Adds one object of a list being read to `fresh`, at once in the small form in which it will be kept."""
-        name, kept = key_of(obj), self._kept(obj)
+        kept = self._kept(name := key_of(obj), obj)
         if kept is not None:
             record = self._record(name, kept)
             # A change is told with the whole object.
@@ -287,10 +287,10 @@ class Store(Generic[T]):
 
     # ---- the two layers
 
-    def _kept(self, obj: T) -> T | None:
+    def _kept(self, name: str, obj: T) -> T | None:
         """The small form of the object, or the object itself if `project` fails."""
         whole: T | None = obj
-        return whole if self._project is None else self.guarded(self._project, whole, key_of(obj), obj)
+        return whole if self._project is None else self.guarded(self._project, whole, name, obj)
 
     def _is_old(self, name: str, uid: str, version: int) -> bool:
         """Shown before, by a list or by the watch itself: a repeat must not take us back."""
@@ -322,23 +322,25 @@ class Store(Generic[T]):
             was, now = _meta(old), _meta(new)
             if (was.uid, was.resourceVersion) == (now.uid, now.resourceVersion):
                 return old, old
-            self._hide(name)
+            self._hide(name, old)
         self._shown[name] = new
         self._index(name, new)
         if self._uids is not None:
             self._uids[_meta(new).uid] = name
         return old, new
 
-    def _hide(self, name: str) -> T | None:
+    def _hide(self, name: str, known: T | None = None) -> T | None:
+        old = self._taken_out(name) or known or self._cold.sketch(name)
+        self._cold.pop(name, None)
+        if old is not None and (text := self._text(name, old)):
+            self._sharing.remove(text, name)
+        return old
+
+    def _taken_out(self, name: str) -> T | None:
         old = self._shown.pop(name, None)
-        if old is None:
-            old = self._cold.sketch(name)
-            self._cold.pop(name, None)
-        elif self._uids is not None:
+        if old is not None and self._uids is not None:
             self._uids.pop(_meta(old).uid, None)
         self.warm.pop(name, None)
-        if old is not None and (text := self._text(old)):
-            self._sharing.remove(text, name)
         return old
 
     # ---- records
@@ -352,9 +354,8 @@ class Store(Generic[T]):
         elif self._is_held(name, obj):
             self.warm[name] = None
         else:
-            self._hide(name)
+            self._taken_out(name)
             self._cold[name] = record
-            self._index(name, obj)
 
     def _record(self, name: str, obj: T) -> bytes | None:
         return self.guarded(self._cold.record, None, name, obj)
@@ -363,11 +364,11 @@ class Store(Generic[T]):
         return name in self._own_writes or self.guarded(self._cold.is_held, True, name, name, _meta(obj).uid)
 
     def _index(self, name: str, obj: T | None) -> None:
-        if obj is not None and (text := self._text(obj)):
+        if obj is not None and (text := self._text(name, obj)):
             self._sharing.add(text, name)
 
-    def _text(self, obj: T) -> str | None:
-        return None if self._shared is None else self.guarded(self._shared, None, key_of(obj), obj)
+    def _text(self, name: str, obj: T) -> str | None:
+        return None if self._shared is None else self.guarded(self._shared, None, name, obj)
 
     def _forget_passed(self, *, but: Container[str] = ()) -> None:
         """Own writes that the watch has passed."""

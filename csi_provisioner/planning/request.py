@@ -151,8 +151,7 @@ def size_of(request: csi.CreateVolumeRequest) -> int:
     size = sum(_map_size(given) for given in (request.parameters, request.secrets, request.mutable_parameters))
     if places is not None:
         size += 2 * sum(_field_size(_map_size(place.segments)) for place in places.requisite)  # and once as preferred
-    if capabilities:
-        mount = capabilities[0].mount or csi.VolumeCapabilityMountVolume()
+    if capabilities and (mount := capabilities[0].mount) is not None:
         flags = sum(_field_size(len(flag.encode())) for flag in mount.mount_flags)
         mode = 2 + 2  # the access mode, a number in a message
         size += len(capabilities) * _field_size(_field_size(flags + _field_size(len(mount.fs_type.encode()))) + mode)
