@@ -46,7 +46,7 @@ TRIES, FIRST_PAUSE = 4, 1.0
 LONGEST_TRY = 15.0
 # Seconds an event waits for volume writes at most: under lasting load events still appear
 PATIENCE = 5.0
-BUSY_POLL = 0.05
+BUSY_POLL = 0.2
 # Seconds that a beginning is held back: most drivers have made the volume by then
 HELD = 1.0
 # Verbosity at which events that are merged are logged

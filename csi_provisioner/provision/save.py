@@ -48,10 +48,16 @@ class Saver(msgspec.Struct, eq=False):
     wake: Callable[[str, float], None]
     ended: Callable[[str], None]
     over: Callable[[str], None]
+    under_way: int = 0
+    """First tries that have not ended."""
 
     async def save(self, volume: PersistentVolume) -> None:
         """The first try at a volume that memory keeps; it stays there until it is in the API server."""
-        error = await self._try(volume.metadata.name)
+        self.under_way += 1
+        try:
+            error = await self._try(volume.metadata.name)
+        finally:
+            self.under_way -= 1
         if error is not None:
             log.error(
                 "Could not save the PersistentVolume; its volume exists, saving is tried until it is there",

@@ -77,7 +77,7 @@ class Controllers:
         publishing = [self.publisher.loop] if self.publisher is not None else []
         self.right = right = RightToSave(parts.kube, parts.granted)
         announcer = Announcer(caches, facts, parts.kube, parts.memory, parts.orphans, parts.events, self.pending, right)
-        self._saver = Saver(
+        self.saver = Saver(
             parts.kube,
             caches.volumes,
             parts.memory,
@@ -222,7 +222,7 @@ class Controllers:
             entry = memory.unsaved(name)
             return None if entry is None else entry.volume
 
-        loop = self._loop_of_volumes(SAVES, self._saver.reconcile, find, workers=save.WORKERS, backoff=backoff)
+        loop = self._loop_of_volumes(SAVES, self.saver.reconcile, find, workers=save.WORKERS, backoff=backoff)
         loop.pause()
         return loop
 
@@ -311,7 +311,7 @@ class Controllers:
                 self._gatherer(placement, memory.is_under_way, self.intents.taken),
                 self.intents,
                 creator,
-                self._saver,
+                self.saver,
                 memory,
                 parts.orphans,
                 parts.events,

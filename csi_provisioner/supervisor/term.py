@@ -144,8 +144,10 @@ class LeaderTerm:
 
     @property
     def is_behind(self) -> bool:
-        """Claims wait for a worker. Events are held back then, so that volumes come first."""
-        return self._controllers.claims.is_behind or self._controllers.fairness.creates.is_short
+        """Claims wait for a worker, or volumes are being written. Events are held back then, so that volumes come
+        first."""
+        controllers = self._controllers
+        return controllers.claims.is_behind or controllers.fairness.creates.is_short or controllers.saver.under_way > 0
 
     @property
     def caches(self) -> Caches:

@@ -5,7 +5,9 @@ import socket
 from typing import Any
 
 import pytest
+import trio
 
+from csi_provisioner.kube.events import PATIENCE
 from sandbox.api.errors import Object
 from tests.installation import CLAIM, CLASS, NAMESPACE, VOLUME, Installation
 from tests.journeys.objects import SNAPSHOT_FINALIZER, from_claim, from_snapshot
@@ -53,6 +55,28 @@ async def test_a_volume_made_at_once_is_told_in_one_event(site: Installation) ->
     assert [event["reason"] for event in site.events("quick")] == ["ProvisioningSucceeded"]
     told = ["Provisioning", "ProvisioningFailed", "ProvisioningSucceeded"]
     assert [event["reason"] for event in site.events("failed")] == told
+
+
+async def test_events_wait_while_a_volume_is_being_written(site: Installation) -> None:
+    """But not for ever, and not for one whose first try has failed."""
+    site.storage_class()
+    for name, seconds in (("first", 2.0), ("second", 20.0)):
+        site.refuse("create", VOLUME, 0, delay=seconds, times=1)
+        site.claim(name)
+    await site.start()
+    begun = trio.current_time()
+    site.claim("quick")
+    await site.event("quick", "ProvisioningSucceeded")
+    assert trio.current_time() - begun == pytest.approx(PATIENCE, abs=1)
+    await site.rest(30)
+    site.refuse("create", VOLUME)
+    site.claim("refused")
+    await site.rest(1)
+    begun = trio.current_time()
+    site.fault("INTERNAL")
+    site.claim("failed")
+    await site.event("failed", "ProvisioningFailed")
+    assert trio.current_time() - begun < 1
 
 
 async def test_repeats_are_one_event_that_says_try_and_next_try(site: Installation) -> None:

@@ -161,7 +161,7 @@ async def test_a_volume_that_is_there_was_made() -> None:
 
 async def test_that_its_volume_is_written_is_said_on_the_claim() -> None:
     world = World()
-    await world.controllers._saver.announcer.written(but(SETTLED, "spec.claimRef", REFERENCE))
+    await world.controllers.saver.announcer.written(but(SETTLED, "spec.claimRef", REFERENCE))
     [(about, reason, _message)] = world.events
     assert (about, reason) == (REFERENCE, "ProvisioningSucceeded")
 
@@ -169,7 +169,7 @@ async def test_that_its_volume_is_written_is_said_on_the_claim() -> None:
 async def test_that_its_volume_cannot_be_written_is_said_on_the_claim() -> None:
     world = World()
     volume = but(SETTLED, "spec.claimRef", REFERENCE)
-    world.controllers._saver.announcer.refused(Unsaved(volume, PENDING, "h"), KubeError(422, "Invalid"))
+    world.controllers.saver.announcer.refused(Unsaved(volume, PENDING, "h"), KubeError(422, "Invalid"))
     assert [(about, reason) for about, reason, _message in world.events] == [(REFERENCE, "ProvisioningFailed")]
 
 
