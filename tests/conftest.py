@@ -22,9 +22,12 @@ def anyio_backend() -> object:
 
 def pytest_configure() -> None:
     runner.install()
-    # How long an example takes says something of the machine only: its first one may have to wait for a processor.
-    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("untimed")
+    # How long an example takes says something of the machine only: its first one may have to wait for a processor. And
+    # the suite has the same examples each time; others are looked for with --hypothesis-profile=search.
+    untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("suite", untimed, derandomize=True, database=None)
+    settings.register_profile("search", untimed, derandomize=False)
+    settings.load_profile("suite")
     # A command asks all provisioners of its network. Those of tests in other processes live on another virtual clock:
     # each would be waited for, or find a stranger at its socket.
     for module in (asked, daemon):

@@ -96,7 +96,7 @@ done = st.one_of(
     st.tuples(st.just("open"), st.just(0)),
     st.tuples(st.sampled_from(["send", "end", "reset", "ack"]), st.integers(0, 40_000)),
 )
-quick = settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 @quick
