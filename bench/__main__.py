@@ -51,12 +51,17 @@ def main() -> None:
     parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
     parser.add_argument("--flags", default="", help="more flags for this tree's own")
     parser.add_argument("--pairs", type=int, default=9)
-    what = "only this: start, until probes are answered; call, of gRPC; list and churn, of other drivers' claims"
-    parser.add_argument("what", nargs="?", choices=["start", "call", "list", "churn"], help=what)
+    what = "only this: start, until probes are answered; call, of gRPC; list and churn, of other drivers' claims; "
+    what += "memory of our own, once they are bound, with --against"
+    parser.add_argument("what", nargs="?", choices=["start", "call", "list", "churn", "memory"], help=what)
     options = parser.parse_args()
     if options.what in ("start", "call"):
         return {"start": start, "call": call}[options.what].main()
-    if options.what:
+    options.round = against.one_round
+    if options.what == "memory":
+        options.round, options.claims = against.memory_round, options.claims or [2000]
+        options.cluster, options.against = options.cluster or ["sandbox"], options.against or "HEAD"
+    elif options.what:
         given = [builds.Build(options.against, builds.commit(options.against))] if options.against else []
         given.append(builds.Build("here", builds.here(), options.flags))
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -91,7 +96,9 @@ async def _run(opening: AbstractAsyncContextManager[Cluster], options: argparse.
             measure = Measure(cluster, api, driver, sight, options.command, folder)
             if options.against:
                 for claims in options.claims:
-                    await against.compare(measure, *options.builds, pairs=options.pairs, claims=claims)
+                    await against.compare(
+                        measure, *options.builds, pairs=options.pairs, claims=claims, measured=options.round
+                    )
             elif options.profile:
                 stats = await measure.profile(max(options.claims))
                 stats.sort_stats("tottime").print_stats(50)

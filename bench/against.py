@@ -6,6 +6,7 @@ and the same build against itself shows what the machine's noise is worth. Rates
 """
 
 import statistics
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 from bench.builds import Build
@@ -29,11 +30,28 @@ class Round:
     """When all claims are bound and nothing has happened for some seconds."""
 
 
-async def compare(measure: Measure, old: Build, new: Build, *, pairs: int, claims: int) -> None:
+@dataclass(frozen=True)
+class Memory:
+    """In MiB."""
+
+    idle: float
+    settled: float
+    """With the claims that it has made volumes for, all bound, and ten seconds without anything to do."""
+
+
+async def compare(
+    measure: Measure,
+    old: Build,
+    new: Build,
+    *,
+    pairs: int,
+    claims: int,
+    measured: Callable[[Measure, Build, int], Awaitable[Round | Memory]],
+) -> None:
     ratios: dict[str, list[float]] = {}
     for number in range(pairs):
         order = (old, new) if number % 2 else (new, old)
-        rounds = {build.name: await one_round(measure, build, claims) for build in order}
+        rounds = {build.name: await measured(measure, build, claims) for build in order}
         before, after = asdict(rounds[old.name]), asdict(rounds[new.name])
         for figure in before:
             ratios.setdefault(figure, []).append(after[figure] / before[figure])
@@ -41,6 +59,21 @@ async def compare(measure: Measure, old: Build, new: Build, *, pairs: int, claim
     print(f"\n{new.name} / {old.name}, {claims} claims, {pairs} pairs: median (smallest to largest)")
     for figure, values in ratios.items():
         print(f"{figure:>12}  {statistics.median(values):.3f}  ({min(values):.3f} to {max(values):.3f})", flush=True)
+
+
+async def memory_round(measure: Measure, build: Build, claims: int) -> Memory:
+    command = build.command(FLAGS)
+    async with measure.running(command) as provisioner:
+        await provisioner.quiet()
+        idle = provisioner.memory()
+    await measure.create_claims(claims)
+    async with measure.running(command) as provisioner:
+        await measure.all_bound(claims)
+        await provisioner.quiet(seconds=10)
+        settled = provisioner.memory()
+        await measure.release(claims)
+        await measure.all_gone()
+    return Memory(idle, settled)
 
 
 async def one_round(measure: Measure, build: Build, claims: int) -> Round:

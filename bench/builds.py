@@ -28,8 +28,8 @@ class Build:
         return f"{shlex.join(self._program())} {' '.join(known)}"
 
     def _program(self) -> list[str]:
-        # -P: in the root of the repository `-m` would find this tree's code and not what is installed
-        return [str(self._python), "-P", "-m", "csi_provisioner"]
+        # -I: in the root of the repository, or with PYTHONPATH, `-m` would find this tree's code, not what is installed
+        return [str(self._python), "-I", "-m", "csi_provisioner"]
 
 
 def here() -> str:
