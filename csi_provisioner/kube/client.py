@@ -331,7 +331,7 @@ async def _events(
                 if event.type != "BOOKMARK":
                     asked.check(event.object.kind, event.object.metadata)
                 yield event, line
-            if pause:
+            if pause and lines:  # what has begun to come is waited for
                 await trio.sleep(nap)
                 awake = trio.current_time()
         if rest:

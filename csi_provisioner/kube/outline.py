@@ -39,7 +39,7 @@ class Look(NamedTuple, Generic[T]):
                 else:
                     items.append(self.whole(outline))
             except UNDECODABLE as error:
-                unreadable[key(outline)] = str(error)
+                unreadable[key(outline)] = str(error).replace("`$", "`$.spec")
         return items, others
 
     def whole(self, outline: Outline) -> T:

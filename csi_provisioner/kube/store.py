@@ -245,9 +245,9 @@ class Store(Generic[T]):
         for name in [name for names in (self._shown, self._cold) for name in names if name not in fresh]:
             changes.append((name, self._hide(name), None))
         self._foreign = {}
-        known = self._shown or self._cold
+        known = bool(self._shown or self._cold)  # the loop changes both
         for name, obj in fresh.items():
-            if obj is None and not known:  # most of a first list
+            if obj is None and self._named and not known:  # most of a first list
                 self._foreign[name] = None
                 continue
             old, new = self._show(name, obj)

@@ -58,13 +58,19 @@ volumes = some(
 )
 
 
-def listed(kind: type[Any], objects: list[dict[str, Any]], look: Look[Any] | None) -> Fresh[Any]:
+def store_of(kind: type[Any]) -> Any:
     caches = caches_for(FACTS, None, holds_claim=lambda _uid: False, holds_volume=lambda _name: False)
-    store: Any = caches.claims if kind is PersistentVolumeClaim else caches.volumes
+    return caches.claims if kind is PersistentVolumeClaim else caches.volumes
+
+
+def listed(
+    kind: type[Any], objects: list[dict[str, Any]], look: Look[Any] | None, store: Any = None, version: str = "7"
+) -> Fresh[Any]:
+    store = store or store_of(kind)
     items = [dict(each) for each in objects]
     for number, each in enumerate(items):
         where = {"namespace": "ns"} if kind is PersistentVolumeClaim else {}
-        known = {"name": f"n-{number}", "uid": f"{number:08}-0000-4000-8000-000000000000", "resourceVersion": "7"}
+        known = {"name": f"n-{number}", "uid": f"{number:08}-0000-4000-8000-000000000000", "resourceVersion": version}
         each["metadata"] = {**known, **where, **each.get("metadata", {})}
     body = json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
     page = answer.page(body, kind, wanted("list", kind, "", "*"), None, look)
@@ -84,6 +90,42 @@ def test_of_claims_the_same_is_kept(objects: list[dict[str, Any]]) -> None:
 @given(st.lists(volumes, max_size=4))
 def test_of_volumes_the_same_is_kept(objects: list[dict[str, Any]]) -> None:
     assert listed(PersistentVolume, objects, looks(FACTS)[1]) == listed(PersistentVolume, objects, None)
+
+
+def followed(kind: type[Any], lists: list[list[dict[str, Any]]], look: Look[Any] | None) -> Any:
+    """What is there after these lists, one after the other, and what handlers heard."""
+    store, told = store_of(kind), list[tuple[str, bool, bool]]()
+    store.subscribe(lambda key, old, new: told.append((key, old is None, new is None)))
+    for version, objects in zip(("7", "27"), lists, strict=True):
+        store.replace(listed(kind, objects, look, store, version), version + "9")
+    there = {key: (key in store, store.get(key), store.is_foreign(key)) for key in ("n-0", "n-1", "ns/n-0", "ns/n-1")}
+    return there, sorted(told), len(store), sorted(map(bytes, store.notes()))
+
+
+@given(st.tuples(st.lists(claims, max_size=3), st.lists(claims, max_size=3)))
+def test_of_claims_listed_again_the_same_is_told(lists: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    look, _ = looks(FACTS)
+    assert followed(PersistentVolumeClaim, [*lists], look) == followed(PersistentVolumeClaim, [*lists], None)
+
+
+@given(st.tuples(st.lists(volumes, max_size=3), st.lists(volumes, max_size=3)))
+def test_of_volumes_listed_again_the_same_is_told(lists: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    _, look = looks(FACTS)
+    assert followed(PersistentVolume, [*lists], look) == followed(PersistentVolume, [*lists], None)
+
+
+@pytest.mark.parametrize("look", [looks(FACTS)[1], None], ids=["by outlines", "whole"])
+def test_volumes_that_are_another_drivers_now_are_told_as_gone(look: Look[Any] | None) -> None:
+    def volume(driver: str, phase: str) -> dict[str, Any]:
+        meta = {"annotations": {PROVISIONED_BY: driver}, "finalizers": [VOLUME_FINALIZER]}
+        spec = {"csi": {"driver": driver, "volumeHandle": "h"}, "persistentVolumeReclaimPolicy": "Delete"}
+        return {"metadata": meta, "spec": spec, "status": {"phase": phase}}
+
+    lists = [[volume(driver, "Released"), volume(driver, "Bound")] for driver in ("ours", "theirs")]
+    there, told, count, notes = followed(PersistentVolume, lists, look)
+    assert [there[name] for name in ("n-0", "n-1")] == [(True, None, True)] * 2
+    assert [key for key, _, is_gone in told if is_gone] == ["n-0", "n-1"]
+    assert (count, notes) == (0, [])
 
 
 def page_of(*items: dict[str, Any]) -> answer.Page[PersistentVolumeClaim]:
@@ -107,4 +149,5 @@ def test_another_drivers_bound_claim_is_not_decoded() -> None:
 def test_one_of_ours_that_cannot_be_decoded_is_told_of_by_its_key(spec: object) -> None:
     page = page_of(item("odd", OURS, spec=spec), item("ours", OURS))
     assert list(page.unreadable) == ["ns/odd"]
+    assert spec != {"volumeName": 5} or "$.spec.volumeName" in page.unreadable["ns/odd"]
     assert [claim.metadata.name for claim in page.items] == ["ours"]
