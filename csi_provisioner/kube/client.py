@@ -49,7 +49,7 @@ ONLY_ASKING = frozenset({"SelfSubjectAccessReview"})
 
 # An object has at most 1.5 MiB in etcd, about twice that as JSON, and an event holds one
 LONGEST_LINE = 8 << 20
-# Seconds between two reads of a watch that goes on telling: a read costs as much as four events
+# Seconds between two reads of a watch that goes on telling, at most: each read wakes a task, whatever it brings
 MOST_PAUSE = 0.05
 # Objects that could not be read and were told of are remembered up to this number, and then all told of again
 MOST_TOLD = 10_000
