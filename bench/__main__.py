@@ -19,7 +19,7 @@ from bench import against, builds, call, foreign, start
 from bench.api import Api, Sight
 from bench.clusters import Cluster, real, sandbox
 from bench.driver import NAME, Driver
-from bench.measure import OTHER, VOLUMES, Backlog, Measure, storage_class
+from bench.measure import OTHER, Backlog, Measure, storage_class
 
 CLUSTERS = {"sandbox": sandbox, "real": real}
 COMMAND = shlex.join([sys.executable, "-m", "csi_provisioner"]) + " --csi-address={sock} --kubeconfig={kubeconfig}"
@@ -92,7 +92,7 @@ async def _run(opening: AbstractAsyncContextManager[Cluster], options: argparse.
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}}
             await api.request("POST", "/api/v1/namespaces", namespace)
             sight = Sight(NAME)
-            await nursery.start(api.follow, VOLUMES, sight)
+            await nursery.start(api.follow, sight)
             measure = Measure(cluster, api, driver, sight, options.command, folder)
             if options.against:
                 for claims in options.claims:

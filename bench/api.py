@@ -13,12 +13,17 @@ import httpx2
 import trio
 import yaml
 
+from csi_provisioner.kube.client import KubeError, connect, resolve
+from csi_provisioner.model.kubernetes import PersistentVolume
+from csi_provisioner.settings import ClusterSettings
+
 # enough to keep an API server busy, few enough to leave it the two processors of a small machine
 SIDE_BY_SIDE = 16
 
 
 class Api:
     def __init__(self, kubeconfig: Path) -> None:
+        self._kube = connect(resolve(ClusterSettings(kubeconfig=str(kubeconfig))), "bench/1 (volumes)")
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], (config.get("users") or [{}])[0].get("user") or {}
         verify = ssl.create_default_context(cafile=cluster.get("certificate-authority"))
@@ -36,6 +41,7 @@ class Api:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._kube.close()
         await self._client.aclose()
 
     async def request(self, method: str, path: str, body: Any = None, **parameters: Any) -> dict[str, Any]:
@@ -70,20 +76,23 @@ class Api:
                     headers={"Content-Type": "application/merge-patch+json"},
                 )
 
-    async def follow(self, path: str, sight: "Sight", *, task_status: trio.TaskStatus[None]) -> None:
-        """Tell `sight` of every change of the objects of this path, from now on and whatever becomes of the server."""
+    async def follow(self, sight: "Sight", *, task_status: trio.TaskStatus[None]) -> None:
+        """Tell `sight` of every change of the volumes, from now on and whatever becomes of the server.
+
+        By our own client: it shares the processors with what is measured, and a plain one took a tenth of them.
+        """
         while True:
-            with suppress(httpx2.TransportError):
-                listed = await self.request("GET", path)
-                sight.replace(listed.get("items") or [])
-                version = listed["metadata"]["resourceVersion"]
-                parameters = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
-                async with self._client.stream("GET", path, params=parameters, timeout=None) as answer:
+            with suppress(KubeError):
+                page = await self._kube.list_page(PersistentVolume, limit=0)
+                sight.replace(page.items)
+                watch = self._kube.watch(
+                    PersistentVolume, resource_version=page.resource_version, timeout_seconds=3600, pause=0.01
+                )
+                async with watch as events:
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
-                    async for line in answer.aiter_lines():
-                        event = json.loads(line)
-                        sight.see(event["type"], event["object"])
+                    async for event, _ in events:
+                        sight.see(event.type, event.object)
             await trio.sleep(0.2)
 
 
@@ -97,26 +106,26 @@ class Sight:
         self.gone: list[float] = []
         self._changed = trio.Event()
 
-    def replace(self, volumes: list[dict[str, Any]]) -> None:
+    def replace(self, volumes: list[PersistentVolume]) -> None:
         """A fresh list: what is not in it is gone."""
-        present = {volume["metadata"]["name"] for volume in volumes}
+        present = {volume.metadata.name for volume in volumes}
         for name in set(self.phases) - present:
             del self.phases[name]
             self.gone.append(time.time())
         for volume in volumes:
             self.see("ADDED", volume)
 
-    def see(self, kind: str, volume: dict[str, Any]) -> None:
-        if volume["spec"].get("csi", {}).get("driver") != self._driver:
+    def see(self, kind: str, volume: PersistentVolume) -> None:
+        if volume.spec.csi is None or volume.spec.csi.driver != self._driver:
             return
-        name = volume["metadata"]["name"]
+        name = volume.metadata.name
         if kind == "DELETED":
             self.phases.pop(name, None)
             self.gone.append(time.time())
         else:
             if name not in self.phases:
                 self.written.append(time.time())
-            self.phases[name] = volume.get("status", {}).get("phase", "Pending")
+            self.phases[name] = (volume.status and volume.status.phase) or "Pending"
         self._changed.set()
         self._changed = trio.Event()
 

@@ -4,7 +4,7 @@
 its text) is one Event in the cluster: count and newest message are patched. Each object has a line of its own,
 written in order; lines wait for their turn, behind volume writes as long as `busy` says there are any.
 
-A beginning may be held back for a moment: where its end is told within that, only the end is written.
+A beginning may be held back for a moment: where its end is told before it is written, only the end is.
 
 Memory is bounded by the number of lines: the least recently used goes first, with what it still had to say. When the
 API server pushes back, an event is tried a few times and then dropped; its count stays and goes with the next repeat.
@@ -127,7 +127,8 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         """Tells what has happened. Cheap, never waits, never fails; needs a running event loop.
 
         With `hold` it is written when its object has more to tell, at the latest after `HELD`. With `ends` it is the
-        last that is expected of its object, and what is held back of that reason is not written at all.
+        last that is expected of its object, and a first beginning of that reason is not written any more if it still
+        waits.
         `level`: of its line in the log.
         """
         ref = about if isinstance(about, ObjectReference) else reference(about)
@@ -143,8 +144,8 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         fields = {"kind": ref.kind, "type": type_, "reason": reason, "message": series.message}
         log.v(level if series.count == 1 else REPEATED, "Event occurred", object=ref, **fields)
         line.over = bool(ends)
-        if ends and line_key in self._held:
-            line.due = [held for held in line.due if held.reason != ends]
+        if ends and [(due.reason, due.count) for due in line.due] == [(ends, 1)]:
+            line.due.clear()
         if series in line.due or not _may_write(line, now):
             return
         line.due.append(series)

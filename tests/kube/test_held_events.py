@@ -60,6 +60,29 @@ async def test_a_beginning_is_held_back_for_a_second(api: EventApi) -> None:
         assert api.writes == ["new Provisioning x1", "new ProvisioningSucceeded x1"]
 
 
+async def test_a_beginning_that_waits_behind_volumes_is_not_written_after_its_end(api: EventApi) -> None:
+    volumes = True
+    async with recording(api, busy=lambda: volumes) as recorder:
+        begin(recorder)
+        await trio.sleep(events.HELD + 1)
+        succeed(recorder)
+        volumes = False
+        await recorder.wait_written()
+        assert api.writes == ["new ProvisioningSucceeded x1"]
+
+
+async def test_of_a_try_that_failed_all_is_written_however_late(api: EventApi) -> None:
+    volumes = True
+    async with recording(api, busy=lambda: volumes) as recorder:
+        begin(recorder)
+        recorder.record(CLAIM, "Warning", "ProvisioningFailed", "no", "final")
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+        succeed(recorder)
+        volumes = False
+        await recorder.wait_written()
+    assert api.writes == ["new Provisioning x2", "new ProvisioningFailed x1", "new ProvisioningSucceeded x1"]
+
+
 async def test_at_a_stop_what_is_held_back_is_written(api: EventApi) -> None:
     async with recording(api) as recorder:
         begin(recorder)
