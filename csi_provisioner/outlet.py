@@ -15,8 +15,9 @@ from itertools import count
 ROOM = 4 * 1024 * 1024
 # Bytes written at once: what a pipe holds.
 CHUNK = 64 * 1024
-# Seconds between two writes: in a burst each line would wake the thread, which takes the interpreter from all others.
-PAUSE = 0.005
+# Seconds from a write that left nothing to the next: in a burst each line would wake the thread, and on a machine that
+# is busy everything else waits until the thread has had both the interpreter and a processor.
+PAUSE = 0.05
 
 
 class Outlet:
@@ -66,7 +67,7 @@ class Outlet:
             self._put(chunk)
             if dropped:
                 self._tell(dropped)
-            self._hurry.wait(PAUSE)
+            self._hurry.wait(0 if self._size else PAUSE)
 
     def _take(self) -> bytes:
         taken: list[bytes] = []
