@@ -1,5 +1,6 @@
 """Connections over time: kept, found closed, cut off by cancellation, waited for; and what a caller gets to see."""
 
+import math
 import socket
 import struct
 from contextlib import closing
@@ -11,7 +12,7 @@ import trio.testing
 
 from csi_provisioner.kube.connection import Wire
 from csi_provisioner.kube.errors import KubeError
-from csi_provisioner.kube.transport import Route, Transport
+from csi_provisioner.kube.transport import REQUESTS, Route, Transport
 from tests.kube.wire import Asked, HangupError, always, in_memory, pool, reply, send, serving
 
 
@@ -261,9 +262,9 @@ async def test_a_hundred_at_once_share_the_pool() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(100):
                 nursery.start_soon(ask, transport)
-        assert trio.current_time() - before == 7  # 100 / 16, rounded up
+        assert trio.current_time() - before == math.ceil(100 / REQUESTS)
     assert len(server.asked) == 100
-    assert (server.connections, most) == (16, 16)
+    assert (server.connections, most) == (REQUESTS, REQUESTS)
 
 
 async def test_streams_have_their_own_bound() -> None:
