@@ -212,6 +212,9 @@ class Store(Generic[T]):
             # A change is told with the whole object.
             as_before = self._listed < 0 or self._cold.get(name) == record
             fresh[name] = record if record is not None and as_before and not self._is_held(name, kept) else kept
+            # Not for all at once in `replace`. Who asks compares: an entry may come before its object.
+            if self._listed < 0:
+                self._index(name, kept)
         elif self._named:
             fresh[name] = None
 
@@ -234,10 +237,8 @@ class Store(Generic[T]):
         reached, doubted = version_number(version), self._horizon == NEVER
         changes: list[tuple[str, T | None, T | None]] = []
         if reached < self._horizon:
-            shown = (fresh, self._shown, self._cold)
-            changes += [
-                (name, obj, None) for name, obj in self._own_writes.items() if all(name not in s for s in shown)
-            ]
+            there = ChainMap[str, Any](fresh, self._shown, self._cold)
+            changes += [(name, obj, None) for name, obj in self._own_writes.items() if name not in there]
             self._own_writes = {}
         self._horizon = self._listed = reached
         self._gone = {}
@@ -310,11 +311,9 @@ class Store(Generic[T]):
             if self._named or old is not None:
                 self._foreign[name] = version
             return old, None
-        if isinstance(new, bytes):
-            if self._cold.get(name) != new:
-                self._hide(name)
-                self._cold[name] = new
-                self._index(name, self._cold.sketch(name))
+        if isinstance(new, bytes):  # `admit` has indexed it, in this list or an earlier one
+            self._taken_out(name)
+            self._cold[name] = new
             return None, None
         self._foreign.pop(name, None)
         old = self._shown.get(name) or self._cold.sketch(name)
@@ -363,8 +362,8 @@ class Store(Generic[T]):
     def _is_held(self, name: str, obj: T) -> bool:
         return name in self._own_writes or self.guarded(self._cold.is_held, True, name, name, _meta(obj).uid)
 
-    def _index(self, name: str, obj: T | None) -> None:
-        if obj is not None and (text := self._text(name, obj)):
+    def _index(self, name: str, obj: T) -> None:
+        if text := self._text(name, obj):
             self._sharing.add(text, name)
 
     def _text(self, name: str, obj: T) -> str | None:

@@ -285,6 +285,20 @@ def test_objects_that_share_something_are_found_whole_and_as_records(world: Worl
     assert store._sharing._keys == {}
 
 
+def test_what_a_first_list_shares_is_found_once_the_list_is_whole() -> None:
+    world = World(listed=False)
+    fresh: Fresh[PersistentVolumeClaim] = {}
+    for each in (claim("a", 11), claim("b", 12, to=None), claim("c", 13, handle="")):
+        world.store.admit(each, fresh)
+    assert world.store.sharing(HANDLE) == []
+    world.store.replace(fresh, "20")
+    assert [each.metadata.name for each in world.store.sharing(HANDLE)] == ["a", "b"]
+    world.replace(21, claim("a", 11), claim("b", 12, to=None))
+    assert [each.metadata.name for each in world.store.sharing(HANDLE)] == ["a", "b"]
+    world.replace(22)
+    assert world.store._sharing._keys == {}
+
+
 def test_what_only_its_hash_shares_is_not_found() -> None:
     world = World()
     world.store.put(claim("a", 11))
