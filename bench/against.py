@@ -71,7 +71,8 @@ async def memory_round(measure: Measure, build: Build, claims: int) -> Memory:
         await measure.all_bound(claims)
         await provisioner.quiet(seconds=10)
         settled = provisioner.memory()
-        await measure.release(claims)
+    await measure.release(claims)
+    async with measure.running(command):
         await measure.all_gone()
     return Memory(idle, settled)
 
