@@ -112,6 +112,8 @@ class LeaderTerm:
             return
         from csi_provisioner.protection import snapshots
 
+        # Nodes that start together would all list them at once, each time.
+        await trio.sleep(random.uniform(0, interval) if self._parts.local is not None else 0.0)
         await snapshots.wait_served(kube, interval)
         if await snapshots.is_possible(kube):
             await snapshots.sweep_forever(kube, self.facts.name, self._controllers.readers, interval)

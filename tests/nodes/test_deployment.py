@@ -225,3 +225,13 @@ async def test_topology_not_active(cluster: Cluster) -> None:
     assert question.request.accessible_topology is None
     cluster.objects.delete(CLAIM, "data", "default")
     await cluster.until(lambda: not driver.state.volumes, limit=30)
+
+
+async def test_nodes_look_at_the_snapshots_one_after_the_other(cluster: Cluster) -> None:
+    """Each lists those of the whole cluster: started together, all would do so at once, every five minutes."""
+    for number in range(10):
+        await deploy(cluster, f"node-{number}")
+    await trio.sleep(300)
+    calls = cluster.server.calls.of("list", "VolumeSnapshot")
+    assert len(calls) == 2 * 10
+    assert len({round(call.at) for call in calls}) > 5
