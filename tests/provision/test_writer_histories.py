@@ -64,9 +64,16 @@ class Leader:
 
 
 def faults(api: JournalApi, rnd: random.Random) -> None:
+    hung = False
+
     def fault(_asked: Asked) -> int | str | None:
+        nonlocal hung
         api.slow = rnd.choice((0.0, 0.01, 0.3))
-        return rnd.choices((None, "lost", "hang", 500, 429, 503), (80, 8, 1, 5, 3, 3))[0]
+        found = rnd.choices((None, "lost", "hang", 500, 429, 503), (80, 8, 1, 5, 3, 3))[0]
+        if found == "hang" and hung:  # three would be a lease's length, after which a take-over does without a journal
+            return "lost"
+        hung = hung or found == "hang"
+        return found
 
     api.fault = fault
 
