@@ -109,8 +109,11 @@ def memory(claims: list[bytes], volumes: list[bytes]) -> float:
     gc.collect()
     tracemalloc.start()
     kept_by, version = caches(), str(1000 + len(claims))
-    kept_by.claims.replace(admitted(PersistentVolumeClaim, claims, kept_by.claims), version)
-    kept_by.volumes.replace(admitted(PersistentVolume, volumes, kept_by.volumes), version)
+    for kind, lines, store in (
+        (PersistentVolumeClaim, claims, kept_by.claims),
+        (PersistentVolume, volumes, kept_by.volumes),
+    ):
+        store.tell(store.replace(admitted(kind, lines, store), version))
     gc.collect()
     kept, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

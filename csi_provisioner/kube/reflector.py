@@ -18,7 +18,7 @@ from lightkube.core.resource import Resource, api_info
 
 from csi_provisioner.advice import advice, row
 from csi_provisioner.kube import watching
-from csi_provisioner.kube.answer import wanted
+from csi_provisioner.kube.answer import Page, wanted
 from csi_provisioner.kube.asking import ALL_NS
 from csi_provisioner.kube.client import EVERYWHERE, KubeClient, Scope, WatchEvent
 from csi_provisioner.kube.errors import KubeError, Troubles
@@ -36,8 +36,8 @@ SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 LATE = 10.0
 # Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
 RESYNC = 15 * 60.0
-# Objects a resync tells in a row before other tasks get their turn
-REPLAYED_AT_ONCE = 200
+# Objects that handlers are told of in a row before other tasks get their turn
+TOLD_AT_ONCE = 200
 # Seconds until what had settled, and was held by somebody, is looked at again
 COOL = 5.0
 # Seconds between two reads of a watch, to begin with: other people's changes come by the hundred
@@ -68,6 +68,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
 
     def __post_init__(self) -> None:
         self._gathered: Fresh[T] = {}
+        self._page: Page[T] | None = None  # the last one, as long as it is not in there
         self._warm = trio.Event()  # the store has some that have settled and are held
         self._synced = trio.Event()  # the first list is whole
         self._next_list = -inf
@@ -114,28 +115,26 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
     async def _list(self, state: watching.Listing) -> watching.Step:
         """One page; the last one completes what was gathered, which the store then takes."""
         if state.token is None:
-            self._gathered = {}
+            self._gathered, self._page = {}, None
             await trio.sleep_until(self._next_list)
-        try:
-            if self.served is not None and self._unsure:
-                self.kind, self._unsure = await self.served(), False
-            page = await self.client.list_page(
-                self.kind, self.scope, limit=self.page, continue_token=state.token, look=self.look
-            )
-        except KubeError as error:
-            self._unsure |= error.code == 404
-            self._report(LIST, error, quiet=error.code == 410)
-            return watching.after_no_page(state, error)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._gather)  # the page before, while the server makes this one
+            try:
+                if self.served is not None and self._unsure:
+                    self.kind, self._unsure = await self.served(), False
+                page = await self.client.list_page(
+                    self.kind, self.scope, limit=self.page, continue_token=state.token, look=self.look
+                )
+            except KubeError as error:
+                self._unsure |= error.code == 404
+                self._report(LIST, error, quiet=error.code == 410)
+                return watching.after_no_page(state, error)
         await trio.lowlevel.checkpoint_if_cancelled()  # it may have come before we were told to look again
-        for obj in page.items:
-            self.store.admit(obj, self._gathered)
-        self.store.pass_over(page.others, self._gathered)
-        for key in filter(None, page.unreadable):
-            self.store.keep(key, self._gathered)
+        self._page = page
         self._resolve(LIST)
         if not page.continue_token:
-            self.store.replace(self._gathered, page.resource_version)
-            self._gathered = {}
+            await self._gather()
+            await self._replace(page.resource_version)
             self._note_warm()
             log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
             self._heard = trio.current_time()
@@ -144,6 +143,26 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
             self._synced.set()
             self.on_list()
         return watching.after_page(state, page.resource_version, page.continue_token), None
+
+    async def _gather(self) -> None:
+        page, self._page = self._page, None
+        if page is not None:
+            for obj in page.items:
+                self.store.admit(obj, self._gathered)
+            self.store.pass_over(page.others, self._gathered)
+            for key in filter(None, page.unreadable):
+                self.store.keep(key, self._gathered)
+
+    async def _replace(self, version: str) -> None:
+        """Raises Cancelled if we are told to look again meanwhile, but not before all is told: what is gone now, the
+        next list does not tell."""
+        changes = self.store.replace(self._gathered, version)
+        self._gathered = {}
+        with trio.CancelScope(shield=True):
+            for begin in range(0, len(changes), TOLD_AT_ONCE):
+                self.store.tell(changes[begin : begin + TOLD_AT_ONCE])
+                await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _watch(self, state: watching.Watching) -> watching.Step:
         version, advanced = state.version, False
@@ -227,7 +246,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
             await trio.sleep(self.resync)
             for count, key in enumerate(self.store.shown_keys(), start=1):
                 self.store.replay(key)
-                if count % REPLAYED_AT_ONCE == 0:
+                if count % TOLD_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
 
     # ---- what people are told

@@ -34,6 +34,7 @@ GRAVES = 1000
 # Above any version
 NEVER = 10**20
 
+Change = tuple[str, T | None, T | None]
 Fresh = dict[str, T | bytes | None]
 """A list being read: objects, records, and names of which no more is kept."""
 
@@ -161,8 +162,8 @@ class Store(Generic[T]):
         if own is not None and _version(own) <= version:
             del self._own_writes[name]
         old, new = self._show(name, self._kept(name, obj), version)
-        if old is not new and self._tell(name, old, new):
-            self._settle(name)
+        if old is not new:
+            self.tell([(name, old, new)])
 
     def drop(self, obj: T) -> None:
         """The watch shows that an object is gone; final for its uid, whatever version the event carries."""
@@ -227,25 +228,24 @@ class Store(Generic[T]):
         """One of the list that cannot be read: it stays as it was shown, else only its key is known."""
         fresh[key] = self._shown.get(key) or self._cold.get(key)
 
-    def replace(self, fresh: Fresh[T], version: str) -> None:
-        """A whole list at `version` takes the place of everything; handlers hear the difference when all is in place.
+    def replace(self, fresh: Fresh[T], version: str) -> list[Change[T]]:
+        """A whole list at `version` takes the place of everything. The difference is to be passed to `tell`.
 
-        An object at the version already shown stays the same object. The horizon may go back: a cluster restored
-        from a backup starts again at an older version, and what we remembered of its lost future goes. What was done
-        in that is to be done again: handlers hear of all that is there.
+        An object at the version already shown stays the same object. The horizon may go back: a cluster restored from a
+        backup starts again at an older version, and what we remembered of its lost future goes. What was done in that
+        is to be done again: the difference is all that is there.
         """
         reached, doubted = version_number(version), self._horizon == NEVER
-        changes: list[tuple[str, T | None, T | None]] = []
+        changes: list[Change[T]] = []
         if reached < self._horizon:
             there = ChainMap[str, Any](fresh, self._shown, self._cold)
             changes += [(name, obj, None) for name, obj in self._own_writes.items() if name not in there]
             self._own_writes = {}
         self._horizon = self._listed = reached
-        self._gone = {}
+        self._gone, self._foreign = {}, {}
         self._forget_passed()
         for name in [name for names in (self._shown, self._cold) for name in names if name not in fresh]:
             changes.append((name, self._hide(name), None))
-        self._foreign = {}
         known = bool(self._shown or self._cold)  # the loop changes both
         for name, obj in fresh.items():
             if obj is None and self._named and not known:  # most of a first list
@@ -254,7 +254,10 @@ class Store(Generic[T]):
             old, new = self._show(name, obj)
             if old is not new or doubted:
                 changes.append((name, old, new))
-        # Only now: who hears of one object may read any other.
+        return changes
+
+    def tell(self, changes: Iterable[Change[T]]) -> None:
+        """Handlers hear of what has changed. All of that is in place: who hears of one object may read any other."""
         for name, old, new in changes:
             if self._tell(name, old, new):
                 self._settle(name)
@@ -262,8 +265,7 @@ class Store(Generic[T]):
     def replay(self, key: str) -> None:
         """Calls the handlers for one object as if it had just been shown (resync)."""
         obj = self._shown.get(key)
-        if self._tell(key, obj, obj):
-            self._settle(key)
+        self.tell([(key, obj, obj)])
 
     def cool(self) -> None:
         """Looks again at what was held."""

@@ -30,7 +30,7 @@ from .memory import ClaimMemory, Wait
 _NOT_THE_DRIVER = (steps.CLASS, steps.NODE, steps.SAVE, steps.BIND)
 
 # Claims of the first list that are looked at before other tasks get their turn
-SEEN_AT_ONCE = 200
+SEEN_AT_ONCE = 50
 
 Group = tuple[str, str]
 
@@ -63,13 +63,15 @@ class Waiting:
         self._away = away
         self._node = node
         self._begun = False
+        self._listing = True  # what the first list has is not looked at yet
         self._shared: dict[Group, Group] = {}  # one tuple for all of a group
         self._groups: dict[Group, dict[str, float]] = {}  # UID -> when the claim was ready
         caches.claims.subscribe(self._saw_claim)
         caches.storage_classes.subscribe(self._saw_class)
 
     async def begin(self) -> None:
-        """The caches are complete. When a node was chosen for the claims that they hold already, nobody knows."""
+        """The caches are complete. When a node was chosen for the claims that they hold already, nobody knows. The work
+        may begin meanwhile."""
         self._begun = True
         for uid in list(self._waits):  # of an earlier term
             claim = self._caches.claims.by_uid(uid)
@@ -79,9 +81,10 @@ class Waiting:
             uid = listed.metadata.uid
             claim = self._caches.claims.by_uid(uid)
             if claim is not None and self._is_ours(claim):
-                self._look(claim, self._waits.get(uid), listed=True)
+                self._look(claim, self._waits.get(uid))
             if count % SEEN_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
+        self._listing = False
         self._metrics.keep_classes(self._caches.storage_classes.shown_keys())
 
     def states(self, *, driver_away: bool) -> tuple[PendingState, ...]:
@@ -137,7 +140,7 @@ class Waiting:
     def _is_ours(self, claim: PersistentVolumeClaim) -> bool:
         return gate.concerns(claim, self._facts) and self._node in ("", gate.scheduler_node(claim))
 
-    def _look(self, claim: PersistentVolumeClaim, wait: Wait | None, *, listed: bool = False) -> Wait:
+    def _look(self, claim: PersistentVolumeClaim, wait: Wait | None) -> Wait:
         uid = claim.metadata.uid
         if wait is None:
             wait = self._waits[uid] = Wait()
@@ -146,7 +149,7 @@ class Waiting:
         if not wait.timed and (wait.ready == math.inf or not wait.group[0]):
             late, node = found is not None and found.volumeBindingMode == gate.LATE_BINDING, gate.scheduler_node(claim)
             wait.ready = trio.current_time() - (0.0 if late else self._age(claim)) if node or not late else math.inf
-            wait.timed = found is not None and wait.ready < math.inf and not (late and listed)
+            wait.timed = found is not None and wait.ready < math.inf and not (late and self._listing)
         reason = pending.reason(
             claim,
             found,

@@ -84,8 +84,8 @@ class LeaderTerm:
                 watching.cancel_scope.cancel()
                 return
             self._synced = True
-            await self._controllers.pending.begin()
             self._parts.synced()
+            watching.start_soon(self._controllers.pending.begin)
             watching.start_soon(self._sweep_snapshots)
             watching.start_soon(self._controllers.dropped.run)
             if self._controllers.publisher is not None:

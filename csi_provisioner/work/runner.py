@@ -32,7 +32,10 @@ FAILURES = 10
 
 # Tasks that begin before others get their turn: what the first of a backlog have to wait for, such as a write that they
 # share, is under way while the rest gets ready.
-STARTED_AT_ONCE = 10
+STARTED_AT_ONCE = 4
+
+# Keys that are put into their lanes before others get their turn
+FILED_AT_ONCE = 50
 
 # The lane of a loop that has no others
 ONE = Lane()
@@ -151,11 +154,14 @@ class Loop(msgspec.Struct, eq=False, dict=True):
         lane, namespace = self.place(key)
         self.lanes.add(key, lane, namespace, due, first=first)
 
-    def _collect(self) -> None:
-        """What is due by now, into its lane."""
+    def _collect(self) -> bool:
+        """Some of what is due by now, into its lane; whether that was all."""
         now = trio.current_time()
-        while (popped := self._schedule.pop(now)) is not None:
+        for _ in range(FILED_AT_ONCE):
+            if (popped := self._schedule.pop(now)) is None:
+                return True
             self._file(*popped)
+        return False
 
     def pause(self) -> None:
         """Start nothing new; what runs goes on. Due times pass meanwhile."""
@@ -206,11 +212,14 @@ class Loop(msgspec.Struct, eq=False, dict=True):
         merging goes on until there is room. Nothing waits in here: no key is lost to a stop."""
         if self._paused:
             return False
-        self._collect()
+        is_all = self._collect()
+        # Of a large backlog a few begin at once. Whose turn it is then is known when all of it is in its lanes.
+        if not is_all and self.running:
+            return True
         for _ in range(STARTED_AT_ONCE):
             turn = self.lanes.pick()
             if turn is None:
-                return False
+                return not is_all
             what = self._enter(turn)
             if what is not None:
                 nursery.start_soon(self._work, turn, what, name=f"{self.name} {turn.key}")

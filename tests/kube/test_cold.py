@@ -58,7 +58,7 @@ class World:
         fresh: Fresh[PersistentVolumeClaim] = {}
         for each in claims:
             self.store.admit(each, fresh)
-        self.store.replace(fresh, str(version))
+        self.store.tell(self.store.replace(fresh, str(version)))
         return fresh
 
     @property
@@ -244,7 +244,7 @@ def test_names_of_foreign_objects_are_kept_only_where_they_are_asked_for() -> No
 def test_one_that_cannot_be_read_stays_a_record(world: World) -> None:
     fresh: Fresh[PersistentVolumeClaim] = {}
     world.store.keep(KEY, fresh)
-    world.store.replace(fresh, "20")
+    world.store.tell(world.store.replace(fresh, "20"))
     assert world.told == []
     assert world.records == [KEY]
 
@@ -291,7 +291,7 @@ def test_what_a_first_list_shares_is_found_once_the_list_is_whole() -> None:
     for each in (claim("a", 11), claim("b", 12, to=None), claim("c", 13, handle="")):
         world.store.admit(each, fresh)
     assert world.store.sharing(HANDLE) == []
-    world.store.replace(fresh, "20")
+    world.store.tell(world.store.replace(fresh, "20"))
     assert [each.metadata.name for each in world.store.sharing(HANDLE)] == ["a", "b"]
     world.replace(21, claim("a", 11), claim("b", 12, to=None))
     assert [each.metadata.name for each in world.store.sharing(HANDLE)] == ["a", "b"]

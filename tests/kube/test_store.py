@@ -27,7 +27,7 @@ def replace(store: Claims, version: int, *claims: PersistentVolumeClaim) -> None
     fresh: dict[str, PersistentVolumeClaim | None] = {}
     for obj in claims:
         store.admit(obj, fresh)
-    store.replace(fresh, str(version))
+    store.tell(store.replace(fresh, str(version)))
 
 
 def shown(store: Claims) -> dict[str, str | None]:

@@ -158,6 +158,18 @@ async def test_of_a_claim_that_binds_late_only_a_node_that_was_seen_to_come_is_a
     assert world.told()["bind_wait_seconds_count"] == 1
 
 
+async def test_a_node_that_was_chosen_before_is_no_beginning_either_where_the_try_is_first() -> None:
+    """The work may begin before all claims of the first list have been looked at."""
+    world = World()
+    world.storage_class(mode=LATE)
+    world.claim(age=10, node="n")
+    world.waiting.resume("a")
+    await world.waiting.begin()
+    await trio.sleep(1)
+    world.written()
+    assert world.told() == {}
+
+
 # A try from 10 to 12; the next one from `resumed` to `resumed` + 2, and then the volume.
 @pytest.mark.parametrize(
     ("outcome", "asked", "resumed", "away", "overhead"),

@@ -300,7 +300,7 @@ async def test_a_volume_that_a_restore_has_brought_back_is_deleted_again(restore
     volumes.doubt()
     fresh: dict[str, Any] = {}
     volumes.admit(released, fresh)
-    volumes.replace(fresh, "22")
+    volumes.tell(volumes.replace(fresh, "22"))
     assert not reconciler.expects(leaving, released)
     await reconciler.reconcile(NAME, Attempt())
     assert world.api.asked == [f"DELETE persistentvolumes/{NAME}", f"PATCH persistentvolumes/{NAME}"]

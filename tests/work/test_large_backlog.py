@@ -1,0 +1,103 @@
+"""A large backlog: the first keys begin at once, nobody waits long for the rest, and the rest is served in its turn."""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from csi_provisioner.metrics import Metrics
+from csi_provisioner.model.outcome import DONE, Attempt, Outcome
+from csi_provisioner.model.state import Lane
+from csi_provisioner.work.backoff import Backoff
+from csi_provisioner.work.exclusive import Exclusive
+from csi_provisioner.work.runner import Loop, Reconcile
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+def loop(work: Reconcile, place: Callable[[str], tuple[Lane, str]] = lambda key: (Lane(), "")) -> Loop:
+    queue = Metrics().queue("claims")
+    return Loop("claims", work, workers=100, backoff=Backoff(1, 8), exclusive=Exclusive(), metrics=queue, place=place)
+
+
+async def test_of_a_large_backlog_some_begin_at_once_and_all_others_in_their_turn() -> None:
+    """The first keys need not wait until all are in their lanes; nor has the first namespace all the workers then."""
+    order: list[str] = []
+    filed: list[str] = []
+
+    async def work(key: str, _attempt: Attempt) -> Outcome:
+        if not order:
+            assert len(filed) <= 200
+        order.append(key)
+        await trio.sleep(1)
+        return DONE
+
+    def place(key: str) -> tuple[Lane, str]:
+        filed.append(key)
+        return Lane(), key.partition("/")[0]
+
+    claims = loop(work, place)
+    for number in range(2000):
+        claims.wake(f"many/{number}")
+    claims.wake("few/0")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(0.5)
+        assert len(order) == 100
+        assert order.index("few/0") < 20
+        claims.stop()
+
+
+async def test_while_keys_are_put_into_their_lanes_others_get_their_turn() -> None:
+    filed, most = list[str](), 0
+
+    async def work(key: str, _attempt: Attempt) -> Outcome:
+        return DONE
+
+    def place(key: str) -> tuple[Lane, str]:
+        filed.append(key)
+        return Lane(), ""
+
+    async def watch() -> None:
+        nonlocal most
+        while len(filed) < 2000:
+            before = len(filed)
+            await trio.lowlevel.checkpoint()
+            most = max(most, len(filed) - before)
+        claims.stop()
+
+    claims = loop(work, place)
+    for number in range(2000):
+        claims.wake(str(number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        nursery.start_soon(claims.run)
+    assert 0 < most <= 400  # a turn of the loop on either side of the watch's own
+
+
+async def test_a_backlog_is_worked_on_as_fast_as_workers_end_though_more_comes_all_the_time() -> None:
+    done = 0
+
+    async def work(key: str, _attempt: Attempt) -> Outcome:
+        nonlocal done
+        await trio.sleep(0.001)
+        done += 1
+        return DONE
+
+    async def come() -> None:
+        for number in range(5000):
+            claims.wake(f"more-{number}")
+            if number % 50 == 0:
+                await trio.sleep(0.001)
+
+    claims = loop(work)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await come()
+        await trio.sleep(1)
+        assert done == 5000
+        claims.stop()
