@@ -1,8 +1,8 @@
 """What libraries load when they are imported, and this program does not use, is left for who asks for it.
 
 lightkube's own `__init__` loads an HTTP client and all kinds that it knows, prometheus_client's two HTTP servers;
-betterproto2 reads its version from its installed files, with
-an archiver and a parser of mail. Each would be in every start, and in the memory of a process that has nothing to do.
+betterproto2 reads its version from its installed files, with an archiver and a parser of mail; Trio makes DTLS over
+UDP. Each would be in every start, and in the memory of a process that has nothing to do.
 """
 
 import sys
@@ -34,6 +34,14 @@ class _Version(ModuleType):
     def check_compiler_version(_version: str) -> None: ...
 
 
+class _Nothing(ModuleType):
+    """In the place of Trio's DTLS: whatever is imported from it is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def defer() -> None:
     """Before any of them is imported."""
     for name in PACKAGES:
@@ -41,3 +49,4 @@ def defer() -> None:
             sys.modules[name] = module_from_spec(spec)
             sys.modules[name].__class__ = _Package
     sys.modules.setdefault("betterproto2._version", _Version("betterproto2._version"))
+    sys.modules.setdefault("trio._dtls", _Nothing("trio._dtls"))

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from loguru import logger
+from loguru import _better_exceptions, logger
 
 from csi_provisioner.outlet import Outlet
 from csi_provisioner.settings import LogSettings
@@ -70,6 +70,8 @@ class Log:
         self._json = settings.json
         if not self._configured:  # once: to add a sink takes 12 ms
             self._configured = True
+            # It looks for all folders of libraries, which takes a third of that, to colour tracebacks, which we do not.
+            _better_exceptions.ExceptionFormatter._get_lib_dirs = staticmethod(list)  # type: ignore[method-assign]
             logger.remove()
             # Filtering is ours, by verbosity; the format is empty because the sink renders the record itself.
             logger.add(self._sink, level=0, format=lambda _record: "", colorize=False, backtrace=False, diagnose=False)

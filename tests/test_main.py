@@ -192,3 +192,8 @@ def test_letters_that_a_terminal_does_not_have_are_written_another_way() -> None
 def test_no_time_zone_keeps_the_program_from_starting(zone: str) -> None:
     done = started(MAIN, "--version", TZ=zone)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_trio_has_for_datagrams_is_not_loaded() -> None:
+    code = "from csi_provisioner import deferred; deferred.defer(); import trio; print(trio.DTLSEndpoint)"
+    assert started(code).stdout == "None\n"

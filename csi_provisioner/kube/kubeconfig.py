@@ -80,10 +80,8 @@ class File(msgspec.Struct, rename="kebab"):
 
 def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
     """Cluster and user of the file's current context."""
-    from csi_provisioner.kube import plaintext
-
     try:
-        file = msgspec.convert(plaintext.document(content(path, LARGEST)), File)
+        file = _decoded(content(path, LARGEST))
     except OSError as error:
         raise Fatal(f"cannot read the kubeconfig {path}: {error.strerror or error}", 255) from error
     except (msgspec.ValidationError, ValueError) as error:
@@ -95,6 +93,16 @@ def read(path: Path) -> tuple[ClusterEntry, UserEntry]:
     # A context may name no user: then no credentials are sent.
     user = _chosen(file.users, context.user, "user", path).user if context.user else None
     return cluster or ClusterEntry(), user or UserEntry()
+
+
+def _decoded(text: bytes) -> File:
+    try:
+        return msgspec.json.decode(text, type=File)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Not before: many files are JSON, which programs write, and a parser of YAML takes 20 ms to load.
+        from csi_provisioner.kube import plaintext
+
+        return msgspec.convert(plaintext.document(text), File)
 
 
 def _chosen(entries: list[Named] | None, name: str, what: str, path: Path) -> Named:

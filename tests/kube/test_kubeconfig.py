@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csi_provisioner.fatal import Fatal
-from csi_provisioner.kube import kubeconfig
+from csi_provisioner.kube import kubeconfig, plaintext
 from csi_provisioner.kube.asking import Ask
 from csi_provisioner.kube.config import Cluster, resolve
 from csi_provisioner.kube.credentials import Fixed, Plugin
@@ -216,3 +218,38 @@ def test_a_file_that_has_no_end_or_no_writer_is_refused_at_once(tmp_path: Path, 
         os.truncate(path, 1 << 34)
     with pytest.raises(Fatal, match=str(path)):
         kubeconfig.read(path)
+
+
+SCALARS = st.one_of(
+    st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.sampled_from(["1e3", "2024-01-01"])
+)
+
+
+@given(st.sampled_from(PLACES), SCALARS)
+def test_a_file_of_json_means_what_it_means_as_yaml(place: tuple[dict[str, Any], str], scalar: object) -> None:
+    def put(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: put(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [put(value) for value in node]
+        return scalar if node == HERE else node
+
+    text = json.dumps(put(yaml.safe_load(document(**place[0]))), ensure_ascii=False).encode(errors="replace")
+    try:
+        meant = msgspec.convert(plaintext.document(text), kubeconfig.File)
+    except (msgspec.ValidationError, ValueError):
+        return  # what is no YAML may be JSON: a control character
+    assert kubeconfig._decoded(text) == meant
+
+
+def test_of_json_no_parser_of_yaml_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(yaml.safe_load(document())))
+    code = (
+        "import sys; from csi_provisioner import deferred; deferred.defer(); from pathlib import Path; "
+        "from csi_provisioner.kube import kubeconfig; kubeconfig.read(Path(sys.argv[1])); print('yaml' in sys.modules)"
+    )
+    for text, loaded in ((path.read_text(), "False"), (document(), "True")):
+        path.write_text(text)
+        found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == loaded
