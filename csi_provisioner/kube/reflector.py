@@ -36,7 +36,7 @@ SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 LATE = 10.0
 # Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
 RESYNC = 15 * 60.0
-# Objects that handlers are told of in a row before other tasks get their turn
+# Objects that handlers are told of in a row, by a first list or a resync, before other tasks get their turn
 TOLD_AT_ONCE = 200
 # Seconds until what had settled, and was held by somebody, is looked at again
 COOL = 5.0
@@ -158,9 +158,12 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         next list does not tell."""
         changes = self.store.replace(self._gathered, version)
         self._gathered = {}
+        # Nobody works on the first list yet. Later, who decides by what handlers keep (is a volume attached?) must not
+        # meet a state in which what is gone has been told, and what came in its place has not.
+        step = max(1, len(changes)) if self._synced.is_set() else TOLD_AT_ONCE
         with trio.CancelScope(shield=True):
-            for begin in range(0, len(changes), TOLD_AT_ONCE):
-                self.store.tell(changes[begin : begin + TOLD_AT_ONCE])
+            for begin in range(0, len(changes), step):
+                self.store.tell(changes[begin : begin + step])
                 await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint_if_cancelled()
 

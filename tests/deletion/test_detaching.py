@@ -172,3 +172,24 @@ async def test_a_driver_that_does_not_attach_needs_no_attachments_d13_6_p19_topo
     await site.start()
     await _gone(site)
     assert site.requests.of("*", ATTACHMENT) == []
+
+
+async def test_a_volume_whose_attachment_was_replaced_unseen_is_never_seen_without_one(site: Installation) -> None:
+    """By a list that has much to tell: what is gone comes first in it, and what came in its place last."""
+    await reconfigured(site, ATTACHES)
+    released(site)
+    attached(site, "pv", "one")
+    for number in range(2000):
+        attached(site, f"other-{number}", f"other-{number}")
+    await site.start()
+    await site.event("pv", "VolumeDelete")
+    site.api.cut_watches(ATTACHMENT)
+    site.refuse("watch", ATTACHMENT, 410, times=1)
+    site.delete(ATTACHMENT, "one")
+    attached(site, "pv", "two", node="node-2")
+    for number in range(2000):
+        site.delete(ATTACHMENT, f"other-{number}")
+    await site.rest(100)
+    assert site.calls("DeleteVolume") == []
+    site.delete(ATTACHMENT, "two")
+    await site.until(lambda: site.calls("DeleteVolume"))
