@@ -154,18 +154,15 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
                 self.store.keep(key, self._gathered)
 
     async def _replace(self, version: str) -> None:
-        """Raises Cancelled if we are told to look again meanwhile, but not before all is told: what is gone now, the
-        next list does not tell."""
         changes = self.store.replace(self._gathered, version)
         self._gathered = {}
-        # Nobody works on the first list yet. Later, who decides by what handlers keep (is a volume attached?) must not
-        # meet a state in which what is gone has been told, and what came in its place has not.
+        # Nobody works on the first list yet, and after `look_again` all of it is told once more. Later, who decides by
+        # what handlers keep (is a volume attached?) must not meet a state in which what is gone has been told, and what
+        # came in its place has not.
         step = max(1, len(changes)) if self._synced.is_set() else TOLD_AT_ONCE
-        with trio.CancelScope(shield=True):
-            for begin in range(0, len(changes), step):
-                self.store.tell(changes[begin : begin + step])
-                await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        for begin in range(0, len(changes), step):
+            self.store.tell(changes[begin : begin + step])
+            await trio.lowlevel.checkpoint()
 
     async def _watch(self, state: watching.Watching) -> watching.Step:
         version, advanced = state.version, False

@@ -63,7 +63,9 @@ class Waiting:
         self._away = away
         self._node = node
         self._begun = False
-        self._listing = True  # what the first list has is not looked at yet
+        self._listing = (
+            True  # what the first list has is not looked at yet: a node that is chosen meanwhile is no beginning either
+        )
         self._shared: dict[Group, Group] = {}  # one tuple for all of a group
         self._groups: dict[Group, dict[str, float]] = {}  # UID -> when the claim was ready
         caches.claims.subscribe(self._saw_claim)

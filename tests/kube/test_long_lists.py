@@ -138,3 +138,24 @@ async def test_whoever_is_to_look_again_while_a_list_is_told_tells_all_of_it_and
         assert len(synced) == 2, "the list that was told was not whole in the end"
         assert synced[1] < begun + 1
         nursery.cancel_scope.cancel()
+
+
+async def test_who_is_to_look_again_while_the_first_list_is_told_is_told_of_all_of_it(
+    api: FakeApi, store: Claims
+) -> None:
+    told: list[str] = []
+    for number in range(1000):
+        api.write(f"n-{number:03}")
+    reflector = Reflector(api, PersistentVolumeClaim, store, page=10_000)  # type: ignore[arg-type]
+
+    def hear(key: str, old: object, new: object) -> None:
+        told.append(key)
+        if len(told) == 300:
+            reflector.look_again()
+
+    store.subscribe(hear)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reflector.run)
+        assert api.asked[:2] == ["list", "list"]
+        assert {f"ns/n-{number:03}" for number in range(1000)} <= set(told[400:])
+        nursery.cancel_scope.cancel()
