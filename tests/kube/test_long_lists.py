@@ -9,30 +9,14 @@ import trio
 from trio.testing import MockClock
 
 from csi_provisioner.kube.reflector import Reflector
-from csi_provisioner.kube.store import Store
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
 from tests.kube.fake_api import GONE, NO_ANSWER, FakeApi
-from tests.kube.objects import ours
 from tests.kube.test_reflector import Claims, at, following
 
 
 @pytest.fixture
 def anyio_backend() -> object:
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
-
-
-@pytest.fixture
-def api() -> FakeApi:
-    api = FakeApi()
-    for name in "abcde":
-        api.write(name)
-    api.write("f", foreign=True)
-    return api
-
-
-@pytest.fixture
-def store() -> Claims:
-    return Store(project=ours, index="uid")
 
 
 async def test_the_server_is_asked_for_a_page_before_the_one_before_is_taken_in(api: FakeApi, store: Claims) -> None:

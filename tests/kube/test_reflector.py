@@ -26,20 +26,6 @@ def anyio_backend() -> object:
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
-@pytest.fixture
-def api() -> FakeApi:
-    api = FakeApi()
-    for name in "abcde":
-        api.write(name)
-    api.write("f", foreign=True)
-    return api
-
-
-@pytest.fixture
-def store() -> Claims:
-    return Store(project=ours, index="uid")
-
-
 @asynccontextmanager
 async def following(api: FakeApi, store: Claims, **options: Any) -> AsyncIterator[None]:
     """A reflector whose store is whole; the random source always says one half."""
