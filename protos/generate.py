@@ -141,6 +141,16 @@ def parted(generated: str) -> tuple[str, str]:
     return module([name for name in made if name in first]), module(others, "\n\nfrom . import *  # noqa: F403")
 
 
+def only(names: set[str], generated: str) -> str:
+    """A module without the messages that nobody names."""
+    top, *pieces = re.split(r"\n\n\n(?=@dataclass|class )", generated.rstrip("\n"))
+    made = {re.search(r"^class (\w+)\(", piece, re.MULTILINE)[1]: piece for piece in pieces}  # type: ignore[index]
+    for name in set(made) - names:
+        top = top.replace(f'    "{name}",\n', "")
+        del made[name]
+    return "\n\n\n".join([top, *made.values()]) + "\n"
+
+
 def server_bases(generated: str) -> str:
     """The tail of a module generated with servers: they come after all messages."""
     return generated[generated.index("class ControllerBase(") :]
@@ -182,6 +192,8 @@ def generate(output: Path) -> None:
         descriptors = descriptor_pb2.FileDescriptorSet.FromString((folder / "set").read_bytes())
         messages = output / "csi" / "v1" / "__init__.py"
         first, others = parted(messages.read_text())
+        google = output / "google" / "protobuf" / "__init__.py"
+        google.write_text(only(set(re.findall(r"__google__protobuf__\.(\w+)", first + others)), google.read_text()))
         messages.write_text(first)
         messages.with_name("others.py").write_text(others)
     rows = "".join(f'        ("{message}", "{field}"),\n' for message, field in sorted(secret_fields(descriptors)))

@@ -58,7 +58,7 @@ async def test_shown_everywhere(form: str, monkeypatch: pytest.MonkeyPatch, tmp_
         await asked._talk(ours, lambda _asked: Live(program=text), trio.Semaphore(0), set())
     sys.stdout.write(text)
     sys.stderr.write(text)
-    monkeypatch.setattr(connection, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
+    monkeypatch.setattr(connection, "TERMINATION_LOG", tmp_path / "termination-log")
     await connection._write_termination_message(text)
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)

@@ -194,6 +194,45 @@ def test_no_time_zone_keeps_the_program_from_starting(zone: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_trio_has_for_datagrams_is_not_loaded() -> None:
-    code = "from csi_provisioner import deferred; deferred.defer(); import trio; print(trio.DTLSEndpoint)"
-    assert started(code).stdout == "None\n"
+DEFER = "from csi_provisioner import deferred; deferred.defer(); "
+
+
+def test_what_a_start_leaves_out_is_not_loaded() -> None:
+    code = "import sys; from csi_provisioner.supervisor import term; print(*sys.modules)"
+    loaded = set(started(DEFER + code).stdout.split())
+    assert "trio" in loaded
+    assert not loaded & {"email", "fractions", "greenlet", "idna.core", "multidict", "secrets", "shutil", "tempfile"}
+
+
+def test_each_name_that_is_left_out_is_one_that_libraries_load() -> None:
+    """A newer one may have moved it: then nothing is left out any more, and nobody would notice."""
+    code = (
+        "import sys, loguru, msgspec, prometheus_client.metrics, trio_asyncio; from csi_provisioner import deferred; "
+        "print({*deferred.UNUSED} - {*sys.modules})"
+    )
+    assert started(code).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        pytest.param("import idna; print(idna.encode('b\u00fccher.example'))", "b'xn--bcher-kva.example'", id="idna"),
+        pytest.param("import ctypes.util; print(ctypes.util.find_library('c'))", "libc.so.6", id="a library's name"),
+        pytest.param(
+            "import typing_extensions as t; print(t.Self, t.evaluate_forward_ref)", "typing.Self <function", id="typing"
+        ),
+        pytest.param("import trio; print(trio.run(trio.run_process, ['true']).returncode)", "0", id="a process"),
+    ],
+)
+def test_what_is_deferred_is_there_for_who_asks(code: str, said: str) -> None:
+    done = started(DEFER + code)
+    assert done.stdout.startswith(said), done.stderr
+
+
+def test_threads_have_their_names_and_no_process_is_started_to_find_out_how() -> None:
+    code = (
+        "import sys, threading; started = []; sys.addaudithook(lambda event, _: started.append(event)); import trio; "
+        "name = lambda: open(f'/proc/self/task/{threading.get_native_id()}/comm').read(); name.__name__ = 'asked'; "
+        "print(trio.run(trio.to_thread.run_sync, name), 'subprocess.Popen' in started)"
+    )
+    assert started(DEFER + code).stdout.split() == ["asked", "from", "trio", "False"]

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, cast
 
 import trio
+from grpclib import __version__ as grpclib_version
 from grpclib import protocol
-from grpclib.metadata import USER_AGENT
 from h2.errors import ErrorCodes
 from h2.exceptions import TooManyStreamsError
 
@@ -16,7 +16,7 @@ from csi_provisioner.csi import answer
 from csi_provisioner.csi.engine import Engine
 from csi_provisioner.traces import traces
 
-_AGENT = f"csi-provisioner/{__version__} {USER_AGENT}"
+_AGENT = f"csi-provisioner/{__version__} grpc-python-grpclib/{grpclib_version}"
 
 
 class _Beginning:

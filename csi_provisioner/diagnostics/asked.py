@@ -6,7 +6,6 @@ process's own user and root are answered. Whatever a client does ends at most it
 """
 
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Callable
@@ -63,7 +62,7 @@ def _bound(name: str) -> socket.socket:
             listener.bind(f"\0{PREFIX}{name}")
         except OSError:
             # Containers of one pod share its network and may have the same process ids.
-            listener.bind(f"\0{PREFIX}{name}-{secrets.token_hex(4)}")
+            listener.bind(f"\0{PREFIX}{name}-{os.urandom(4).hex()}")
         listener.listen(CONNECTIONS)
         listener.setblocking(False)
     except BaseException:

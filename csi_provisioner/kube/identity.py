@@ -5,8 +5,8 @@ bear the name: it goes by the pod's UID and the container's name, and an abstrac
 the container from using it. The kernel closes that socket with the process, also after kill -9.
 """
 
+import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ def held(hostname: str, mounts: Path = MOUNTS) -> Iterator[str]:
             log.warning("Another process of this container has its identity, taking a random one", identity=identity)
             identity = None
         if identity is None:
-            identity = sanitised(f"{hostname}-{secrets.token_hex(4)}")
+            identity = sanitised(f"{hostname}-{os.urandom(4).hex()}")
             _bound(claim, identity)
         yield identity
 

@@ -6,9 +6,9 @@ waiting out `Retry-After`, and the error that a bad status is.
 """
 
 import time
+from calendar import timegm
 from collections.abc import Sequence
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote, urlencode
 
@@ -27,6 +27,7 @@ from csi_provisioner.kube.transport import Answer, Transport
 DEADLINE = 30.0
 # Ten waits of the usual 1 s stay within a request's deadline
 MOST_WAITS = 10
+MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
@@ -111,7 +112,10 @@ class Sender(msgspec.Struct, eq=False, dict=True):
 
 @lru_cache(maxsize=1)  # it is the same header for a whole second
 def _parsed(date: bytes) -> float:
-    return parsedate_to_datetime(date.decode()).timestamp()
+    # The one form that a server may send (RFC 9110, 5.6.7). The standard library's parser comes with all of `email`.
+    _, day, month, year, clock, _ = date.split()
+    hour, minute, second = map(int, clock.split(b":"))
+    return timegm((int(year), MONTHS.index(month) + 1, int(day), hour, minute, second))
 
 
 def _late() -> KubeError:

@@ -144,14 +144,15 @@ class Tls:
 
     def _trust(self, authority: bytes) -> None:
         readable: deque[bytes] = deque()
+        context = None
         for certificate in CERTIFICATE.findall(authority):
             with suppress(ValueError, ssl.SSLError):  # the others may do
-                _context([decoded := b64decode(certificate)])
+                context = _context([decoded := b64decode(certificate)])
                 readable.append(decoded)
-        if not readable:
+        if context is None:
             raise ValueError("no certificate in it can be read")
         self._authorities = readable
-        self._use(_context(readable))
+        self._use(context if len(readable) == 1 else _context(readable))
 
     def _use(self, context: ssl.SSLContext) -> None:
         if not self._verify:

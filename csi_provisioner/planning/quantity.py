@@ -1,9 +1,7 @@
 """Kubernetes quantities as bytes: parsed exactly and rounded up, written in binary suffixes (provision.md 10.1)."""
 
 import re
-from fractions import Fraction
 from functools import lru_cache
-from math import ceil
 
 from csi_provisioner.model import kubernetes
 from csi_provisioner.model.kubernetes import PersistentVolumeClaim
@@ -36,13 +34,12 @@ def _exact(text: str) -> int:
     if match is None or len(text) > _LONGEST_TEXT:
         raise Refusal(State.FINISHED, f"cannot read {text[:64]!r} as a quantity")
     number, exponent, suffix = match["number"], match["exponent"], match["suffix"] or ""
-    if suffix in _BINARY:
-        scale = Fraction(1 << _BINARY[suffix])
-    else:
-        power = int(exponent) if exponent is not None else _DECIMAL[suffix]
-        # beyond this every number of the longest text is capped or a fraction of one, and 10**(10**9) would not end
-        scale = Fraction(10) ** max(-999, min(999, power))
-    return ceil(Fraction(number) * scale)
+    # beyond this every number of the longest text is capped or a fraction of one, and 10**(10**9) would not end
+    power = max(-999, min(999, int(exponent) if exponent is not None else _DECIMAL.get(suffix, 0)))
+    whole, _, decimals = number.partition(".")
+    amount, power = int(whole + decimals) << _BINARY.get(suffix, 0), power - len(decimals)
+    scale: int = 10 ** abs(power)
+    return amount * scale if power >= 0 else -(-amount // scale)
 
 
 def format(amount: int) -> str:

@@ -1,6 +1,6 @@
 """The Leases that the volume journal stands in: one request each, and whose a Lease is (design.md 6)."""
 
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ class JournalLeases(msgspec.Struct, eq=False):
     leader: str
     namespace: str
     pause: Callable[[KubeError, float], Awaitable[float]]
-    term: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    term: str = msgspec.field(default_factory=lambda: os.urandom(8).hex())
 
     def name(self, number: int) -> str:
         return f"{self.leader}-journal-{number:02}"

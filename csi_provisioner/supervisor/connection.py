@@ -5,6 +5,7 @@
 import math
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,7 +31,7 @@ RECONNECT_PAUSE = 1.0
 MET_SOON = 5.0
 # Outages that are remembered: more are not in the life of a claim that is still measured.
 OUTAGES = 100
-TERMINATION_LOG = trio.Path("/dev/termination-log")
+TERMINATION_LOG = Path("/dev/termination-log")
 
 
 class Connection:
@@ -212,6 +213,6 @@ class Connection:
 async def _write_termination_message(text: str) -> None:
     """Shown by `kubectl describe pod` as the termination message (process.md 4.4)."""
     try:
-        await TERMINATION_LOG.write_text(escaped(text))
+        await trio.to_thread.run_sync(TERMINATION_LOG.write_text, escaped(text))
     except (OSError, RuntimeError) as error:  # the latter for want of threads
         log.warning("The termination message cannot be written", path=str(TERMINATION_LOG), err=str(error))

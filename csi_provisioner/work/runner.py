@@ -34,7 +34,8 @@ FAILURES = 10
 # share, is under way while the rest gets ready.
 STARTED_AT_ONCE = 4
 
-# Keys that are put into their lanes before others get their turn: few as long as nothing runs, so that something does
+# Keys that are put into their lanes before others get their turn: few at first, since what has begun with them waits
+# meanwhile, then as many as are there already, since the workers wait for the last ones
 FILED_AT_FIRST, FILED_AT_ONCE = 50, 1000
 
 # The lane of a loop that has no others
@@ -157,7 +158,7 @@ class Loop(msgspec.Struct, eq=False, dict=True):
     def _collect(self) -> bool:
         """Some of what is due by now, into its lane; whether that was all."""
         now = trio.current_time()
-        for _ in range(FILED_AT_ONCE if self.running else FILED_AT_FIRST):
+        for _ in range(min(FILED_AT_ONCE, max(FILED_AT_FIRST, len(self.lanes)))):
             if (popped := self._schedule.pop(now)) is None:
                 return True
             self._file(*popped)

@@ -92,7 +92,7 @@ async def test_a_driver_that_has_another_name_than_the_flag_says_is_refused(site
 async def test_another_name_ends_the_process(
     site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: str
 ) -> None:
-    monkeypatch.setattr(connection, "TERMINATION_LOG", trio.Path(tmp_path / "termination-log"))
+    monkeypatch.setattr(connection, "TERMINATION_LOG", tmp_path / "termination-log")
     await site.start(expected_driver=expected)
     await _away(site, 1, msgspec.structs.replace(site.config, name="other.example.com\x1b[2J\u202e"))
     assert await site.ended() == 1

@@ -52,6 +52,31 @@ async def test_of_a_large_backlog_some_begin_at_once_and_all_others_in_their_tur
         claims.stop()
 
 
+async def test_what_the_first_keys_ask_for_is_sent_before_many_more_are_in_their_lanes() -> None:
+    """The first calls of a backlog wait for one write of the journal."""
+    filed: list[str] = []
+
+    async def work(_key: str, _attempt: Attempt) -> Outcome:
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        seen.append(len(filed))
+        await trio.sleep(1)
+        return DONE
+
+    def place(key: str) -> tuple[Lane, str]:
+        filed.append(key)
+        return Lane(), ""
+
+    claims, seen = loop(work, place), list[int]()
+    for number in range(2000):
+        claims.wake(str(number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claims.run)
+        await trio.sleep(0.5)
+        claims.stop()
+    assert min(seen) <= 500
+
+
 async def test_while_keys_are_put_into_their_lanes_others_get_their_turn() -> None:
     filed, most = list[str](), 0
 
