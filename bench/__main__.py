@@ -51,16 +51,18 @@ def main() -> None:
     parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
     parser.add_argument("--flags", default="", help="more flags for this tree's own")
     parser.add_argument("--pairs", type=int, default=9)
-    what = "only this: start, until probes are answered; call, of gRPC; list and churn, of other drivers' claims; "
+    what = "only this: start, until probes are answered, with --against until the driver is first asked; call, of gRPC; list and churn, of other drivers' claims; "
     what += "memory of our own, once they are bound, with --against"
     parser.add_argument("what", nargs="?", choices=["start", "call", "list", "churn", "memory"], help=what)
     options = parser.parse_args()
-    if options.what in ("start", "call"):
+    if options.what == "call" or (options.what == "start" and not options.against):
         return {"start": start, "call": call}[options.what].main()
     options.round = against.one_round
     if options.what == "memory":
         options.round, options.claims = against.memory_round, options.claims or [2000]
         options.cluster, options.against = options.cluster or ["sandbox"], options.against or "HEAD"
+    elif options.what == "start":
+        options.round, options.cluster = against.start_round, options.cluster or ["real"]
     elif options.what:
         given = [builds.Build(options.against, builds.commit(options.against))] if options.against else []
         given.append(builds.Build("here", builds.here(), options.flags))

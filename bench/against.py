@@ -39,6 +39,12 @@ class Memory:
     """With the claims that it has made volumes for, all bound, and ten seconds without anything to do."""
 
 
+@dataclass(frozen=True)
+class Start:
+    first_call: float
+    """Milliseconds from exec to the first CreateVolume, on a control plane that has nothing else to do."""
+
+
 async def compare(
     measure: Measure,
     old: Build,
@@ -46,19 +52,30 @@ async def compare(
     *,
     pairs: int,
     claims: int,
-    measured: Callable[[Measure, Build, int], Awaitable[Round | Memory]],
+    measured: Callable[[Measure, Build, int], Awaitable[Round | Memory | Start]],
 ) -> None:
     ratios: dict[str, list[float]] = {}
+    figures: dict[str, tuple[list[float], list[float]]] = {}
     for number in range(pairs):
         order = (old, new) if number % 2 else (new, old)
         rounds = {build.name: await measured(measure, build, claims) for build in order}
         before, after = asdict(rounds[old.name]), asdict(rounds[new.name])
         for figure in before:
             ratios.setdefault(figure, []).append(after[figure] / before[figure])
+            for values, value in zip(
+                figures.setdefault(figure, ([], [])), (before[figure], after[figure]), strict=True
+            ):
+                values.append(value)
         print(f"pair {number + 1}: " + ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before))
-    print(f"\n{new.name} / {old.name}, {claims} claims, {pairs} pairs: median (smallest to largest)")
+    print(f"\n{new.name} / {old.name}, {claims} claims, {pairs} pairs: median (smallest to largest), ratio of medians")
     for figure, values in ratios.items():
-        print(f"{figure:>12}  {statistics.median(values):.3f}  ({min(values):.3f} to {max(values):.3f})", flush=True)
+        spread = f"({min(values):.3f} to {max(values):.3f})"
+        then, now = map(statistics.median, figures[figure])
+        print(f"{figure:>12}  {statistics.median(values):.3f}  {spread}  {now / then:.3f}", flush=True)
+
+
+async def start_round(measure: Measure, build: Build, claims: int) -> Start:
+    return Start(1000 * await measure.first_call_at_rest(build.command(FLAGS), claims))
 
 
 async def memory_round(measure: Measure, build: Build, claims: int) -> Memory:

@@ -99,6 +99,10 @@ class Driver:
         self._process.terminate()
         self._process.wait()
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
 
 def main() -> None:
     signals = {signal.SIGTERM, signal.SIGUSR1}

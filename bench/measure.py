@@ -1,5 +1,6 @@
 """What is measured, phase by phase. Most phases leave the cluster as they found it: no claims, no volumes."""
 
+import os
 import pstats
 import shlex
 import sys
@@ -18,6 +19,7 @@ from bench.process import Provisioner
 
 CLAIMS = "/api/v1/namespaces/bench/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 OTHER = "other.csi.example.com"
 
 
@@ -95,6 +97,11 @@ def foreign_volume(number: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def _idle() -> float:
+    """Seconds for which the machine's processors have had nothing to do."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=5)[4]) / os.sysconf("SC_CLK_TCK")
 
 
 class Measure:
@@ -194,6 +201,38 @@ class Measure:
             await self.all_bound(claims)
             await provisioner.quiet()
         return pstats.Stats(str(out))
+
+    async def first_call_at_rest(self, command: str, claims: int) -> float:
+        """Seconds from exec to the first CreateVolume, which the driver does not answer; then all of it is killed. The
+        claims are made once: for 100 s after 1,000 of them the controllers take more than one processor."""
+        if not await self._api.names(CLAIMS):
+            await self.create_claims(claims)
+            await self._rest()
+        (socket := self._folder / "slow.sock").unlink(missing_ok=True)
+        driver = Driver(socket, delay=600)
+        try:
+            provisioner = Provisioner(
+                command,
+                socket=driver.socket,
+                kubeconfig=self._cluster.provisioner,
+                log=self._folder / "provisioner.log",
+            )
+            await trio.sleep(1.5)
+            provisioner.kill()
+            return float(driver.stats()["first"]["CreateVolume"]) - provisioner.started
+        finally:
+            driver.kill()
+            await self._api.remove(LEASES)
+            await self._rest()
+
+    @staticmethod
+    async def _rest() -> None:
+        """Until the machine has been idle, but for a tenth of one processor, for two seconds."""
+        while True:
+            before = _idle()
+            await trio.sleep(2)
+            if _idle() - before > 2 * (os.cpu_count() or 1) - 0.2:
+                return
 
     async def create_claims(self, claims: int) -> None:
         self._driver.stats()

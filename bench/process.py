@@ -59,6 +59,10 @@ class Provisioner:
                 before = now
         raise RuntimeError(f"the provisioner does not come to rest within {limit} s")
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         try:

@@ -6,6 +6,7 @@ Each would be in every start, and in the memory of a process that has nothing to
 import sys
 import typing
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
@@ -13,6 +14,7 @@ PACKAGES = ("ctypes", "idna", "lightkube", "prometheus_client")
 """Only single modules of them are used, or none. lightkube's own `__init__` loads an HTTP client and all kinds that it
 knows, prometheus_client's two HTTP servers; Trio asks idna for names that are not ASCII."""
 UNUSED = (
+    "attr._version_info",
     "loguru._file_sink",  # archives
     "msgspec._json_schema",
     "msgspec.inspect",
@@ -78,14 +80,28 @@ class _Libraries(_Deferred):
         return "libpthread.so.0" if name == "pthread" else self.__getattr__("find_library")(name)  # type: ignore[operator]
 
 
+class _Validators(_Deferred):
+    @staticmethod
+    def instance_of(_type: type) -> None:
+        """With it outcome checks that what a task has raised is an exception."""
+
+
 def defer() -> None:
     """Before any of them is imported."""
-    kinds = dict.fromkeys(PACKAGES, _Package) | {"ctypes.util": _Libraries, "typing_extensions": _Typing}
-    for name, kind in kinds.items():
-        if name not in sys.modules and (spec := find_spec(name)) is not None:
+    modules = {"attr.validators": _Validators, "attrs.validators": _Deferred}
+    modules |= {"ctypes.util": _Libraries, "typing_extensions": _Typing}
+    for name, kind in (dict.fromkeys(PACKAGES, _Package) | modules).items():
+        if name not in sys.modules and (spec := _spec(name)) is not None:
             sys.modules[name] = module_from_spec(spec)
             sys.modules[name].__class__ = kind
     for name in UNUSED:
         sys.modules.setdefault(name, _Nothing(name))
     sys.modules.setdefault("betterproto2._version", _Version("betterproto2._version"))
     sys.modules["ctypes"].util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """`find_spec` would import the package that it is in."""
+    package, _, _ = name.rpartition(".")
+    found = find_spec(package) if package else None
+    return PathFinder.find_spec(name, found.submodule_search_locations) if found else find_spec(name)

@@ -51,7 +51,7 @@ PARTS = {
     "what is passed over in a list": (25, "kube/outline.py"),
     "TLS straight on the socket": (80, "kube/secure.py"),
     "HTTP/2 with one driver": (415, "csi/engine.py csi/blocks.py csi/http2.py"),
-    "what a start leaves for whoever asks": (52, "deferred.py"),
+    "what a start leaves for whoever asks": (66, "deferred.py"),
     "the first moments": (36, "__main__.py"),
     "leadership and health": (
         455,
