@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--against-flags", default="", metavar="FLAGS", help="more flags for that one")
     parser.add_argument("--flags", default="", help="more flags for this tree's own")
     parser.add_argument("--pairs", type=int, default=9)
-    what = "only this: start, until probes are answered, with --against until the driver is first asked; call, of gRPC; list and churn, of other drivers' claims; "
-    what += "memory of our own, once they are bound, with --against"
+    what = "only this: start, until probes are answered, with --against until the driver is first asked; "
+    what += "call, of gRPC; list and churn, of others' claims; memory of our own, once they are bound, with --against"
     parser.add_argument("what", nargs="?", choices=["start", "call", "list", "churn", "memory"], help=what)
     options = parser.parse_args()
     if options.what == "call" or (options.what == "start" and not options.against):
