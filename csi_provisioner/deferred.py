@@ -1,18 +1,23 @@
-"""What libraries load when they are imported, and this program does not use, is left for who asks for it.
+"""Libraries load what this program never uses. Some of that runs only when somebody asks for it, the rest never.
 
-Each would be in every start, and in the memory of a process that has nothing to do.
+It would be in every start, and in the memory of a process that has nothing to do.
 """
 
+import ctypes
 import sys
 import typing
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
+from threading import RLock
 from types import ModuleType
 
-PACKAGES = ("ctypes", "idna", "lightkube", "prometheus_client")
+PACKAGES = ("idna", "lightkube", "prometheus_client")
 """Only single modules of them are used, or none. lightkube's own `__init__` loads an HTTP client and all kinds that it
 knows, prometheus_client's two HTTP servers; Trio asks idna for names that are not ASCII."""
+TYPING = frozenset({"NotRequired", "Required", "Self", "get_type_hints"})
+"""What a start asks typing_extensions for, and the standard library has as well. (Other names it has too, but some
+otherwise.)"""
 UNUSED = (
     "attr._version_info",
     "loguru._file_sink",  # archives
@@ -28,38 +33,64 @@ UNUSED = (
     "trio._path",
     "trio_asyncio._sync",  # greenlets
 )
-"""Whatever is imported from them is None."""
+"""Whatever is imported from them is `left_out`."""
+
+
+def left_out(*_arguments: object, **_named: object) -> typing.NoReturn:
+    raise NotImplementedError("this is left out of the program, see csi_provisioner/deferred.py")
 
 
 class _Deferred(ModuleType):
-    def __getattr__(self, name: str) -> object:
-        """Runs it now."""
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        if self.__spec__ is not None and self.__spec__.loader is not None:
-            self.__spec__.loader.exec_module(self)
+    def __getattr__(self, name: str) -> typing.Any:
+        """Runs it now, once, while other threads wait. Then it is a module like any other, also for those."""
+        with self.__dict__["__lock__"]:
+            if isinstance(self, _Deferred):
+                if "__running__" in self.__dict__:  # its own code asks
+                    raise AttributeError(name)
+                self.__running__ = True
+                try:
+                    self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
+                    self.__class__ = ModuleType  # type: ignore[assignment]
+                finally:
+                    del self.__running__
         return getattr(self, name)
 
 
 class _Package(_Deferred):
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> typing.Any:
         """A module of it, if it has such a one."""
-        if find_spec(f"{self.__name__}.{name}") is not None:
-            return import_module(f"{self.__name__}.{name}")
-        return super().__getattr__(name)
+        module = f"{self.__name__}.{name}"
+        if module in sys.modules or find_spec(module) is not None:
+            return import_module(module)
+        return _Deferred.__getattr__(self, name)
 
 
 class _Typing(_Deferred):
+    def __getattr__(self, name: str) -> typing.Any:
+        if name == "__path__":  # whoever imports from it asks whether it is a package
+            raise AttributeError(name)
+        return getattr(typing, name) if name in TYPING else _Deferred.__getattr__(self, name)
+
+
+class _Libraries(_Deferred):
+    """`ctypes.util`: Trio asks it for the library that names threads, for which it would start ldconfig, or a
+    compiler."""
+
+    def find_library(self, name: str) -> typing.Any:
+        return "libpthread.so.0" if name == "pthread" else _Deferred.__getattr__(self, "find_library")(name)
+
+
+class _Validators(_Deferred):
+    def instance_of(self, kind: type) -> typing.Any:
+        """None, which is no check, for what outcome asks: whether what a task has raised is an exception."""
+        return None if kind is BaseException else _Deferred.__getattr__(self, "instance_of")(kind)
+
+
+class _Unused(ModuleType):
     def __getattr__(self, name: str) -> object:
-        """The standard library's, if it has that."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(typing, name) if hasattr(typing, name) else super().__getattr__(name)
-
-
-class _Nothing(ModuleType):
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        return left_out
 
 
 class _Version(ModuleType):
@@ -72,32 +103,19 @@ class _Version(ModuleType):
     def check_compiler_version(_version: str) -> None: ...
 
 
-class _Libraries(_Deferred):
-    """In the place of `ctypes.util`: Trio asks it for the library that names threads, for which it would start
-    ldconfig, or a compiler."""
-
-    def find_library(self, name: str) -> object:
-        return "libpthread.so.0" if name == "pthread" else self.__getattr__("find_library")(name)  # type: ignore[operator]
-
-
-class _Validators(_Deferred):
-    @staticmethod
-    def instance_of(_type: type) -> None:
-        """With it outcome checks that what a task has raised is an exception."""
-
-
 def defer() -> None:
     """Before any of them is imported."""
     modules = {"attr.validators": _Validators, "attrs.validators": _Deferred}
     modules |= {"ctypes.util": _Libraries, "typing_extensions": _Typing}
     for name, kind in (dict.fromkeys(PACKAGES, _Package) | modules).items():
         if name not in sys.modules and (spec := _spec(name)) is not None:
-            sys.modules[name] = module_from_spec(spec)
-            sys.modules[name].__class__ = kind
+            sys.modules[name] = module = module_from_spec(spec)
+            module.__dict__["__lock__"] = RLock()
+            module.__class__ = kind
     for name in UNUSED:
-        sys.modules.setdefault(name, _Nothing(name))
+        sys.modules.setdefault(name, _Unused(name))
     sys.modules.setdefault("betterproto2._version", _Version("betterproto2._version"))
-    sys.modules["ctypes"].util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
+    ctypes.util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -6,6 +6,7 @@ only after `=`, positionals ignored anywhere, repeated flags. Which flags there 
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
@@ -162,8 +163,6 @@ class FlagSet:
         return [flag.name for flag in self.known.values() if not flag.warning]
 
     def _group_help(self, group: str) -> Iterator[str]:
-        import textwrap  # only needed for --help
-
         shown = [flag for flag in self._groups[group] if not flag.warning]
         if not shown:
             return

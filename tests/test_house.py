@@ -51,7 +51,7 @@ PARTS = {
     "what is passed over in a list": (25, "kube/outline.py"),
     "TLS straight on the socket": (80, "kube/secure.py"),
     "HTTP/2 with one driver": (415, "csi/engine.py csi/blocks.py csi/http2.py"),
-    "what a start leaves for whoever asks": (66, "deferred.py"),
+    "what a start leaves for whoever asks": (74, "deferred.py"),
     "the first moments": (36, "__main__.py"),
     "leadership and health": (
         455,
@@ -60,7 +60,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 10273
+REST_LINES = 10275
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

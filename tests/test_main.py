@@ -1,10 +1,12 @@
 """The first moments of the program, in odd surroundings (process.md 3, 10.3)."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -213,6 +215,18 @@ def test_what_a_start_leaves_out_is_not_loaded() -> None:
     assert not loaded & {"email", "fractions", "greenlet", "multidict", "secrets", "shutil", "tempfile"}
 
 
+def test_the_program_asks_for_nothing_that_is_left_out() -> None:
+    """Tests run with all of Trio, so that no other one would notice."""
+    code = "import trio; print(*(name for name, value in vars(trio).items() if value is deferred.left_out))"
+    left_out = started(DEFER + code).stdout.split()
+    assert {"Path", "open_file", "serve_listeners"} <= {*left_out}
+    asked = re.compile(rf"\btrio\.({'|'.join(left_out)})\b(?!`)")
+    product = Path(__file__).parents[1] / "csi_provisioner"
+    assert [path for path in product.rglob("*.py") if asked.search(path.read_text())] == []
+    done = started(DEFER + "import trio; trio.Path('/')")
+    assert done.stderr.splitlines()[-1].startswith("NotImplementedError: this is left out of the program")
+
+
 def test_each_name_that_is_left_out_is_one_that_libraries_load() -> None:
     """A newer one may have moved it: then nothing is left out any more, and nobody would notice."""
     code = (
@@ -227,9 +241,30 @@ def test_each_name_that_is_left_out_is_one_that_libraries_load() -> None:
     [
         pytest.param("import idna; print(idna.encode('b\u00fccher.example'))", "b'xn--bcher-kva.example'", id="idna"),
         pytest.param("import attrs; print(attrs.validators.ge(3))", "<Validator for x >= 3>", id="validators"),
-        pytest.param("import ctypes.util; print(ctypes.util.find_library('c'))", "libc.so.6", id="a library's name"),
         pytest.param(
             "import typing_extensions as t; print(t.Self, t.evaluate_forward_ref)", "typing.Self <function", id="typing"
+        ),
+        pytest.param("import anyio.abc, anyio.from_thread; print(anyio.run)", "<function", id="all of anyio"),
+        pytest.param(
+            "import threading, sys, idna; sys.setswitchinterval(1e-6); said = []; start = threading.Barrier(4); "
+            "ask = lambda: (start.wait(), said.append(idna.encode('b\u00fccher.example'))); "
+            "threads = [threading.Thread(target=ask) for _ in range(4)]; [each.start() for each in threads]; "
+            "[each.join() for each in threads]; print(len(said))",
+            "4",
+            id="four threads at once",
+        ),
+        pytest.param(
+            "import ctypes.util; find = ctypes.util.find_library; print(find('pthread'), find('c'), find('c'))",
+            "libpthread.so.0 libc.so.6 libc.so.6",
+            id="libraries' names",
+        ),
+        pytest.param(
+            "import prometheus_client as p; print(hasattr(p, 'decorator'))", "True", id="a module of a package"
+        ),
+        pytest.param(
+            "import attr; print(attr.validators.instance_of(int), attr.validators.instance_of(BaseException))",
+            "<instance_of validator for type <class 'int'>> <instance_of",
+            id="a check of others",
         ),
         pytest.param("import trio; print(trio.run(trio.run_process, ['true']).returncode)", "0", id="a process"),
     ],

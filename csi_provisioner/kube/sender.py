@@ -6,9 +6,9 @@ waiting out `Retry-After`, and the error that a bad status is.
 """
 
 import time
-from calendar import timegm
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote, urlencode
 
@@ -113,9 +113,11 @@ class Sender(msgspec.Struct, eq=False, dict=True):
 @lru_cache(maxsize=1)  # it is the same header for a whole second
 def _parsed(date: bytes) -> float:
     # The one form that a server may send (RFC 9110, 5.6.7). The standard library's parser comes with all of `email`.
-    _, day, month, year, clock, _ = date.split()
+    _, day, month, year, clock, zone = date.split()
+    if len(date) != len("Thu, 01 Jan 2026 00:00:00 GMT") or zone != b"GMT":
+        raise ValueError
     hour, minute, second = map(int, clock.split(b":"))
-    return timegm((int(year), MONTHS.index(month) + 1, int(day), hour, minute, second))
+    return datetime(int(year), MONTHS.index(month) + 1, int(day), hour, minute, min(second, 59), tzinfo=UTC).timestamp()
 
 
 def _late() -> KubeError:

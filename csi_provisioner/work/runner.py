@@ -34,8 +34,8 @@ FAILURES = 10
 # share, is under way while the rest gets ready.
 STARTED_AT_ONCE = 4
 
-# Keys that are put into their lanes before others get their turn: few at first, since what has begun with them waits
-# meanwhile, then as many as are there already, since the workers wait for the last ones
+# Keys that are put into their lanes before others get their turn. Few at first: what the first tasks wait for can
+# begin. Then each turn doubles what is filed, by this many at most: workers are idle until all is filed.
 FILED_AT_FIRST, FILED_AT_ONCE = 50, 1000
 
 # The lane of a loop that has no others
