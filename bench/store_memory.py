@@ -114,6 +114,7 @@ def memory(claims: list[bytes], volumes: list[bytes]) -> float:
         (PersistentVolume, volumes, kept_by.volumes),
     ):
         store.tell(store.replace(admitted(kind, lines, store), version))
+        store.cool(list(store.warm))
     gc.collect()
     kept, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

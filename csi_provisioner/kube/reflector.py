@@ -163,6 +163,7 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         for begin in range(0, len(changes), step):
             self.store.tell(changes[begin : begin + step])
             await trio.lowlevel.checkpoint()
+        await self._cool()
 
     async def _watch(self, state: watching.Watching) -> watching.Step:
         version, advanced = state.version, False
@@ -237,9 +238,15 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         while True:
             await self._warm.wait()
             await trio.sleep(COOL)
-            self.store.cool()
+            await self._cool()
             if not self.store.warm:
                 self._warm = trio.Event()
+
+    async def _cool(self) -> None:
+        keys = list(self.store.warm)
+        for begin in range(0, len(keys), TOLD_AT_ONCE):
+            self.store.cool(keys[begin : begin + TOLD_AT_ONCE])
+            await trio.lowlevel.checkpoint()
 
     async def _replay_forever(self) -> NoReturn:
         while True:

@@ -75,7 +75,7 @@ class Store(Generic[T]):
         self._named = named
         self._shown: dict[str, T] = {}
         self._cold = Records[T](settled)
-        self.warm: dict[str, None] = {}  # keys of those that were held when they had settled: to be looked at again
+        self.warm: dict[str, None] = {}  # keys of those to be looked at, and of those that were held when they were
         self._foreign: dict[str, int | None] = {}  # the version, if the watch has shown one since the list
         self._own_writes: dict[str, T] = {}  # what the server answered, until the watch shows it
         self._uids: dict[str, str] | None = {} if index == "uid" else None
@@ -164,6 +164,7 @@ class Store(Generic[T]):
         old, new = self._show(name, self._kept(name, obj), version)
         if old is not new:
             self.tell([(name, old, new)])
+            self.cool([name])
 
     def drop(self, obj: T) -> None:
         """The watch shows that an object is gone; final for its uid, whatever version the event carries."""
@@ -250,27 +251,26 @@ class Store(Generic[T]):
         for name, obj in fresh.items():
             if obj is None and self._named and not known:  # most of a first list
                 self._foreign[name] = None
-                continue
-            old, new = self._show(name, obj)
-            if old is not new or doubted:
-                changes.append((name, old, new))
+            elif not isinstance(obj, bytes) or self._cold.get(name) != obj:  # else most of a later one
+                old, new = self._show(name, obj)
+                if old is not new or doubted:
+                    changes.append((name, old, new))
         return changes
 
     def tell(self, changes: Iterable[Change[T]]) -> None:
-        """Handlers hear of what has changed. All of that is in place: who hears of one object may read any other."""
-        for name, old, new in changes:
-            if self._tell(name, old, new):
-                self._settle(name)
+        """Handlers hear of what has changed. All of that is in place: who hears of one object may read any other. What
+        all of them have taken is `warm`, and stays whole until `cool`."""
+        self.warm |= {name: None for name, old, new in changes if self._tell(name, old, new)}
 
     def replay(self, key: str) -> None:
         """Calls the handlers for one object as if it had just been shown (resync)."""
-        obj = self._shown.get(key)
-        self.tell([(key, obj, obj)])
+        self.tell([(key, obj := self._shown.get(key), obj)])
+        self.cool([key])
 
-    def cool(self) -> None:
-        """Looks again at what was held."""
-        for key in list(self.warm):
-            self._settle(key)
+    def cool(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self.warm:
+                self._settle(key)
 
     def shown_keys(self) -> list[str]:
         return list(self._shown)
@@ -318,7 +318,7 @@ class Store(Generic[T]):
             self._cold[name] = new
             return None, None
         self._foreign.pop(name, None)
-        old = self._shown.get(name) or self._cold.sketch(name)
+        old = self._shown.get(name) or (self._cold.sketch(name) if name in self._cold else None)
         if old is not None:
             was, now = _meta(old), _meta(new)
             if (was.uid, was.resourceVersion) == (now.uid, now.resourceVersion):

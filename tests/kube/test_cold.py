@@ -59,6 +59,7 @@ class World:
         for each in claims:
             self.store.admit(each, fresh)
         self.store.tell(self.store.replace(fresh, str(version)))
+        self.store.cool(list(self.store.warm))
         return fresh
 
     @property
@@ -179,10 +180,10 @@ def test_what_is_held_stays_whole_until_it_is_let_go() -> None:
     world = World()
     world.held = {UID}
     world.store.put(claim("a", 11))
-    world.store.cool()
+    world.store.cool(list(world.store.warm))
     assert label(world.store.get(KEY)) == f"{UID}@11"
     world.held.clear()
-    world.store.cool()
+    world.store.cool(list(world.store.warm))
     assert world.records == [KEY]
     assert world.store.warm == {}
     assert len(world.told) == 1, "that it is let go is told to nobody"
@@ -221,7 +222,7 @@ def test_what_a_handler_failed_on_stays_whole_to_be_told_again() -> None:
 
     world.store.subscribe(fails)
     world.store.put(claim("a", 11))
-    world.store.cool()
+    world.store.cool(list(world.store.warm))
     assert world.store.shown_keys() == [KEY]
     failing = False
     world.store.replay(KEY)
@@ -255,7 +256,7 @@ def test_one_that_cannot_be_read_stays_a_record(world: World) -> None:
 def test_what_is_not_as_the_api_numbers_it_stays_whole(uid: str, version: str) -> None:
     world = World(listed=False)
     world.store.put(claim("a", version, uid=uid))
-    world.store.cool()
+    world.store.cool(list(world.store.warm))
     assert world.store.get(KEY) is not None
     assert world.store.warm == {}
 

@@ -143,3 +143,28 @@ async def test_who_is_to_look_again_while_the_first_list_is_told_is_told_of_all_
         assert api.asked[:2] == ["list", "list"]
         assert {f"ns/n-{number:03}" for number in range(1000)} <= set(told[400:])
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_list_has_told_is_made_cold_in_pieces_also_if_it_is_to_be_listed_again(
+    api: FakeApi, store: Claims
+) -> None:
+    cool, cooled = store.cool, list[str]()
+    for number in range(1000):
+        api.write(f"n-{number}")
+    reflector = Reflector(api, PersistentVolumeClaim, store, random=lambda: 0.5)  # type: ignore[arg-type]
+
+    def cool_and_look_again(keys: list[str]) -> None:
+        cooled.extend(keys)
+        cool(keys)
+        if len(cooled) == 400:
+            reflector.look_again()
+
+    store.cool = cool_and_look_again  # type: ignore[assignment,method-assign]
+    with counted(cooled) as most:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(reflector.run)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+        assert most() == 200
+    assert {f"ns/n-{number}" for number in range(1000)} <= {*cooled}
+    assert store.warm == {}

@@ -28,6 +28,7 @@ def replace(store: Claims, version: int, *claims: PersistentVolumeClaim) -> None
     for obj in claims:
         store.admit(obj, fresh)
     store.tell(store.replace(fresh, str(version)))
+    store.cool(list(store.warm))
 
 
 def shown(store: Claims) -> dict[str, str | None]:

@@ -98,6 +98,7 @@ def followed(kind: type[Any], lists: list[list[dict[str, Any]]], look: Look[Any]
     store.subscribe(lambda key, old, new: told.append((key, old is None, new is None)))
     for version, objects in zip(("7", "27"), lists, strict=True):
         store.tell(store.replace(listed(kind, objects, look, store, version), version + "9"))
+        store.cool(list(store.warm))
     there = {key: (key in store, store.get(key), store.is_foreign(key)) for key in ("n-0", "n-1", "ns/n-0", "ns/n-1")}
     return there, sorted(told), len(store), sorted(map(bytes, store.notes()))
 

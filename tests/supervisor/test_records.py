@@ -220,10 +220,10 @@ async def test_a_claim_stays_whole_while_its_entry_is_open() -> None:
     assert world.journal is not None
     world.journal.begin(NAME)
     world.caches.claims.put(but(BOUND, "metadata.resourceVersion", "30"))
-    world.caches.claims.cool()
+    world.caches.claims.cool(list(world.caches.claims.warm))
     assert world.caches.claims.by_uid(UID) is not None
     world.journal.begun.clear()
-    world.caches.claims.cool()
+    world.caches.claims.cool(list(world.caches.claims.warm))
     assert world.caches.claims.by_uid(UID) is None
 
 
