@@ -36,9 +36,10 @@ SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 LATE = 10.0
 # Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
 RESYNC = 15 * 60.0
-# Objects that handlers are told of in a row, by a first list or a resync, before other tasks get their turn
+# Objects that handlers are told of in a row, by a first list or a resync, or that become records, before other tasks get
+# their turn
 TOLD_AT_ONCE = 200
-# Seconds until what had settled, and was held by somebody, is looked at again
+# Seconds until it is seen what of a list has settled, and until what was held by somebody is looked at again
 COOL = 5.0
 # Seconds between two reads of a watch, to begin with: other people's changes come by the hundred
 PAUSE = 0.01
@@ -135,7 +136,6 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         if not page.continue_token:
             await self._gather()
             await self._replace(page.resource_version)
-            self._note_warm()
             log.v(3, "List complete", kind=self.kind.__name__, objects=len(self.store))
             self._heard = trio.current_time()
             if self._synced.is_set():
@@ -162,8 +162,8 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         step = max(1, len(changes)) if self._synced.is_set() else TOLD_AT_ONCE
         for begin in range(0, len(changes), step):
             self.store.tell(changes[begin : begin + step])
+            self._note_warm()
             await trio.lowlevel.checkpoint()
-        await self._cool()
 
     async def _watch(self, state: watching.Watching) -> watching.Step:
         version, advanced = state.version, False
@@ -238,15 +238,13 @@ class Reflector(msgspec.Struct, Generic[T], eq=False, dict=True):
         while True:
             await self._warm.wait()
             await trio.sleep(COOL)
-            await self._cool()
+            keys = list(self.store.warm)
+            for begin in range(0, len(keys), TOLD_AT_ONCE):
+                self.store.cool(keys[begin : begin + TOLD_AT_ONCE])
+                await trio.lowlevel.checkpoint()
             if not self.store.warm:
+                self.store.warm.clear()  # else its table stays as large as it ever was
                 self._warm = trio.Event()
-
-    async def _cool(self) -> None:
-        keys = list(self.store.warm)
-        for begin in range(0, len(keys), TOLD_AT_ONCE):
-            self.store.cool(keys[begin : begin + TOLD_AT_ONCE])
-            await trio.lowlevel.checkpoint()
 
     async def _replay_forever(self) -> NoReturn:
         while True:

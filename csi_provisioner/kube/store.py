@@ -260,7 +260,8 @@ class Store(Generic[T]):
     def tell(self, changes: Iterable[Change[T]]) -> None:
         """Handlers hear of what has changed. All of that is in place: who hears of one object may read any other. What
         all of them have taken is `warm`, and stays whole until `cool`."""
-        self.warm |= {name: None for name, old, new in changes if self._tell(name, old, new)}
+        for name, old, new in changes:
+            self._tell(name, old, new)
 
     def replay(self, key: str) -> None:
         """Calls the handlers for one object as if it had just been shown (resync)."""
@@ -268,9 +269,15 @@ class Store(Generic[T]):
         self.cool([key])
 
     def cool(self, keys: Iterable[str]) -> None:
+        """Only a record is kept of each `warm` one for which nothing is to be done, unless somebody holds it."""
         for key in keys:
-            if key in self.warm:
-                self._settle(key)
+            obj = self._shown.get(key) if key in self.warm else None
+            record = None if obj is None else self._record(key, obj)
+            if obj is None or record is None:
+                self.warm.pop(key, None)
+            elif not self._is_held(key, obj):
+                self._taken_out(key)
+                self._cold[key] = record
 
     def shown_keys(self) -> list[str]:
         return list(self._shown)
@@ -346,18 +353,6 @@ class Store(Generic[T]):
 
     # ---- records
 
-    def _settle(self, name: str) -> None:
-        """Only a record is kept of an object as soon as nothing is to be done for it and nobody holds it."""
-        obj = self._shown.get(name)
-        record = None if obj is None else self._record(name, obj)
-        if obj is None or record is None:
-            self.warm.pop(name, None)
-        elif self._is_held(name, obj):
-            self.warm[name] = None
-        else:
-            self._taken_out(name)
-            self._cold[name] = record
-
     def _record(self, name: str, obj: T) -> bytes | None:
         return self.guarded(self._cold.record, None, name, obj)
 
@@ -377,10 +372,10 @@ class Store(Generic[T]):
             if name not in but and _version(obj) <= self._horizon:
                 del self._own_writes[name]
 
-    def _tell(self, name: str, old: T | None, new: T | None) -> bool:
-        """Whether all handlers have taken it: else it is told again at the next resync, and stays whole until then."""
+    def _tell(self, name: str, old: T | None, new: T | None) -> None:
+        """What not all handlers have taken is told again at the next resync, and stays whole until then."""
         if old is None and new is None:
-            return False
+            return
         # In two steps, so that nobody takes the one object for the other.
         recreated = old is not None and new is not None and _meta(old).uid != _meta(new).uid
         all_took_it = True
@@ -388,7 +383,9 @@ class Store(Generic[T]):
             call: Callable[..., Any] = handler
             for was, now in ((old, None), (None, new)) if recreated else ((old, new),):
                 all_took_it &= self.guarded(call, False, name, name, was, now) is not False
-        return all_took_it
+        self.warm.pop(name, None)
+        if all_took_it and new is not None:
+            self.warm[name] = None
 
 
 def _meta(obj: Any) -> ObjectMeta:

@@ -229,6 +229,27 @@ def test_what_a_handler_failed_on_stays_whole_to_be_told_again() -> None:
     assert world.records == [KEY]
 
 
+def test_what_a_handler_failed_on_stays_whole_though_a_list_before_was_to_make_it_a_record() -> None:
+    world, failing = World(), False
+
+    def fails(_key: str, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None) -> None:
+        if failing:
+            raise ValueError("a defect")
+
+    world.store.subscribe(fails)
+    for each in (False, True):
+        failing = each
+        world.store.doubt()
+        fresh: Fresh[PersistentVolumeClaim] = {}
+        world.store.admit(claim("a", 20), fresh)
+        world.store.tell(world.store.replace(fresh, "20"))
+    world.store.cool([KEY])
+    assert world.store.shown_keys() == [KEY]
+    failing = False
+    world.store.replay(KEY)
+    assert world.records == [KEY]
+
+
 def test_names_of_foreign_objects_are_kept_only_where_they_are_asked_for() -> None:
     world = World(named=False)
     world.store.put(made("f", 11, foreign=True))

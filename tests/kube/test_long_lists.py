@@ -145,7 +145,7 @@ async def test_who_is_to_look_again_while_the_first_list_is_told_is_told_of_all_
         nursery.cancel_scope.cancel()
 
 
-async def test_what_a_list_has_told_is_made_cold_in_pieces_also_if_it_is_to_be_listed_again(
+async def test_what_a_list_has_told_becomes_records_in_pieces_also_if_it_is_to_be_listed_again(
     api: FakeApi, store: Claims
 ) -> None:
     cool, cooled = store.cool, list[str]()
