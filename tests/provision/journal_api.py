@@ -45,7 +45,9 @@ class JournalApi:
             about = {"kind": "leases", "group": "coordination.k8s.io", "name": name} if fault is None else {}
             reason = {404: "NotFound", 409: "Conflict"}.get(code, "R")
             body = {"kind": "Status", "code": code, "reason": reason, "details": about, "message": "no"}
-        await stream.send_all(reply(code, json.dumps(body).encode(), Date=formatdate(1767225600 + trio.current_time(), usegmt=True)))
+        await stream.send_all(
+            reply(code, json.dumps(body).encode(), Date=formatdate(1767225600 + trio.current_time(), usegmt=True))
+        )
 
     def do(self, method: str, name: str, body: bytes) -> tuple[int, dict[str, Any]]:
         stored = self.leases.get(name)
