@@ -97,6 +97,7 @@ async def memory_round(measure: Measure, build: Build, claims: int) -> Memory:
 async def one_round(measure: Measure, build: Build, claims: int) -> Round:
     command = build.command(FLAGS)
     await measure.create_claims(claims)
+    await measure.rest()  # else rates and the first call tell how much the controllers left to the two
     async with measure.running(command) as provisioner:
         written = await measure.volumes_written(claims)
         await measure.all_bound(claims)

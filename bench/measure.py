@@ -21,6 +21,8 @@ CLAIMS = "/api/v1/namespaces/bench/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 OTHER = "other.csi.example.com"
+# What the volume controller writes into a claim that it has seen
+SEEN = ("volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def claim(number: int, class_: str, provisioner: str, volume: str = "") -> dict[
         "metadata": {
             "name": f"{class_}-{number:05}",
             "namespace": "bench",
-            "annotations": {"volume.kubernetes.io/storage-provisioner": provisioner},
+            "annotations": dict.fromkeys(SEEN, provisioner),
         },
         "spec": spec | ({"volumeName": volume} if volume else {}),
     }
@@ -204,10 +206,10 @@ class Measure:
 
     async def first_call_at_rest(self, command: str, claims: int) -> float:
         """Seconds from exec to the first CreateVolume, which the driver does not answer; then all of it is killed. The
-        claims are made once: for 100 s after 1,000 of them the controllers take more than one processor."""
+        claims are made once."""
         if not await self._api.names(CLAIMS):
             await self.create_claims(claims)
-            await self._rest()
+            await self.rest()
         (socket := self._folder / "slow.sock").unlink(missing_ok=True)
         driver = Driver(socket, delay=600)
         try:
@@ -223,11 +225,12 @@ class Measure:
         finally:
             driver.kill()
             await self._api.remove(LEASES)
-            await self._rest()
+            await self.rest()
 
     @staticmethod
-    async def _rest() -> None:
-        """Until the machine has been idle, but for a tenth of one processor, for two seconds."""
+    async def rest() -> None:
+        """Until the machine has been idle, but for a tenth of one processor, for two seconds. The controllers write of
+        each claim that is made: some ten a second, with more than one processor."""
         while True:
             before = _idle()
             await trio.sleep(2)
