@@ -36,8 +36,8 @@ SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 LATE = 10.0
 # Seconds until handlers are told of everything again, in case something was missed (process.md 5.3)
 RESYNC = 15 * 60.0
-# Objects that handlers are told of in a row, by a first list or a resync, or that become records, before others get their
-# turn
+# Objects that handlers are told of in a row, by a first list or a resync, or that become records, before other tasks
+# get their turn
 TOLD_AT_ONCE = 200
 # Seconds until it is seen what of a list has settled, and until what was held by somebody is looked at again
 COOL = 5.0
