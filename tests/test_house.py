@@ -48,7 +48,7 @@ PARTS = {
         "diagnostics/page.py diagnostics/statusz.py supervisor/picture.py",
     ),
     "records of what has settled": (100, "kube/cold.py planning/settled.py"),
-    "what is passed over in a list": (25, "kube/outline.py"),
+    "what is passed over in a list": (53, "kube/outline.py"),
     "TLS straight on the socket": (80, "kube/secure.py"),
     "HTTP/2 with one driver": (415, "csi/engine.py csi/blocks.py csi/http2.py"),
     "what a start leaves for whoever asks": (74, "deferred.py"),
@@ -60,7 +60,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 10281
+REST_LINES = 10284
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

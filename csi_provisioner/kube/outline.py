@@ -10,39 +10,70 @@ import msgspec
 from lightkube.core.resource import Resource
 
 from csi_provisioner.kube.errors import UNDECODABLE
-from csi_provisioner.model.kubernetes import ObjectMeta, Phase, key
+from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference, Phase, key
 
 T = TypeVar("T", bound=Resource)
 
+_NOTHING = msgspec.Raw(b"null")
+# Of what is left as it came
+_TEXTS = msgspec.json.Decoder(dict[str, str] | None)
+_OWNERS = msgspec.json.Decoder(list[OwnerReference] | None)
+
+
+class Heading(ObjectMeta, gc=False):
+    """Of what may be many texts, only the JSON."""
+
+    annotations: msgspec.Raw = _NOTHING  # type: ignore[assignment]
+    labels: msgspec.Raw = _NOTHING  # type: ignore[assignment]
+    ownerReferences: msgspec.Raw = _NOTHING  # type: ignore[assignment]
+
 
 class Outline(msgspec.Struct, gc=False):
-    metadata: ObjectMeta
+    metadata: Heading
     status: Phase | None = None
     spec: msgspec.Raw = msgspec.Raw(b"{}")
     kind: str | None = None
 
 
 class Look(NamedTuple, Generic[T]):
-    """`is_foreign`: nobody here wants it; False where that is not certain. `spec`: the type of the kind's."""
+    """`is_foreign`: nobody here wants it; False where that is not certain. `spec`: the decoder of the kind's."""
 
     is_foreign: Callable[[Outline], bool]
     kind: Callable[..., T]
-    spec: type[Any]
+    spec: msgspec.json.Decoder[Any]
 
     def parted(self, outlines: list[Outline], unreadable: dict[str, str]) -> tuple[list[T], list[Outline]]:
         """Those that may be wanted, whole, and the others."""
-        items, others = [], []
+        items, others, is_foreign = [], [], self.is_foreign
         for outline in outlines:
             try:
-                if self.is_foreign(outline):
+                if is_foreign(outline):
                     others.append(outline)
-                else:
-                    items.append(self.whole(outline))
+                    continue
+            except UNDECODABLE:
+                pass  # it cannot be read as a whole either, which says where
+            try:
+                items.append(self.whole(outline))
             except UNDECODABLE as error:
-                unreadable[key(outline)] = str(error).replace("`$", "`$.spec")
+                unreadable[key(outline)] = str(error)
         return items, others
 
     def whole(self, outline: Outline) -> T:
-        spec = msgspec.json.decode(outline.spec, type=self.spec)
+        spec = _part("spec", self.spec, outline.spec)
         status = {} if outline.status is None else {"status": outline.status}
-        return self.kind(metadata=outline.metadata, spec=spec, kind=outline.kind, **status)
+        return self.kind(metadata=_metadata(outline.metadata), spec=spec, kind=outline.kind, **status)
+
+
+def _metadata(heading: Any) -> ObjectMeta:
+    heading.annotations = _part("metadata.annotations", _TEXTS, heading.annotations)
+    heading.labels = _part("metadata.labels", _TEXTS, heading.labels)
+    heading.ownerReferences = _part("metadata.ownerReferences", _OWNERS, heading.ownerReferences)
+    return ObjectMeta(*msgspec.structs.astuple(heading))
+
+
+def _part(name: str, decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(text)
+    except UNDECODABLE as error:
+        why, _, where = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{why} - at `$.{name}{where or '`'}") from error

@@ -22,7 +22,6 @@ from csi_provisioner.model.outcome import State
 from csi_provisioner.model.secret import SecretData
 from csi_provisioner.planning import affinity, finalizers, secrets, wellknown
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.finalizers import HasMetadata
 from csi_provisioner.planning.refusal import Refusal, not_ours, some
 from csi_provisioner.planning.wellknown import VOLUME_FINALIZER
 
@@ -39,23 +38,13 @@ class Target(msgspec.Struct, frozen=True):
 
 def is_responsible(volume: PersistentVolume, driver: DriverFacts) -> bool:
     """Section 3."""
-    annotated = is_annotated(volume, driver)
-    if annotated is not None:
-        return annotated
-    # Volumes that people wrote by hand have no such annotation. They are deleted by the driver that they name.
-    if volume.spec.csi is not None:
-        return driver.answers_to(volume.spec.csi.driver)
-    return driver.answers_to((volume.metadata.annotations or {}).get(wellknown.MIGRATED_TO))
-
-
-def is_annotated(volume: HasMetadata, driver: DriverFacts) -> bool | None:
-    """Whether we are responsible by the annotation of who made the volume; None: it has none."""
     annotations = volume.metadata.annotations or {}
-    made_by = annotations.get(wellknown.PROVISIONED_BY)
-    if made_by is None:
-        return None
-    # Where it is, it decides alone: a volume of an in-tree plugin may have been made by the driver that took it over.
-    return driver.answers_to(made_by) or driver.answers_to(annotations.get(wellknown.MIGRATED_TO))
+    made_by, migrated_to = annotations.get(wellknown.PROVISIONED_BY), annotations.get(wellknown.MIGRATED_TO)
+    if made_by is not None:
+        # Where it is, it decides alone: a volume of an in-tree plugin may have been made by the driver that took over.
+        return driver.answers_to(made_by) or driver.answers_to(migrated_to)
+    # Volumes that people wrote by hand have no such annotation. They are deleted by the driver that they name.
+    return driver.answers_to(migrated_to if volume.spec.csi is None else volume.spec.csi.driver)
 
 
 def finalizer_change(volume: PersistentVolume) -> FinalizerChange | None:

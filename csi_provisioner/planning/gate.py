@@ -8,13 +8,12 @@ from csi_provisioner.model.kubernetes import NodeName, PersistentVolumeClaim, St
 from csi_provisioner.model.outcome import State
 from csi_provisioner.planning import steps, wellknown
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.finalizers import HasMetadata
 from csi_provisioner.planning.refusal import Refusal, not_ours
 
 LATE_BINDING, IMMEDIATE_BINDING = "WaitForFirstConsumer", "Immediate"
 
 
-def provisioner_of(claim: HasMetadata) -> str | None:
+def provisioner_of(claim: PersistentVolumeClaim) -> str | None:
     """The provisioner the volume controller chose; None if it has not. An empty new key still hides the beta one."""
     annotations = claim.metadata.annotations or {}
     if wellknown.STORAGE_PROVISIONER in annotations:
@@ -30,7 +29,7 @@ def claim_class(claim: PersistentVolumeClaim) -> str:
     return claim.spec.storageClassName or ""
 
 
-def addressed_to(claim: HasMetadata, driver: DriverFacts) -> bool:
+def addressed_to(claim: PersistentVolumeClaim, driver: DriverFacts) -> bool:
     """Row 2 of section 4: annotated with the driver's name, or handed over to it from an in-tree plugin."""
     annotations = claim.metadata.annotations or {}
     # The in-tree name alone is not enough: until Kubernetes writes migrated-to, the in-tree plugin makes the volume.

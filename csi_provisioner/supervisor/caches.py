@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from csi_provisioner.kube.caches import Caches
@@ -32,7 +33,15 @@ from csi_provisioner.model.kubernetes import (
 )
 from csi_provisioner.planning import deletion, finalizers, gate, leftover, settled
 from csi_provisioner.planning.facts import DriverFacts
-from csi_provisioner.planning.wellknown import CLAIM_KIND, CLONE_FINALIZER, SNAPSHOT_KIND
+from csi_provisioner.planning.wellknown import (
+    BETA_STORAGE_PROVISIONER,
+    CLAIM_KIND,
+    CLONE_FINALIZER,
+    MIGRATED_TO,
+    PROVISIONED_BY,
+    SNAPSHOT_KIND,
+    STORAGE_PROVISIONER,
+)
 from csi_provisioner.protection import clones
 
 # Seconds between two reads of a watch where every node has a provisioner, each of which is shown all the others' work
@@ -118,20 +127,39 @@ async def _served_grants(kube: KubeClient) -> type[ReferenceGrant]:
     return BetaReferenceGrant
 
 
+class _Marks(msgspec.Struct, gc=False):
+    """The annotations that say whose a claim or a volume is."""
+
+    chosen: str | None = msgspec.field(default=None, name=STORAGE_PROVISIONER)
+    chosen_before: str | None = msgspec.field(default=None, name=BETA_STORAGE_PROVISIONER)
+    made_by: str | None = msgspec.field(default=None, name=PROVISIONED_BY)
+    migrated: str | None = msgspec.field(default=None, name=MIGRATED_TO)
+
+
+_marks = msgspec.json.Decoder(_Marks | None).decode
+
+
 def looks(facts: DriverFacts) -> tuple[Look[PersistentVolumeClaim], Look[PersistentVolume]]:
-    """Of which claims and volumes nothing is kept, as far as that is certain without their specs."""
+    """Of which claims and volumes nothing is kept, as far as that is certain without their specs; of the others
+    `_kept_claim` and `_kept_volume` decide."""
 
     def is_foreign_claim(claim: Outline) -> bool:
         # One that is pending may have a source.
         waits = claim.status is None or claim.status.phase in (None, "", "Pending")
-        return not (waits or gate.addressed_to(claim, facts) or finalizers.present(claim, CLONE_FINALIZER))
+        if waits or CLONE_FINALIZER in (claim.metadata.finalizers or ()):
+            return False
+        marks = _marks(claim.metadata.annotations)
+        return marks is None or facts.name not in (marks.chosen, marks.chosen_before, marks.migrated)
 
     def is_foreign_volume(volume: Outline) -> bool:
-        return deletion.is_annotated(volume, facts) is False
+        marks = _marks(volume.metadata.annotations)
+        if marks is None or marks.made_by is None:
+            return False
+        return not (facts.answers_to(marks.made_by) or facts.answers_to(marks.migrated))
 
     return (
-        Look(is_foreign_claim, PersistentVolumeClaim, ClaimSpec),
-        Look(is_foreign_volume, PersistentVolume, VolumeSpec),
+        Look(is_foreign_claim, PersistentVolumeClaim, msgspec.json.Decoder(ClaimSpec)),
+        Look(is_foreign_volume, PersistentVolume, msgspec.json.Decoder(VolumeSpec)),
     )
 
 

@@ -38,7 +38,14 @@ def annotated(*keys: str) -> st.SearchStrategy[dict[str, str]]:
 
 def meta(finalizer: str, *keys: str) -> st.SearchStrategy[dict[str, Any]]:
     lists = st.lists(st.sampled_from([finalizer, "kubernetes.io/protection"]), max_size=2)
-    return some(annotations=annotated(*keys), finalizers=lists, deletionTimestamp=st.just("2026-01-01T00:00:00Z"))
+    owners = st.lists(st.just({"kind": "StatefulSet", "name": "set", "uid": "1", "controller": True}), max_size=1)
+    return some(
+        annotations=annotated(*keys) | st.none(),
+        labels=some(app=names) | st.none(),
+        finalizers=lists,
+        ownerReferences=owners,
+        deletionTimestamp=st.just("2026-01-01T00:00:00Z"),
+    )
 
 
 sources = some(kind=st.sampled_from(["PersistentVolumeClaim", "VolumeSnapshot", "Other"]), name=st.just("a"))
@@ -150,5 +157,28 @@ def test_another_drivers_bound_claim_is_not_decoded() -> None:
 def test_one_of_ours_that_cannot_be_decoded_is_told_of_by_its_key(spec: object) -> None:
     page = page_of(item("odd", OURS, spec=spec), item("ours", OURS))
     assert list(page.unreadable) == ["ns/odd"]
-    assert spec != {"volumeName": 5} or "$.spec.volumeName" in page.unreadable["ns/odd"]
+    assert "$.spec" in page.unreadable["ns/odd"]
+    assert [claim.metadata.name for claim in page.items] == ["ours"]
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("annotations", {STORAGE_PROVISIONER: 5}, "$.metadata.annotations[...]"),
+        ("annotations", [], "$.metadata.annotations"),
+        ("labels", {"app": 5}, "$.metadata.labels[...]"),
+        ("ownerReferences", [{"name": 5}], "$.metadata.ownerReferences[0].name"),
+    ],
+)
+def test_metadata_that_cannot_be_decoded_is_told_of_unless_it_is_another_drivers(
+    field: str, value: object, where: str, theirs: bool
+) -> None:
+    odd = item("odd", {STORAGE_PROVISIONER: "theirs"} if theirs else OURS)
+    odd["metadata"][field] = value
+    page = page_of(odd, item("ours", OURS))
+    if theirs and field != "annotations":
+        assert page.unreadable == {}
+    else:
+        assert where in page.unreadable["ns/odd"]
     assert [claim.metadata.name for claim in page.items] == ["ours"]
