@@ -150,7 +150,7 @@ class Connection:
         if not data:
             self._end()
             return
-        if self._silent and data.startswith(b"\x15\x03"):  # TLS's alert
+        if self._silent and data[:2] == b"\x15\x03":  # TLS's alert
             raise BrokenError("the server answered in TLS", "WantsTLS")
         self._silent = False
         self._framing += len(data)

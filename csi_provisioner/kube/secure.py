@@ -10,22 +10,29 @@ from typing import Any, TypeVar
 
 import trio
 
-from csi_provisioner.kube.connection import READ_AT_ONCE, Wire
+from csi_provisioner.kube.connection import LARGEST_BATCH, READ_AT_ONCE, Wire
 
 R = TypeVar("R")
+
+
+def room() -> memoryview:
+    """For what is read, of all streams of one event loop."""
+    return memoryview(bytearray(LARGEST_BATCH + READ_AT_ONCE))
 
 
 class SecureStream(trio.abc.Stream):
     """A client's TLS on the wire's socket, which the wire goes on closing. One reader and one writer at a time.
 
     A close without TLS's farewell is an end: whether the answer was whole is the parser's word. All errors are
-    `trio.BrokenResourceError`, from OpenSSL's or the socket's.
+    `trio.BrokenResourceError`, from OpenSSL's or the socket's. What is read is in `into` until the next checkpoint: a
+    piece of memory for each page of a list would be asked from the system and given back to it every time.
     """
 
-    def __init__(self, wire: Wire, context: ssl.SSLContext, name: str) -> None:
+    def __init__(self, wire: Wire, context: ssl.SSLContext, name: str, into: memoryview) -> None:
         self.context = context
         self._wire = wire
         self._name = name
+        self._into = into
 
     async def do_handshake(self) -> None:
         self._socket = await self._done(self._wrapped)
@@ -45,7 +52,9 @@ class SecureStream(trio.abc.Stream):
         while rest:
             rest = rest[await self._done(self._socket.send, rest) :]
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(  # type: ignore[override]
+        self, max_bytes: int | None = None
+    ) -> bytes | memoryview:
         """With `max_bytes` all that has come, up to about so many: a record has at most 16 KiB, and a server that
         tells of many changes sends each in one of its own."""
         # An answer has never come with its request, and a read for nothing costs as much as the wait. It is also a
@@ -58,22 +67,22 @@ class SecureStream(trio.abc.Stream):
         except (OSError, ValueError) as error:
             raise trio.BrokenResourceError from error
         try:
-            data = await self._done(self._socket.recv, READ_AT_ONCE)
+            size = await self._done(self._socket.recv_into, self._into, READ_AT_ONCE)
         except trio.BrokenResourceError as error:
             if isinstance(error.__cause__, ssl.SSLEOFError | ssl.SSLZeroReturnError):
                 return b""
             raise
-        return data if max_bytes is None or not data else self._more(data, max_bytes)
+        if max_bytes is not None and size:
+            size = self._more(size, min(max_bytes, LARGEST_BATCH))
+        return self._into[:size]
 
-    def _more(self, data: bytes, most: int) -> bytes:
-        read, size = [data], len(data)
+    def _more(self, size: int, most: int) -> int:
         try:
-            while size < most and (data := self._socket.recv(READ_AT_ONCE)):
-                read.append(data)
-                size += len(data)
+            while size < most and (more := self._socket.recv_into(self._into[size:], READ_AT_ONCE)):
+                size += more
         except OSError:  # nothing more has come yet, or what ends the connection, which the next read meets again
             pass
-        return b"".join(read)
+        return size
 
     async def _done(self, step: Callable[..., R], *arguments: Any) -> R:
         """The step's result, once the socket lets it be done."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from csi_provisioner.kube.connection import BrokenError, Wire, reason
-from csi_provisioner.kube.secure import SecureStream, is_bare
+from csi_provisioner.kube.secure import SecureStream, is_bare, room
 from csi_provisioner.logs import log
 
 # A kubelet rotates a projected token when 80 % of its life are over: a minute is soon enough, for certificates too
@@ -91,6 +91,7 @@ class Tls:
     ) -> None:
         self.source = source or "the system's certificate authorities"
         self._verify = verify
+        self._room = room()
         self._pair: tuple[bytes, bytes] | None = None
         self._authorities: deque[bytes] = deque()
         self._file = Replaced("The certificate authority", *([file] if file else []), take=self._trust)
@@ -115,7 +116,7 @@ class Tls:
         """`peer` stands for the other side in errors, `name` is what its certificate must be for."""
         secure: SecureStream | trio.SSLStream[trio.abc.Stream]
         if isinstance(stream, Wire) and is_bare(stream):
-            secure = SecureStream(stream, self.context, name)
+            secure = SecureStream(stream, self.context, name, self._room)
         else:
             # https_compatible: a close without TLS's farewell is an end
             secure = trio.SSLStream(stream, self.context, server_hostname=name, https_compatible=True)

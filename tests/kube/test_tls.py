@@ -47,6 +47,31 @@ async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.C
     assert (server.connections, agreed) == (1, ["http/1.1"] * 3)
 
 
+async def test_what_comes_on_several_connections_at_once_is_not_mixed(authority: trustme.CA) -> None:
+    """They are read into the same memory."""
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        whole = reply(200, asked.target.encode() * 50_000)
+        for begin in range(0, len(whole), 7_001):
+            await stream.send_all(whole[begin : begin + 7_001])
+            await trio.lowlevel.checkpoint()
+
+    found = {}
+
+    async def ask(target: str) -> None:
+        found[target] = await (await send(transport, target=target)).whole()
+
+    async with (
+        serving(answer, server_side(authority)) as server,
+        pool(server, tls=client_side(authority)) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(8):
+            nursery.start_soon(ask, f"/{number}")
+    assert server.connections == 8
+    assert found == {f"/{number}": f"/{number}".encode() * 50_000 for number in range(8)}
+
+
 @pytest.mark.parametrize(
     ("name", "trusted", "server_name", "message"),
     [
