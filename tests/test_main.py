@@ -201,7 +201,9 @@ DEFER = "from csi_provisioner import deferred; deferred.defer(); "
 
 def test_what_a_start_leaves_out_is_not_loaded() -> None:
     there = "(name for name, module in sys.modules.items() if not isinstance(module, deferred._Deferred))"
-    code = f"import sys; from csi_provisioner.supervisor import term; print(*{there})"
+    code = (
+        f"import sys, csi_provisioner.diagnostics.server; from csi_provisioner.supervisor import term; print(*{there})"
+    )
     loaded = set(started(DEFER + code).stdout.split())
     assert "trio" in loaded
     assert not loaded & {

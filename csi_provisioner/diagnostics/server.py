@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
+from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -230,7 +230,8 @@ class _Connection:
         """Whether another request may follow: not after one with a body, or none that was understood."""
         self.rank = (1, trio.current_time())
         body = response.text.encode(errors="backslashreplace")
-        headers = [("Date", formatdate(usegmt=True)), ("Content-Type", response.content_type), *response.headers]
+        date = f"{datetime.now(UTC):%a, %d %b %Y %H:%M:%S} GMT"  # `email.utils` comes with all of `email`
+        headers = [("Date", date), ("Content-Type", response.content_type), *response.headers]
         if request is not None and _takes_gzip(request):
             body = gzip.compress(body, 1)  # level 1: this blocks the event loop, and higher levels save little
             headers.append(("Content-Encoding", "gzip"))
