@@ -39,6 +39,7 @@ class World:
     """A store whose handler notes; `held` are UIDs that somebody's memory refers to."""
 
     def __init__(self, *, named: bool = True, listed: bool = True) -> None:
+        self.fails = False
         self.held: set[str] = set()
         self.told: Told = []
         self.heard: list[tuple[PersistentVolumeClaim | None, PersistentVolumeClaim | None]] = []
@@ -51,6 +52,8 @@ class World:
             self.replace(10)
 
     def hear(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        if self.fails:
+            raise ValueError("a defect")
         self.told.append((key, label(old), label(new)))
         self.heard.append((old, new))
 
@@ -214,38 +217,27 @@ def test_a_resync_tells_nothing_of_records_and_settles_the_others(world: World) 
 
 
 def test_what_a_handler_failed_on_stays_whole_to_be_told_again() -> None:
-    world, failing = World(), True
-
-    def fails(_key: str, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None) -> None:
-        if failing:
-            raise ValueError("a defect")
-
-    world.store.subscribe(fails)
+    world = World()
+    world.fails = True
     world.store.put(claim("a", 11))
     world.store.cool(list(world.store.warm))
     assert world.store.shown_keys() == [KEY]
-    failing = False
+    world.fails = False
     world.store.replay(KEY)
     assert world.records == [KEY]
 
 
 def test_what_a_handler_failed_on_stays_whole_though_a_list_before_was_to_make_it_a_record() -> None:
-    world, failing = World(), False
-
-    def fails(_key: str, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None) -> None:
-        if failing:
-            raise ValueError("a defect")
-
-    world.store.subscribe(fails)
+    world = World()
     for each in (False, True):
-        failing = each
+        world.fails = each
         world.store.doubt()
         fresh: Fresh[PersistentVolumeClaim] = {}
         world.store.admit(claim("a", 20), fresh)
         world.store.tell(world.store.replace(fresh, "20"))
     world.store.cool([KEY])
     assert world.store.shown_keys() == [KEY]
-    failing = False
+    world.fails = False
     world.store.replay(KEY)
     assert world.records == [KEY]
 
