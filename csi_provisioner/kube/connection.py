@@ -24,8 +24,6 @@ ALIVE = {
 }
 # Bytes that are no body: a head, or what may stand between the chunks of a body and after them. A head has about 1 KiB.
 LONGEST_HEAD = 64 << 10
-# One read from a socket
-READ_AT_ONCE = 64 << 10
 # What an answer takes before others have their turn: some hundred events of a watch
 LARGEST_BATCH = 256 << 10
 

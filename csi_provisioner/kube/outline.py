@@ -15,13 +15,13 @@ from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference, Phase, 
 T = TypeVar("T", bound=Resource)
 
 _NOTHING = msgspec.Raw(b"null")
-# Of what is left as it came
+# Decoders of what a `Heading` leaves as JSON
 _TEXTS = msgspec.json.Decoder(dict[str, str] | None)
 _OWNERS = msgspec.json.Decoder(list[OwnerReference] | None)
 
 
 class Heading(ObjectMeta, gc=False):
-    """Of what may be many texts, only the JSON."""
+    """An object's metadata, with what may be many texts left as JSON."""
 
     annotations: msgspec.Raw = _NOTHING  # type: ignore[assignment]
     labels: msgspec.Raw = _NOTHING  # type: ignore[assignment]
@@ -64,11 +64,12 @@ class Look(NamedTuple, Generic[T]):
         return self.kind(metadata=_metadata(outline.metadata), spec=spec, kind=outline.kind, **status)
 
 
-def _metadata(heading: Any) -> ObjectMeta:
-    heading.annotations = _part("metadata.annotations", _TEXTS, heading.annotations)
-    heading.labels = _part("metadata.labels", _TEXTS, heading.labels)
-    heading.ownerReferences = _part("metadata.ownerReferences", _OWNERS, heading.ownerReferences)
-    return ObjectMeta(*msgspec.structs.astuple(heading))
+def _metadata(heading: Heading) -> ObjectMeta:
+    annotations = _part("metadata.annotations", _TEXTS, heading.annotations)
+    labels = _part("metadata.labels", _TEXTS, heading.labels)
+    owners = _part("metadata.ownerReferences", _OWNERS, heading.ownerReferences)
+    before = msgspec.structs.astuple(heading)[:7]
+    return ObjectMeta(*(*before, annotations, labels, heading.finalizers, owners))
 
 
 def _part(name: str, decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> Any:

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import trio
 
-from csi_provisioner.kube.connection import LARGEST_BATCH, READ_AT_ONCE, Wire
+from csi_provisioner.kube.connection import LARGEST_BATCH, Wire
 
 R = TypeVar("R")
 
 
 def room() -> memoryview:
     """For what is read, of all streams of one event loop."""
-    return memoryview(bytearray(LARGEST_BATCH + READ_AT_ONCE))
+    return memoryview(bytearray(LARGEST_BATCH))
 
 
 class SecureStream(trio.abc.Stream):
@@ -52,11 +52,9 @@ class SecureStream(trio.abc.Stream):
         while rest:
             rest = rest[await self._done(self._socket.send, rest) :]
 
-    async def receive_some(  # type: ignore[override]
-        self, max_bytes: int | None = None
-    ) -> bytes | memoryview:
-        """With `max_bytes` all that has come, up to about so many: a record has at most 16 KiB, and a server that
-        tells of many changes sends each in one of its own."""
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | memoryview:  # type: ignore[override]
+        """One record, of at most 16 KiB. With `max_bytes` all that has come, up to `LARGEST_BATCH`: a server that tells
+        of many changes sends each in a record of its own. Valid until the next checkpoint."""
         # An answer has never come with its request, and a read for nothing costs as much as the wait. It is also a
         # checkpoint: a server that never pauses must not keep everybody else waiting.
         try:
@@ -67,18 +65,16 @@ class SecureStream(trio.abc.Stream):
         except (OSError, ValueError) as error:
             raise trio.BrokenResourceError from error
         try:
-            size = await self._done(self._socket.recv_into, self._into, READ_AT_ONCE)
+            size = await self._done(self._socket.recv_into, self._into)
         except trio.BrokenResourceError as error:
             if isinstance(error.__cause__, ssl.SSLEOFError | ssl.SSLZeroReturnError):
                 return b""
             raise
-        if max_bytes is not None and size:
-            size = self._more(size, min(max_bytes, LARGEST_BATCH))
-        return self._into[:size]
+        return self._into[: self._more(size) if max_bytes and size else size]
 
-    def _more(self, size: int, most: int) -> int:
+    def _more(self, size: int) -> int:
         try:
-            while size < most and (more := self._socket.recv_into(self._into[size:], READ_AT_ONCE)):
+            while more := self._socket.recv_into(self._into[size:]):  # 0 also where there is no more room
                 size += more
         except OSError:  # nothing more has come yet, or what ends the connection, which the next read meets again
             pass

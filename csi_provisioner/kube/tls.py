@@ -83,7 +83,7 @@ class Replaced:
 class Tls:
     """Trusted is `authority`, or what is in `file`, which others may replace; with neither, what the system trusts.
 
-    `source` says so to people.
+    `source` says so to people. Its streams are of one event loop.
     """
 
     def __init__(

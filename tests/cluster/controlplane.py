@@ -325,7 +325,10 @@ class ControlPlane:
 
     def freeze_apiserver(self) -> None:
         """Connections stay open and nothing answers any more, until `thaw_apiserver`."""
-        self.processes["kube-apiserver"].send_signal(signal.SIGSTOP)
+        server = self.processes["kube-apiserver"]
+        server.send_signal(signal.SIGSTOP)
+        # The signal only asks for it: until all its threads have stopped, it may still answer.
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw_apiserver(self) -> None:
         self.processes["kube-apiserver"].send_signal(signal.SIGCONT)

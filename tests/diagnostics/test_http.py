@@ -2,7 +2,9 @@
 
 import gzip
 import socket
+import time
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import httpx2
 import pytest
@@ -32,6 +34,12 @@ async def test_metrics_answer_every_method(client: httpx2.AsyncClient, method: s
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'controller_persistentvolumeclaim_provision_total{class="fast",source=""} 1\n' in answer.text
+
+
+async def test_an_answer_says_when_it_was_made(client: httpx2.AsyncClient) -> None:
+    before = int(time.time())
+    date = (await client.get("/m")).headers["date"]
+    assert date in {formatdate(second, usegmt=True) for second in range(before, int(time.time()) + 1)}
 
 
 async def test_the_answer_to_head_has_no_body(client: httpx2.AsyncClient) -> None:

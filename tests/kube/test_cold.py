@@ -35,11 +35,18 @@ def sketch(meta: ObjectMeta, note: bytes) -> PersistentVolumeClaim:
     return PersistentVolumeClaim(metadata=meta, spec=ClaimSpec(storageClassName=note.decode()))
 
 
+class Failing:
+    now = True
+
+    def __call__(self, _key: str, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None) -> None:
+        if self.now:
+            raise ValueError("a defect")
+
+
 class World:
     """A store whose handler notes; `held` are UIDs that somebody's memory refers to."""
 
     def __init__(self, *, named: bool = True, listed: bool = True) -> None:
-        self.fails = False
         self.held: set[str] = set()
         self.told: Told = []
         self.heard: list[tuple[PersistentVolumeClaim | None, PersistentVolumeClaim | None]] = []
@@ -52,10 +59,15 @@ class World:
             self.replace(10)
 
     def hear(self, key: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
-        if self.fails:
-            raise ValueError("a defect")
         self.told.append((key, label(old), label(new)))
         self.heard.append((old, new))
+
+    def add_failing(self) -> "Failing":
+        """Another handler, beside one before it and one after it that do not fail."""
+        failing = Failing()
+        self.store.subscribe(failing)
+        self.store.subscribe(lambda _key, _old, _new: None)
+        return failing
 
     def replace(self, version: int, *claims: PersistentVolumeClaim) -> Fresh[PersistentVolumeClaim]:
         fresh: Fresh[PersistentVolumeClaim] = {}
@@ -218,26 +230,27 @@ def test_a_resync_tells_nothing_of_records_and_settles_the_others(world: World) 
 
 def test_what_a_handler_failed_on_stays_whole_to_be_told_again() -> None:
     world = World()
-    world.fails = True
+    handler = world.add_failing()
     world.store.put(claim("a", 11))
     world.store.cool(list(world.store.warm))
     assert world.store.shown_keys() == [KEY]
-    world.fails = False
+    handler.now = False
     world.store.replay(KEY)
     assert world.records == [KEY]
 
 
 def test_what_a_handler_failed_on_stays_whole_though_a_list_before_was_to_make_it_a_record() -> None:
     world = World()
+    handler = world.add_failing()
     for each in (False, True):
-        world.fails = each
+        handler.now = each
         world.store.doubt()
         fresh: Fresh[PersistentVolumeClaim] = {}
         world.store.admit(claim("a", 20), fresh)
         world.store.tell(world.store.replace(fresh, "20"))
     world.store.cool([KEY])
     assert world.store.shown_keys() == [KEY]
-    world.fails = False
+    handler.now = False
     world.store.replay(KEY)
     assert world.records == [KEY]
 

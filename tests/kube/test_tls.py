@@ -47,6 +47,20 @@ async def test_http_1_is_agreed_on_and_connections_are_kept(authority: trustme.C
     assert (server.connections, agreed) == (1, ["http/1.1"] * 3)
 
 
+async def test_of_many_records_that_wait_all_are_read_one_after_the_other(authority: trustme.CA) -> None:
+    body = b"".join(b"%07d " % number for number in range(100_000))  # nothing in it repeats
+
+    async def answer(_asked: Asked, stream: trio.abc.Stream) -> None:
+        whole = reply(200, body)
+        for begin in range(0, len(whole), 7_001):
+            await stream.send_all(whole[begin : begin + 7_001])
+
+    async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
+        found = await send(transport)
+        await trio.sleep(0.05)  # until some wait
+        assert await found.whole() == body
+
+
 async def test_what_comes_on_several_connections_at_once_is_not_mixed(authority: trustme.CA) -> None:
     """They are read into the same memory."""
 

@@ -1,6 +1,7 @@
 """A list that is read by outlines leaves the caches as one whose objects are decoded whole."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -136,6 +137,32 @@ def test_volumes_that_are_another_drivers_now_are_told_as_gone(look: Look[Any] |
     assert (count, notes) == (0, [])
 
 
+def every(*keys: str) -> list[dict[str, str]]:
+    """All annotations that there can be of these."""
+    values = (None, "ours", "old", "theirs", "")
+    return [
+        {key: value for key, value in zip(keys, chosen, strict=True) if value is not None}
+        for chosen in product(values, repeat=len(keys))
+    ]
+
+
+def test_each_way_of_naming_the_driver_counts_in_a_bound_claim() -> None:
+    objects = [
+        {"metadata": {"annotations": annotations}, "status": {"phase": "Bound"}}
+        for annotations in every(STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER, MIGRATED_TO)
+    ]
+    assert listed(PersistentVolumeClaim, objects, looks(FACTS)[0]) == listed(PersistentVolumeClaim, objects, None)
+
+
+def test_each_way_of_naming_the_driver_counts_in_a_volume() -> None:
+    objects = [
+        {"metadata": {"annotations": annotations}, "spec": {"csi": {"driver": driver, "volumeHandle": "h"}}}
+        for annotations in every(PROVISIONED_BY, MIGRATED_TO)
+        for driver in ("ours", "old", "theirs", "")
+    ]
+    assert listed(PersistentVolume, objects, looks(FACTS)[1]) == listed(PersistentVolume, objects, None)
+
+
 def page_of(*items: dict[str, Any]) -> answer.Page[PersistentVolumeClaim]:
     body = json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
     asked = wanted("list", PersistentVolumeClaim, "", "*")
@@ -161,24 +188,28 @@ def test_one_of_ours_that_cannot_be_decoded_is_told_of_by_its_key(spec: object) 
     assert [claim.metadata.name for claim in page.items] == ["ours"]
 
 
-@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize(
     ("field", "value", "where"),
     [
-        ("annotations", {STORAGE_PROVISIONER: 5}, "$.metadata.annotations[...]"),
-        ("annotations", [], "$.metadata.annotations"),
-        ("labels", {"app": 5}, "$.metadata.labels[...]"),
-        ("ownerReferences", [{"name": 5}], "$.metadata.ownerReferences[0].name"),
+        ("annotations", {**OURS, "x": 5}, "at `$.metadata.annotations[...]`"),
+        ("annotations", {STORAGE_PROVISIONER: 5}, "at `$.metadata.annotations[...]`"),
+        ("annotations", [], "at `$.metadata.annotations`"),
+        ("labels", {"app": 5}, "at `$.metadata.labels[...]`"),
+        ("ownerReferences", [{"name": 5}], "at `$.metadata.ownerReferences[0].name`"),
     ],
 )
-def test_metadata_that_cannot_be_decoded_is_told_of_unless_it_is_another_drivers(
-    field: str, value: object, where: str, theirs: bool
-) -> None:
-    odd = item("odd", {STORAGE_PROVISIONER: "theirs"} if theirs else OURS)
+def test_metadata_that_cannot_be_decoded_is_told_of_by_its_place(field: str, value: object, where: str) -> None:
+    odd = item("odd", OURS)
     odd["metadata"][field] = value
     page = page_of(odd, item("ours", OURS))
-    if theirs and field != "annotations":
-        assert page.unreadable == {}
-    else:
-        assert where in page.unreadable["ns/odd"]
+    assert page.unreadable["ns/odd"].endswith(where)
     assert [claim.metadata.name for claim in page.items] == ["ours"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("annotations", {STORAGE_PROVISIONER: "theirs", "x": 5}), ("labels", [])])
+def test_of_another_drivers_claim_such_metadata_is_not_looked_at(field: str, value: object) -> None:
+    odd = item("odd", {STORAGE_PROVISIONER: "theirs"})
+    odd["metadata"][field] = value
+    page = page_of(odd)
+    assert page.unreadable == {}
+    assert [outline.metadata.name for outline in page.others] == ["odd"]
