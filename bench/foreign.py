@@ -1,10 +1,12 @@
 """What other drivers' claims and volumes cost: a first list of them, and each change, beside an API server of recorded
 bytes: a real one on the same cores does not make 500 changes a second.
 
-Processor time, the kernel's with it; builds in turn as in `against`. Parts are judged by the minimum of many rounds.
+Processor time, the kernel's with it; builds in turn as in `against`. Parts are judged by the minimum of many rounds;
+what a list costs is the difference of two starts, so that it takes twenty.
 """
 
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -94,11 +96,14 @@ async def compare(what: str, builds: list[Build], pairs: int, folder: Path) -> N
     finally:
         for process in (driver, empty, full):
             process.stop()
-    least = {build.name: {name: min(values) for name, values in found[build.name].items()} for build in builds}
-    for figures in least.values() if what == "list" else ():
-        figures["list s"] = figures["start and list s"] - figures["start s"]
-    print(f"{OBJECTS} claims and as many volumes, the least of {pairs}")
-    for name in least["here"]:
-        values = [least[build.name][name] for build in builds]
-        ratio = f"  {values[-1] / values[0]:.3f}" if len(values) > 1 else ""
-        print(f"{name:>16}  {' -> '.join(f'{value:.4g}' for value in values)}{ratio}", flush=True)
+    print(f"{OBJECTS} claims and as many volumes, {pairs} times")
+    for word, of_many in (("least", min), ("median", statistics.median)):
+        figures = {
+            build.name: {name: of_many(values) for name, values in found[build.name].items()} for build in builds
+        }
+        for each in figures.values() if what == "list" else ():
+            each["list s"] = each["start and list s"] - each["start s"]
+        for name in figures["here"]:
+            values = [figures[build.name][name] for build in builds]
+            ratio = f"  {values[-1] / values[0]:.3f}" if len(values) > 1 else ""
+            print(f"{word:>6} {name:>16}  {' -> '.join(f'{value:.4g}' for value in values)}{ratio}", flush=True)
