@@ -1,8 +1,8 @@
 """What other drivers' claims and volumes cost: a first list of them, and each change, beside an API server of recorded
 bytes: a real one on the same cores does not make 500 changes a second.
 
-Processor time, the kernel's with it; builds in turn as in `against`. Parts are judged by the minimum of many rounds;
-what a list costs is the difference of two starts, so that it takes twenty.
+Processor time, the kernel's with it; builds in turn as in `against`. Parts are judged by the minimum of many rounds,
+beside which the median is printed; what a list costs is the difference of two starts, so that it takes twenty.
 """
 
 import signal

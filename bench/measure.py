@@ -128,6 +128,7 @@ class Measure:
 
     async def backlog(self, claims: int, idle: Idle) -> Backlog:
         await self.create_claims(claims)
+        await self.rest()
         async with self.running() as provisioner:
             written = await self.volumes_written(claims)
             cpu = provisioner.cpu() - idle.cpu
@@ -231,11 +232,13 @@ class Measure:
     async def rest() -> None:
         """Until the machine has been idle, but for a tenth of one processor, for two seconds. The controllers write of
         each claim that is made: some ten a second, with more than one processor."""
-        while True:
-            before = _idle()
-            await trio.sleep(2)
-            if _idle() - before > 2 * (os.cpu_count() or 1) - 0.2:
-                return
+        with trio.move_on_after(600):
+            while True:
+                before = _idle()
+                await trio.sleep(2)
+                if _idle() - before > 2 * (os.cpu_count() or 1) - 0.2:
+                    return
+        raise RuntimeError("not within 600 s: the machine at rest; rates and first calls need one that is")
 
     async def create_claims(self, claims: int) -> None:
         self._driver.stats()

@@ -14,7 +14,7 @@ from csi_provisioner.model.kubernetes import ObjectMeta, OwnerReference, Phase, 
 
 T = TypeVar("T", bound=Resource)
 
-_NOTHING = msgspec.Raw(b"null")
+_NULL = msgspec.Raw(b"null")
 # Decoders of what a `Heading` leaves as JSON
 _TEXTS = msgspec.json.Decoder(dict[str, str] | None)
 _OWNERS = msgspec.json.Decoder(list[OwnerReference] | None)
@@ -23,9 +23,9 @@ _OWNERS = msgspec.json.Decoder(list[OwnerReference] | None)
 class Heading(ObjectMeta, gc=False):
     """An object's metadata, with what may be many texts left as JSON."""
 
-    annotations: msgspec.Raw = _NOTHING  # type: ignore[assignment]
-    labels: msgspec.Raw = _NOTHING  # type: ignore[assignment]
-    ownerReferences: msgspec.Raw = _NOTHING  # type: ignore[assignment]
+    annotations: msgspec.Raw = _NULL  # type: ignore[assignment]
+    labels: msgspec.Raw = _NULL  # type: ignore[assignment]
+    ownerReferences: msgspec.Raw = _NULL  # type: ignore[assignment]
 
 
 class Outline(msgspec.Struct, gc=False):
