@@ -127,8 +127,8 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         """Tells what has happened. Cheap, never waits, never fails; needs a running event loop.
 
         With `hold` it is written when its object has more to tell, at the latest after `HELD`. With `ends` it is the
-        last that is expected of its object, and a first beginning of that reason is not written any more if it still
-        waits.
+        last that is expected of its object: it is written whatever was written before, and a first beginning of that
+        reason is not any more if it still waits.
         `level`: of its line in the log.
         """
         ref = about if isinstance(about, ObjectReference) else reference(about)
@@ -146,7 +146,9 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         line.over = bool(ends)
         if ends and [(due.reason, due.count) for due in line.due] == [(ends, 1)]:
             line.due.clear()
-        if series in line.due or not _may_write(line, now):
+        # Where each try fails, their beginnings would take all that comes back, and nobody would read why.
+        fails = type_ == "Normal" and series.count > 1 and any(each.type == "Warning" for each in line.series)
+        if series in line.due or not (_may_write(line, now, left=float(fails)) or ends):
             return
         line.due.append(series)
         if hold and not line.in_hand and line_key not in self._ready:
@@ -258,7 +260,8 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
 
     async def _send(self, line: _Line, series: _Series, message: str) -> None:
         namespace = line.about.namespace or "default"
-        name = f"{line.about.name[: LONGEST_NAME - 17]}.{series.first:x}"
+        # What is cut may not end as no name does.
+        name = f"{line.about.name[: LONGEST_NAME - 17].rstrip('-.')}.{series.first:x}"
         if series.created:
             news = {"count": series.count, "message": message, "lastTimestamp": _timestamp(series.last // SECOND)}
             with unless_gone():
@@ -302,10 +305,11 @@ def reference(obj: Resource) -> ObjectReference:
     return ObjectReference(resource.kind, resource.api_version, meta.name, meta.namespace, meta.uid, version)
 
 
-def _may_write(line: _Line, now: float) -> bool:
+def _may_write(line: _Line, now: float, left: float) -> bool:
+    """`left`: so many writes are for others."""
     line.tokens = min(BURST, line.tokens + (now - line.refilled) / REFILL)
     line.refilled = now
-    if line.tokens < 1:
+    if line.tokens < 1 + left:
         return False
     line.tokens -= 1
     return True

@@ -261,8 +261,13 @@ class ClaimReconciler:
     async def _save(self, claim: PersistentVolumeClaim, pv: PersistentVolume, volume_id: str) -> None:
         self._memory.finish(claim.metadata.uid)
         self._tools.orphans.has_owner(pv.metadata.name)
+        before = self._memory.of(claim.metadata.uid).unsaved
         # From here on the volume is not lost, even if all that follows is cancelled.
         self._memory.keep_unsaved(pv, claim, volume_id)
+        if before is not None and before.volume_id != volume_id and not before.ended:
+            reason = f"asked again, the driver answered with {volume_id}, which may be the same volume"
+            name = before.volume.metadata.name
+            self._tools.orphans.suspect(volume_id=before.volume_id, name=name, claim=claim, reason=reason)
         # A snapshot that is being deleted goes with our finalizer: it has to wait until the volume is written.
         once_written = await release.snapshot(self._kube, claim)
         await self._tools.saver.save(pv)

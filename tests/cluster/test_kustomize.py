@@ -91,8 +91,7 @@ def test_a_labelled_workload_gets_our_container_with_all_components(
     more = ("--node-deployment", "--strict-topology", "--immediate-topology=false")
     assert set(ours["args"]) == arguments.union(more if kind == "DaemonSet" else ["--leader-election"])
     told = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in ours["env"]}
-    pod = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "NAMESPACE": "metadata.namespace",
-           "POD_UID": "metadata.uid"}  # fmt: skip
+    pod = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "NAMESPACE": "metadata.namespace"}
     assert told == pod | ({"NODE_NAME": "spec.nodeName"} if kind == "DaemonSet" else {})
     probed = {ours[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness")}
     assert (probed, ours["readinessProbe"]["httpGet"]["path"]) == ({"/livez"}, "/readyz")

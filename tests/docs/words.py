@@ -100,7 +100,7 @@ CAPABILITIES = {
 SINCE = {"CSIStorageCapacity": "1.24", "VolumeAttributesClass": "1.34"}  # of Kubernetes itself, as version v1
 # What is needed, by the kind of object.
 NEEDED = {
-    "leases": "no replica leads",
+    "leases": "no replica leads; without an election, no volume journal",
     "csistoragecapacities": "no storage capacity is published",
     "pods": "the owner of capacity objects is not found, and the process ends",
     "replicasets": "the owner of capacity objects is not found, and the process ends",

@@ -1,5 +1,7 @@
 """Events on the wire and on virtual time: what is written, how repeats merge, and that nobody is held up."""
 
+import re
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -8,6 +10,9 @@ from csi_provisioner.kube import events
 from csi_provisioner.model.kubernetes import ObjectReference
 from tests.kube.event_api import CLAIM, TEN_O_CLOCK, EventApi, recording
 from tests.kube.objects import claim, volume
+
+# What the API server takes as a name (RFC 1123)
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
 @pytest.fixture
@@ -171,6 +176,42 @@ async def test_after_a_burst_one_write_in_five_minutes(api: EventApi) -> None:
 
 
 # ---- who is in the way of whom
+
+
+async def test_a_failure_that_goes_on_is_told_and_not_its_beginnings(api: EventApi) -> None:
+    """One write comes back in the time between two tries, and each try has two events."""
+    async with recording(api) as recorder:
+        for number in range(40):
+            recorder.record(CLAIM, "Normal", "Provisioning", "for claim")
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", f"try {number}", "a" if number < 30 else "b")
+            await recorder.wait_written()
+            await trio.sleep(events.REFILL + 1)
+    told = [event for event in api.stored.values() if event["reason"] == "ProvisioningFailed"]
+    assert [(event["count"], event["message"]) for event in told] == [(30, "try 29"), (10, "try 39")]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_end_is_told_whatever_was_before(api: EventApi, begun: bool) -> None:
+    async with recording(api) as recorder:
+        for number in range(int(events.BURST) - begun):
+            recorder.record(CLAIM, "Warning", "ProvisioningFailed", "no", f"class {number}")
+            await recorder.wait_written()
+        recorder.record(CLAIM, "Normal", "Provisioning", "for claim", hold=True)
+        recorder.record(CLAIM, "Normal", "ProvisioningSucceeded", "done", ends="Provisioning")
+        await trio.sleep(events.HELD + 1)
+        await recorder.wait_written()
+    assert api.writes[int(events.BURST) - begun :] == ["new ProvisioningSucceeded x1"]
+
+
+@pytest.mark.parametrize("end", ["-", ".", ".-", "--", "b"])
+async def test_a_long_name_is_cut_where_a_name_may_end(api: EventApi, end: str) -> None:
+    name = ("a" * 300)[: events.LONGEST_NAME - 17 - len(end)] + end + "cccc"
+    async with recording(api) as recorder:
+        recorder.record(claim(name, 1), "Normal", "Provisioning", "for claim")
+        await recorder.wait_written()
+    made = api.only()["metadata"]["name"]
+    assert SUBDOMAIN.fullmatch(made)
+    assert len(made) <= events.LONGEST_NAME
 
 
 async def test_a_busy_server_is_asked_again_then_left_alone(api: EventApi) -> None:

@@ -136,6 +136,25 @@ async def test_a_populator_is_told_by_the_second_source_p19_sources_1(site: Inst
     assert site.calls() == []
 
 
+async def test_a_claim_that_has_failed_for_hours_says_why_and_that_it_is_done(site: Installation) -> None:
+    site.fault(code="RESOURCE_EXHAUSTED")
+    site.storage_class()
+    site.claim()
+    await site.start()
+    await site.rest(6 * 3600)
+    site.driver.faults.clear()
+    site.fault(code="PERMISSION_DENIED", message="locked")
+    await site.rest(1800)
+    first, second = sorted(site.events("data", "ProvisioningFailed"), key=lambda event: str(event["firstTimestamp"]))
+    tries = len(site.calls())
+    assert "locked" in second["message"]
+    assert first["count"] + second["count"] >= tries - 1
+    assert second["count"] >= 5
+    site.driver.faults.clear()
+    await site.bound("data")
+    await site.event("data", "ProvisioningSucceeded")
+
+
 async def test_a_stream_of_failures_is_limited(site: Installation) -> None:
     """process.md 5.3: the events of an object are 25 in a burst and one each five minutes; the count goes on
     (provision.md 11.1)."""

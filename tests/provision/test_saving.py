@@ -72,6 +72,21 @@ async def test_a_volume_that_is_refused_as_it_is_heals_by_another_answer_p19_eng
     await site.bound("data")
 
 
+@pytest.mark.parametrize("other", [True, False])
+async def test_the_id_of_a_refused_volume_that_the_driver_answers_anew_is_told(site: Installation, other: bool) -> None:
+    """Perhaps it is another volume, which nothing would ever name."""
+    if other:
+        site.fault(times=1, volume_id="odd-id")
+    await _unsaved(site, code=422)
+    site.touch("PersistentVolumeClaim", "data", "a")
+    await site.until(lambda: len(site.calls()) == 2)
+    site.api.clear()
+    await site.bound("data")
+    told = [line.keys["volumeID"] for line in site.logged("A volume may be left over")]
+    assert told == ["odd-id"] * other
+    assert site.calls("DeleteVolume") == []
+
+
 async def test_a_save_follows_an_outage_of_minutes_within_half_a_minute(site: Installation) -> None:
     """provision.md 13."""
     await _unsaved(site, cut="before")
