@@ -146,9 +146,12 @@ class EventRecorder(msgspec.Struct, eq=False, dict=True):
         line.over = bool(ends)
         if ends and [(due.reason, due.count) for due in line.due] == [(ends, 1)]:
             line.due.clear()
-        # Where each try fails, their beginnings would take all that comes back, and nobody would read why.
-        fails = type_ == "Normal" and series.count > 1 and any(each.type == "Warning" for each in line.series)
-        if series in line.due or not (_may_write(line, now, left=float(fails)) or ends):
+        need = 1.0
+        if series.count == 1:
+            need = 0.0  # it may never be told again, so it takes one in advance
+        elif type_ == "Normal" and any(each.type == "Warning" for each in line.series):
+            need = 2.0  # where each try fails, their beginnings would take all that comes back
+        if series in line.due or not (_may_write(line, now, need) or ends):
             return
         line.due.append(series)
         if hold and not line.in_hand and line_key not in self._ready:
@@ -305,11 +308,10 @@ def reference(obj: Resource) -> ObjectReference:
     return ObjectReference(resource.kind, resource.api_version, meta.name, meta.namespace, meta.uid, version)
 
 
-def _may_write(line: _Line, now: float, left: float) -> bool:
-    """`left`: so many writes are for others."""
+def _may_write(line: _Line, now: float, need: float) -> bool:
     line.tokens = min(BURST, line.tokens + (now - line.refilled) / REFILL)
     line.refilled = now
-    if line.tokens < 1 + left:
+    if line.tokens < need:
         return False
     line.tokens -= 1
     return True

@@ -190,6 +190,17 @@ async def test_a_failure_that_goes_on_is_told_and_not_its_beginnings(api: EventA
     assert [(event["count"], event["message"]) for event in told] == [(30, "try 29"), (10, "try 39")]
 
 
+async def test_what_is_new_is_told_whatever_was_before_and_then_waits_its_turn(api: EventApi) -> None:
+    async with recording(api) as recorder:
+        for _ in range(40):
+            recorder.record(CLAIM, "Warning", "VolumeFailedDelete", "no")
+            await recorder.wait_written()
+        for number in range(40):
+            recorder.record(CLAIM, "Warning", "VolumeDropped", "it is lost", f"class {number}")
+            await recorder.wait_written()
+    assert api.writes[int(events.BURST) - 1 :] == ["VolumeFailedDelete x25", "new VolumeDropped x1"]
+
+
 @pytest.mark.parametrize("begun", [True, False])
 async def test_an_end_is_told_whatever_was_before(api: EventApi, begun: bool) -> None:
     async with recording(api) as recorder:
