@@ -52,6 +52,7 @@ class Wire:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
         self.begin: Begin = None  # of the next bytes only
+        self.ended = False  # TLS's farewell has been read, of which the socket says nothing more
         self.bare: socket.socket | None = None
         """The socket itself, where TLS has taken it over."""
 
@@ -78,7 +79,7 @@ class Wire:
         """Whether nothing has come while nothing was asked. What comes then is the server closing the connection."""
         poll = select.poll()
         poll.register((self.bare or self.socket).fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not (self.ended or poll.poll(0))
 
     def close(self) -> None:
         """At once, without TLS's farewell: there is nothing to wait for and no checkpoint to be cancelled at."""

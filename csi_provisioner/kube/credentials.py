@@ -156,9 +156,10 @@ class Plugin(msgspec.Struct, eq=False, dict=True):
 
     async def run(self) -> None:
         while True:
-            self._trouble = ""
             try:
                 self._take(await self._printed())
+                # Not before: who waited for the run that failed may have its turn only now.
+                self._trouble = ""
             except (OSError, ValueError) as error:
                 self._trouble = f"the credential plugin {self.command[0]} failed: {error}"
                 if self.now() < self._good_until:

@@ -58,7 +58,7 @@ class SecureStream(trio.abc.Stream):
         # An answer has never come with its request, and a read for nothing costs as much as the wait. It is also a
         # checkpoint: a server that never pauses must not keep everybody else waiting.
         try:
-            if self._socket.pending():
+            if self._socket.pending() or self._wire.ended:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -76,7 +76,10 @@ class SecureStream(trio.abc.Stream):
         try:
             while more := self._socket.recv_into(self._into[size:]):  # 0 also where there is no more room
                 size += more
-        except OSError:  # nothing more has come yet, or what ends the connection, which the next read meets again
+            self._wire.ended = size < len(self._into)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            self._wire.ended = True
+        except OSError:  # nothing more has come yet, or what breaks the connection, which the next read meets again
             pass
         return size
 

@@ -234,6 +234,27 @@ async def test_what_gives_no_new_credential_is_asked_again_and_the_last_one_used
         assert waiting.cancelled_caught
 
 
+async def test_no_request_goes_without_a_credential_when_a_run_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever of them and the next run has its turn first: Trio leaves that to chance."""
+    given: list[str | None] = []
+    plugin = Plugin(["plugin"], version=V1, environment={}, now=trio.current_time)
+
+    async def fails(_plugin: Plugin) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("no")
+
+    async def ask() -> None:
+        with suppress(KubeError):
+            given.append(await plugin.authorization())
+
+    monkeypatch.setattr(Plugin, "_printed", fails)
+    async with kept_fresh(plugin), trio.open_nursery() as asking:
+        for _ in range(500):
+            asking.start_soon(ask)
+            await trio.lowlevel.checkpoint()
+    assert given == []
+
+
 async def test_a_credential_without_an_end_is_kept(slow: Slow) -> None:
     async with running(slow):
         await slow.gives("one")

@@ -61,6 +61,36 @@ async def test_of_many_records_that_wait_all_are_read_one_after_the_other(author
         assert await found.whole() == body
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_farewell_that_is_read_with_an_answer_ends_the_connection(authority: trustme.CA, whole: bool) -> None:
+    """The server leaves the socket open for a while, so that nothing else tells of it."""
+    said = trio.Event()
+
+    async def answer(asked: Asked, stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SSLStream)
+        if asked.method == "POST":
+            await stream.send_all(reply(201))
+            return
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n")
+        await stream.send_all(b"x" * (40_000 if whole else 30_000))
+        with trio.move_on_after(0.05):  # the client's own farewell never comes
+            await stream.unwrap()
+        said.set()
+        await trio.sleep_forever()
+
+    async with serving(answer, server_side(authority)) as server, pool(server, tls=client_side(authority)) as transport:
+        found = await send(transport)
+        await said.wait()
+        with trio.fail_after(5):
+            if whole:
+                assert len(await found.whole()) == 40_000
+            else:
+                with pytest.raises(BrokenError, match="within its answer"):
+                    await found.whole()
+            assert (await send(transport, "POST")).status == 201
+    assert server.connections == 2
+
+
 async def test_what_comes_on_several_connections_at_once_is_not_mixed(authority: trustme.CA) -> None:
     """They are read into the same memory."""
 
