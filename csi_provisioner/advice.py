@@ -89,6 +89,7 @@ TABLE = (
         "has the driver ended, or not started yet? See its own log",
         r"^socket .*(refused|says nothing|before it spoke)",
     ),
+    Row("another's socket", "is it the driver's socket, or another program's?", r"^socket .* does not speak HTTP/2"),
     Row(
         "missing socket",
         "is the driver's container running, and its socket's folder mounted here at the path of --csi-address?",

@@ -76,6 +76,7 @@ CAUSES = {
     "no socket": "socket /run/csi.sock is a folder, no socket",
     "closed socket": "socket /s: Permission denied to uid 1: /s has owner 0, group 0, mode 0755",
     "silent socket": "socket /s: Connection refused",
+    "another's socket": "socket /s: it does not speak HTTP/2 as it should: a frame of kind 3 for stream 7",
     "missing socket": "socket /s: No such file or directory",
     "no name": "get Lease ../l: not asked for: '..' cannot be a part of a URL (InvalidName)",
     "own limit": "get Node n: the client-side limit asks for a wait of 60 s, beyond the deadline (Throttled)",

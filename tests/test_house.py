@@ -60,7 +60,7 @@ PARTS = {
     ),
 }
 # 8,900 of the first house, and what wires the later parts into it.
-REST_LINES = 10294
+REST_LINES = 10300
 # Tools taken over unchanged: the harness that recorded the Go program, and the journal's model.
 TOOLS = (*(ROOT / "tests" / "conformance").glob("*.py"), ROOT / "tests" / "journal" / "model.py")
 # Names that say nothing of what is inside.

@@ -34,7 +34,7 @@ from h2.exceptions import ProtocolError
 from csi_provisioner.advice import advice
 from csi_provisioner.csi import answer, wire
 from csi_provisioner.csi.engine import Engine as Http2  # or `http2.Http2`: h2 itself
-from csi_provisioner.csi.errors import CallError
+from csi_provisioner.csi.errors import CallError, NotTakenError
 from csi_provisioner.csi.http2 import ALL_STREAMS, GOODBYE, HTTP2
 from csi_provisioner.csi.redaction import redact, scrubbed
 from csi_provisioner.csi.socket import trouble
@@ -55,8 +55,7 @@ SHORT = 4096
 
 # Bytes that are read between two steps of the loop: of the smallest frames 1,800, which take 50 ms.
 AT_ONCE = 16 * 1024
-# Bytes that a driver may leave unread: a hundred requests can begin at once; acknowledgements of what it sends follow
-# for as long as it sends.
+# Bytes that a driver may leave unread: a hundred requests at once, and acknowledgements of all that it sends.
 UNREAD = 8 * 1024 * 1024
 
 # Two processes that ask for these at once could make a volume twice, or delete one that is in use.
@@ -67,10 +66,6 @@ class CallMetrics(Protocol):
     """What the channel counts; `metrics.Metrics` in the process."""
 
     def csi_call(self, method: str, code_label: str, seconds: float, migrated: bool | None) -> None: ...
-
-
-class _NotTakenError(CallError):
-    """The driver has never begun with the call, so that it may be sent again."""
 
 
 class Channel(AsyncContextManagerMixin):
@@ -186,7 +181,7 @@ class Channel(AsyncContextManagerMixin):
         try:
             try:
                 return await self._exchange(method, message, response_type, limit, meets)
-            except _NotTakenError:
+            except NotTakenError:
                 # Once more and no more often: a driver that takes nothing would be asked without a pause.
                 return await self._exchange(method, message, response_type, limit, meets)
         except CallError as error:
@@ -242,7 +237,7 @@ class Channel(AsyncContextManagerMixin):
                 connection.close_quietly()
                 raise
             if connection.lost:
-                raise ConnectionResetError("the driver closed the connection before it spoke HTTP/2")
+                raise ConnectionResetError(connection.trouble)
             self._connection = connection
             return connection
 
@@ -268,6 +263,7 @@ class _Connection(H2Protocol, AbstractHandler):
         self.settled = trio.Event()
         # No call can be begun on it any more.
         self.lost = False
+        self.trouble = "the driver closed the connection before it spoke HTTP/2"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, without pings and with what HTTP/2 wants to be ignored, where grpclib would fail."""
@@ -307,17 +303,21 @@ class _Connection(H2Protocol, AbstractHandler):
             stream.window_updated.set()
 
     def data_received(self, data: bytes) -> None:
+        # As grpclib does it, which keeps what was wrong to itself.
         try:
-            super().data_received(data)
-        except Exception as error:
-            # Whatever a driver sends may end the connection, never the process.
-            self._breach(repr(error))
+            for event in self.connection.feed(data):
+                self.processor.process(event)
+            self.connection.flush()
+        except Exception as error:  # whatever a driver sends may end the connection, never the process
+            self._breach(str(error) if isinstance(error, ProtocolError) else repr(error))
         if self._transport.get_write_buffer_size() > UNREAD:
             self._breach(f"it sends on, and leaves more than {UNREAD} bytes unread")
 
     def _breach(self, what: str) -> None:
-        log.error("The CSI driver broke the HTTP/2 protocol", err=what)
-        self.processor.close("Protocol error")
+        self.trouble = f"it does not speak HTTP/2 as it should: {what}"
+        if self.settled.is_set():  # else who connects tells of it, once
+            log.error("The CSI driver broke the HTTP/2 protocol", err=what)
+        self.processor.close(f"Protocol error: {what}")
         self._transport.abort()  # what it does not read would keep the socket open
 
     async def exchange(self, method: str, request: bytes, begin: Callable[[], None]) -> bytes:
@@ -343,7 +343,7 @@ class _Connection(H2Protocol, AbstractHandler):
             await trio.sleep_forever()
         if not stream.taken:
             text = f"the driver did not take the call: {stream.broken}"
-            raise _NotTakenError(Code.UNAVAILABLE, text, lost=stream.lost)
+            raise NotTakenError(Code.UNAVAILABLE, text, lost=stream.lost)
         return answer.read(stream.headers, stream.received, stream.trailers, stream.broken, lost=stream.lost)
 
     async def _send(self, stream: Stream, head: list[tuple[bytes, bytes]], request: bytes) -> None:

@@ -37,3 +37,7 @@ class CallError(TryError):
     def __str__(self) -> str:
         reason = self.message or "(the driver gave no reason)"
         return f"{self.method.rpartition('/')[2]}: rpc error: code = {label(self.code)} desc = {reason}"
+
+
+class NotTakenError(CallError):
+    """The driver has never begun with the call, so that it may be sent again."""

@@ -225,6 +225,37 @@ async def test_connecting_is_tried_every_second(tmp_path: Path, capsys: pytest.C
         assert link.lost == 0
 
 
+async def test_what_does_not_speak_http_2_is_told_once_with_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def other_program(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.receive_some()
+
+    link = Link(path := tmp_path / "csi.sock")
+    bare = trio.socket.socket(socket.AF_UNIX)
+    await bare.bind(str(path))
+    bare.listen()
+    async with link.channel, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, other_program, [trio.SocketListener(bare)])
+        with trio.move_on_after(8):
+            await link.channel.wait_connected()
+        nursery.cancel_scope.cancel()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does not speak HTTP/2 as it should: Received overlong frame" in line
+    assert "another program's?" in line
+
+
+async def test_a_driver_that_breaks_the_protocol_is_told_of_with_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with linked(tmp_path, garbage) as (_, link):
+        error = await link.fail()
+    assert "(Protocol error: a frame of kind 0 for stream 0)" in error.message
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "broke the HTTP/2 protocol" in line]
+    assert "a frame of kind 0 for stream 0" in line
+
+
 async def test_a_driver_that_hangs_up_before_it_speaks_is_not_connected(tmp_path: Path) -> None:
     """process.md 4.2."""
     path = tmp_path / "csi.sock"
